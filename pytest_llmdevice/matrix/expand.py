@@ -1,0 +1,99 @@
+"""From a matrix to its cells, the same on every machine that has the same cards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import TypeAlias
+
+from pydantic import ValidationError
+
+from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.coverage import Point, pairwise
+from pytest_llmdevice.matrix.files import locate, read
+from pytest_llmdevice.matrix.problems import describe
+from pytest_llmdevice.matrix.schema import AxisValues, Matrix
+
+Expander: TypeAlias = Callable[[Sequence[str]], Sequence[tuple[str, str]]]
+"""Turns device specs (`cuda:*`) into (kind, device) pairs, knowing which cards are present."""
+
+
+def load(name: str, base: Path) -> Matrix:
+    """Read and validate a matrix, by the name of a shipped one or by a path relative to `base`.
+
+    Raises:
+        ConfigurationError: every problem of the file in one message, each with its key.
+    """
+    path = locate(name, base)
+    try:
+        return Matrix.model_validate(read(path))
+    except ValidationError as error:
+        lines = describe(error, Matrix)
+        head = f"matrix {path}: "
+        raise ConfigurationError(head + (lines[0] if len(lines) == 1 else "\n  ".join(["", *lines]))) from None
+
+
+def cells(matrix: Matrix, expand: Expander) -> tuple[Cell, ...]:
+    """The cells of `matrix`, ordered by its axes.
+
+    `coverage = "pairwise"` is taken within each kind of device, so that every pair of the other axes runs on
+    each kind and not merely on one that this machine may lack.
+
+    Raises:
+        ConfigurationError: the product is empty, or two cells have the same id.
+    """
+    product_cells = _product(matrix, matrix, expand)
+    allowed = [cell for cell in product_cells if not any(rule.matches(cell) for rule in matrix.exclude)]
+    included = [cell for rule in matrix.include for cell in _product(rule, matrix, expand)]
+    if not allowed and not included:
+        raise ConfigurationError(
+            f"the matrix is empty: [[exclude]] removes all {len(product_cells)} cells of the product"
+        )
+    chosen = _pairwise(allowed, included) if matrix.coverage == "pairwise" else allowed
+    result = tuple(dict.fromkeys([*chosen, *included]))
+    _refuse_equal_ids(result)
+    return result
+
+
+def _product(values: AxisValues, defaults: Matrix, expand: Expander) -> list[Cell]:
+    def axis(key: str) -> tuple[str, ...]:
+        given: tuple[str, ...] | None = getattr(values, key)
+        return getattr(defaults, key) if given is None else given
+
+    return [
+        Cell(model, device, dtype, quantization, strategy, attention, kind=kind)
+        for model, (kind, device), dtype, quantization, strategy, attention in product(
+            axis("models"),
+            expand(axis("devices")),
+            axis("dtypes"),
+            axis("quantization"),
+            axis("strategies"),
+            axis("attention"),
+        )
+    ]
+
+
+def _pairwise(allowed: Sequence[Cell], included: Sequence[Cell]) -> list[Cell]:
+    chosen: set[Cell] = set()
+    for kind in dict.fromkeys(cell.kind for cell in allowed):
+        points = {_point(cell): cell for cell in allowed if cell.kind == kind}
+        already = [_point(cell) for cell in included if cell.kind == kind]
+        chosen.update(points[point] for point in pairwise(list(points), already))
+    return [cell for cell in allowed if cell in chosen]
+
+
+def _point(cell: Cell) -> Point:
+    return (cell.model, cell.device, cell.dtype, cell.quantization, cell.strategy, cell.attention)
+
+
+def _refuse_equal_ids(cells: Sequence[Cell]) -> None:
+    by_id: dict[str, Cell] = {}
+    for cell in cells:
+        other = by_id.setdefault(cell.id, cell)
+        if other != cell:
+            raise ConfigurationError(
+                f"two cells of the matrix have the id {cell.id!r}: models {other.model!r} and {cell.model!r} "
+                "differ only in characters that an id cannot hold; rename one"
+            )

@@ -1,0 +1,68 @@
+"""Turning pydantic's list of errors into sentences that name the key, the value and what would be valid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmdevice.matrix.suggest import unknown
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+    from pydantic_core import ErrorDetails
+
+
+def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One line for each error: `expect[2].dtypes: unknown dtype 'bf16'; did you mean ...`."""
+    return [f"{_key(details['loc'])}: {_sentence(details, model)}" for details in error.errors(include_url=False)]
+
+
+def _key(location: Sequence[int | str]) -> str:
+    key = ""
+    for part in location:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
+    return key or "(top level)"
+
+
+def _sentence(details: ErrorDetails, model: type[BaseModel]) -> str:
+    value: Any = details["input"]
+    match details["type"]:
+        case "extra_forbidden":
+            return unknown("key", details["loc"][-1], _keys_at(details["loc"][:-1], model))
+        case "missing":
+            return "missing; every matrix needs it"
+        case "literal_error":
+            valid = str(details["ctx"]["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
+            return unknown("value", value, valid)
+        case "too_short":
+            return "is empty, so the matrix would have no cells; give at least one value"
+        case "llmdevice":
+            return details["msg"]
+    message = details["msg"][0].lower() + details["msg"][1:]
+    return f"{message} (got {_toml_type(value)} {value!r})"
+
+
+def _keys_at(location: Sequence[int | str], model: type[BaseModel]) -> Sequence[str]:
+    """The keys that the table at `location` may have."""
+    tables: Mapping[str, type[BaseModel]] = {
+        name: table for name, field in model.model_fields.items() if (table := _table(field.annotation)) is not None
+    }
+    for part in location:
+        if isinstance(part, str) and part in tables:
+            model = tables[part]
+    return tuple(model.model_fields)
+
+
+def _table(annotation: Any) -> type[BaseModel] | None:
+    if hasattr(annotation, "model_fields"):
+        table: type[BaseModel] = annotation
+        return table
+    for argument in getattr(annotation, "__args__", ()):
+        if (found := _table(argument)) is not None:
+            return found
+    return None
+
+
+def _toml_type(value: object) -> str:
+    names = {str: "string", bool: "boolean", int: "integer", float: "float", list: "array", tuple: "array", dict: "table"}
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,232 @@
+"""The matrix file as data: which keys it has and which values they take, validated by pydantic."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, Self, TypeAlias
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.select import Selector
+from pytest_llmdevice.matrix.suggest import unknown
+from pytest_llmdevice.matrix.vocabulary import (
+    ATTENTIONS,
+    CHECKS,
+    DTYPES,
+    INDEXED_KINDS,
+    KINDS,
+    MODEL_PREFIXES,
+    MODELS,
+    QUANTIZATIONS,
+    STRATEGIES,
+)
+
+AXIS_KEYS: Final = {
+    "models": "model",
+    "devices": "device",
+    "dtypes": "dtype",
+    "quantization": "quantization",
+    "strategies": "strategy",
+    "attention": "attention",
+}
+"""Key in a file -> attribute of a cell."""
+
+_NAMES: Final = {
+    "dtypes": ("dtype", DTYPES),
+    "quantization": ("quantization", QUANTIZATIONS),
+    "strategies": ("strategy", STRATEGIES),
+    "attention": ("attention implementation", ATTENTIONS),
+    "checks": ("check", CHECKS),
+}
+_WILDCARDS: Final = frozenset("*?[")
+
+
+def _bad(message: str) -> PydanticCustomError:
+    # As context and not as the template: pydantic would read braces in the value as placeholders.
+    return PydanticCustomError("llmdevice", "{message}", {"message": message})
+
+
+def _problem(key: str, value: str) -> str | None:
+    """What is wrong with one value of an axis, or None."""
+    if key == "models":
+        if value in MODELS or (value.startswith(MODEL_PREFIXES) and value.partition(":")[2]):
+            return None
+        return unknown("model", value, (*MODELS, "path:DIR", "hub:ORG/NAME@REVISION"))
+    if key == "devices":
+        kind, colon, index = value.partition(":")
+        if kind not in KINDS:
+            return unknown("device", value, ("cpu", "cuda:N", "cuda:*", "rocm:N", "rocm:*", "mps", "xpu:N", "xpu:*"))
+        if colon and kind not in INDEXED_KINDS:
+            return f"device {value!r} cannot have an index; did you mean {kind!r}?"
+        if colon and index != "*" and not index.isdecimal():
+            return f"device {value!r} has the index {index!r} (valid: a number, or '*' for every card present)"
+        return None
+    what, valid = _NAMES[key]
+    return None if value in valid else unknown(what, value, valid)
+
+
+def _listed(value: object) -> object:
+    # TOML arrays arrive as lists, which pydantic's strict mode would refuse for a tuple.
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
+"""One or more names; a single string stands for a list of one."""
+
+
+class Document(BaseModel):
+    """Base of the tables of a matrix file: frozen, and a key that is not listed is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class AxisValues(Document):
+    """Values per axis. In `[[include]]` an axis that is left out takes the matrix' own values."""
+
+    models: Names | None = None
+    devices: Names | None = None
+    dtypes: Names | None = None
+    quantization: Names | None = None
+    strategies: Names | None = None
+    attention: Names | None = None
+
+    @field_validator(*AXIS_KEYS)
+    @classmethod
+    def _known(cls, values: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if values is None:
+            return None
+        key = str(info.field_name)
+        if key == "models":
+            values = tuple(name for value in values for name in (MODELS if value == "*" else (value,)))
+        for value in values:
+            if problem := _problem(key, value):
+                raise _bad(problem)
+        repeated = dict.fromkeys(value for value in values if values.count(value) > 1)
+        if repeated:
+            raise _bad(f"given more than once: {', '.join(map(repr, repeated))}")
+        return values
+
+
+class Selection(Document):
+    """Patterns per axis (shell wildcards); an axis that is left out matches everything."""
+
+    models: Names | None = None
+    devices: Names | None = None
+    dtypes: Names | None = None
+    quantization: Names | None = None
+    strategies: Names | None = None
+    attention: Names | None = None
+
+    @field_validator(*AXIS_KEYS)
+    @classmethod
+    def _known(cls, values: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        for value in values or ():
+            # A pattern can only be judged against the cells; a plain word is held to the vocabulary.
+            if not _WILDCARDS & set(value) and (problem := _problem(str(info.field_name), value)):
+                raise _bad(problem)
+        return values
+
+    @property
+    def selector(self) -> Selector:
+        """The patterns as a `Selector`."""
+        given = {axis: getattr(self, key) for key, axis in AXIS_KEYS.items()}
+        return Selector.of({axis: patterns for axis, patterns in given.items() if patterns is not None})
+
+    def matches(self, cell: Cell) -> bool:
+        """Whether `cell` fits every axis that is given."""
+        return self.selector.matches(cell)
+
+
+class Include(AxisValues):
+    """Cells that are in whatever the product and the coverage say."""
+
+    reason: str = ""
+
+
+class Exclude(Selection):
+    """Cells that are never wanted."""
+
+    reason: str = ""
+
+    @model_validator(mode="after")
+    def _not_everything(self) -> Self:
+        if not self.selector.patterns:
+            raise _bad(f"excludes every cell: give at least one of {', '.join(AXIS_KEYS)}")
+        return self
+
+
+class Expect(Selection):
+    """What is known beforehand of some cells: a wider tolerance, or a failure with its cause.
+
+    Attributes:
+        checks: the checks it applies to; all of them when left out.
+        tolerance: the largest allowed |logit - reference logit|.
+        xfail: why the checks fail; the failure is strict, a pass is reported as a failure.
+        source: where the cause is documented, an address.
+        versions: requirements on installed versions (`{ transformers = ">=5" }`), all of which must hold.
+    """
+
+    checks: Names | None = None
+    tolerance: Annotated[float, Field(gt=0, strict=False)] | None = None
+    xfail: Annotated[str, Field(min_length=1)] | None = None
+    source: str = ""
+    versions: dict[str, str] = {}
+
+    @field_validator("checks")
+    @classmethod
+    def _known_checks(cls, values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for value in values or ():
+            if problem := _problem("checks", value):
+                raise _bad(problem)
+        return values
+
+    @field_validator("versions")
+    @classmethod
+    def _specifiers(cls, values: dict[str, str]) -> dict[str, str]:
+        for package, text in values.items():
+            try:
+                SpecifierSet(text)
+            except InvalidSpecifier:
+                raise _bad(f"{package} = {text!r} is not a version requirement such as '>=5,<6'") from None
+        return values
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.tolerance is None and self.xfail is None:
+            raise _bad("expects nothing: give 'tolerance' or 'xfail'")
+        return self
+
+    def applies(self, cell: Cell, check: str, versions: dict[str, str]) -> bool:
+        """Whether this entry speaks of `check` of `cell` under the installed `versions`."""
+        return (
+            (self.checks is None or check in self.checks)
+            and self.matches(cell)
+            and all(
+                package in versions and SpecifierSet(text).contains(versions[package], prereleases=True)
+                for package, text in self.versions.items()
+            )
+        )
+
+
+class Require(Selection):
+    """Coverage that a run must have: each value that is named must be in a cell that passed on real hardware."""
+
+
+class Matrix(AxisValues):
+    """A matrix file. Build one with `pytest_llmdevice.matrix.load`."""
+
+    description: str = ""
+    coverage: Literal["full", "pairwise"] = "full"
+    exclude: Annotated[tuple[Exclude, ...], BeforeValidator(_listed)] = ()
+    include: Annotated[tuple[Include, ...], BeforeValidator(_listed)] = ()
+    expect: Annotated[tuple[Expect, ...], BeforeValidator(_listed)] = ()
+    require: Require | None = None
+
+    models: Names
+    devices: Names
+    dtypes: Names
+    quantization: Names = ("none",)
+    strategies: Names = ("to",)
+    attention: Names = ("default",)

@@ -1,0 +1,21 @@
+"""How a bad name is reported: the value, the nearest valid one, and all valid ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(value: object, valid: Iterable[str]) -> str | None:
+    """The valid name closest in spelling to `value`, or None when nothing comes near."""
+    names = {name.lower(): name for name in valid}
+    found = difflib.get_close_matches(str(value).lower(), names, n=1, cutoff=0.5)
+    return names[found[0]] if found else None
+
+
+def unknown(what: str, value: object, valid: Iterable[str]) -> str:
+    """One sentence for an unknown name: `unknown dtype 'bfloat': did you mean 'bfloat16'? (valid: ...)`."""
+    names = list(valid)
+    guess = nearest(value, names)
+    hint = f"; did you mean {guess!r}?" if guess else ""
+    return f"unknown {what} {value!r}{hint} (valid: {', '.join(names)})"

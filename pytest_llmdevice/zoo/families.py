@@ -1,0 +1,243 @@
+"""The families of the zoo: which configuration each is built from, and the facts other rooms ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+from pytest_llmdevice.errors import ConfigurationError
+
+VOCAB_SIZE: Final = 320
+"""256 bytes, then special and reserved tokens up to a multiple of 64."""
+
+PAD_TOKEN_ID: Final = 256
+BOS_TOKEN_ID: Final = 257
+EOS_TOKEN_ID: Final = 258
+
+MAX_LENGTH: Final = 512
+"""Positions every family can address, in tokens: beyond 256, where bfloat16 stops counting exactly."""
+
+Kind = Literal["causal", "seq2seq"]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One architecture of the zoo, as data.
+
+    Attributes:
+        name: the name in a matrix, one of `vocabulary.MODELS`.
+        config_class: name of the configuration class in `transformers`.
+        arguments: keyword arguments of that class; token ids and vocabulary size are added to them.
+        kind: `"causal"` (decoder only) or `"seq2seq"` (encoder-decoder).
+        tied: whether the output embedding is the input embedding.
+        moe: whether some layers route tokens to experts.
+        notes: what this family exercises that others do not.
+    """
+
+    name: str
+    config_class: str
+    arguments: Mapping[str, Any] = field(hash=False)
+    kind: Kind = "causal"
+    tied: bool = False
+    moe: bool = False
+    notes: str = ""
+
+    @property
+    def auto_class(self) -> str:
+        """Name of the `transformers` auto class that loads this family."""
+        return "AutoModelForSeq2SeqLM" if self.kind == "seq2seq" else "AutoModelForCausalLM"
+
+
+# Widths are multiples of 64: bitsandbytes quantizes 4-bit weights in blocks of 64 values along a row.
+_DECODER: Final[Mapping[str, Any]] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": MAX_LENGTH,
+}
+
+_GPT2: Final[Mapping[str, Any]] = {
+    "n_embd": 64,
+    "n_inner": 128,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": MAX_LENGTH,
+}
+
+SLIDING_WINDOW: Final = 16
+"""Tokens a sliding layer sees: fewer than the longest shipped prompt has."""
+
+
+def _family(name: str, config_class: str, arguments: Mapping[str, Any], **facts: Any) -> Family:
+    return Family(name, config_class, MappingProxyType(dict(arguments)), **facts)
+
+
+_FAMILIES: Final = (
+    _family("llama", "LlamaConfig", {**_DECODER, "head_dim": 16}, notes="grouped-query attention, RoPE, SwiGLU"),
+    _family(
+        "qwen2",
+        "Qwen2Config",
+        {**_DECODER, "tie_word_embeddings": True},
+        tied=True,
+        notes="biases on q, k and v; tied embeddings, as in Qwen1.5-0.5B",
+    ),
+    _family(
+        "qwen3",
+        "Qwen3Config",
+        {**_DECODER, "head_dim": 32},
+        notes="RMSNorm on q and k; head_dim is not hidden_size / heads",
+    ),
+    _family(
+        "mistral",
+        "MistralConfig",
+        {**_DECODER, "head_dim": 16, "sliding_window": SLIDING_WINDOW},
+        notes="sliding-window attention in every layer",
+    ),
+    _family(
+        "gemma3",
+        "Gemma3TextConfig",
+        {
+            **_DECODER,
+            "head_dim": 16,
+            "query_pre_attn_scalar": 16,
+            "sliding_window": SLIDING_WINDOW,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "tie_word_embeddings": True,
+        },
+        tied=True,
+        notes="a sliding and a full layer with a RoPE base each; embeddings tied and scaled by sqrt(hidden_size)",
+    ),
+    _family(
+        "phi3",
+        "Phi3Config",
+        {**_DECODER, "original_max_position_embeddings": MAX_LENGTH},
+        notes="q, k, v in one projection; gate and up in one projection",
+    ),
+    _family(
+        "gpt2",
+        "GPT2Config",
+        {**_GPT2, "tie_word_embeddings": True},
+        tied=True,
+        notes="Conv1D weights (in, out); learned absolute positions; tied embeddings",
+    ),
+    _family(
+        "opt",
+        "OPTConfig",
+        {
+            "hidden_size": 64,
+            "word_embed_proj_dim": 64,
+            "ffn_dim": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": MAX_LENGTH,
+            "tie_word_embeddings": True,
+        },
+        tied=True,
+        notes="learned positions with an offset of 2, counted from the attention mask; tied embeddings",
+    ),
+    _family(
+        "bloom",
+        "BloomConfig",
+        {"hidden_size": 64, "n_layer": 2, "n_head": 4, "tie_word_embeddings": True},
+        tied=True,
+        notes="ALiBi instead of positions; LayerNorm after the embedding; tied embeddings",
+    ),
+    _family(
+        "mixtral",
+        "MixtralConfig",
+        {**_DECODER, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
+        moe=True,
+        notes="four experts, two per token, in every layer",
+    ),
+    _family(
+        "qwen3-moe",
+        "Qwen3MoeConfig",
+        {
+            **_DECODER,
+            "head_dim": 16,
+            "moe_intermediate_size": 64,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "norm_topk_prob": True,
+        },
+        moe=True,
+        notes="four experts, two per token, in every layer; RMSNorm on q and k",
+    ),
+    _family(
+        "deepseek-v3",
+        "DeepseekV3Config",
+        {
+            **_DECODER,
+            "num_key_value_heads": 4,
+            "moe_intermediate_size": 64,
+            "n_routed_experts": 4,
+            "n_shared_experts": 1,
+            "num_experts_per_tok": 2,
+            "n_group": 1,
+            "topk_group": 1,
+            "first_k_dense_replace": 1,
+            "q_lora_rank": 64,
+            "kv_lora_rank": 64,
+            "qk_nope_head_dim": 16,
+            "qk_rope_head_dim": 16,
+            "v_head_dim": 16,
+        },
+        moe=True,
+        notes="multi-head latent attention; one dense layer, then one with routed and shared experts",
+    ),
+    _family(
+        "mamba",
+        "MambaConfig",
+        {
+            "hidden_size": 64,
+            "state_size": 16,
+            "num_hidden_layers": 2,
+            "time_step_rank": 64,
+            "tie_word_embeddings": False,
+        },
+        notes="state-space layers: a convolution and a recurrent state instead of a KV cache",
+    ),
+    _family(
+        "t5",
+        "T5Config",
+        {
+            "d_model": 64,
+            "d_kv": 16,
+            "d_ff": 128,
+            "num_layers": 2,
+            "num_decoder_layers": 2,
+            "num_heads": 4,
+            "dropout_rate": 0.0,
+            "feed_forward_proj": "gated-gelu",
+            "tie_word_embeddings": True,
+        },
+        kind="seq2seq",
+        tied=True,
+        notes="encoder-decoder; relative position bias; one embedding shared three times",
+    ),
+)
+
+FAMILIES: Final[Mapping[str, Family]] = MappingProxyType({family.name: family for family in _FAMILIES})
+
+
+def families() -> tuple[str, ...]:
+    """Names of the families, in the order of `vocabulary.MODELS`."""
+    return tuple(FAMILIES)
+
+
+def family(name: str) -> Family:
+    """The facts about one family.
+
+    Raises:
+        ConfigurationError: no family has this name.
+    """
+    try:
+        return FAMILIES[name]
+    except KeyError:
+        raise ConfigurationError(
+            f"no model family is called {name!r}; there are {', '.join(FAMILIES)}, path:DIR and hub:org/name@revision"
+        ) from None

@@ -1,0 +1,63 @@
+"""One byte-level tokenizer for every family: the id of a byte is its value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_llmdevice.zoo.families import BOS_TOKEN_ID, EOS_TOKEN_ID, MAX_LENGTH, PAD_TOKEN_ID, VOCAB_SIZE
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+PAD_TOKEN: Final = "<pad>"
+BOS_TOKEN: Final = "<s>"
+EOS_TOKEN: Final = "</s>"
+
+_SPECIAL_IDS: Final = {PAD_TOKEN: PAD_TOKEN_ID, BOS_TOKEN: BOS_TOKEN_ID, EOS_TOKEN: EOS_TOKEN_ID}
+
+CHAT_TEMPLATE: Final = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ message['role'] }}: {{ message['content'] }}\n"
+    "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of `VOCAB_SIZE` tokens: 256 bytes, pad, bos, eos, and reserved ones that fill it up.
+
+    It adds no special token by itself and pads on the left, as generation needs.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {character: byte for byte, character in _byte_characters().items()}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    reserved = [f"<|reserved_{index}|>" for index in range(VOCAB_SIZE - len(vocabulary) - len(_SPECIAL_IDS))]
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in [*_SPECIAL_IDS, *reserved]])
+    assert {text: tokenizer.token_to_id(text) for text in _SPECIAL_IDS} == _SPECIAL_IDS
+    assert tokenizer.get_vocab_size() == VOCAB_SIZE
+
+    options: dict[str, Any] = {
+        "pad_token": PAD_TOKEN,
+        "bos_token": BOS_TOKEN,
+        "eos_token": EOS_TOKEN,
+        "padding_side": "left",
+        "model_max_length": MAX_LENGTH,
+        "clean_up_tokenization_spaces": False,
+    }
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **options)
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def _byte_characters() -> dict[int, str]:
+    """Byte value to the printable character that stands for it in a byte-level vocabulary.
+
+    The GPT-2 alphabet, which `tokenizers.pre_tokenizers.ByteLevel` uses: printable Latin-1 bytes stand for
+    themselves, the others for the code points from 256 on, in order.
+    """
+    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
