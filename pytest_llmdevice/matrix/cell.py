@@ -13,6 +13,16 @@ if TYPE_CHECKING:
 
 AXES: Final = ("model", "device", "dtype", "quantization", "strategy", "attention")
 
+AXIS_KEYS: Final = {
+    "models": "model",
+    "devices": "device",
+    "dtypes": "dtype",
+    "quantization": "quantization",
+    "strategies": "strategy",
+    "attention": "attention",
+}
+"""Key of an axis in a matrix file or a marker -> attribute of a cell."""
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 
 

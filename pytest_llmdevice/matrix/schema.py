@@ -8,7 +8,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.cell import AXIS_KEYS, Cell
 from pytest_llmdevice.matrix.select import Selector
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.matrix.vocabulary import (
@@ -22,16 +22,6 @@ from pytest_llmdevice.matrix.vocabulary import (
     QUANTIZATIONS,
     STRATEGIES,
 )
-
-AXIS_KEYS: Final = {
-    "models": "model",
-    "devices": "device",
-    "dtypes": "dtype",
-    "quantization": "quantization",
-    "strategies": "strategy",
-    "attention": "attention",
-}
-"""Key in a file -> attribute of a cell."""
 
 _NAMES: Final = {
     "dtypes": ("dtype", DTYPES),

@@ -1,0 +1,1 @@
+"""The ready-made tests: `pytest --llm-matrix --pyargs pytest_llmdevice.suite`."""

@@ -1,0 +1,9 @@
+"""Tiny checkpoints: built offline from configurations, from a local directory, or from the hub."""
+
+from __future__ import annotations
+
+from pytest_llmdevice.zoo.cache import cache_directory
+from pytest_llmdevice.zoo.families import FAMILIES, Family, families, family
+from pytest_llmdevice.zoo.resolve import checkpoint
+
+__all__ = ["FAMILIES", "Family", "cache_directory", "checkpoint", "families", "family"]

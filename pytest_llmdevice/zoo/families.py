@@ -194,9 +194,9 @@ _FAMILIES: Final = (
         "MambaConfig",
         {
             "hidden_size": 64,
-            "state_size": 16,
+            "state_size": 8,
             "num_hidden_layers": 2,
-            "time_step_rank": 64,
+            "time_step_rank": 48,
             "tie_word_embeddings": False,
         },
         notes="state-space layers: a convolution and a recurrent state instead of a KV cache",

@@ -1,0 +1,98 @@
+"""`assert_*` helpers for users' own tests: each runs one check and fails with a table of offenders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmdevice.checks.agreement import check_agreement
+from pytest_llmdevice.checks.quantization import check_quantization
+from pytest_llmdevice.checks.running import check_forward, check_generation, check_mode
+from pytest_llmdevice.checks.structure import check_dtypes, check_meta, check_placement, check_tied
+from pytest_llmdevice.checks.tolerance import tolerance as tolerance_of
+from pytest_llmdevice.loading.plan import make_plan
+from pytest_llmdevice.matrix.cell import Cell
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pytest_llmdevice.loading.target import Target
+
+Tokens = Sequence[Sequence[int]]
+
+
+def assert_no_meta(model: nn.Module) -> None:
+    """No parameter or buffer is on meta, unless an accelerate hook brings it. Raises AssertionError."""
+    __tracebackhide__ = True
+    check_meta(model).require()
+
+
+def assert_placement(model: nn.Module, checkpoint: str | Path, cell: Cell) -> None:
+    """Every parameter and buffer is on the device that `cell` asks for. Raises AssertionError."""
+    __tracebackhide__ = True
+    check_placement(model, make_plan(model, str(checkpoint), cell), cell).require(cell.id)
+
+
+def assert_dtypes(model: nn.Module, checkpoint: str | Path, cell: Cell) -> None:
+    """Every dense parameter and buffer has the dtype that `cell` asks for. Raises AssertionError."""
+    __tracebackhide__ = True
+    check_dtypes(model, make_plan(model, str(checkpoint), cell), cell).require(cell.id)
+
+
+def assert_tied(model: nn.Module, checkpoint: str | Path, cell: Cell) -> None:
+    """Weights are tied, or not, as the checkpoint's configuration says. Raises AssertionError."""
+    __tracebackhide__ = True
+    check_tied(model, make_plan(model, str(checkpoint), cell)).require(cell.id)
+
+
+def assert_quantized(model: nn.Module, checkpoint: str | Path, cell: Cell) -> None:
+    """Weights are packed, or dense, as `cell` asks, experts included. Raises AssertionError."""
+    __tracebackhide__ = True
+    check_quantization(model, make_plan(model, str(checkpoint), cell), cell).require(cell.id)
+
+
+def assert_eval_mode(model: nn.Module) -> None:
+    """No module is in training mode. Raises AssertionError."""
+    __tracebackhide__ = True
+    check_mode(model).require()
+
+
+def assert_forward(model: nn.Module, cell: Cell, prompts: Tokens) -> None:
+    """A padded batch gives finite logits of the right dtype on the right device. Raises AssertionError."""
+    __tracebackhide__ = True
+    check_forward(model, cell, prompts).require(cell.id)
+
+
+def assert_generates(target: Target, model: Any, prompts: Tokens, max_new_tokens: int = 8) -> list[list[int]]:
+    """The target generates greedily, twice the same, as many tokens as asked; returns them.
+
+    A target without `generate` is run with the built-in one. Raises AssertionError.
+    """
+    __tracebackhide__ = True
+    from pytest_llmdevice.loading.generation import generate_with
+
+    first = generate_with(target, model, prompts, max_new_tokens)
+    second = generate_with(target, model, prompts, max_new_tokens)
+    check_generation(first, second, prompts, max_new_tokens, model).require()
+    return [list(map(int, row)) for row in first]
+
+
+def assert_agrees(
+    target: Target,
+    model: Any,
+    checkpoint: str | Path,
+    cell: Cell,
+    prompts: Tokens,
+    max_new_tokens: int = 8,
+    tolerance: float | None = None,
+) -> None:
+    """Logits and generated tokens agree with the cpu/float32/none cell. Raises AssertionError."""
+    __tracebackhide__ = True
+    from pytest_llmdevice.loading.generation import generate_with
+    from pytest_llmdevice.loading.reference import reference
+
+    expected = reference(str(checkpoint), prompts, max_new_tokens)
+    generated = generate_with(target, model, prompts, max_new_tokens)
+    limit = tolerance_of(cell) if tolerance is None else tolerance
+    check_agreement(model, expected, prompts, generated, limit).require(cell.id)

@@ -1,0 +1,121 @@
+"""Devices by name: what a matrix or `--llm-require` asks for, set against what an inventory has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.hardware.inventory import Device, Inventory, Trial
+from pytest_llmdevice.matrix.suggest import unknown
+from pytest_llmdevice.matrix.vocabulary import INDEXED_KINDS, KINDS
+
+
+def expand_devices(specs: Sequence[str], inventory: Inventory | None) -> tuple[tuple[str, str], ...]:
+    """The (kind, device) pairs that `specs` name, in their order, each once.
+
+    `"cuda:*"` is every NVIDIA card of the inventory and always `cuda:0`, so that a card that is missing is
+    reported and not left out; `"rocm:1"` is `("rocm", "cuda:1")`, PyTorch's spelling; `"cuda"` is `"cuda:0"`.
+
+    Args:
+        specs: `"cpu"`, `"mps"`, or a kind of card with an index or `*`.
+        inventory: what is here; None when no probe ran.
+
+    Raises:
+        ConfigurationError: a name that is none of these.
+    """
+    pairs = (pair for spec in specs for pair in _expanded(spec, inventory))
+    return tuple(dict.fromkeys(pairs))
+
+
+def required_missing(specs: Iterable[str], inventory: Inventory) -> str | None:
+    """None when every device of `specs` is here and usable, or a sentence: what is missing and what is here.
+
+    Args:
+        specs: as for `expand_devices`; a kind without an index is met by any usable card of that kind.
+        inventory: what is here.
+
+    Raises:
+        ConfigurationError: a name that is no device.
+    """
+    missing = [spec for spec in specs if not _met(spec, inventory)]
+    if not missing:
+        return None
+    verb = "is" if len(missing) == 1 else "are"
+    return f"required {' and '.join(missing)} {verb} missing: {whats_here(inventory)}"
+
+
+def whats_here(inventory: Inventory) -> str:
+    """`"this machine has cpu (AMD EPYC), cuda:0 (NVIDIA T4, unusable: RuntimeError: ...)"`."""
+    if inventory.failure:
+        return f"the hardware probe failed: {inventory.failure}"
+    visible = "".join(f"; {name}={value}" for name, value in inventory.visible.items())
+    return f"this machine has {', '.join(map(_with_state, inventory.devices)) or 'no device'}{visible}"
+
+
+def _parsed(spec: str) -> tuple[str, str]:
+    """(kind, index); the index is `""` or `"*"` where it is not a number."""
+    kind, colon, index = spec.partition(":")
+    valid = ("cpu", "cuda", "cuda:N", "cuda:*", "rocm", "rocm:N", "rocm:*", "mps", "xpu", "xpu:N", "xpu:*")
+    if kind not in KINDS:
+        raise ConfigurationError(unknown("device", spec, valid))
+    if colon and kind not in INDEXED_KINDS:
+        raise ConfigurationError(f"device {spec!r} cannot have an index; did you mean {kind!r}?")
+    if colon and index != "*" and not (index.isascii() and index.isdecimal()):
+        raise ConfigurationError(
+            f"device {spec!r} has the index {index!r} (valid: a number, or '*' for every card present)"
+        )
+    return kind, index
+
+
+def _expanded(spec: str, inventory: Inventory | None) -> Iterator[tuple[str, str]]:
+    kind, index = _parsed(spec)
+    if kind not in INDEXED_KINDS:
+        yield kind, kind
+        return
+    torch_type = "cuda" if kind == "rocm" else kind
+    yield kind, f"{torch_type}:{int(index) if index.isdecimal() else 0}"
+    if index == "*" and inventory is not None:
+        yield from ((kind, device.device) for device in inventory.of_kind(kind))
+
+
+def _met(spec: str, inventory: Inventory) -> bool:
+    kind, index = _parsed(spec)
+    return any(
+        device.usable and (not index.isdecimal() or device.index == int(index))
+        for device in inventory.of_kind(kind)
+    )
+
+
+def _passed(trials: dict[str, Trial]) -> str:
+    return " ".join(name for name, trial in trials.items() if trial.ok)
+
+
+def _with_state(device: Device) -> str:
+    state = [device.name] if device.name else []
+    if not device.usable:
+        errors = [trial.error for trial in device.dtypes.values() if trial.error]
+        state.append(f"unusable: {errors[0]}" if errors else "unusable")
+    return f"{device.spec} ({', '.join(state)})" if state else device.spec
+
+
+def describe(inventory: Inventory) -> list[str]:
+    """One line per device: `"cpu: AMD EPYC, 2 cores, 23.5 GiB, float32 bfloat16 float16, int8 nf4 fp4"`."""
+    if inventory.failure:
+        return [f"hardware probe failed: {inventory.failure}"]
+    return [_line(device, inventory) for device in inventory.devices]
+
+
+def _line(device: Device, inventory: Inventory) -> str:
+    parts = [device.name or "unknown model"]
+    if device.kind == "cpu":
+        cores = inventory.cpu.physical or inventory.cpu.logical
+        parts.append(f"{cores} core{'' if cores == 1 else 's'}")
+    elif device.capability:
+        parts.append(f"{'' if device.kind == 'rocm' else 'compute capability '}{device.capability}")
+    parts.append(f"{device.memory / 2**30:.3g} GiB")
+    if not device.usable:
+        errors = [trial.error for trial in device.dtypes.values() if trial.error]
+        return f"{device.spec}: {', '.join(parts)}, unusable" + (f": {errors[0]}" if errors else "")
+    parts.append(_passed(device.dtypes))
+    parts.append(_passed(device.quantization) or "no quantization")
+    return f"{device.spec}: {', '.join(parts)}"

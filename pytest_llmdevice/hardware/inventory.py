@@ -1,0 +1,162 @@
+"""What hardware and libraries are here, as frozen data that crosses processes as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
+
+from pytest_llmdevice.matrix.vocabulary import INDEXED_KINDS
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Outcome of one real operation on one device.
+
+    Attributes:
+        ok: whether it ran and its values were right. A quantization is ok when it is for one dtype at least.
+        error: the exception's type and text (`"RuntimeError: ..."`), or empty when it is ok.
+        failures: of a quantization, input dtype -> error, for the dtypes that failed.
+    """
+
+    ok: bool
+    error: str = ""
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device that PyTorch reports.
+
+    Attributes:
+        device: PyTorch's spelling: `"cpu"`, `"cuda:0"`, `"mps"`, `"xpu:0"`.
+        kind: `"cpu"`, `"cuda"`, `"rocm"` (a HIP build of PyTorch calls its cards `cuda`), `"mps"`, `"xpu"`.
+        name: the vendor's name.
+        memory: total bytes; RAM for the CPU and MPS.
+        memory_free: bytes free when it was probed.
+        capability: compute capability (`"9.0"`), the gfx architecture for ROCm, `""` for others.
+        dtypes: dtype -> outcome of a matmul and a layer norm in it.
+        quantization: quantization -> outcome of a bitsandbytes layer.
+    """
+
+    device: str
+    kind: str
+    name: str = ""
+    memory: int = 0
+    memory_free: int = 0
+    capability: str = ""
+    dtypes: dict[str, Trial] = field(default_factory=dict)
+    quantization: dict[str, Trial] = field(default_factory=dict)
+
+    @property
+    def index(self) -> int:
+        """The index in PyTorch's spelling; 0 where it has none."""
+        return int(self.device.partition(":")[2] or 0)
+
+    @property
+    def spec(self) -> str:
+        """The device as a matrix spells it: like `device`, but `rocm:0` for a ROCm card."""
+        return f"{self.kind}:{self.index}" if self.kind in INDEXED_KINDS else self.kind
+
+    @property
+    def usable(self) -> bool:
+        """Whether one dtype at least passed."""
+        return any(trial.ok for trial in self.dtypes.values())
+
+    def passed(self, dtype: str) -> bool:
+        """Whether the operations in `dtype` passed."""
+        trial = self.dtypes.get(dtype)
+        return trial is not None and trial.ok
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """The processor.
+
+    Attributes:
+        name: model name, empty where the system does not tell.
+        logical: logical processors. `physical`: cores; 0 where the system does not tell.
+        memory: bytes of RAM, or of the control group's limit where that is lower.
+        features: instruction sets that matter for model code, in Linux' spelling (`"avx512_bf16"`), sorted.
+        torch_capability: the instruction set PyTorch's kernels were dispatched to (`"AVX2"`).
+    """
+
+    name: str = ""
+    logical: int = 0
+    physical: int = 0
+    memory: int = 0
+    features: tuple[str, ...] = ()
+    torch_capability: str = ""
+
+
+@dataclass(frozen=True)
+class System:
+    """`platform.platform()` and `platform.machine()`."""
+
+    platform: str = ""
+    machine: str = ""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a probe found.
+
+    Attributes:
+        devices: what PyTorch reports, the CPU first. Empty after a failed probe.
+        versions: `python`, the distributions that are installed; `cuda`, `hip`, `cudnn`, `driver` where known.
+        cpu: the processor.
+        system: the operating system.
+        visible: the visibility variables that were set around the probe (`CUDA_VISIBLE_DEVICES`, ...).
+        failure: empty, or why nothing is known: the probe crashed, hung, or wrote something unreadable.
+    """
+
+    devices: tuple[Device, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    cpu: Cpu = field(default_factory=Cpu)
+    system: System = field(default_factory=System)
+    visible: dict[str, str] = field(default_factory=dict)
+    failure: str = ""
+
+    def of_kind(self, kind: str) -> tuple[Device, ...]:
+        """The devices of `kind`, usable or not, in PyTorch's order."""
+        return tuple(device for device in self.devices if device.kind == kind)
+
+    def find(self, device: str, kind: str) -> Device | None:
+        """The device that PyTorch spells `device`, if it is of `kind`."""
+        return next((found for found in self.devices if (found.device, found.kind) == (device, kind)), None)
+
+    def named(self, device: str) -> Device | None:
+        """The device that PyTorch spells `device`, of whatever kind."""
+        return next((found for found in self.devices if found.device == device), None)
+
+    def to_json(self) -> str:
+        """One line of JSON that `from_json` reads back to an equal inventory."""
+        # Not pydantic: the probe's child has no other use for it, and its import would delay every run.
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Inventory:
+        """Read `to_json`'s text.
+
+        Raises:
+            ValueError: the text is not an inventory (pydantic's `ValidationError` is one).
+        """
+        return _adapter().validate_json(text)
+
+
+def error_text(error: BaseException) -> str:
+    """`"RuntimeError: first line of its text"`, cut to 300 characters."""
+    lines = str(error).strip().splitlines()
+    name = type(error).__name__
+    return f"{name}: {lines[0]}"[:300] if lines else name
+
+
+@cache
+def _adapter() -> TypeAdapter[Inventory]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Inventory)

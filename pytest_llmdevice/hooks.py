@@ -1,0 +1,32 @@
+"""Hook specifications. Implement them in a `conftest.py` or a plugin; each may leave arguments out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+    from torch import nn
+
+    from pytest_llmdevice.checks import Result
+    from pytest_llmdevice.matrix.cell import Cell
+
+
+def pytest_llm_cell_loaded(config: pytest.Config, cell: Cell, model: nn.Module, seconds: float) -> None:
+    """Called once for each cell, right after the target loaded it, in the process that runs the cell.
+
+    Log where things went, for example::
+
+        def pytest_llm_cell_loaded(cell, model, seconds):
+            print(f"{cell}: {seconds:.2f} s, {getattr(model, 'hf_device_map', model.device)}")
+    """
+
+
+def pytest_llm_check(config: pytest.Config, cell: Cell, result: Result) -> None:
+    """Called after each check of the suite, whether it passed or not.
+
+    Collect what the checks looked at, for example::
+
+        def pytest_llm_check(cell, result):
+            print(cell, result.check, "passed" if result.passed else "failed", result.evidence)
+    """

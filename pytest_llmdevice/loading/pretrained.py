@@ -1,0 +1,125 @@
+"""The one place that calls `from_pretrained`, and the layout of a model that maps are made from."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmdevice.loading import attention, quantization
+from pytest_llmdevice.matrix.cell import Cell
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+
+def configuration(checkpoint: str) -> PreTrainedConfig:
+    """The checkpoint's `config.json`, never from the network."""
+    from transformers import AutoConfig
+
+    config: PreTrainedConfig = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+    return config
+
+
+def auto_class(config: PreTrainedConfig) -> Any:
+    """`AutoModelForSeq2SeqLM` for encoder-decoders, `AutoModelForCausalLM` for all others."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def from_pretrained(checkpoint: str, cell: Cell, **options: Any) -> PreTrainedModel:
+    """Load `checkpoint` in the cell's dtype, attention and quantization; `options` say where it goes."""
+    quantized = quantization.config(cell)
+    if quantized is not None:
+        options["quantization_config"] = quantized
+    model: PreTrainedModel = auto_class(configuration(checkpoint)).from_pretrained(
+        checkpoint,
+        dtype=cell.torch_dtype,
+        attn_implementation=attention.implementation(cell),
+        local_files_only=True,
+        **options,
+    )
+    return model.eval()
+
+
+def skeleton(checkpoint: str, cell: Cell) -> PreTrainedModel:
+    """The model of `checkpoint` on the meta device, in the cell's dtype: names, classes and shapes, no data."""
+    import torch
+
+    config = configuration(checkpoint)
+    with torch.device("meta"):
+        model: PreTrainedModel = auto_class(config).from_config(
+            config, dtype=cell.torch_dtype, attn_implementation="eager"
+        )
+    return model.eval()
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The parts of a model that a device map may name, in the order of execution.
+
+    Attributes:
+        parts: names that together cover every parameter and buffer, none inside another.
+        layers: those of `parts` that are layers of the last stack (the decoder's, where there are two).
+    """
+
+    parts: tuple[str, ...]
+    layers: tuple[str, ...]
+
+    def split(self, first: str, second: str) -> dict[str, str]:
+        """A map with the later half of the layers on `second` and all else on `first`.
+
+        What follows the last layer stays on `first`: a head that is tied to the embedding must not part
+        from it (accelerate refuses or breaks such maps when a part is offloaded).
+        """
+        later = set(self.layers[len(self.layers) // 2 :])
+        return {part: second if part in later else first for part in self.parts}
+
+
+def layout(model: nn.Module) -> Layout:
+    """The layout of `model`, which may be a skeleton.
+
+    Raises:
+        ValueError: the model has no stack of at least two layers, so that nothing can be split.
+    """
+    from torch import nn
+
+    stacks = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) >= 2 and _is_stack(model, module)
+    ]
+    if not stacks:
+        raise ValueError(f"{type(model).__name__} has no stack of at least two layers to split between")
+    layers = {id(layer) for _, stack in stacks for layer in stack}
+    parts = tuple(_parts(model, "", layers))
+    prefix = f"{stacks[-1][0]}."
+    return Layout(parts, tuple(part for part in parts if part.startswith(prefix)))
+
+
+def _is_stack(model: nn.Module, candidate: nn.ModuleList) -> bool:
+    # Experts and sub-layers are module lists too. `_no_split_modules` names the layer classes; accelerate
+    # relies on it in the same way.
+    names = getattr(model, "_no_split_modules", None)
+    if names:
+        return type(candidate[0]).__name__ in names
+    return sum(1 for _ in candidate.parameters()) > sum(1 for _ in model.parameters()) // 2
+
+
+def _parts(module: nn.Module, prefix: str, layers: set[int]) -> Iterator[str]:
+    if id(module) in layers or not any(id(inner) in layers for inner in module.modules()):
+        yield prefix
+        return
+    join = f"{prefix}." if prefix else ""
+    for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        yield join + name
+    for name, child in module.named_children():
+        yield from _parts(child, join + name, layers)
+
+
+def when_freed(model: nn.Module, callback: Any, *arguments: Any) -> None:
+    """Call `callback(*arguments)` once nothing holds `model` any more, at the latest when Python exits."""
+    weakref.finalize(model, callback, *arguments)

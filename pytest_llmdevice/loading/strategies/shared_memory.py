@@ -1,0 +1,82 @@
+"""Weights that another process left in shared memory, set one by one into a skeleton on the meta device.
+
+The way lmp restores the experts of DeepSeek and Mixtral models. Its bug was to write each tensor as it came:
+the configuration said bfloat16, the experts became float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.shared_memory import SharedMemory
+from typing import TYPE_CHECKING
+
+from pytest_llmdevice.loading import attention
+from pytest_llmdevice.loading.dtypes import intended_dtype
+from pytest_llmdevice.loading.pretrained import auto_class, configuration
+from pytest_llmdevice.matrix.cell import Cell
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+def shared_memory(checkpoint: str, cell: Cell) -> PreTrainedModel:
+    """Restore the model from shared memory, each tensor converted to the dtype the configuration asks for."""
+    from accelerate import init_empty_weights
+    from accelerate.utils import set_module_tensor_to_device
+    from transformers import GenerationConfig
+
+    config = configuration(checkpoint)
+    config.dtype = cell.torch_dtype
+    with init_empty_weights(include_buffers=False):
+        model: PreTrainedModel = auto_class(config).from_config(
+            config, dtype=cell.torch_dtype, attn_implementation=attention.implementation(cell)
+        )
+    with published(checkpoint) as weights:
+        for name, tensor in weights.items():
+            dtype = intended_dtype(model, name, tensor.dtype, cell.torch_dtype)
+            # A copy in any case: a tensor that still looked into the segment would dangle once it is closed.
+            value = tensor.to(device=cell.torch_device, dtype=dtype, copy=True)
+            set_module_tensor_to_device(model, name, cell.torch_device, value=value, dtype=dtype, clear_cache=False)
+        del weights, tensor, value
+    model.tie_weights()
+    # What no checkpoint holds (rotary frequencies, masks) was computed while the skeleton was built.
+    model.to(cell.torch_device)
+    model.generation_config = GenerationConfig.from_pretrained(checkpoint, local_files_only=True)
+    return model.eval()
+
+
+@contextmanager
+def published(checkpoint: str) -> Iterator[dict[str, torch.Tensor]]:
+    """The checkpoint's tensors as a loader process would leave them: views into one shared memory segment.
+
+    Names and dtypes are those of the loaded model's `state_dict`, which is what such a process shares
+    (transformers 5 fuses the experts of a checkpoint while it reads it). The segment goes with the context.
+    """
+    import torch
+
+    source = auto_class(configuration(checkpoint)).from_pretrained(
+        checkpoint, dtype="auto", local_files_only=True
+    )
+    state: Mapping[str, torch.Tensor] = source.state_dict()
+    segment = SharedMemory(create=True, size=sum(_aligned(tensor.nbytes) for tensor in state.values()))
+    try:
+        views: dict[str, torch.Tensor] = {}
+        offset = 0
+        for name, tensor in state.items():
+            count = tensor.numel()
+            view = torch.frombuffer(segment.buf, dtype=tensor.dtype, count=count, offset=offset)
+            views[name] = view.copy_(tensor.reshape(-1)).view(tensor.shape)
+            offset += _aligned(tensor.nbytes)
+        del view, tensor, state, source
+        yield views
+        views.clear()
+    finally:
+        segment.close()
+        segment.unlink()
+
+
+def _aligned(size: int) -> int:
+    # torch wants a view's offset to be a multiple of the element size; 16 serves every dtype.
+    return -(-size // 16) * 16

@@ -1,0 +1,112 @@
+"""The code under test: what a target must offer, the built-in one, and finding the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.matrix.suggest import nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pytest_llmdevice.matrix.cell import Cell
+
+CONTRACT = (
+    "a target is an object or a module with load(checkpoint: str, cell: pytest_llmdevice.Cell) -> model and, "
+    "optionally, generate(model, prompts: list[list[int]], max_new_tokens: int) -> list of new token ids"
+)
+
+
+@runtime_checkable
+class Target(Protocol):
+    """What is tested. May also have `generate(model, prompts, max_new_tokens)`; see `CONTRACT`."""
+
+    def load(self, checkpoint: str, cell: Cell) -> nn.Module:
+        """Load the model in the local folder `checkpoint` as `cell` asks, ready for inference."""
+
+
+class BuiltinTarget:
+    """Plain transformers and accelerate, in every strategy and quantization: the target when there is no other."""
+
+    def load(self, checkpoint: str, cell: Cell) -> nn.Module:
+        """Load `checkpoint` by the cell's strategy, in `eval` mode.
+
+        Raises:
+            UnsupportedByLibrary: the machine or an installed library cannot do what the cell asks.
+        """
+        from pytest_llmdevice.loading.strategies import STRATEGIES
+
+        return STRATEGIES[cell.strategy](checkpoint, cell)
+
+    def generate(self, model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        """Greedy generation of a left-padded batch, beside the embedding; see `generation.generate`."""
+        from pytest_llmdevice.loading.generation import generate
+
+        return generate(model, prompts, max_new_tokens)
+
+
+def resolve(name: str) -> Target:
+    """Import the target that `--llm-target` names, `module` or `module:attribute`; a class is instantiated.
+
+    Raises:
+        ConfigurationError: the module does not import, has no such attribute, or what it names has no
+            callable `load`. The message says which, and what a target is.
+    """
+    module_name, _, attribute = name.partition(":")
+    found: Any = _import(name, module_name)
+    for part in attribute.split(".") if attribute else ():
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            names = [candidate for candidate in dir(found) if not candidate.startswith("_")]
+            guess = nearest(part, names)
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            raise ConfigurationError(
+                f"target {name!r}: {module_name!r} has no attribute {part!r}{hint}"
+            ) from None
+    if isinstance(found, type):
+        try:
+            found = found()
+        except Exception as error:
+            raise ConfigurationError(
+                f"target {name!r}: the class could not be instantiated without arguments: "
+                f"{type(error).__name__}: {error}"
+            ) from None
+    validate(found, name)
+    target: Target = found
+    return target
+
+
+def validate(candidate: object, name: str) -> None:
+    """Make sure that `candidate` can be a target.
+
+    Raises:
+        ConfigurationError: it has no callable `load`, or its `generate` is not callable.
+    """
+    if not callable(getattr(candidate, "load", None)):
+        guess = nearest("load", [entry for entry in dir(candidate) if not entry.startswith("_")])
+        hint = f"; did you mean to call {guess!r} 'load'?" if guess else ""
+        raise ConfigurationError(f"target {name!r} has no function 'load'{hint} ({CONTRACT})")
+    if not callable(getattr(candidate, "generate", lambda: None)):
+        raise ConfigurationError(f"target {name!r}: 'generate' is not a function ({CONTRACT})")
+
+
+def _import(name: str, module_name: str) -> Any:
+    if not module_name or not all(part.isidentifier() for part in module_name.split(".")):
+        raise ConfigurationError(f"target {name!r} is not of the form 'package.module' or 'package.module:attribute'")
+    try:
+        return import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and module_name.split(".")[: error.name.count(".") + 1] == error.name.split("."):
+            raise ConfigurationError(
+                f"target {name!r}: no module named {error.name!r}; install it, or put its folder on the path "
+                "(`pythonpath = .` in pytest's configuration, or run `python -m pytest`)"
+            ) from None
+        raise ConfigurationError(f"target {name!r}: its import failed: {error}") from error
+    except Exception as error:
+        raise ConfigurationError(
+            f"target {name!r}: its import failed: {type(error).__name__}: {error}"
+        ) from error

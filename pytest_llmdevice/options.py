@@ -1,0 +1,150 @@
+"""Flags and ini keys, and the frozen `Settings` made of them: the only reader of pytest's configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pytest_llmdevice.matrix.files import DEFAULT
+
+PROBE_TIMEOUT_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user asked for.
+
+    Attributes:
+        active: whether `--llm-matrix` was given; without it the plugin does nothing.
+        matrix: name of a shipped matrix, or a path.
+        base: the folder that a relative path is relative to.
+        cells: the expressions of `--llm-cell`, any of which may fit.
+        require: devices that must be here.
+        target: `module:attribute`, or None for the built-in loader.
+        probe_timeout: seconds that the hardware probe may take.
+    """
+
+    active: bool
+    matrix: str = DEFAULT
+    base: Path = Path()
+    cells: tuple[str, ...] = ()
+    require: tuple[str, ...] = ()
+    target: str | None = None
+    probe_timeout: float = PROBE_TIMEOUT_SECONDS
+
+    @classmethod
+    def from_config(cls, config: pytest.Config) -> Settings:
+        """Read the command line, then the ini file. A path on the command line is relative to where pytest was
+        called, one in the ini file to the root directory.
+
+        Raises:
+            pytest.UsageError: `--llm-probe-timeout` is not a positive number, or an option that only means
+                something with `--llm-matrix` is given without it.
+        """
+        if not config.getoption("llm_matrix"):
+            orphans = [flag for flag, key in _NEEDS_MATRIX.items() if config.getoption(key)]
+            if orphans:
+                raise pytest.UsageError(f"{', '.join(orphans)}: add --llm-matrix, without it no matrix is run")
+            return cls(active=False)
+        flag_matrix = config.getoption("llm_matrix_file")
+        return cls(
+            active=True,
+            matrix=flag_matrix or config.getini("llm_matrix_file") or DEFAULT,
+            base=config.invocation_params.dir if flag_matrix else config.rootpath,
+            cells=tuple(config.getoption("llm_cell") or ()),
+            require=tuple(config.getoption("llm_require") or config.getini("llm_require")),
+            target=target_name(config),
+            probe_timeout=_seconds(config.getoption("llm_probe_timeout") or config.getini("llm_probe_timeout")),
+        )
+
+
+_NEEDS_MATRIX = {
+    "--llm-matrix-file": "llm_matrix_file",
+    "--llm-cell": "llm_cell",
+    "--llm-require": "llm_require",
+}
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise pytest.UsageError(f"--llm-probe-timeout {text!r} is not a positive number of seconds")
+    return seconds
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare the flags, and an ini key beside each one that a project would want to keep."""
+    group = parser.getgroup("llm", "hardware matrix for language models")
+    # A plain flag: an optional value would swallow the path that follows it.
+    group.addoption(
+        "--llm-matrix",
+        action="store_true",
+        default=False,
+        dest="llm_matrix",
+        help="run LLM tests over the matrix of device x dtype x quantization x load strategy; without paths, the "
+        "project's own tests and the ready-made suite",
+    )
+    group.addoption(
+        "--llm-matrix-file",
+        metavar="NAME_OR_PATH",
+        dest="llm_matrix_file",
+        help="a shipped matrix (default, cpu, cuda, multi-gpu, mps, rocm, release, ...) or a TOML file",
+    )
+    group.addoption(
+        "--llm-cell",
+        action="append",
+        metavar="EXPR",
+        dest="llm_cell",
+        help="only these cells: 'device=cuda:*,quantization=nf4|int8' or a cell id; can be given again to add cells",
+    )
+    group.addoption(
+        "--llm-require",
+        action="append",
+        metavar="DEVICE",
+        dest="llm_require",
+        help="fail at once unless this device is here and works: 'cuda', 'cuda:1', 'mps'; can be given again",
+    )
+    group.addoption(
+        "--llm-target",
+        metavar="MODULE:ATTR",
+        dest="llm_target",
+        help="the loader to test, an object or a module with load(checkpoint, cell); the built-in one by default",
+    )
+    group.addoption(
+        "--llm-probe-timeout",
+        metavar="SECONDS",
+        dest="llm_probe_timeout",
+        help=f"how long the hardware probe may take (default {PROBE_TIMEOUT_SECONDS:g})",
+    )
+    parser.addini("llm_matrix_file", "matrix to run with --llm-matrix, a shipped name or a path")
+    parser.addini("llm_require", "devices that must be here, one a line", type="linelist", default=[])
+    parser.addini("llm_target", "the loader to test, 'module:attribute'")
+    parser.addini("llm_probe_timeout", "seconds the hardware probe may take", default=str(PROBE_TIMEOUT_SECONDS))
+
+
+MARKERS = (
+    "llm_matrix(models=..., devices=..., dtypes=..., quantization=..., strategies=..., attention=...): "
+    "run the test only on the cells that fit, each value a pattern or a list of patterns",
+    "llm_requires(devices=1, memory=None, capability=None, kinds=(), packages=()): "
+    "skip the test where the machine has less, for example memory='8GiB', capability='8.0'",
+    "llm_cell(model, device, dtype, quantization, strategy, attention, kind, simulated): "
+    "set by the plugin on every item of a cell, for -m \"llm_cell(device='cpu')\"",
+    "llm_check(name): set by the suite, the check that a test makes; [[expect]] refers to it",
+)
+
+
+def add_markers(config: pytest.Config) -> None:
+    """Register the markers, so that `--strict-markers` knows them."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
+def target_name(config: pytest.Config) -> str | None:
+    """What `--llm-target` or its ini key names; it holds without a matrix too."""
+    name: str | None = config.getoption("llm_target") or config.getini("llm_target") or None
+    return name

@@ -1,0 +1,153 @@
+"""Turning cells into pytest parameters: ids, markers, skips, and what a test's own markers narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.hardware import Needs, parse_memory, unmet
+from pytest_llmdevice.matrix.cell import AXES, AXIS_KEYS, REFERENCE, Cell
+from pytest_llmdevice.matrix.select import Selector
+from pytest_llmdevice.matrix.suggest import unknown
+
+if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
+
+    from pytest_llmdevice.run import MatrixRun
+
+FIXTURE = "llm_cell"
+
+NOT_REQUESTED = "not requested: this test is for {marker}; run it with --llm-matrix"
+NO_CELL = "not requested: no cell of the matrix fits {marker}"
+
+_NEEDS = tuple(field.name for field in fields(Needs))
+
+
+class Parameters:
+    """The pytest parameters of a run's cells, made once for all tests."""
+
+    def __init__(self, run: MatrixRun) -> None:
+        self._run = run
+
+    @cached_property
+    def _by_cell(self) -> dict[Cell, ParameterSet]:
+        return {cell: self._parameter(cell) for cell in self._run.cells}
+
+    def _parameter(self, cell: Cell) -> ParameterSet:
+        marks = [pytest.mark.llm_cell(**properties(cell))]
+        verdict = self._run.verdicts[cell]
+        if not verdict.runs:
+            marks.append(pytest.mark.skip(reason=verdict.reason))
+        return pytest.param(cell, id=cell.id, marks=marks)
+
+    def apply(self, metafunc: pytest.Metafunc) -> None:
+        """Parametrize a test that asks for a cell, directly or through another fixture."""
+        marks = list(metafunc.definition.iter_markers("llm_matrix"))
+        selectors = [selector_of(mark) for mark in marks]
+        parameters: Iterable[ParameterSet] = self._by_cell.values()
+        if selectors:
+            parameters = [
+                parameter
+                for cell, parameter in self._by_cell.items()
+                if all(selector.matches(cell) for selector in selectors)
+            ]
+            if not parameters:
+                skip = pytest.mark.skip(reason=NO_CELL.format(marker=_written(marks)))
+                parameters = [pytest.param(None, id="no-cell", marks=[skip])]
+        metafunc.parametrize(FIXTURE, list(parameters), indirect=True, scope="session")
+
+
+def skip_beyond_reference(item: pytest.Item) -> None:
+    """Without a matrix, and so without a probe: skip a test whose markers ask for more than the reference cell."""
+    matrix = list(item.iter_markers("llm_matrix"))
+    if not all(selector_of(mark).matches(REFERENCE) for mark in matrix):
+        item.add_marker(pytest.mark.skip(reason=NOT_REQUESTED.format(marker=_written(matrix))))
+    requires = list(item.iter_markers("llm_requires"))
+    if not all(_met_by_reference(needs_of(mark)) for mark in requires):
+        item.add_marker(pytest.mark.skip(reason=NOT_REQUESTED.format(marker=_written(requires))))
+
+
+def _met_by_reference(needs: Needs) -> bool:
+    only_packages = replace(needs, packages=()) == Needs(kinds=needs.kinds)
+    return only_packages and (not needs.kinds or REFERENCE.kind in needs.kinds)
+
+
+def selector_of(mark: pytest.Mark) -> Selector:
+    """The selector that an `llm_matrix` marker stands for.
+
+    Raises:
+        pytest.UsageError: a positional argument, or a keyword that is no axis.
+    """
+    if mark.args:
+        raise pytest.UsageError(f"llm_matrix takes keywords only ({', '.join(AXIS_KEYS)}), got {mark.args!r}")
+    patterns: dict[str, Sequence[str]] = {}
+    for key, value in mark.kwargs.items():
+        if key not in AXIS_KEYS:
+            raise pytest.UsageError(f"marker llm_matrix: {unknown('keyword', key, AXIS_KEYS)}")
+        patterns[AXIS_KEYS[key]] = (value,) if isinstance(value, str) else tuple(value)
+    return Selector.of(patterns)
+
+
+def needs_of(mark: pytest.Mark) -> Needs:
+    """The needs that an `llm_requires` marker states; `memory` may be written as `"8GiB"`.
+
+    Raises:
+        pytest.UsageError: an unknown keyword or a value that does not fit.
+    """
+    values = dict(mark.kwargs)
+    try:
+        if mark.args:
+            raise ConfigurationError(f"takes keywords only ({', '.join(_NEEDS)}), got {mark.args!r}")
+        for key in values:
+            if key not in _NEEDS:
+                raise ConfigurationError(unknown("keyword", key, _NEEDS))
+        if isinstance(values.get("memory"), str):
+            values["memory"] = parse_memory(values["memory"])
+        for key in ("kinds", "packages"):
+            if key in values:
+                values[key] = (values[key],) if isinstance(values[key], str) else tuple(values[key])
+        return Needs(**values)
+    except (TypeError, ConfigurationError) as error:
+        raise pytest.UsageError(f"marker llm_requires: {error}") from None
+
+
+def skip_unmet(item: pytest.Item, cell: Cell, run: MatrixRun) -> None:
+    """Skip `item` when one of its `llm_requires` markers asks for more than the machine has."""
+    for mark in item.iter_markers("llm_requires"):
+        if reason := unmet(needs_of(mark), cell, run.inventory):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def expect_failure(item: pytest.Item, cell: Cell, run: MatrixRun) -> None:
+    """Mark a test of the suite that the matrix expects to fail; a pass is then a failure, the entry being stale."""
+    for mark in item.iter_markers("llm_check"):
+        if reason := run.xfail(cell, mark.args[0]):
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+def cell_of(item: pytest.Item) -> Cell | None:
+    """The cell that `item` runs on, None for a test without one."""
+    callspec = getattr(item, "callspec", None)
+    cell = callspec.params.get(FIXTURE) if callspec is not None else None
+    return cell if isinstance(cell, Cell) else None
+
+
+def properties(cell: Cell) -> dict[str, Any]:
+    """What the marker and the user properties say of a cell."""
+    return {axis: getattr(cell, axis) for axis in AXES} | {"kind": cell.kind, "simulated": cell.simulated}
+
+
+def user_properties(cell: Cell) -> list[tuple[str, object]]:
+    """Flat `llm.*` properties, for JUnit XML, reportlog and every other reporter."""
+    return [("llm.cell", cell.id), *((f"llm.{key}", value) for key, value in properties(cell).items())]
+
+
+def _written(marks: Iterable[pytest.Mark]) -> str:
+    return ", ".join(
+        f"{mark.name}({', '.join(f'{key}={value!r}' for key, value in mark.kwargs.items())})" for mark in marks
+    )

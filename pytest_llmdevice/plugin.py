@@ -1,0 +1,36 @@
+"""Every pytest hook of the plugin, each a few lines that delegate; nothing heavy without `--llm-matrix`."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_llmdevice import fixtures, hooks, options
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hooks)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    options.add_markers(config)
+    config.pluginmanager.register(fixtures, "llmdevice-fixtures")
+    settings = options.Settings.from_config(config)
+    if settings.active:
+        from pytest_llmdevice import session
+
+        session.begin(config, settings)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if fixtures.RUN not in config.stash:
+        # Imported only when a marker needs it: collecting must stay cheap for a project that does not use it.
+        for item in items:
+            if any(item.iter_markers("llm_matrix")) or any(item.iter_markers("llm_requires")):
+                from pytest_llmdevice import parametrize
+
+                parametrize.skip_beyond_reference(item)

@@ -1,0 +1,128 @@
+"""One run of a matrix: its cells, the verdict on each, and the target, settled before anything is collected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.hardware import Inventory, ProbeProcess, Verdict, expand_devices, judge, required_missing, start
+from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.select import Selector, parse_all
+
+if TYPE_CHECKING:
+    from pytest_llmdevice.loading.target import Target
+    from pytest_llmdevice.matrix.schema import Matrix
+    from pytest_llmdevice.options import Settings
+
+
+@dataclass
+class MatrixRun:
+    """What a process knows about the matrix it runs. Make one with `begin`, then `prepare` it.
+
+    Attributes:
+        settings: what the user asked for.
+        matrix: the validated matrix file.
+        known: an inventory that another process made; then no probe is started.
+    """
+
+    settings: Settings
+    matrix: Matrix
+    known: Inventory | None = None
+    _probe: ProbeProcess | None = field(default=None, repr=False)
+
+    @classmethod
+    def begin(cls, settings: Settings, inventory: Inventory | None = None) -> MatrixRun:
+        """Start the probe, so that it overlaps all that follows, and read the matrix.
+
+        Raises:
+            ConfigurationError: the matrix cannot be found, read or validated.
+        """
+        probe = start(settings.probe_timeout) if inventory is None else None
+        try:
+            from pytest_llmdevice.matrix.expand import load
+
+            return cls(settings, load(settings.matrix, settings.base), inventory, probe)
+        except BaseException:
+            if probe is not None:
+                probe.close()
+            raise
+
+    def prepare(self, *, warm: bool) -> None:
+        """Settle everything that can be wrong about the run.
+
+        Args:
+            warm: import the heavy libraries here while the probe is under way; this process will need them.
+
+        Raises:
+            ConfigurationError: the target, a required device, a cell expression or the matrix is no good.
+        """
+        if self.settings.target is not None:
+            _ = self.target
+        elif warm and self.known is None:
+            import transformers  # noqa: F401
+        missing = required_missing(self.settings.require, self.inventory)
+        if missing:
+            raise ConfigurationError(f"--llm-require: {missing}")
+        _ = self.selectors
+
+    def close(self) -> None:
+        """Kill a probe that is still under way."""
+        if self._probe is not None:
+            self._probe.close()
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """The hardware and library versions; waits for the probe."""
+        if self.known is not None:
+            return self.known
+        assert self._probe is not None
+        return self._probe.result()
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell of the matrix, also those that will not run."""
+        from pytest_llmdevice.matrix.expand import cells
+
+        return cells(self.matrix, lambda specs: expand_devices(specs, self.inventory))
+
+    @cached_property
+    def selectors(self) -> tuple[Selector, ...]:
+        """What `--llm-cell` asks for; empty when it was not given."""
+        return parse_all(self.settings.cells, self.cells)
+
+    def requested(self, cell: Cell) -> bool:
+        """Whether `--llm-cell` leaves `cell` in."""
+        return not self.selectors or any(selector.matches(cell) for selector in self.selectors)
+
+    @cached_property
+    def verdicts(self) -> dict[Cell, Verdict]:
+        """What becomes of each cell on this machine."""
+        return {
+            cell: judge(cell, self.inventory)
+            if self.requested(cell)
+            else Verdict.skip("not requested", "--llm-cell leaves it out")
+            for cell in self.cells
+        }
+
+    @cached_property
+    def target(self) -> Target:
+        """The code under test."""
+        from pytest_llmdevice.loading.target import BuiltinTarget, resolve
+
+        return BuiltinTarget() if self.settings.target is None else resolve(self.settings.target)
+
+    def xfail(self, cell: Cell, check: str) -> str | None:
+        """Why `check` is expected to fail on `cell`, with the source; None when it is not."""
+        for expectation in self.matrix.expect:
+            if expectation.xfail and expectation.applies(cell, check, self.inventory.versions):
+                return f"{expectation.xfail} ({expectation.source})" if expectation.source else expectation.xfail
+        return None
+
+    def tolerance(self, cell: Cell) -> float | None:
+        """The tolerance that the matrix gives to `cell`, None for the one by dtype and quantization."""
+        for expectation in self.matrix.expect:
+            if expectation.tolerance and expectation.applies(cell, "agreement", self.inventory.versions):
+                return expectation.tolerance
+        return None

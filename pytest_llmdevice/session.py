@@ -1,0 +1,109 @@
+"""The plugin object of a run with `--llm-matrix`: registered only then, so that the plugin is inert otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llmdevice import parametrize
+from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.fixtures import RUN
+from pytest_llmdevice.hardware import Inventory, describe
+from pytest_llmdevice.outcomes import Outcomes
+from pytest_llmdevice.run import MatrixRun
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
+
+    from pytest_llmdevice.options import Settings
+
+SUITE = Path(__file__).parent / "suite"
+
+WORKER_INPUT = "llmdevice_inventory"
+"""Key under which xdist hands a worker the controller's inventory."""
+
+
+def begin(config: pytest.Config, settings: Settings) -> None:
+    """Start a run: the probe, the matrix, the hooks; and add the suite when no path was given.
+
+    Raises:
+        pytest.UsageError: the matrix is no good.
+    """
+    handed = getattr(config, "workerinput", {}).get(WORKER_INPUT)
+    with usage_errors():
+        run = MatrixRun.begin(settings, Inventory.from_json(handed) if handed else None)
+    config.add_cleanup(run.close)
+    config.stash[RUN] = run
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        config.args.append(str(SUITE))
+    config.pluginmanager.register(MatrixPlugin(config, run), "llmdevice-matrix")
+    if config.pluginmanager.hasplugin("xdist"):
+        from pytest_llmdevice import xdist
+
+        config.pluginmanager.register(xdist.Distribution(run), "llmdevice-xdist")
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """What the user got wrong becomes pytest's own kind of error: one message, exit code 4, no traceback."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+class MatrixPlugin:
+    """The hooks of an active run."""
+
+    def __init__(self, config: pytest.Config, run: MatrixRun) -> None:
+        self._run = run
+        self._parameters = parametrize.Parameters(run)
+        self._outcomes = Outcomes(run)
+        self._is_worker = hasattr(config, "workerinput")
+        self._distributes = not self._is_worker and bool(config.getoption("tx", None))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        with usage_errors():
+            self._run.prepare(warm=not self._distributes)
+
+    def pytest_report_header(self) -> list[str]:
+        return [self._outcomes.headline(), *(f"  {line}" for line in describe(self._run.inventory))]
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if parametrize.FIXTURE in metafunc.fixturenames:
+            self._parameters.apply(metafunc)
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        cell = parametrize.cell_of(item)
+        if cell is not None:
+            item.user_properties.extend(parametrize.user_properties(cell))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        kept, left_out = [], []
+        for item in items:
+            cell = parametrize.cell_of(item)
+            (kept if cell is None or self._run.requested(cell) else left_out).append(item)
+            if cell is not None:
+                parametrize.skip_unmet(item, cell, self._run)
+                parametrize.expect_failure(item, cell, self._run)
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = kept
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._outcomes.add(report)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        # Only a run that ended well can be turned red: an interruption has a status of its own.
+        if not self._is_worker and exitstatus == pytest.ExitCode.OK and self._outcomes.unmet():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
+        self._outcomes.summarize(terminalreporter)

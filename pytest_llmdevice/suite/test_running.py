@@ -1,0 +1,49 @@
+"""What must hold of a model while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmdevice.checks import Result, check_agreement, check_forward, check_generation
+from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.suite.conftest import NEW_TOKENS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pytest_llmdevice.loading.reference import Reference
+
+    Conclude = Callable[[Result], None]
+    Tokens = list[list[int]]
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.mark.llm_check("forward")
+def test_forward(llm_model: nn.Module, llm_cell: Cell, llm_prompts: Tokens, conclude: Conclude) -> None:
+    """A padded batch beside the embedding gives finite logits on the right device, in the right dtype."""
+    conclude(check_forward(llm_model, llm_cell, llm_prompts))
+
+
+@pytest.mark.llm_check("generation")
+def test_generation(
+    llm_model: nn.Module, llm_generated: tuple[Any, Any], llm_prompts: Tokens, conclude: Conclude
+) -> None:
+    """Greedy generation succeeds, with as many tokens as were asked for, and twice the same."""
+    conclude(check_generation(*llm_generated, llm_prompts, NEW_TOKENS, llm_model))
+
+
+@pytest.mark.llm_check("agreement")
+def test_agreement(
+    llm_model: nn.Module,
+    llm_generated: tuple[Any, Any],
+    llm_reference: Reference,
+    llm_prompts: Tokens,
+    llm_tolerance: float,
+    conclude: Conclude,
+) -> None:
+    """Logits and tokens agree with those of the same model on the cpu in float32."""
+    conclude(check_agreement(llm_model, llm_reference, llm_prompts, llm_generated[0], llm_tolerance))

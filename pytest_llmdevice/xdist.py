@@ -1,0 +1,51 @@
+"""Parallel runs: the cell is the unit of distribution, and workers get the controller's inventory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+from pytest_llmdevice.session import WORKER_INPUT
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+    from pytest_llmdevice.run import MatrixRun
+
+
+class Distribution:
+    """The hooks that xdist calls on the controller."""
+
+    def __init__(self, run: MatrixRun) -> None:
+        self._run = run
+
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        node.workerinput[WORKER_INPUT] = self._run.inventory.to_json()
+
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+        # `-n` alone means "load". Another mode was asked for by name, and is left alone.
+        if config.getoption("dist") != "load":
+            return None
+        return CellScheduling(config, log, frozenset(cell.id for cell in self._run.cells))
+
+
+class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """All tests of a cell go to one worker, so that the cell is loaded once; every other test goes by itself.
+
+    Not `--dist loadgroup`: on pytest 9.2 with xdist 3.8 it stops grouping (pytest-xdist#1386), and loads
+    multiply in silence.
+    """
+
+    def __init__(self, config: pytest.Config, log: Any, cell_ids: frozenset[str]) -> None:
+        super().__init__(config, log)
+        self._cell_ids = cell_ids
+
+    def _split_scope(self, nodeid: str) -> str:
+        parameters = nodeid.partition("[")[2].removesuffix("]")
+        if parameters in self._cell_ids:
+            return parameters
+        # Stacked parameters are joined by "-", which cell ids contain too.
+        inside = [cell_id for cell_id in self._cell_ids if cell_id in parameters] if parameters else []
+        return max(inside, key=len, default=nodeid)

@@ -1,0 +1,34 @@
+"""Process-wide settings of torch and transformers, pinned while a checkpoint is built and put back after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+
+@contextmanager
+def pinned_settings(seed: int) -> Iterator[None]:
+    """Within, torch computes the same bytes whatever the caller has set up; afterwards all is as it was.
+
+    Pins the CPU generator (seeded with `seed`), default dtype, default device, autograd modes, number of
+    threads, and the progress bar of transformers.
+    """
+    import torch
+    from transformers.utils import logging
+
+    with ExitStack() as settings:
+        settings.enter_context(torch.random.fork_rng(devices=[]))
+        settings.enter_context(torch.device("cpu"))
+        settings.enter_context(torch.inference_mode(False))
+        settings.enter_context(torch.enable_grad())
+        settings.enter_context(torch.autocast("cpu", enabled=False))
+        settings.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
+        # Sums are split between threads, and rounded accordingly.
+        settings.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
+        if logging.is_progress_bar_enabled():
+            settings.callback(logging.enable_progress_bar)
+            logging.disable_progress_bar()
+        torch.random.default_generator.manual_seed(seed)
+        yield

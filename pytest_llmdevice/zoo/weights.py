@@ -1,0 +1,150 @@
+"""Seeded weights in which context, positions and routing all move the logits."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import TYPE_CHECKING, Final
+
+from pytest_llmdevice.zoo.families import BOS_TOKEN_ID, EOS_TOKEN_ID, PAD_TOKEN_ID, VOCAB_SIZE, Family
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel
+
+_POSITION_SCALE: Final = 0.5
+"""Standard deviation of learned absolute positions: beside a token's embedding, neither drowns."""
+
+_NORM_SPREAD: Final = 0.1
+
+_QUERY_KEY_GAIN: Final = 1.5
+"""Attention scores then spread over more than one nat, so that no layer averages its context away."""
+
+_QUERY_KEY_NAMES: Final = ("q_proj", "k_proj", "q_b_proj", "kv_b_proj", "query_key_value", "qkv_proj", "c_attn")
+
+_ROUTER_NAMES: Final = ("block_sparse_moe.gate.weight", "mlp.gate.weight")
+
+_RESIDUAL_WRITER_NAMES: Final = ("o_proj.weight", "down_proj.weight", "experts.down_proj", ".w2.weight")
+
+_ROUTING_STRENGTH: Final = 3.0
+"""How far a token's embedding reaches towards its experts, in standard deviations of an embedding."""
+
+
+def initialize(model: PreTrainedModel, family: Family, seed: int) -> None:
+    """Overwrite the weights of `model` in place. A draw depends on `seed` and the parameter's name only.
+
+    Linear weights have variance 1 / fan-in, so that every layer adds as much to the residual stream as the
+    one before; norms and biases stay near what the library sets.
+    """
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if family.name == "mamba" and _initialize_state_space(name, parameter, generator(seed, name)):
+                continue
+            draw = torch.randn(parameter.shape, generator=generator(seed, name))
+            if parameter.ndim == 1:
+                parameter.add_(_NORM_SPREAD * draw)
+            else:
+                parameter.copy_(draw * _scale(model, family, name, parameter))
+        if family.name == "gemma3":
+            # Gemma multiplies its embedding on the way in only; its norms give the logits their size.
+            model.get_submodule("model.norm").weight.add_(3.0)
+        if family.moe:
+            _align_routers(model, seed)
+            keep_routing_apart(model)
+        for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
+            embedding.weight[PAD_TOKEN_ID:] *= 0.25
+
+
+def is_router(name: str) -> bool:
+    """Whether a parameter of this name decides which experts a token goes to."""
+    return name.endswith(_ROUTER_NAMES)
+
+
+def keep_routing_apart(model: PreTrainedModel) -> None:
+    """Take the routers' directions out of whatever a layer adds to the residual stream.
+
+    Routing then follows the token alone, by a margin that neither rounding nor the fit can close.
+    """
+    import torch
+
+    parameters = dict(model.named_parameters())
+    directions = next(parameter for name, parameter in parameters.items() if is_router(name))
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if name.endswith(_RESIDUAL_WRITER_NAMES):
+                parameter.sub_(directions.T @ (directions @ parameter))
+
+
+def generator(seed: int, name: str) -> torch.Generator:
+    """A CPU generator of its own for each seed and name, so that no draw depends on another."""
+    import torch
+
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def _scale(model: PreTrainedModel, family: Family, name: str, parameter: nn.Parameter) -> float:
+    from torch import nn
+
+    owner = model.get_submodule(name.rpartition(".")[0])
+    if isinstance(owner, nn.Embedding):
+        if owner.num_embeddings != VOCAB_SIZE:
+            return _POSITION_SCALE if owner.embedding_dim == model.config.hidden_size else 1.0
+        return _embedding_scale(family, owner.embedding_dim)
+    if isinstance(owner, nn.Conv1d):
+        return math.sqrt(1 / owner.kernel_size[0])
+    # transformers' Conv1D keeps its weight as (in, out), unlike nn.Linear and the stacked experts.
+    fan_in = parameter.shape[0] if type(owner).__name__ == "Conv1D" else parameter.shape[-1]
+    gain = _QUERY_KEY_GAIN if any(part in name for part in _QUERY_KEY_NAMES) else 1.0
+    return gain / math.sqrt(fan_in)
+
+
+def _embedding_scale(family: Family, hidden_size: int) -> float:
+    if not family.tied or family.kind == "seq2seq":
+        return 1.0
+    # As an output embedding, a large one would make every token predict itself.
+    scale = 0.3
+    return scale / math.sqrt(hidden_size) if family.name == "gemma3" else scale
+
+
+def _initialize_state_space(name: str, parameter: nn.Parameter, source: torch.Generator) -> bool:
+    """Whether `name` is a parameter whose range carries its meaning, and was set here.
+
+    The library's own ranges keep so little state that a tiny model forgets its first token.
+    """
+    import torch
+
+    if name.endswith("A_log"):
+        rates = torch.arange(1, parameter.shape[1] + 1, dtype=torch.float32) / 8
+        parameter.copy_(torch.log(rates).expand_as(parameter))
+    elif name.endswith("dt_proj.bias"):
+        step = torch.empty(parameter.shape).uniform_(0.05, 0.5, generator=source)
+        parameter.copy_(step + torch.log(-torch.expm1(-step)))
+    elif name.endswith("mixer.D"):
+        parameter.fill_(0.3)
+    else:
+        return False
+    return True
+
+
+def _align_routers(model: PreTrainedModel, seed: int) -> None:
+    """Give each token two experts by its embedding, so that no rounding sends it to another.
+
+    Routers read a subspace in which every embedding reaches clearly towards two of the four experts and away
+    from the others.
+    """
+    import torch
+
+    embedding = model.get_input_embeddings().weight
+    routers = [parameter for name, parameter in model.named_parameters() if is_router(name)]
+    experts, hidden_size = routers[0].shape
+    draw = torch.randn(hidden_size, experts, generator=generator(seed, "router"))
+    directions = torch.linalg.qr(draw).Q.T
+    for router in routers:
+        router.copy_(directions)
+    order = torch.rand(len(embedding), experts, generator=generator(seed, "experts")).argsort(dim=1)
+    reach = torch.where(order < 2, _ROUTING_STRENGTH, -_ROUTING_STRENGTH)
+    embedding.add_((reach - embedding @ directions.T) @ directions)
