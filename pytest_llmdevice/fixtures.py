@@ -24,8 +24,10 @@ RUN: pytest.StashKey[MatrixRun] = pytest.StashKey()
 
 @pytest.fixture(scope="session")
 def llm_cell(request: pytest.FixtureRequest) -> Cell:
-    """The cell this test runs on: one parameter for each cell of the matrix with `--llm-matrix`, else the
-    reference cell, llama on the cpu in float32."""
+    """The cell this test runs on.
+
+    With `--llm-matrix` one parameter for each cell of the matrix, else the reference cell: llama, cpu, float32.
+    """
     return getattr(request, "param", REFERENCE)
 
 
@@ -43,8 +45,9 @@ def llm_dtype(llm_cell: Cell) -> torch.dtype:
 
 @pytest.fixture(scope="session")
 def llm_target(request: pytest.FixtureRequest) -> Target:
-    """The code under test: what `--llm-target` names, else plain transformers. Override it to test a loader
-    that needs other fixtures::
+    """The code under test: what `--llm-target` names, else plain transformers.
+
+    Override it to test a loader that needs other fixtures::
 
         @pytest.fixture(scope="session")
         def llm_target(my_settings):
@@ -53,12 +56,11 @@ def llm_target(request: pytest.FixtureRequest) -> Target:
     run = request.config.stash.get(RUN, None)
     if run is not None:
         return run.target
-    from pytest_llmdevice import session
     from pytest_llmdevice.loading.target import BuiltinTarget, resolve
-    from pytest_llmdevice.options import target_name
+    from pytest_llmdevice.options import target_name, usage_errors
 
     name = target_name(request.config)
-    with session.usage_errors():
+    with usage_errors():
         return BuiltinTarget() if name is None else resolve(name)
 
 
@@ -102,7 +104,7 @@ def llm_tokenizer(llm_cell: Cell, llm_checkpoint: Path) -> PreTrainedTokenizerBa
 
     try:
         return load_tokenizer(llm_checkpoint)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # tokenizers fail in as many ways as there are formats
         pytest.fail(f"{llm_cell.model}: its tokenizer does not load: {_first_line(error)}", pytrace=False)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.files import DEFAULT
 
 PROBE_TIMEOUT_SECONDS = 120.0
@@ -127,21 +130,33 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini("llm_probe_timeout", "seconds the hardware probe may take", default=str(PROBE_TIMEOUT_SECONDS))
 
 
-MARKERS = (
-    "llm_matrix(models=..., devices=..., dtypes=..., quantization=..., strategies=..., attention=...): "
-    "run the test only on the cells that fit, each value a pattern or a list of patterns",
-    "llm_requires(devices=1, memory=None, capability=None, kinds=(), packages=()): "
-    "skip the test where the machine has less, for example memory='8GiB', capability='8.0'",
-    "llm_cell(model, device, dtype, quantization, strategy, attention, kind, simulated): "
-    "set by the plugin on every item of a cell, for -m \"llm_cell(device='cpu')\"",
-    "llm_check(name): set by the suite, the check that a test makes; [[expect]] refers to it",
-)
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """What the user got wrong becomes pytest's own kind of error: one message, exit code 4, no traceback."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+MARKERS = {
+    "llm_matrix(models=..., devices=..., dtypes=..., quantization=..., strategies=..., attention=...)": (
+        "run the test only on the cells that fit, each value a pattern or a list of patterns"
+    ),
+    "llm_requires(devices=1, memory=None, capability=None, kinds=(), packages=())": (
+        "skip the test where the machine has less, for example memory='8GiB', capability='8.0'"
+    ),
+    "llm_cell(model, device, dtype, quantization, strategy, attention, kind, simulated)": (
+        "set by the plugin on every item of a cell, for -m \"llm_cell(device='cpu')\""
+    ),
+    "llm_check(name)": "set by the suite, the check that a test makes; [[expect]] refers to it",
+}
 
 
 def add_markers(config: pytest.Config) -> None:
     """Register the markers, so that `--strict-markers` knows them."""
-    for marker in MARKERS:
-        config.addinivalue_line("markers", marker)
+    for signature, purpose in MARKERS.items():
+        config.addinivalue_line("markers", f"{signature}: {purpose}")
 
 
 def target_name(config: pytest.Config) -> str | None:

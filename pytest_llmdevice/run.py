@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.hardware import Inventory, ProbeProcess, Verdict, expand_devices, judge, required_missing, start
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from pytest_llmdevice.loading.target import Target
     from pytest_llmdevice.matrix.schema import Matrix
     from pytest_llmdevice.options import Settings
+
+
+WORKER_INPUT: Final = "llmdevice_inventory"
+"""Key under which xdist hands a worker the controller's inventory."""
 
 
 @dataclass

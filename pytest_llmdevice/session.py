@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_llmdevice import parametrize
-from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.fixtures import RUN
 from pytest_llmdevice.hardware import Inventory, describe
+from pytest_llmdevice.options import usage_errors
 from pytest_llmdevice.outcomes import Outcomes
-from pytest_llmdevice.run import MatrixRun
+from pytest_llmdevice.run import WORKER_INPUT, MatrixRun
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -22,9 +20,6 @@ if TYPE_CHECKING:
     from pytest_llmdevice.options import Settings
 
 SUITE = Path(__file__).parent / "suite"
-
-WORKER_INPUT = "llmdevice_inventory"
-"""Key under which xdist hands a worker the controller's inventory."""
 
 
 def begin(config: pytest.Config, settings: Settings) -> None:
@@ -45,15 +40,6 @@ def begin(config: pytest.Config, settings: Settings) -> None:
         from pytest_llmdevice import xdist
 
         config.pluginmanager.register(xdist.Distribution(run), "llmdevice-xdist")
-
-
-@contextmanager
-def usage_errors() -> Iterator[None]:
-    """What the user got wrong becomes pytest's own kind of error: one message, exit code 4, no traceback."""
-    try:
-        yield
-    except ConfigurationError as error:
-        raise pytest.UsageError(str(error)) from None
 
 
 class MatrixPlugin:
@@ -85,7 +71,8 @@ class MatrixPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        kept, left_out = [], []
+        kept: list[pytest.Item] = []
+        left_out: list[pytest.Item] = []
         for item in items:
             cell = parametrize.cell_of(item)
             (kept if cell is None or self._run.requested(cell) else left_out).append(item)

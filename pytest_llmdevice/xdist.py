@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from pytest_llmdevice.session import WORKER_INPUT
+from pytest_llmdevice.run import WORKER_INPUT
 
 if TYPE_CHECKING:
+    import pytest
     from xdist.workermanage import WorkerController
 
     from pytest_llmdevice.run import MatrixRun

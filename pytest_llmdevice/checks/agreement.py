@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.result import Finding, Result
@@ -26,52 +27,76 @@ CHOICE: Final = (
 
 
 def relative_errors(logits: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
-    """Relative error of each position, of shape (positions,): see `tolerance.tolerance` for the definition."""
-    spread = (expected - expected.mean(-1, keepdim=True)).norm(dim=-1)
-    errors: torch.Tensor = (logits - expected).norm(dim=-1) / spread
+    """||logits - expected|| / ||expected - its mean|| over the vocabulary, of shape (positions,)."""
+    errors: torch.Tensor = (logits - expected).norm(dim=-1) / _spread(expected)
     return errors
+
+
+def overall_error(logits: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
+    """The relative error of all positions together; see `tolerance.tolerance`. nan where a logit is nan."""
+    pairs = list(zip(logits, expected, strict=True))
+    deviation = sum(float((one - other).norm() ** 2) for one, other in pairs)
+    spread = sum(float(_spread(other).norm() ** 2) for _, other in pairs)
+    return float((deviation / spread) ** 0.5)
+
+
+def _spread(expected: torch.Tensor) -> torch.Tensor:
+    spread: torch.Tensor = (expected - expected.mean(-1, keepdim=True)).norm(dim=-1)
+    return spread
 
 
 def check_agreement(
     model: Any, expected: Reference, prompts: Tokens, generated: Sequence[Sequence[int]], tolerance: float
 ) -> Result:
-    """Logits of each prompt, run alone, are within `tolerance` of the reference at every position, and each
-    generated sequence is greedy as far as the reference can tell.
+    """Logits of each prompt, run alone, are those of the reference up to an overall relative error of
+    `tolerance`, and each generated sequence is greedy as far as the reference can tell.
 
     Sequences are not compared as text: at the first token that differs from the reference's, the reference
     must have held the chosen one for nearly as good as its own, the gap being within what `tolerance` allows.
     """
+    logits = [forward_logits(model, inputs_for(model, [prompt]))[0].float().cpu() for prompt in prompts]
+    shapes = [(tuple(one.shape), tuple(other.shape)) for one, other in zip(logits, expected.logits, strict=True)]
+    if wrong := [Finding("logits", str(other), str(one)) for one, other in shapes if one != other]:
+        return Result("agreement", tuple(wrong))
+    error = overall_error(logits, expected.logits)
     findings = []
-    worst, positions, same = 0.0, 0, 0
-    for number, (prompt, reference) in enumerate(zip(prompts, expected.logits, strict=True)):
-        logits = forward_logits(model, inputs_for(model, [prompt]))[0].float().cpu()
-        if logits.shape != reference.shape:
-            findings.append(Finding(f"prompt {number}", f"logits {tuple(reference.shape)}", str(tuple(logits.shape))))
-            continue
-        errors = relative_errors(logits, reference)
-        worst = max(worst, float(errors.max()))
-        positions += len(errors)
-        same += int((logits.argmax(-1) == reference.argmax(-1)).sum())
-        # Written so that a nan, which compares false to everything, is a finding.
-        bad = [position for position, error in enumerate(errors.tolist()) if not error <= tolerance]
-        if bad:
-            findings.append(
-                Finding(
-                    f"prompt {number}, first at position {bad[0]} of {len(errors)}",
-                    f"relative error of the logits at most {tolerance:g}",
-                    f"{errors[bad[0]]:.3g} (worst {errors.max():.3g}, {len(bad)} positions)",
-                    NUMERIC,
-                )
+    # Written so that a nan, which compares false to everything, is a finding.
+    if not error <= tolerance:
+        where, worst = _first_beyond(logits, expected.logits, tolerance)
+        findings.append(
+            Finding(
+                f"logits, first at {where}",
+                f"relative error at most {tolerance:g} over all positions",
+                f"{error:.3g} (worst position {worst:.3g})",
+                NUMERIC,
             )
+        )
+    same = sum(
+        int((one.argmax(-1) == other.argmax(-1)).sum()) for one, other in zip(logits, expected.logits, strict=True)
+    )
+    positions = sum(len(one) for one in logits)
     findings += _choices(expected, generated, tolerance)
     evidence: dict[str, int | float | str] = {
         "positions": positions,
-        "worst relative error": float(f"{worst:.3g}"),
-        "tolerance": tolerance,
+        "relative error": f"{error:.3g}",
+        "tolerance": f"{tolerance:g}",
         "same best token": f"{same} of {positions}",
         "generated tokens": sum(map(len, generated)),
     }
     return Result("agreement", tuple(findings), evidence)
+
+
+def _first_beyond(
+    logits: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], tolerance: float
+) -> tuple[str, float]:
+    """The first position whose own error is beyond `tolerance`, in words, and the worst error of any."""
+    errors = [relative_errors(one, other).tolist() for one, other in zip(logits, expected, strict=True)]
+    worst = max(float("inf") if isnan(error) else error for row in errors for error in row)
+    for number, row in enumerate(errors):
+        for position, error in enumerate(row):
+            if not error <= tolerance:
+                return f"prompt {number}, position {position} of {len(row)}", worst
+    return "no single position", worst
 
 
 def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance: float) -> list[Finding]:

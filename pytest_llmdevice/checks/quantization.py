@@ -42,7 +42,9 @@ def check_quantization(model: nn.Module, plan: Plan, cell: Cell) -> Result:
     if cell.quantization == "none":
         known = {finding.where for finding in findings}
         findings += [
-            Finding(name, "a dense layer", type(modules[name]).__name__, DROPPED) for name in stray if name not in known
+            Finding(name, "a dense layer", type(modules[name]).__name__, EXCLUDED)
+            for name in stray
+            if name not in known
         ]
     total = sum(weight.elements for weight in plan.weights)
     evidence: dict[str, int | float | str] = {
@@ -67,11 +69,12 @@ def _weight(weight: LinearWeight, module: Any, cell: Cell) -> tuple[list[Finding
     if weight.expert:
         if not packed:
             shape = "x".join(map(str, parameter.shape)) if parameter is not None else "missing"
-            return [Finding(weight.parameter, f"quantized to {cell.quantization}", f"dense {dtype} {shape}", EXPERTS)], packed
+            wanted = f"quantized to {cell.quantization}"
+            return [Finding(weight.parameter, wanted, f"dense {dtype} {shape}", EXPERTS)], packed
         return [], packed
-    wanted = (LAYER_CLASS[cell.quantization], STORAGE_DTYPE[cell.quantization])
-    if (kind, dtype) != wanted:
-        return [Finding(weight.module, " with ".join(wanted), f"{kind} with {dtype}", DROPPED)], packed
+    layer = (LAYER_CLASS[cell.quantization], STORAGE_DTYPE[cell.quantization])
+    if (kind, dtype) != layer:
+        return [Finding(weight.module, " with ".join(layer), f"{kind} with {dtype}", DROPPED)], packed
     return _details(weight.module, module, cell), packed
 
 
@@ -90,9 +93,8 @@ def _details(name: str, module: Any, cell: Cell) -> list[Finding]:
     if state.quant_type != cell.quantization.removesuffix("-double"):
         findings.append(Finding(name, cell.quantization, str(state.quant_type), DROPPED))
     if bool(state.nested) != cell.quantization.endswith("-double"):
-        findings.append(
-            Finding(name, "double quantization" if not state.nested else "single quantization", f"nested={state.nested}")
-        )
+        wanted = "single quantization" if state.nested else "double quantization"
+        findings.append(Finding(name, wanted, f"nested={state.nested}", DROPPED))
     if state.absmax is not None and state.absmax.device != module.weight.device:
         findings.append(Finding(f"{name}.quant_state", str(module.weight.device), str(state.absmax.device)))
     return findings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 SHOWN = 12
@@ -37,7 +37,7 @@ class Result:
 
     check: str
     findings: tuple[Finding, ...] = ()
-    evidence: dict[str, int | float | str] = field(default_factory=dict)
+    evidence: Mapping[str, int | float | str] = field(default_factory=dict)
 
     @property
     def hollow(self) -> bool:

@@ -62,16 +62,12 @@ def check_placement(model: nn.Module, plan: Plan, cell: Cell) -> Result:
         if place not in expected.devices:
             same_kind = place.partition(":")[0] == cell.torch_device.type
             findings.append(
-                Finding(
-                    expected.name, " or ".join(expected.devices), place, WRONG_INDEX if same_kind else LEFT_BEHIND
-                )
+                Finding(expected.name, " or ".join(expected.devices), place, WRONG_INDEX if same_kind else LEFT_BEHIND)
             )
     if cell.strategy in OFFLOADING and "meta" not in places:
         findings.append(Finding("the model", f"part of it offloaded ({cell.strategy})", "nothing offloaded"))
     if cell.strategy == "split" and len(places) < 2:
-        findings.append(
-            Finding("the model", "spread over two devices", f"all on {next(iter(places), 'no device')}")
-        )
+        findings.append(Finding("the model", "spread over two devices", f"all on {next(iter(places), 'no device')}"))
     planned = {expected.name for expected in plan.tensors}
     findings += [
         Finding(name, " or ".join(plan.devices), with_index(tensor.device), LEFT_BEHIND)
@@ -123,7 +119,7 @@ def check_tied(model: nn.Module, plan: Plan) -> Result:
     for embedding, head in plan.untied:
         if embedding in present and head in present and _shared(model, embedding, head, present):
             findings.append(
-                Finding(head, f"a tensor of its own (tie_word_embeddings is false)", f"the tensor of {embedding}")
+                Finding(head, "a tensor of its own (tie_word_embeddings is false)", f"the tensor of {embedding}")
             )
     evidence = {"tied tensors": sum(map(len, plan.ties)), "untied pairs": len(plan.untied)}
     return Result("tied", tuple(findings), evidence)
@@ -135,10 +131,14 @@ def _shared(model: nn.Module, first: str, second: str, present: dict[str, nn.Par
         return True
     if one.is_meta and other.is_meta:
         # Offloaded: the hooks hold the data. A map that keeps one entry for both is what accelerate does.
-        values = [offload_hook(model, name) for name in (first, second)]
-        maps = [getattr(hook, "weights_map", None) for hook in values]
-        if any(weights is None for weights in maps):
-            return False
-        tensors_ = [weights[name.rpartition(".")[2]] for weights, name in zip(maps, (first, second), strict=True)]
-        return bool((tensors_[0] == tensors_[1]).all())
+        values = [_offloaded(model, name) for name in (first, second)]
+        return values[0] is not None and values[1] is not None and bool((values[0] == values[1]).all())
     return one.device == other.device and one.data_ptr() == other.data_ptr() and one.shape == other.shape
+
+
+def _offloaded(model: nn.Module, name: str) -> torch.Tensor | None:
+    weights = getattr(offload_hook(model, name), "weights_map", None)
+    if weights is None:
+        return None
+    tensor: torch.Tensor = weights[name.rpartition(".")[2]]
+    return tensor

@@ -41,8 +41,8 @@ def _split_needs_cards(cell: Cell, inventory: Inventory) -> str | None:
 def _cpu_offload_needs_a_card(cell: Cell, inventory: Inventory) -> str | None:
     if cell.strategy == "cpu-offload" and cell.kind in ("cpu", "mps"):
         return (
-            f"strategy cpu-offload offloads nothing on {cell.kind}: accelerate leaves modules mapped to the CPU "
-            "where they are when the main device is cpu or mps"
+            f"strategy cpu-offload offloads nothing on {cell.kind}: accelerate leaves modules mapped to the "
+            "CPU where they are when the main device is cpu or mps"
         )
     return None
 

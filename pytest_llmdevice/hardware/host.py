@@ -34,12 +34,12 @@ VISIBILITY: Final = (
     "ZE_AFFINITY_MASK",
 )
 
-FEATURES: Final = frozenset(
-    """
-    sse4_2 avx avx2 f16c fma avx_vnni avx512f avx512bw avx512dq avx512vl avx512_vnni avx512_bf16 avx512_fp16
-    amx_tile amx_bf16 amx_int8 amx_fp16 asimd asimdhp asimddp bf16 i8mm sve sve2 svebf16
-    """.split()
+_X86: Final = (
+    *("sse4_2", "avx", "avx2", "f16c", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl"),
+    *("avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "amx_fp16"),
 )
+_ARM: Final = ("asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve", "sve2", "svebf16")
+FEATURES: Final = frozenset(_X86 + _ARM)
 """Instruction sets worth a line in a report, as `/proc/cpuinfo` spells them."""
 
 _TORCH_SPELLING: Final = {

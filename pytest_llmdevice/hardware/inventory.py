@@ -107,7 +107,7 @@ class Inventory:
 
     Attributes:
         devices: what PyTorch reports, the CPU first. Empty after a failed probe.
-        versions: `python`, the distributions that are installed; `cuda`, `hip`, `cudnn`, `driver` where known.
+        versions: `python`, the installed distributions, and `cuda`, `hip`, `cudnn`, `driver` where known.
         cpu: the processor.
         system: the operating system.
         visible: the visibility variables that were set around the probe (`CUDA_VISIBLE_DEVICES`, ...).

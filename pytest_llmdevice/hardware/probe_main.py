@@ -154,8 +154,8 @@ def _import_bitsandbytes() -> None:
         return model if model is not None else lambda function: function
 
     # bitsandbytes decorates its fallback kernels with torch.compile at import. That loads the compiler (1.4 of
-    # the probe's 4.3 seconds, measured) and would compile in the first trial. Where compiling fails
-    # bitsandbytes runs the plain function, and that is what is tried here.
+    # the probe's 4.3 s, measured) and would compile in the first trial. Where compiling fails bitsandbytes runs
+    # the plain function, and that is what is tried here.
     torch.compile = uncompiled
     try:
         importlib.import_module("bitsandbytes")

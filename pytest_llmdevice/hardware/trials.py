@@ -30,8 +30,8 @@ LIMITS: Final = {
 }
 """Largest allowed |result - expected| / |expected|, norms over all elements.
 
-Far above what rounding does (seen on a CPU: int8 5e-3, nf4 0.09, fp4 0.12), far below what a wrong kernel does
-(about 1).
+Far above what rounding does (seen on a CPU: int8 5e-3, nf4 0.09, fp4 0.12), far below what a wrong kernel
+does (about 1).
 """
 
 
@@ -53,11 +53,11 @@ class DeviceTrials:
         self._announce = announce
 
     def dtypes(self) -> dict[str, Trial]:
-        """dtype -> outcome of a matmul and a layer norm in it."""
+        """Dtype -> outcome of a matmul and a layer norm in it."""
         return {name: self._dtype_trial(name) for name in DTYPES}
 
     def quantization(self, dtypes: Iterable[str], unavailable: str) -> dict[str, Trial]:
-        """quantization -> outcome of a layer, with inputs of each of `dtypes`.
+        """Quantization -> outcome of a layer, with inputs of each of `dtypes`.
 
         Args:
             dtypes: input dtypes to try: those that passed on this device.

@@ -1,0 +1,1 @@
+"""How a cell is loaded: strategies, quantization, the target, and the plan it is held against."""

@@ -75,9 +75,7 @@ def is_encoder_decoder(model: Any) -> bool:
 
 def inputs_for(model: Any, prompts: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
     """`prompts` as a batch for `model`, on the device of its embedding."""
-    return batch(
-        prompts, pad=pad_token(model), device=embedding_device(model), left=not is_encoder_decoder(model)
-    )
+    return batch(prompts, pad=pad_token(model), device=embedding_device(model), left=not is_encoder_decoder(model))
 
 
 def generate(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:

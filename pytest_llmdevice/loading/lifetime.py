@@ -48,15 +48,13 @@ class Loaded:
         started = time.perf_counter()
         try:
             with unchanged_process():
-                model = target.load(str(checkpoint), cell)
+                model: object = target.load(str(checkpoint), cell)
         except UnsupportedByLibrary as error:
             return cls(unsupported=str(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever the code under test raises is its result
             return cls(error=_report(cell, error))
         if not isinstance(model, nn.Module):
-            return cls(
-                error=f"{cell.id}: load returned {type(model).__name__}, not a torch.nn.Module ({CONTRACT})"
-            )
+            return cls(error=f"{cell.id}: load returned {type(model).__name__}, not a torch.nn.Module ({CONTRACT})")
         _LAST.append(weakref.ref(model))
         return cls(model, time.perf_counter() - started)
 
@@ -65,7 +63,7 @@ class Loaded:
         self.model = None
         import torch
 
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
+        if _card_in_use():
             torch.cuda.empty_cache()
 
 
@@ -91,7 +89,7 @@ def unchanged_process() -> Iterator[None]:
     environment = dict(os.environ)
     python_state, torch_state = random.getstate(), torch.get_rng_state()
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    card = torch.cuda.current_device() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    card = torch.cuda.current_device() if _card_in_use() else None
     grad = torch.is_grad_enabled()
     try:
         yield
@@ -113,3 +111,10 @@ def _report(cell: Cell, error: Exception) -> str:
     lines = str(error).strip().splitlines() or ["(no message)"]
     trace = "".join(traceback.format_exception(error))
     return f"{cell.id} did not load: {type(error).__name__}: {lines[0]}\n\n{trace}"
+
+
+def _card_in_use() -> bool:
+    import torch
+
+    cuda: Any = torch.cuda
+    return bool(cuda.is_available() and cuda.is_initialized())

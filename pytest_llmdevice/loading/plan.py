@@ -145,9 +145,7 @@ def device_map(model: nn.Module) -> Mapping[str, str]:
     import torch
 
     found: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {}
-    return {
-        name: value if value == "disk" else with_index(torch.device(value)) for name, value in found.items()
-    }
+    return {name: value if value == "disk" else with_index(torch.device(value)) for name, value in found.items()}
 
 
 def _mapped(model: nn.Module, name: str) -> str | None:

@@ -12,7 +12,7 @@ from pytest_llmdevice.matrix.cell import Cell
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedConfig
 
 
 def configuration(checkpoint: str) -> PreTrainedConfig:
@@ -30,12 +30,12 @@ def auto_class(config: PreTrainedConfig) -> Any:
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
-def from_pretrained(checkpoint: str, cell: Cell, **options: Any) -> PreTrainedModel:
+def from_pretrained(checkpoint: str, cell: Cell, **options: Any) -> nn.Module:
     """Load `checkpoint` in the cell's dtype, attention and quantization; `options` say where it goes."""
     quantized = quantization.config(cell)
     if quantized is not None:
         options["quantization_config"] = quantized
-    model: PreTrainedModel = auto_class(configuration(checkpoint)).from_pretrained(
+    model: nn.Module = auto_class(configuration(checkpoint)).from_pretrained(
         checkpoint,
         dtype=cell.torch_dtype,
         attn_implementation=attention.implementation(cell),
@@ -45,15 +45,13 @@ def from_pretrained(checkpoint: str, cell: Cell, **options: Any) -> PreTrainedMo
     return model.eval()
 
 
-def skeleton(checkpoint: str, cell: Cell) -> PreTrainedModel:
+def skeleton(checkpoint: str, cell: Cell) -> nn.Module:
     """The model of `checkpoint` on the meta device, in the cell's dtype: names, classes and shapes, no data."""
     import torch
 
     config = configuration(checkpoint)
     with torch.device("meta"):
-        model: PreTrainedModel = auto_class(config).from_config(
-            config, dtype=cell.torch_dtype, attn_implementation="eager"
-        )
+        model: nn.Module = auto_class(config).from_config(config, dtype=cell.torch_dtype, attn_implementation="eager")
     return model.eval()
 
 

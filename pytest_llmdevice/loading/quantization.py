@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pytest_llmdevice.matrix.cell import Cell
 
@@ -29,13 +29,16 @@ def config(cell: Cell) -> BitsAndBytesConfig | None:
     """
     if cell.quantization == "none":
         return None
-    from transformers import BitsAndBytesConfig
+    import transformers
 
+    # Untyped upstream.
+    make: Any = transformers.BitsAndBytesConfig
     if cell.quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
+        return cast("BitsAndBytesConfig", make(load_in_8bit=True))
+    options = make(
         load_in_4bit=True,
         bnb_4bit_quant_type=cell.quantization.removesuffix("-double"),
         bnb_4bit_use_double_quant=cell.quantization.endswith("-double"),
         bnb_4bit_compute_dtype=cell.torch_dtype,
     )
+    return cast("BitsAndBytesConfig", options)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.loading.generation import inputs_for, pad_token
 from pytest_llmdevice.loading.logits import forward_logits
@@ -69,7 +69,7 @@ def compute(checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: i
     """Load the reference cell of `checkpoint` and run it."""
     import torch
 
-    model = from_pretrained(checkpoint, Cell("reference", "cpu", "float32"))
+    model: Any = from_pretrained(checkpoint, Cell("reference", "cpu", "float32"))
     logits, tokens, steps = [], [], []
     for prompt in prompts:
         inputs = inputs_for(model, [prompt])
@@ -94,7 +94,11 @@ def _key(checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: int)
     files = sorted(path for path in Path(checkpoint).iterdir() if path.is_file())
     stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     identity = [
-        str(Path(checkpoint).resolve()), stamps, list(map(list, prompts)), max_new_tokens, *map(version, _LIBRARIES)
+        str(Path(checkpoint).resolve()),
+        stamps,
+        list(map(list, prompts)),
+        max_new_tokens,
+        *map(version, _LIBRARIES),
     ]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
 

@@ -64,13 +64,11 @@ def resolve(name: str) -> Target:
             names = [candidate for candidate in dir(found) if not candidate.startswith("_")]
             guess = nearest(part, names)
             hint = f"; did you mean {guess!r}?" if guess else ""
-            raise ConfigurationError(
-                f"target {name!r}: {module_name!r} has no attribute {part!r}{hint}"
-            ) from None
+            raise ConfigurationError(f"target {name!r}: {module_name!r} has no attribute {part!r}{hint}") from None
     if isinstance(found, type):
         try:
             found = found()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # the user's own code may raise anything
             raise ConfigurationError(
                 f"target {name!r}: the class could not be instantiated without arguments: "
                 f"{type(error).__name__}: {error}"
@@ -107,6 +105,4 @@ def _import(name: str, module_name: str) -> Any:
             ) from None
         raise ConfigurationError(f"target {name!r}: its import failed: {error}") from error
     except Exception as error:
-        raise ConfigurationError(
-            f"target {name!r}: its import failed: {type(error).__name__}: {error}"
-        ) from error
+        raise ConfigurationError(f"target {name!r}: its import failed: {type(error).__name__}: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import combinations
 from typing import TypeAlias
 
@@ -21,7 +21,8 @@ def pairs_of(point: Point) -> set[Pair]:
     return {(i, point[i], j, point[j]) for i, j in combinations(range(len(point)), 2)}
 
 
-def pairwise(allowed: Sequence[Point], already: Iterable[Point] = ()) -> list[Point]:
+@lru_cache(maxsize=16)
+def pairwise(allowed: tuple[Point, ...], already: tuple[Point, ...] = ()) -> tuple[Point, ...]:
     """A small subset of `allowed` in which every pair of values that occurs in `allowed` occurs.
 
     The array comes from allpairspy, which may stop early when constraints leave it without a fitting row
@@ -31,7 +32,7 @@ def pairwise(allowed: Sequence[Point], already: Iterable[Point] = ()) -> list[Po
     """
     unique = list(OrderedDict.fromkeys(allowed))
     if not unique:
-        return []
+        return ()
     width = len(unique[0])
     chosen: set[Point] = set()
     if width > 1:
@@ -51,4 +52,4 @@ def pairwise(allowed: Sequence[Point], already: Iterable[Point] = ()) -> list[Po
         best = max(unique, key=lambda point: len(pairs_of(point) & missing))
         kept.add(best)
         missing -= pairs_of(best)
-    return [point for point in unique if point in kept]
+    return tuple(point for point in unique if point in kept)

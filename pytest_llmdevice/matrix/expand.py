@@ -26,13 +26,36 @@ def load(name: str, base: Path) -> Matrix:
     Raises:
         ConfigurationError: every problem of the file in one message, each with its key.
     """
+    return _load(name, base, ())[0]
+
+
+def _load(name: str, base: Path, inside: tuple[Path, ...]) -> tuple[Matrix, dict[str, object]]:
     path = locate(name, base)
+    if path in inside:
+        chain = " -> ".join(str(link) for link in (*inside, path))
+        raise ConfigurationError(f"matrix {inside[0]}: extends: goes round in a circle: {chain}")
+    table = read(path)
+    parent = table.get("extends")
+    if isinstance(parent, str):
+        _, inherited = _load(parent, path.parent, (*inside, path))
+        table = _extended(table, inherited)
     try:
-        return Matrix.model_validate(read(path))
+        return Matrix.model_validate(table), table
     except ValidationError as error:
         lines = describe(error, Matrix)
         head = f"matrix {path}: "
         raise ConfigurationError(head + (lines[0] if len(lines) == 1 else "\n  ".join(["", *lines]))) from None
+
+
+def _extended(table: dict[str, object], inherited: dict[str, object]) -> dict[str, object]:
+    """`table` over `inherited`. Lists of tables add up, the file's own first: there the first that fits wins."""
+    merged = {key: value for key, value in inherited.items() if key not in {"require", "description"}} | table
+    for key in ("exclude", "include", "expect"):
+        own, other = table.get(key, []), inherited.get(key, [])
+        # Anything but a list is left for the validation to report.
+        if isinstance(own, list) and isinstance(other, list):
+            merged[key] = [*own, *other]
+    return merged
 
 
 def cells(matrix: Matrix, expand: Expander) -> tuple[Cell, ...]:
@@ -79,13 +102,14 @@ def _pairwise(allowed: Sequence[Cell], included: Sequence[Cell]) -> list[Cell]:
     chosen: set[Cell] = set()
     for kind in dict.fromkeys(cell.kind for cell in allowed):
         points = {_point(cell): cell for cell in allowed if cell.kind == kind}
-        already = [_point(cell) for cell in included if cell.kind == kind]
-        chosen.update(points[point] for point in pairwise(list(points), already))
+        already = tuple(_point(cell) for cell in included if cell.kind == kind)
+        chosen.update(points[point] for point in pairwise(tuple(points), already))
     return [cell for cell in allowed if cell in chosen]
 
 
 def _point(cell: Cell) -> Point:
-    return (cell.model, cell.device, cell.dtype, cell.quantization, cell.strategy, cell.attention)
+    # By index: one card of each of three kinds is then one and the same question, answered once.
+    return (cell.model, str(cell.index), cell.dtype, cell.quantization, cell.strategy, cell.attention)
 
 
 def _refuse_equal_ids(cells: Sequence[Cell]) -> None:

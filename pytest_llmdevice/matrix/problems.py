@@ -36,6 +36,8 @@ def _sentence(details: ErrorDetails, model: type[BaseModel]) -> str:
             return unknown("value", value, valid)
         case "too_short":
             return "is empty, so the matrix would have no cells; give at least one value"
+        case "tuple_type":
+            return f"must be a list of names (got {_toml_type(value)} {value!r})"
         case "llmdevice":
             return details["msg"]
     message = details["msg"][0].lower() + details["msg"][1:]
@@ -64,5 +66,5 @@ def _table(annotation: Any) -> type[BaseModel] | None:
 
 
 def _toml_type(value: object) -> str:
-    names = {str: "string", bool: "boolean", int: "integer", float: "float", list: "array", tuple: "array", dict: "table"}
+    names = {str: "string", bool: "boolean", int: "integer", float: "float", list: "array", dict: "table"}
     return names.get(type(value), type(value).__name__)

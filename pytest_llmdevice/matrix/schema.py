@@ -205,9 +205,17 @@ class Require(Selection):
 
 
 class Matrix(AxisValues):
-    """A matrix file. Build one with `pytest_llmdevice.matrix.load`."""
+    """A matrix file. Read one with `pytest_llmdevice.matrix.expand.load`.
+
+    Attributes:
+        description: a sentence on what the matrix is for.
+        extends: name or path of a matrix whose keys hold where this one has none; its `[[exclude]]`,
+            `[[include]]` and `[[expect]]` entries are added. `[require]` is not inherited.
+        coverage: `"full"` for the whole product, `"pairwise"` for a covering array on each kind of device.
+    """
 
     description: str = ""
+    extends: str = ""
     coverage: Literal["full", "pairwise"] = "full"
     exclude: Annotated[tuple[Exclude, ...], BeforeValidator(_listed)] = ()
     include: Annotated[tuple[Include, ...], BeforeValidator(_listed)] = ()

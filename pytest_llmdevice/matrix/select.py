@@ -68,9 +68,7 @@ def parse(expression: str) -> Selector:
         if not equals or not alternatives:
             raise ConfigurationError(f"--llm-cell {expression!r}: {key!r} has no value; {EXPRESSION_HELP}")
         if key in patterns:
-            raise ConfigurationError(
-                f"--llm-cell {expression!r}: {key!r} is given twice; join alternatives with '|'"
-            )
+            raise ConfigurationError(f"--llm-cell {expression!r}: {key!r} is given twice; join alternatives with '|'")
         patterns[key] = alternatives
     return Selector.of(patterns)
 

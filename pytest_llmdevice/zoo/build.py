@@ -35,16 +35,17 @@ def build_model(family: Family, seed: int) -> PreTrainedModel:
     """The model of `family` in float32 on the CPU, in evaluation mode. Call it within `pinned_settings`."""
     import transformers
 
-    config_class = getattr(transformers, family.config_class, None)
+    library: Any = transformers
+    config_class = getattr(library, family.config_class, None)
     if config_class is None:
-        raise UnsupportedByLibrary(f"transformers {transformers.__version__} has no {family.config_class}")
+        raise UnsupportedByLibrary(f"transformers {library.__version__} has no {family.config_class}")
     config = config_class(**_arguments(family))
-    model: PreTrainedModel = getattr(transformers, family.auto_class).from_config(config)
+    model: PreTrainedModel = getattr(library, family.auto_class).from_config(config)
     # Before the fit: dropout is on in a fresh model.
-    model.eval()
+    model.train(False)
     initialize(model, family, seed)
     calibrate(model, family, seed)
-    model.generation_config = transformers.GenerationConfig(do_sample=False, **_token_ids(family))
+    model.generation_config = library.GenerationConfig(do_sample=False, **_token_ids(family))
     return model
 
 

@@ -19,7 +19,7 @@ from pytest_llmdevice.zoo.manifest import damage, write_manifest
 
 CACHE_VARIABLE: Final = "LLMDEVICE_CACHE"
 
-RECIPE_VERSION: Final = 1
+RECIPE_VERSION: Final = 2
 """Raised with every change to how weights, tokenizer or files come about."""
 
 _LIBRARIES: Final = ("torch", "transformers", "tokenizers", "safetensors")
@@ -82,12 +82,16 @@ def cached(family: Family, seed: int, build: Callable[[Path], None], *, cache: P
             f"the checkpoint of {family.name} cannot be built: another process has held the lock of {entry} "
             f"for {_LOCK_TIMEOUT_SECONDS:.0f} seconds"
         ) from None
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # the second: a file system without locks
         raise CheckpointUnavailable(
             f"the checkpoint of {family.name} cannot be built: the cache directory {root} cannot be written "
-            f"({error.strerror or error}); set {CACHE_VARIABLE} to one that can"
+            f"({_reason(error)}); set {CACHE_VARIABLE} to one that can"
         ) from error
     return entry
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _replace(entry: Path, built_from: dict[str, Any], build: Callable[[Path], None]) -> None:

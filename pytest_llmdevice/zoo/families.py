@@ -77,7 +77,9 @@ def _family(name: str, config_class: str, arguments: Mapping[str, Any], **facts:
 
 
 _FAMILIES: Final = (
-    _family("llama", "LlamaConfig", {**_DECODER, "head_dim": 16}, notes="grouped-query attention, RoPE, SwiGLU"),
+    _family(
+        "llama", "LlamaConfig", {**_DECODER, "head_dim": 16}, notes="grouped-query attention, RoPE, SwiGLU"
+    ),
     _family(
         "qwen2",
         "Qwen2Config",
@@ -109,7 +111,7 @@ _FAMILIES: Final = (
             "tie_word_embeddings": True,
         },
         tied=True,
-        notes="a sliding and a full layer with a RoPE base each; embeddings tied and scaled by sqrt(hidden_size)",
+        notes="a sliding and a full layer, each with its RoPE base; tied embeddings, scaled on the way in",
     ),
     _family(
         "phi3",
@@ -239,5 +241,6 @@ def family(name: str) -> Family:
         return FAMILIES[name]
     except KeyError:
         raise ConfigurationError(
-            f"no model family is called {name!r}; there are {', '.join(FAMILIES)}, path:DIR and hub:org/name@revision"
+            f"no model family is called {name!r}; there are {', '.join(FAMILIES)}, "
+            "path:DIR and hub:org/name@revision"
         ) from None

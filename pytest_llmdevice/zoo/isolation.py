@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -27,8 +28,10 @@ def pinned_settings(seed: int) -> Iterator[None]:
         # Sums are split between threads, and rounded accordingly.
         settings.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(1)
-        if logging.is_progress_bar_enabled():
-            settings.callback(logging.enable_progress_bar)
-            logging.disable_progress_bar()
-        torch.random.default_generator.manual_seed(seed)
+        progress: Any = logging
+        if progress.is_progress_bar_enabled():
+            settings.callback(progress.enable_progress_bar)
+            progress.disable_progress_bar()
+        # Not torch.manual_seed: it would seed the accelerators too.
+        torch.default_generator.manual_seed(seed)
         yield

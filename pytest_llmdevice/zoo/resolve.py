@@ -18,13 +18,14 @@ def checkpoint(model: str, *, cache: Path | None = None) -> Path:
     """The local folder of `model`.
 
     Args:
-        model: a family of the zoo (`"llama"`), `"path:DIR"`, or `"hub:org/name@revision"` (`main` without one).
+        model: a family of the zoo (`"llama"`), `"path:DIR"`, or `"hub:org/name@revision"`, where the
+            revision is `main` unless given.
         cache: where built families are kept instead of `$LLMDEVICE_CACHE` or the user's cache directory.
             Hub models stay in the Hugging Face cache.
 
     Raises:
-        CheckpointUnavailable: it cannot be had here: no such directory, no such repository or revision, gated,
-            no network, or a cache directory that cannot be written.
+        CheckpointUnavailable: it cannot be had here: no such directory, repository or revision, gated, no
+            network, or a cache directory that cannot be written.
         CheckpointError: the directory is there and holds no `config.json`.
         ConfigurationError: no family has this name.
     """
@@ -48,5 +49,7 @@ def _local(directory: str) -> Path:
     if not folder.is_dir():
         raise CheckpointUnavailable(f"there is no directory {folder}")
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} holds no config.json: it is not a checkpoint that from_pretrained reads")
+        raise CheckpointError(
+            f"{folder} holds no config.json: it is no checkpoint that from_pretrained reads"
+        )
     return folder

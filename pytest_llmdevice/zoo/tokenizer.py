@@ -47,7 +47,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         "model_max_length": MAX_LENGTH,
         "clean_up_tokenization_spaces": False,
     }
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **options)
+    untyped: Any = PreTrainedTokenizerFast
+    fast: PreTrainedTokenizerFast = untyped(tokenizer_object=tokenizer, **options)
     fast.chat_template = CHAT_TEMPLATE
     return fast
 
@@ -58,6 +59,6 @@ def _byte_characters() -> dict[int, str]:
     The GPT-2 alphabet, which `tokenizers.pre_tokenizers.ByteLevel` uses: printable Latin-1 bytes stand for
     themselves, the others for the code points from 256 on, in order.
     """
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}

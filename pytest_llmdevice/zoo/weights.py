@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.zoo.families import BOS_TOKEN_ID, EOS_TOKEN_ID, PAD_TOKEN_ID, VOCAB_SIZE, Family
+from pytest_llmdevice.zoo.families import PAD_TOKEN_ID, VOCAB_SIZE, Family
 
 if TYPE_CHECKING:
     import torch
@@ -21,11 +21,23 @@ _NORM_SPREAD: Final = 0.1
 _QUERY_KEY_GAIN: Final = 1.5
 """Attention scores then spread over more than one nat, so that no layer averages its context away."""
 
-_QUERY_KEY_NAMES: Final = ("q_proj", "k_proj", "q_b_proj", "kv_b_proj", "query_key_value", "qkv_proj", "c_attn")
+_QUERY_KEY_NAMES: Final = (
+    "q_proj",
+    "k_proj",
+    "q_b_proj",
+    "kv_b_proj",
+    "query_key_value",
+    "qkv_proj",
+    "c_attn",
+)
 
 _ROUTER_NAMES: Final = ("block_sparse_moe.gate.weight", "mlp.gate.weight")
 
 _RESIDUAL_WRITER_NAMES: Final = ("o_proj.weight", "down_proj.weight", "experts.down_proj", ".w2.weight")
+
+_SPECIAL_TOKEN_SCALE: Final = 0.25
+
+_GEMMA_FINAL_NORM: Final = 3.0
 
 _ROUTING_STRENGTH: Final = 3.0
 """How far a token's embedding reaches towards its experts, in standard deviations of an embedding."""
@@ -49,13 +61,14 @@ def initialize(model: PreTrainedModel, family: Family, seed: int) -> None:
             else:
                 parameter.copy_(draw * _scale(model, family, name, parameter))
         if family.name == "gemma3":
-            # Gemma multiplies its embedding on the way in only; its norms give the logits their size.
-            model.get_submodule("model.norm").weight.add_(3.0)
+            # Its tied embedding is multiplied on the way in only: the norm gives the logits their size.
+            model.get_parameter("model.norm.weight").add_(_GEMMA_FINAL_NORM)
         if family.moe:
             _align_routers(model, seed)
             keep_routing_apart(model)
-        for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
-            embedding.weight[PAD_TOKEN_ID:] *= 0.25
+        for table in _vocabulary_tables(model):
+            # Too small to win against a byte: no greedy choice is ever a special token.
+            table[PAD_TOKEN_ID:] *= _SPECIAL_TOKEN_SCALE
 
 
 def is_router(name: str) -> bool:
@@ -84,6 +97,13 @@ def generator(seed: int, name: str) -> torch.Generator:
 
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def _vocabulary_tables(model: PreTrainedModel) -> list[nn.Parameter]:
+    """The input embedding and, unless it is tied to it, the output embedding: (vocabulary, hidden) each."""
+    untyped: Any = model
+    tables = [untyped.get_input_embeddings().weight, untyped.get_output_embeddings().weight]
+    return tables[:1] if tables[0] is tables[1] else tables
 
 
 def _scale(model: PreTrainedModel, family: Family, name: str, parameter: nn.Parameter) -> float:
@@ -138,7 +158,7 @@ def _align_routers(model: PreTrainedModel, seed: int) -> None:
     """
     import torch
 
-    embedding = model.get_input_embeddings().weight
+    embedding = _vocabulary_tables(model)[0]
     routers = [parameter for name, parameter in model.named_parameters() if is_router(name)]
     experts, hidden_size = routers[0].shape
     draw = torch.randn(hidden_size, experts, generator=generator(seed, "router"))

@@ -12,9 +12,9 @@ from pytest_llmdevice.loading.strategies.whole import device_map, to
 from pytest_llmdevice.matrix.cell import Cell
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from torch import nn
 
-Strategy: TypeAlias = "Callable[[str, Cell], PreTrainedModel]"
+Strategy: TypeAlias = "Callable[[str, Cell], nn.Module]"
 
 STRATEGIES: Final[dict[str, Strategy]] = {
     "to": to,

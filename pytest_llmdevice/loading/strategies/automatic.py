@@ -8,10 +8,10 @@ from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from torch import nn
 
 
-def automatic(checkpoint: str, cell: Cell) -> PreTrainedModel:
+def automatic(checkpoint: str, cell: Cell) -> nn.Module:
     """Load with `device_map` set to the strategy's name, over all cards that are visible.
 
     A cpu cell is told so: with a card in the machine, accelerate would otherwise prefer the card.

@@ -11,10 +11,10 @@ from pytest_llmdevice.loading.pretrained import from_pretrained, layout, skeleto
 from pytest_llmdevice.matrix.cell import Cell
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from torch import nn
 
 
-def split(checkpoint: str, cell: Cell) -> PreTrainedModel:
+def split(checkpoint: str, cell: Cell) -> nn.Module:
     """The later half of the decoder layers on the next card, the rest on the cell's device.
 
     Raises:
@@ -25,14 +25,12 @@ def split(checkpoint: str, cell: Cell) -> PreTrainedModel:
     )
 
 
-def cpu_offload(checkpoint: str, cell: Cell) -> PreTrainedModel:
+def cpu_offload(checkpoint: str, cell: Cell) -> nn.Module:
     """The later half of the decoder layers in the CPU's memory, moved to the device for each forward."""
-    return from_pretrained(
-        checkpoint, cell, device_map=layout(skeleton(checkpoint, cell)).split(cell.device, "cpu")
-    )
+    return from_pretrained(checkpoint, cell, device_map=layout(skeleton(checkpoint, cell)).split(cell.device, "cpu"))
 
 
-def disk_offload(checkpoint: str, cell: Cell) -> PreTrainedModel:
+def disk_offload(checkpoint: str, cell: Cell) -> nn.Module:
     """The later half of the decoder layers on disk, in a folder that is removed with the model."""
     folder = tempfile.mkdtemp(prefix="llmdevice-offload-")
     try:

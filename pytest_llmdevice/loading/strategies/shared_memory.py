@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.shared_memory import SharedMemory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.loading import attention
 from pytest_llmdevice.loading.dtypes import intended_dtype
@@ -18,10 +18,10 @@ from pytest_llmdevice.matrix.cell import Cell
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from torch import nn
 
 
-def shared_memory(checkpoint: str, cell: Cell) -> PreTrainedModel:
+def shared_memory(checkpoint: str, cell: Cell) -> nn.Module:
     """Restore the model from shared memory, each tensor converted to the dtype the configuration asks for."""
     from accelerate import init_empty_weights
     from accelerate.utils import set_module_tensor_to_device
@@ -30,7 +30,7 @@ def shared_memory(checkpoint: str, cell: Cell) -> PreTrainedModel:
     config = configuration(checkpoint)
     config.dtype = cell.torch_dtype
     with init_empty_weights(include_buffers=False):
-        model: PreTrainedModel = auto_class(config).from_config(
+        model: Any = auto_class(config).from_config(
             config, dtype=cell.torch_dtype, attn_implementation=attention.implementation(cell)
         )
     with published(checkpoint) as weights:
@@ -44,7 +44,8 @@ def shared_memory(checkpoint: str, cell: Cell) -> PreTrainedModel:
     # What no checkpoint holds (rotary frequencies, masks) was computed while the skeleton was built.
     model.to(cell.torch_device)
     model.generation_config = GenerationConfig.from_pretrained(checkpoint, local_files_only=True)
-    return model.eval()
+    evaluating: nn.Module = model.eval()
+    return evaluating
 
 
 @contextmanager
@@ -56,9 +57,7 @@ def published(checkpoint: str) -> Iterator[dict[str, torch.Tensor]]:
     """
     import torch
 
-    source = auto_class(configuration(checkpoint)).from_pretrained(
-        checkpoint, dtype="auto", local_files_only=True
-    )
+    source = auto_class(configuration(checkpoint)).from_pretrained(checkpoint, dtype="auto", local_files_only=True)
     state: Mapping[str, torch.Tensor] = source.state_dict()
     segment = SharedMemory(create=True, size=sum(_aligned(tensor.nbytes) for tensor in state.values()))
     try:

@@ -8,10 +8,10 @@ from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from torch import nn
 
 
-def to(checkpoint: str, cell: Cell) -> PreTrainedModel:
+def to(checkpoint: str, cell: Cell) -> nn.Module:
     """Load on the CPU, then `model.to(device)`."""
     if cell.quantization != "none":
         # Without a map transformers puts a quantized model on the current card, and there would be
@@ -20,6 +20,6 @@ def to(checkpoint: str, cell: Cell) -> PreTrainedModel:
     return from_pretrained(checkpoint, cell).to(cell.torch_device)
 
 
-def device_map(checkpoint: str, cell: Cell) -> PreTrainedModel:
+def device_map(checkpoint: str, cell: Cell) -> nn.Module:
     """Load with `device_map={"": device}`: each tensor goes to its device as it is read."""
     return from_pretrained(checkpoint, cell, device_map={"": cell.torch_device})

@@ -1,0 +1,134 @@
+"""Checkpoints from the Hugging Face Hub: local files first, then weights and text files only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pytest_llmdevice.errors import CheckpointUnavailable, ConfigurationError
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
+_TOKENIZER_PATTERNS: Final = ("tokenizer*", "vocab*", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
+
+ALLOWED_PATTERNS: Final = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    *_TOKENIZER_PATTERNS,
+)
+"""What is downloaded. Neither pickles nor code, so nothing of the repository is ever executed."""
+
+_IGNORED_PATTERNS: Final = ("*/*", "consolidated*", "*.py")
+"""Other formats of the same weights, which repositories keep in folders or beside the sharded ones."""
+
+
+def download(repository: str, revision: str) -> Path:
+    """The snapshot folder of `repository` (`"org/name"`) at `revision`, in the Hugging Face cache.
+
+    No request is made when a complete snapshot is there already: a branch then stays where it was when it
+    was downloaded. Token, endpoint, cache and offline mode are those of `huggingface_hub`.
+
+    Raises:
+        CheckpointUnavailable: it is not here and cannot be downloaded; one sentence says why.
+        ConfigurationError: this is not the name of a repository.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        local = _snapshot(repository, revision, local_files_only=True)
+    except HFValidationError:
+        raise ConfigurationError(f"hub:{repository} is no model: expected hub:org/name@revision") from None
+    except LocalEntryNotFoundError:
+        local = None
+    if local is not None and missing_file(local) is None and _has_tokenizer(local):
+        return local
+    subject = f"{repository} at revision {revision}"
+    if constants.HF_HUB_OFFLINE:
+        # A model without a tokenizer is usable by whoever brings one: only online is it worth another look.
+        if local is not None and missing_file(local) is None:
+            return local
+        raise CheckpointUnavailable(f"{subject} is not in the local cache and HF_HUB_OFFLINE is set")
+    try:
+        folder = _snapshot(repository, revision, local_files_only=False)
+    except (
+        Exception
+    ) as error:  # the exceptions of the HTTP library come through, and it changed between majors
+        if local is not None and missing_file(local) is None:
+            return local
+        raise CheckpointUnavailable(f"{subject} {_reason(error)}") from error
+    if missing := missing_file(folder):
+        raise CheckpointUnavailable(f"{subject} has no {missing}, and no other format is loaded")
+    return folder
+
+
+def missing_file(folder: Path) -> str | None:
+    """The first file that `from_pretrained` needs and `folder` lacks, for configuration and weights."""
+    if not (folder / "config.json").is_file():
+        return "config.json"
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return next((shard for shard in sorted(shards) if not (folder / shard).is_file()), None)
+    return None if any(folder.glob("*.safetensors")) else "model.safetensors"
+
+
+def _snapshot(repository: str, revision: str, *, local_files_only: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    folder = snapshot_download(
+        repository,
+        revision=revision,
+        local_files_only=local_files_only,
+        allow_patterns=list(ALLOWED_PATTERNS),
+        ignore_patterns=list(_IGNORED_PATTERNS),
+    )
+    return Path(folder)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in _TOKENIZER_PATTERNS)
+
+
+def _reason(error: Exception) -> str:
+    """Why a download failed, as the end of a sentence."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    # `snapshot_download` wraps what happened on the way into "not found locally".
+    for cause in _chain(error):
+        if isinstance(cause, GatedRepoError):
+            return "is gated: accept its terms on the hub and log in (`hf auth login` or HF_TOKEN)"
+        if isinstance(cause, RevisionNotFoundError):
+            return "cannot be had: the repository has no such revision"
+        if isinstance(cause, RepositoryNotFoundError):
+            return "cannot be had: there is no such repository on the hub, or it is private"
+        if isinstance(cause, HfHubHTTPError):
+            return f"cannot be had: the hub answered {_status(cause)}"
+    root = list(_chain(error))[-1]
+    first_line = str(root).partition("\n")[0]
+    return f"cannot be downloaded: the hub could not be reached ({type(root).__name__}: {first_line})"
+
+
+def _status(error: HfHubHTTPError) -> str:
+    response = getattr(error, "response", None)
+    return f"HTTP {response.status_code}" if response is not None else str(error).partition("\n")[0]
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__

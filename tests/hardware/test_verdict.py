@@ -1,0 +1,169 @@
+"""Verdicts: every cause, on machines that are not here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from pytest_llmdevice.hardware import Device, Inventory, Trial, Verdict, judge
+from pytest_llmdevice.matrix.cell import Cell
+
+MakeDevice = Callable[..., Device]
+MakeMachine = Callable[..., Inventory]
+
+CPU = Cell("llama", "cpu", "float32")
+CUDA = Cell("llama", "cuda:0", "float16")
+ROCM = Cell("llama", "cuda:0", "float16", kind="rocm")
+
+
+def test_a_cell_whose_device_passed_runs(this_machine: Inventory) -> None:
+    assert judge(CPU, this_machine) == Verdict("run")
+
+
+def test_a_missing_device_is_absent_and_what_is_here_is_listed(machine: MakeMachine) -> None:
+    verdict = judge(CUDA, machine())
+    assert verdict == Verdict("skip", "absent", "absent: no cuda:0 here (this machine has cpu)")
+    assert not verdict.runs
+
+
+def test_a_missing_index_is_absent(machine: MakeMachine, a100: Device) -> None:
+    verdict = judge(replace(CUDA, device="cuda:7"), machine(a100))
+    assert verdict.reason == "absent: no cuda:7 here (this machine has cpu, cuda:0)"
+
+
+def test_a_card_hidden_by_an_environment_variable_is_absent_for_that_reason(machine: MakeMachine) -> None:
+    verdict = judge(CUDA, machine(visible={"CUDA_VISIBLE_DEVICES": ""}))
+    assert verdict.reason == "absent: no cuda:0 here (this machine has cpu; CUDA_VISIBLE_DEVICES=)"
+
+
+def test_a_cuda_cell_does_not_run_on_a_rocm_card(machine: MakeMachine, mi300: Device) -> None:
+    assert judge(CUDA, machine(mi300)).reason == (
+        "absent: cuda:0 here is a ROCm card (gfx942, AMD Instinct MI300X): its cells are spelled rocm:0"
+    )
+
+
+def test_a_rocm_cell_does_not_run_on_an_nvidia_card(machine: MakeMachine, a100: Device) -> None:
+    assert judge(ROCM, machine(a100)).reason == (
+        "absent: cuda:0 here is an NVIDIA card (8.0, NVIDIA A100): its cells are spelled cuda:0"
+    )
+
+
+def test_a_rocm_cell_runs_on_a_rocm_card(machine: MakeMachine, mi300: Device) -> None:
+    assert judge(ROCM, machine(mi300)) == Verdict("run")
+
+
+def test_an_mps_cell_runs_on_a_mac(machine: MakeMachine, device: MakeDevice) -> None:
+    assert judge(Cell("llama", "mps", "float16"), machine(device("mps"))) == Verdict("run")
+
+
+def test_a_dtype_whose_probe_failed_is_unusable_with_the_exception(machine: MakeMachine, t4: Device) -> None:
+    verdict = judge(Cell("llama", "cuda:1", "bfloat16"), machine(t4))
+    assert verdict == Verdict(
+        "skip",
+        "unusable",
+        "unusable: cuda:1 NVIDIA T4 failed the bfloat16 probe: "
+        "RuntimeError: expected scalar type BFloat16 but found Float",
+    )
+
+
+def test_another_dtype_of_the_same_card_runs(machine: MakeMachine, t4: Device) -> None:
+    assert judge(Cell("llama", "cuda:1", "float16"), machine(t4)) == Verdict("run")
+
+
+def test_a_dtype_that_was_never_probed_does_not_run(machine: MakeMachine, device: MakeDevice) -> None:
+    assert judge(CUDA, machine(device("cuda:0", dtypes={}))).reason.endswith("it was not probed")
+
+
+def test_a_failed_probe_makes_every_cell_unusable() -> None:
+    verdict = judge(CPU, Inventory(failure="timed out after 120 s"))
+    assert verdict == Verdict(
+        "skip", "unusable", "unusable: the hardware probe failed: timed out after 120 s"
+    )
+
+
+def test_a_quantization_whose_probe_failed_is_unusable(machine: MakeMachine, device: MakeDevice) -> None:
+    card = device("cuda:0", quantization={"nf4": Trial(False, "RuntimeError: no kernel image is available")})
+    verdict = judge(replace(CUDA, quantization="nf4"), machine(card))
+    assert verdict.cause == "unusable"
+    assert (
+        verdict.reason == "unusable: cuda:0 failed the nf4 probe: RuntimeError: no kernel image is available"
+    )
+
+
+def test_a_kernel_that_nobody_wrote_is_unsupported(machine: MakeMachine, device: MakeDevice) -> None:
+    mac = device("mps", quantization={"int8": Trial(False, "NotImplementedError: no int8 on MPS")})
+    verdict = judge(Cell("llama", "mps", "float16", "int8"), machine(mac))
+    assert verdict.cause == "unsupported"
+    assert "no int8 on MPS" in verdict.reason
+
+
+def test_a_quantization_that_fails_for_one_dtype_stops_only_that_dtype(
+    machine: MakeMachine, device: MakeDevice
+) -> None:
+    trial = Trial(True, failures={"float32": "RuntimeError: no float32"})
+    here = machine(device("cuda:0", quantization={"int8": trial}))
+    assert judge(replace(CUDA, quantization="int8"), here) == Verdict("run")
+    verdict = judge(replace(CUDA, quantization="int8", dtype="float32"), here)
+    assert verdict.reason == "unusable: cuda:0 failed the int8 probe: RuntimeError: no float32"
+
+
+def test_a_quantized_cell_without_bitsandbytes_is_unsupported(machine: MakeMachine) -> None:
+    verdict = judge(replace(CPU, quantization="nf4"), machine(versions={}))
+    assert verdict == Verdict(
+        "skip",
+        "unsupported",
+        "unsupported: bitsandbytes is not installed; install pytest-llmdevice[bitsandbytes]",
+    )
+
+
+def test_split_on_one_card_is_absent(machine: MakeMachine, a100: Device) -> None:
+    verdict = judge(replace(CUDA, strategy="split"), machine(a100))
+    assert verdict.cause == "absent"
+    assert verdict.reason == (
+        "absent: strategy split needs two cuda cards that pass the float16 probe, here: cuda:0"
+    )
+
+
+def test_split_runs_on_two_cards_that_pass_the_dtype(machine: MakeMachine, a100: Device, t4: Device) -> None:
+    assert judge(replace(CUDA, strategy="split"), machine(a100, t4)) == Verdict("run")
+
+
+def test_split_does_not_count_a_card_that_fails_the_dtype(
+    machine: MakeMachine, a100: Device, t4: Device
+) -> None:
+    verdict = judge(replace(CUDA, strategy="split", dtype="bfloat16"), machine(a100, t4))
+    assert verdict.cause == "absent"
+
+
+def test_split_does_not_count_a_card_of_another_kind(
+    machine: MakeMachine, a100: Device, device: MakeDevice
+) -> None:
+    verdict = judge(replace(CUDA, strategy="split"), machine(a100, device("xpu:0")))
+    assert verdict.cause == "absent"
+
+
+@pytest.mark.parametrize("strategy", ["to", "device-map", "auto", "balanced", "sequential", "disk-offload"])
+def test_every_other_strategy_runs_on_one_device(strategy: str, machine: MakeMachine) -> None:
+    assert judge(replace(CPU, strategy=strategy), machine()) == Verdict("run")
+
+
+def test_a_simulated_cell_runs_simulated_without_the_hardware(machine: MakeMachine) -> None:
+    simulated = Cell("llama", "cuda:1", "bfloat16", "nf4", "split", simulated=True)
+    assert judge(simulated, machine()) == Verdict("run simulated")
+
+
+def test_a_simulated_cell_is_held_to_what_the_cpu_can_do(machine: MakeMachine, device: MakeDevice) -> None:
+    weak = device("cpu", dtypes={"float16": Trial(False, "RuntimeError: not implemented for 'Half'")})
+    verdict = judge(replace(CUDA, simulated=True), machine(devices=(weak,)))
+    assert verdict.cause == "unusable"
+
+
+def test_a_simulated_cell_is_held_to_the_rules_of_the_libraries(machine: MakeMachine) -> None:
+    verdict = judge(replace(CUDA, quantization="nf4", strategy="cpu-offload", simulated=True), machine())
+    assert verdict.cause == "unsupported"
+
+
+def test_a_simulated_cell_does_not_run_after_a_failed_probe() -> None:
+    assert judge(replace(CUDA, simulated=True), Inventory(failure="x")).cause == "unusable"
