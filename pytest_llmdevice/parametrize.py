@@ -39,11 +39,7 @@ class Parameters:
         return {cell: self._parameter(cell) for cell in self._run.cells}
 
     def _parameter(self, cell: Cell) -> ParameterSet:
-        marks = [pytest.mark.llm_cell(**properties(cell))]
-        verdict = self._run.verdicts[cell]
-        if not verdict.runs:
-            marks.append(pytest.mark.skip(reason=verdict.reason))
-        return pytest.param(cell, id=cell.id, marks=marks)
+        return pytest.param(cell, id=cell.id, marks=[pytest.mark.llm_cell(**properties(cell))])
 
     def apply(self, metafunc: pytest.Metafunc) -> None:
         """Parametrize a test that asks for a cell, directly or through another fixture."""

@@ -83,6 +83,13 @@ class MatrixPlugin:
             config.hook.pytest_deselected(items=left_out)
             items[:] = kept
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        # Raised here and not a marker: pytest then folds the skips of a device into one line of `-rs`.
+        cell = parametrize.cell_of(item)
+        if cell is not None and not (verdict := self._run.verdicts[cell]).runs:
+            pytest.skip(verdict.reason)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._outcomes.add(report)
 

@@ -58,10 +58,10 @@ def assert_eval_mode(model: nn.Module) -> None:
     check_mode(model).require()
 
 
-def assert_forward(model: nn.Module, cell: Cell, prompts: Tokens) -> None:
+def assert_forward(model: nn.Module, checkpoint: str | Path, cell: Cell, prompts: Tokens) -> None:
     """A padded batch gives finite logits of the right dtype on the right device. Raises AssertionError."""
     __tracebackhide__ = True
-    check_forward(model, cell, prompts).require(cell.id)
+    check_forward(model, cell, prompts, str(checkpoint)).require(cell.id)
 
 
 def assert_generates(target: Target, model: Any, prompts: Tokens, max_new_tokens: int = 8) -> list[list[int]]:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.result import Finding, Result
-from pytest_llmdevice.loading.generation import inputs_for, is_encoder_decoder
+from pytest_llmdevice.loading.generation import inputs_for
 from pytest_llmdevice.loading.logits import forward_logits
 from pytest_llmdevice.loading.plan import execution_devices, with_index
+from pytest_llmdevice.loading.reference import logits_dtype
 from pytest_llmdevice.matrix.cell import Cell
 
 if TYPE_CHECKING:
@@ -33,24 +34,29 @@ def check_mode(model: nn.Module) -> Result:
     return Result("mode", tuple(findings), {"modules": looked})
 
 
-def check_forward(model: Any, cell: Cell, prompts: Tokens) -> Result:
-    """A padded batch put beside the embedding gives finite logits of the cell's dtype on the head's device."""
+def check_forward(model: Any, cell: Cell, prompts: Tokens, checkpoint: str) -> Result:
+    """A padded batch put beside the embedding gives finite logits of the cell's dtype on the head's device.
+
+    A class that returns float32 logits whatever its dtype is may do so: a plain load of `checkpoint` tells.
+    """
     inputs = inputs_for(model, prompts)
     logits = forward_logits(model, inputs)
     embedding, head = execution_devices(model)
     findings = []
     rows = len(prompts)
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", logits.shape[-1])
-    if logits.ndim != 3 or logits.shape[0] != rows or logits.shape[-1] != vocabulary:
-        findings.append(Finding("logits", f"shape ({rows}, length, {vocabulary})", str(tuple(logits.shape))))
+    wanted_shape = (*inputs["input_ids"].shape, vocabulary)
+    if tuple(logits.shape) != wanted_shape:
+        findings.append(Finding("logits", f"shape {wanted_shape}", str(tuple(logits.shape))))
+        return Result("forward", tuple(findings))
     # The root hook of a dispatched model returns the output to where the input came from.
     if with_index(logits.device) not in {embedding, head}:
         findings.append(Finding("logits", f"device {head}", with_index(logits.device)))
     dtype = str(logits.dtype).removeprefix("torch.")
-    if dtype != cell.dtype:
+    if dtype != cell.dtype and dtype != logits_dtype(checkpoint, cell.dtype):
         findings.append(Finding("logits", cell.dtype, dtype, UPCAST))
-    # Padding rows may hold anything; only what belongs to a prompt is looked at.
-    real = logits if is_encoder_decoder(model) else logits[inputs["attention_mask"].bool()]
+    # Padding may hold anything; only what belongs to a prompt is looked at.
+    real = logits[inputs["attention_mask"].bool()]
     bad = int((~real.isfinite()).sum())
     if bad:
         findings.append(Finding("logits", "all finite", f"{bad} of {real.numel()} are inf or nan", NONFINITE))

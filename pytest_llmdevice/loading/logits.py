@@ -11,14 +11,18 @@ if TYPE_CHECKING:
 
 
 def forward_logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Logits of shape (batch, length, vocabulary); length 1, the first token, for an encoder-decoder."""
+    """Logits of shape (batch, length, vocabulary) for `input_ids` and `attention_mask` of (batch, length).
+
+    An encoder-decoder gets the same ids, shifted right by its start token, as the decoder's input: a fixed
+    text to continue, so that there is a position for each token of the prompt.
+    """
     import torch
 
     if is_encoder_decoder(model):
-        start = getattr(model.config, "decoder_start_token_id", None)
         ids = inputs["input_ids"]
-        first = torch.full((ids.shape[0], 1), pad_token(model) if start is None else start, device=ids.device)
-        inputs = {**inputs, "decoder_input_ids": first}
+        configured = getattr(model.config, "decoder_start_token_id", None)
+        start = ids.new_full((ids.shape[0], 1), pad_token(model) if configured is None else configured)
+        inputs = {**inputs, "decoder_input_ids": torch.cat([start, ids[:, :-1]], dim=1)}
     with torch.inference_mode():
         logits: torch.Tensor = model(**inputs).logits
     return logits

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ class Reference:
     """Outputs of the reference cell, each prompt run alone, so that no padding takes part.
 
     Attributes:
-        logits: for each prompt, float32 of shape (length, vocabulary); length 1 for an encoder-decoder.
+        logits: for each prompt, float32 of shape (length, vocabulary); see `logits.forward_logits`.
         tokens: for each prompt, the greedy new tokens.
         steps: for each prompt, the float32 logits each new token was chosen from, (new tokens, vocabulary).
     """
@@ -38,20 +39,19 @@ class Reference:
 
 
 def reference(
-    checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: int, cache: Path | None = None
+    checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: int, folder: Path | None = None
 ) -> Reference:
-    """The reference outputs of `checkpoint`, from `cache` if they are there.
+    """The reference outputs of `checkpoint`, from `folder` if they are there.
 
     Computed with plain `from_pretrained`, never with the target: a target that is wrong in every cell would
     agree with itself. Kept on disk under a key of the files, the prompts and the library versions, so that
     worker processes share one computation.
     """
-    if cache is None:
+    if folder is None:
         return compute(checkpoint, prompts, max_new_tokens)
     from filelock import FileLock
     from safetensors import SafetensorError
 
-    folder = cache / "references"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{_key(checkpoint, prompts, max_new_tokens)}.safetensors"
     with FileLock(path.with_suffix(".lock")):
@@ -88,6 +88,13 @@ def compute(checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: i
         steps.append(torch.stack([step[0].float() for step in output.logits]))
         tokens.append(tuple(output.sequences[0, -max_new_tokens:].tolist()))
     return Reference(tuple(logits), tuple(tokens), tuple(steps))
+
+
+@cache
+def logits_dtype(checkpoint: str, dtype: str) -> str:
+    """The dtype of the logits of a plain load in `dtype` on the cpu: some classes (Mamba) always return float32."""
+    model = from_pretrained(checkpoint, Cell("reference", "cpu", dtype))
+    return str(forward_logits(model, inputs_for(model, [[1, 2]])).dtype).removeprefix("torch.")
 
 
 def _key(checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> str:

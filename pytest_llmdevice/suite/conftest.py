@@ -35,7 +35,7 @@ def llm_plan(llm_model: nn.Module, llm_checkpoint: Path, llm_cell: Cell) -> Plan
 @pytest.fixture(scope="session")
 def llm_reference(llm_checkpoint: Path, llm_prompts: Tokens) -> Reference:
     """What the same model says on the cpu in float32."""
-    return reference(str(llm_checkpoint), llm_prompts, NEW_TOKENS, cache_directory())
+    return reference(str(llm_checkpoint), llm_prompts, NEW_TOKENS, cache_directory() / "references")
 
 
 @pytest.fixture(scope="session")

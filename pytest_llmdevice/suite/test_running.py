@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,9 +24,11 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 
 @pytest.mark.llm_check("forward")
-def test_forward(llm_model: nn.Module, llm_cell: Cell, llm_prompts: Tokens, conclude: Conclude) -> None:
+def test_forward(
+    llm_model: nn.Module, llm_cell: Cell, llm_prompts: Tokens, llm_checkpoint: Path, conclude: Conclude
+) -> None:
     """A padded batch beside the embedding gives finite logits on the right device, in the right dtype."""
-    conclude(check_forward(llm_model, llm_cell, llm_prompts))
+    conclude(check_forward(llm_model, llm_cell, llm_prompts, str(llm_checkpoint)))
 
 
 @pytest.mark.llm_check("generation")

@@ -77,7 +77,7 @@ def calibrate(model: PreTrainedModel, family: Family, seed: int) -> float:
 
 
 def _is_fitted(name: str, weight: torch.nn.Parameter, family: Family) -> bool:
-    if weight.ndim == 1:
+    if weight.ndim == 1 or name.endswith("A_log"):
         return False
     if family.name == "mamba":
         # The gradient of a scan over positions outweighs all else: it goes through the last layer's only.

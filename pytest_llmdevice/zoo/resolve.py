@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from pytest_llmdevice.errors import CheckpointError, CheckpointUnavailable
+from pytest_llmdevice.errors import CheckpointError, CheckpointUnavailable, ConfigurationError
 from pytest_llmdevice.zoo.cache import cached
 from pytest_llmdevice.zoo.families import family
 
@@ -27,7 +27,7 @@ def checkpoint(model: str, *, cache: Path | None = None) -> Path:
         CheckpointUnavailable: it cannot be had here: no such directory, repository or revision, gated, no
             network, or a cache directory that cannot be written.
         CheckpointError: the directory is there and holds no `config.json`.
-        ConfigurationError: no family has this name.
+        ConfigurationError: no family has this name, or nothing is named after the prefix.
     """
     scheme, separator, rest = model.partition(":")
     if separator and scheme == "path":
@@ -45,6 +45,8 @@ def checkpoint(model: str, *, cache: Path | None = None) -> Path:
 
 
 def _local(directory: str) -> Path:
+    if not directory:
+        raise ConfigurationError("path: names no directory: expected path:DIR")
     folder = Path(directory).expanduser().absolute()
     if not folder.is_dir():
         raise CheckpointUnavailable(f"there is no directory {folder}")

@@ -12,8 +12,15 @@ if TYPE_CHECKING:
 PAD_TOKEN: Final = "<pad>"
 BOS_TOKEN: Final = "<s>"
 EOS_TOKEN: Final = "</s>"
+UNK_TOKEN: Final = "<unk>"
+"""Never produced, as every byte is known; unless one is named, transformers 5 adds its own for `qwen2`."""
 
-_SPECIAL_IDS: Final = {PAD_TOKEN: PAD_TOKEN_ID, BOS_TOKEN: BOS_TOKEN_ID, EOS_TOKEN: EOS_TOKEN_ID}
+_SPECIAL_IDS: Final = {
+    PAD_TOKEN: PAD_TOKEN_ID,
+    BOS_TOKEN: BOS_TOKEN_ID,
+    EOS_TOKEN: EOS_TOKEN_ID,
+    UNK_TOKEN: EOS_TOKEN_ID + 1,
+}
 
 CHAT_TEMPLATE: Final = (
     "{{ bos_token }}{% for message in messages %}"
@@ -23,7 +30,7 @@ CHAT_TEMPLATE: Final = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer of `VOCAB_SIZE` tokens: 256 bytes, pad, bos, eos, and reserved ones that fill it up.
+    """A tokenizer of `VOCAB_SIZE` tokens: 256 bytes, pad, bos, eos, unk, and reserved ones that fill it up.
 
     It adds no special token by itself and pads on the left, as generation needs.
     """
@@ -43,6 +50,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         "pad_token": PAD_TOKEN,
         "bos_token": BOS_TOKEN,
         "eos_token": EOS_TOKEN,
+        "unk_token": UNK_TOKEN,
         "padding_side": "left",
         "model_max_length": MAX_LENGTH,
         "clean_up_tokenization_spaces": False,

@@ -16,6 +16,18 @@ def tokenizer(zoo_cache: Path) -> Any:
     return AutoTokenizer.from_pretrained(zoo.checkpoint("llama", cache=zoo_cache))
 
 
+@pytest.mark.parametrize("name", zoo.families())
+def test_every_family_reads_and_pads_alike(name: str, zoo_cache: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(zoo.checkpoint(name, cache=zoo_cache))
+    text = "Grüße, 你好 🙂"
+    batch = tokenizer([text, "Hi"], padding=True)
+    assert batch.input_ids[0] == list(text.encode())
+    assert batch.input_ids[1][-3:] == [tokenizer.pad_token_id, 72, 105]
+    assert tokenizer.decode(batch.input_ids[0]) == text
+
+
 @pytest.mark.parametrize("text", ["Hello, world", "naïve café", "你好，世界", "🙂 tab\tnewline\n", "  two  spaces "])
 def test_text_comes_back_unchanged(text: str, tokenizer: Any) -> None:
     assert tokenizer.decode(tokenizer(text).input_ids) == text
