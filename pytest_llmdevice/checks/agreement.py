@@ -7,6 +7,7 @@ from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.result import Finding, Result
+from pytest_llmdevice.checks.running import token_rows
 from pytest_llmdevice.loading.generation import inputs_for
 from pytest_llmdevice.loading.logits import forward_logits
 from pytest_llmdevice.loading.reference import Reference
@@ -45,14 +46,13 @@ def _spread(expected: torch.Tensor) -> torch.Tensor:
     return spread
 
 
-def check_agreement(
-    model: Any, expected: Reference, prompts: Tokens, generated: Sequence[Sequence[int]], tolerance: float
-) -> Result:
+def check_agreement(model: Any, expected: Reference, prompts: Tokens, generated: object, tolerance: float) -> Result:
     """Logits of each prompt, run alone, are those of the reference up to an overall relative error of
     `tolerance`, and each generated sequence is greedy as far as the reference can tell.
 
     Sequences are not compared as text: at the first token that differs from the reference's, the reference
     must have held the chosen one for nearly as good as its own, the gap being within what `tolerance` allows.
+    What is no list of token ids for each prompt is left to the generation check.
     """
     logits = [forward_logits(model, inputs_for(model, [prompt]))[0].float().cpu() for prompt in prompts]
     shapes = [(tuple(one.shape), tuple(other.shape)) for one, other in zip(logits, expected.logits, strict=True)]
@@ -75,13 +75,16 @@ def check_agreement(
         int((one.argmax(-1) == other.argmax(-1)).sum()) for one, other in zip(logits, expected.logits, strict=True)
     )
     positions = sum(len(one) for one in logits)
-    findings += _choices(expected, generated, tolerance)
+    rows = token_rows(generated)
+    comparable = rows is not None and len(rows) == len(prompts)
+    if rows is not None and comparable:
+        findings += _choices(expected, rows, tolerance)
     evidence: dict[str, int | float | str] = {
         "positions": positions,
         "relative error": f"{error:.3g}",
         "tolerance": f"{tolerance:g}",
         "same best token": f"{same} of {positions}",
-        "generated tokens": sum(map(len, generated)),
+        "generated tokens": sum(map(len, rows)) if rows is not None and comparable else 0,
     }
     return Result("agreement", tuple(findings), evidence)
 

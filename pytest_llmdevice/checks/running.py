@@ -72,7 +72,7 @@ def check_generation(first: object, second: object, prompts: Tokens, max_new_tok
     findings = [*_malformed(first, prompts), *_malformed(second, prompts)]
     if findings:
         return Result("generation", tuple(dict.fromkeys(findings)))
-    one, two = _lists(first), _lists(second)
+    one, two = token_rows(first) or [], token_rows(second) or []
     ends = _end_tokens(model)
     vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
     for number, (row, again) in enumerate(zip(one, two, strict=True)):
@@ -92,24 +92,23 @@ def check_generation(first: object, second: object, prompts: Tokens, max_new_tok
 def _malformed(output: object, prompts: Tokens) -> list[Finding]:
     contract = f"{len(prompts)} lists of new token ids, one for each prompt"
     where = "what generate returned"
-    if isinstance(output, str):
-        return [Finding(where, contract, f"text: {output[:60]!r}")]
-    try:
-        rows = _lists(output)
-    except (TypeError, ValueError):
-        return [Finding(where, contract, f"{type(output).__name__}: {str(output)[:60]}")]
+    rows = token_rows(output)
+    if rows is None:
+        return [Finding(where, contract, f"{type(output).__name__}: {str(output)[:60]!r}")]
     if len(rows) != len(prompts):
         return [Finding(where, contract, f"{len(rows)} of them")]
     return []
 
 
-def _lists(output: Any) -> list[list[int]]:
-    # `tolist` lets a target return tensors: the ids are what matters, not what holds them.
-    rows = output.tolist() if hasattr(output, "tolist") else list(output)
-    lists = [row.tolist() if hasattr(row, "tolist") else list(row) for row in rows]
-    if any(isinstance(token, (str, bytes)) or token != int(token) for row in lists for token in row):
-        raise ValueError("not token ids")
-    return [[int(token) for token in row] for row in lists]
+def token_rows(output: Any) -> list[list[int]] | None:
+    """`output` as lists of token ids, None when it is something else. Tensors count: the ids are what matters."""
+    try:
+        rows = [row.tolist() if hasattr(row, "tolist") else list(row) for row in output]
+        if any(isinstance(token, (str, bytes)) or token != int(token) for row in rows for token in row):
+            return None
+    except (TypeError, ValueError):
+        return None
+    return [[int(token) for token in row] for row in rows]
 
 
 def _end_tokens(model: Any) -> set[int]:

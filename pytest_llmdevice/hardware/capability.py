@@ -32,13 +32,13 @@ def unsupported(cell: Cell, inventory: Inventory) -> str | None:
     return next((reason for rule in RULES if (reason := rule.reason(cell, inventory))), None)
 
 
-def _split_needs_cards(cell: Cell, inventory: Inventory) -> str | None:
+def _split_needs_cards(cell: Cell, _: Inventory) -> str | None:
     if cell.strategy == "split" and cell.kind in ("cpu", "mps"):
         return f"strategy split needs two devices of a kind, and there is never more than one {cell.kind}"
     return None
 
 
-def _cpu_offload_needs_a_card(cell: Cell, inventory: Inventory) -> str | None:
+def _cpu_offload_needs_a_card(cell: Cell, _: Inventory) -> str | None:
     if cell.strategy == "cpu-offload" and cell.kind in ("cpu", "mps"):
         return (
             f"strategy cpu-offload offloads nothing on {cell.kind}: accelerate leaves modules mapped to the "
@@ -47,13 +47,13 @@ def _cpu_offload_needs_a_card(cell: Cell, inventory: Inventory) -> str | None:
     return None
 
 
-def _shared_memory_is_dense(cell: Cell, inventory: Inventory) -> str | None:
+def _shared_memory_is_dense(cell: Cell, _: Inventory) -> str | None:
     if cell.strategy == "shared-memory" and cell.quantization != "none":
         return f"strategy shared-memory writes dense tensors, not {cell.quantization} weights"
     return None
 
 
-def _offloaded_weights_stay_dense(cell: Cell, inventory: Inventory) -> str | None:
+def _offloaded_weights_stay_dense(cell: Cell, _: Inventory) -> str | None:
     if cell.quantization != "none" and cell.strategy in ("cpu-offload", "disk-offload"):
         return (
             f"transformers offloads no {cell.quantization} weights: it refuses such a map ('Some modules are "
@@ -64,12 +64,12 @@ def _offloaded_weights_stay_dense(cell: Cell, inventory: Inventory) -> str | Non
 
 
 def _mamba_reads_its_weight(cell: Cell, inventory: Inventory) -> str | None:
-    if cell.model == "mamba" and cell.quantization != "none":
-        return (
-            "transformers' Mamba multiplies with dt_proj.weight itself, which is packed in "
-            f"{cell.quantization}; it needs a load that leaves dt_proj dense"
-        )
-    return None
+    if cell.model != "mamba" or cell.quantization == "none" or _below(inventory, "transformers", "5.15.0.dev0"):
+        return None
+    return (
+        "transformers' Mamba multiplies with dt_proj.weight itself (5.15 and later), which is packed in "
+        f"{cell.quantization}; it needs a load that leaves dt_proj dense"
+    )
 
 
 def _deepseek_gives_int8_four_dimensions(cell: Cell, inventory: Inventory) -> str | None:
@@ -83,6 +83,18 @@ def _deepseek_gives_int8_four_dimensions(cell: Cell, inventory: Inventory) -> st
         "transformers' DeepSeek-V3 gives kv_b_proj an input of four dimensions (5.15 and later), and "
         "bitsandbytes' int8 kernel for this device takes at most three"
     )
+
+
+def _int8_is_not_moved(cell: Cell, inventory: Inventory) -> str | None:
+    if cell.quantization != "int8" or cell.strategy != "to" or not _below(inventory, "transformers", "5.0.0.dev0"):
+        return None
+    return "transformers before 5 refuses `.to` on an 8-bit model ('`.to` is not supported for `8-bit` ... models')"
+
+
+def _automatic_maps_choose(cell: Cell, _: Inventory) -> str | None:
+    if cell.strategy in ("auto", "balanced", "sequential") and cell.index > 0:
+        return f"strategy {cell.strategy} chooses among all cards itself; ask for it on {cell.kind}:0"
+    return None
 
 
 def _bitsandbytes_installed(cell: Cell, inventory: Inventory) -> str | None:
@@ -131,6 +143,12 @@ RULES: Final = (
         _cpu_offload_needs_a_card,
     ),
     Rule("shared-memory-is-dense", "the strategy's definition", _shared_memory_is_dense),
+    Rule("automatic-maps-choose", "the strategy's definition", _automatic_maps_choose),
+    Rule(
+        "int8-is-not-moved",
+        "transformers.modeling_utils.PreTrainedModel.to (refused in 4.57.6, allowed in 5.0 with bitsandbytes 0.48)",
+        _int8_is_not_moved,
+    ),
     Rule("bitsandbytes-installed", "the extra 'bitsandbytes' of this package", _bitsandbytes_installed),
     Rule(
         "transformers-5-needs-bitsandbytes-0.46.1",
@@ -151,7 +169,8 @@ RULES: Final = (
     ),
     Rule(
         "mamba-reads-its-weight",
-        "transformers.models.mamba MambaMixer: `self.dt_proj.weight @ time_step` (4.57.6, 5.23)",
+        "transformers.models.mamba MambaMixer: `self.dt_proj.weight @ time_step` on every path since 5.15.0, until "
+        "5.14.0 only on the one with mamba_ssm's kernels",
         _mamba_reads_its_weight,
     ),
     Rule(

@@ -81,8 +81,7 @@ def _expanded(spec: str, inventory: Inventory | None) -> Iterator[tuple[str, str
 def _met(spec: str, inventory: Inventory) -> bool:
     kind, index = _parsed(spec)
     return any(
-        device.usable and (not index.isdecimal() or device.index == int(index))
-        for device in inventory.of_kind(kind)
+        device.usable and (not index.isdecimal() or device.index == int(index)) for device in inventory.of_kind(kind)
     )
 
 

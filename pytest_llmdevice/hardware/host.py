@@ -125,7 +125,7 @@ def _cpu_name(info: str) -> str:
     if sys.platform == "darwin":
         command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
         try:
-            return subprocess.check_output(command, text=True, timeout=5).strip()
+            return subprocess.check_output(command, text=True, timeout=5).strip()  # noqa: S603 a fixed command
         except (OSError, subprocess.SubprocessError):
             return ""
     return ""

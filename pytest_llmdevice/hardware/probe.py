@@ -10,6 +10,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, Final, Self
 
 from pytest_llmdevice.hardware import host
@@ -53,12 +54,12 @@ class ProbeProcess:
         self._inventory: Inventory | None = None
         # Nameless files and not pipes: nothing to clean up, nothing fills, and a grandchild that outlives the
         # child and holds its output cannot keep us waiting.
-        self._stdout: IO[bytes] = tempfile.TemporaryFile()
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()
+        self._stdout: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 closed by _end
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 closed by _end
         self._process: subprocess.Popen[bytes] | None = None
         self._spawn_error = ""
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 our own module, or a test's command
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=self._stdout,
@@ -69,8 +70,8 @@ class ProbeProcess:
             )
         except OSError as error:
             self._spawn_error = f"the probe could not be started: {error}"
-        # Also when it is dropped or Python exits; but not in a fork of this process, whose child it is not.
-        self._end = weakref.finalize(self, _end, os.getpid(), self._process, self._stdout, self._stderr)
+        # Also when it is dropped and when Python exits.
+        self._end = weakref.finalize(self, _end, self._process, self._stdout, self._stderr)
 
     def result(self) -> Inventory:
         """Wait for the child for what is left of the limit and read its inventory. The same one each time."""
@@ -129,27 +130,26 @@ def _environment() -> dict[str, str]:
     environment = dict(os.environ)
     # The child must see the libraries that the parent sees, whatever put them on its path. An empty entry
     # there is the working directory.
-    environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+    environment["PYTHONPATH"] = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
     # Sixty-four threads for a 64 x 64 matrix cost more than they bring.
     return environment | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def _failed(failure: str) -> Inventory:
     # What can be read without torch is kept: a record of the run still needs its versions.
-    return Inventory(
-        versions=host.installed_versions(), system=host.system(), visible=host.visible(), failure=failure
-    )
+    return Inventory(versions=host.installed_versions(), system=host.system(), visible=host.visible(), failure=failure)
 
 
-def _end(owner: int, process: subprocess.Popen[bytes] | None, *files: IO[bytes]) -> None:
-    if os.getpid() == owner and process is not None:
+def _end(process: subprocess.Popen[bytes] | None, *files: IO[bytes]) -> None:
+    if process is not None:
         _kill_group(process)
     for file in files:
         file.close()
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    # Only while the child is not reaped: afterwards its number may belong to another process.
+    # Only while the child is not reaped: afterwards its number may belong to another process. In a fork of the
+    # parent, whose child it is not, poll() says that it ended, and it is left alone.
     if process.poll() is None:
         if sys.platform == "win32":
             process.kill()

@@ -46,7 +46,7 @@ def take() -> Inventory:
     announce("import torch")
     try:
         import torch
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 a broken installation raises anything
         failure = f"torch cannot be imported: {error_text(error)}"
         return Inventory(versions=versions, system=system, visible=visible, failure=failure)
     torch.set_num_threads(1)
@@ -58,7 +58,7 @@ def take() -> Inventory:
         announce("import bitsandbytes")
         try:
             _import_bitsandbytes()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 likewise
             unavailable = f"bitsandbytes cannot be imported: {error_text(error)}"
     devices = []
     for name, kind in _present():
@@ -69,7 +69,8 @@ def take() -> Inventory:
 
 def announce(stage: str) -> None:
     """Tell the parent what is about to be tried, in case it is the last thing this process does."""
-    print(f"{STAGE}{stage}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"{STAGE}{stage}\n")
+    sys.stderr.flush()
 
 
 def _present() -> Iterator[tuple[str, str]]:
@@ -150,7 +151,7 @@ def _import_bitsandbytes() -> None:
 
     compile_function = torch.compile
 
-    def uncompiled(model: Any = None, **options: Any) -> Any:
+    def uncompiled(model: Any = None, **_: Any) -> Any:
         return model if model is not None else lambda function: function
 
     # bitsandbytes decorates its fallback kernels with torch.compile at import. That loads the compiler (1.4 of

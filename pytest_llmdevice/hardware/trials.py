@@ -47,7 +47,7 @@ class DeviceTrials:
         announce: called with the name of each trial before it runs, so that a crash can be attributed.
     """
 
-    def __init__(self, device: torch.device, announce: Callable[[str], None] = lambda trial: None) -> None:
+    def __init__(self, device: torch.device, announce: Callable[[str], None] = lambda _: None) -> None:
         self.device = device
         self.lost = ""
         self._announce = announce
@@ -91,7 +91,7 @@ class DeviceTrials:
         self._announce(f"{self.device} {trial}")
         try:
             run()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 whatever it raises is the answer
             text = error_text(error)
             self._look_for_loss(trial, text)
             return text
@@ -101,7 +101,7 @@ class DeviceTrials:
         # A sticky CUDA error makes every later call on the device fail, whatever it asks for.
         try:
             alive = float((torch.zeros(1, device=self.device) + 1).cpu()) == 1.0
-        except Exception:
+        except Exception:  # noqa: BLE001 likewise
             alive = False
         if not alive:
             self.lost = f"not tried: the device was lost in the {trial} trial ({error})"

@@ -83,11 +83,14 @@ def collect_leftovers() -> None:
 
 @contextmanager
 def unchanged_process() -> Iterator[None]:
-    """Put back what a load may change: the environment, random states, default dtype and device, current card."""
+    """Put back what a load may change: environment, random states, default dtype and device, threads, current card."""
+    import numpy as np
     import torch
 
     environment = dict(os.environ)
     python_state, torch_state = random.getstate(), torch.get_rng_state()
+    numpy_state = np.random.get_state()  # noqa: NPY002  # the global one, which `transformers.set_seed` seeds
+    threads = torch.get_num_threads()
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     card = torch.cuda.current_device() if _card_in_use() else None
     grad = torch.is_grad_enabled()
@@ -99,6 +102,9 @@ def unchanged_process() -> Iterator[None]:
             os.environ.update(environment)
         random.setstate(python_state)
         torch.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002  # likewise
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)
         if torch.get_default_device() != device:
             torch.set_default_device(device)

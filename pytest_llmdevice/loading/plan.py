@@ -37,7 +37,7 @@ class Expected:
             offloaded and a hook brings it to its device.
         dtype: without the `torch.` in front.
         storage: `"dense"`, `"packed"` (bitsandbytes) or `"offloaded"`.
-        why: the rule behind a dtype or device that is not simply the cell's.
+        why: the rule behind a dtype that is not simply the cell's.
     """
 
     name: str
@@ -110,25 +110,24 @@ def _expected(
             name, role, allowed, STORAGE_DTYPE[cell.quantization], "packed", f"a weight in {cell.quantization}"
         )
     wanted = cell.torch_dtype
-    # The skeleton was built in the cell's dtype: a buffer that is not in it is so on purpose (rotary
-    # frequencies stay float32). Lists of names to keep in float32 apply only while weights are read.
-    final = dtype if role == "buffer" and dtype != wanted else intended_dtype(bones, name, dtype, wanted)
+    # The skeleton was built in the cell's dtype: a tensor that is not in it is so on purpose (rotary
+    # frequencies). Lists of what to keep in float32 apply only while weights are read.
+    final = intended_dtype(bones, name, dtype, wanted, cell.quantization) if dtype == wanted else dtype
     why = ""
     if dtype.is_floating_point and final != wanted:
-        why = "kept in float32 by the model class" if dtype == wanted else "computed in float32 on purpose"
-    devices, storage, reason = _devices(model, name, role, allowed, cell)
-    return Expected(name, role, devices, _name(final), storage, why or reason)
+        why = "kept in float32 by the model class" if dtype == wanted else f"created in {_name(dtype)} on purpose"
+    devices, storage = _devices(model, name, role, allowed, cell)
+    return Expected(name, role, devices, _name(final), storage, why)
 
 
 def _devices(
     model: nn.Module, name: str, role: str, allowed: tuple[str, ...], cell: Cell
-) -> tuple[tuple[str, ...], str, str]:
-    mapped = _mapped(model, name)
+) -> tuple[tuple[str, ...], str]:
+    """Where a tensor may be, and its storage. An offloaded one is on meta; its hook brings it for each forward."""
     if cell.strategy in OFFLOADING and role == "parameter" and offload_hook(model, name) is not None:
-        return ("meta",), "offloaded", "offloaded: a hook brings it to the device for each forward"
-    if mapped is not None and mapped in allowed:
-        return (mapped,), "dense", f"hf_device_map says {mapped}"
-    return allowed, "dense", ""
+        return ("meta",), "offloaded"
+    mapped = _mapped(model, name)
+    return ((mapped,) if mapped in allowed else allowed), "dense"
 
 
 def _allowed_devices(model: nn.Module, cell: Cell) -> tuple[str, ...]:
@@ -142,10 +141,18 @@ def _allowed_devices(model: nn.Module, cell: Cell) -> tuple[str, ...]:
 
 def device_map(model: nn.Module) -> Mapping[str, str]:
     """`hf_device_map` with every device in PyTorch's spelling; empty where there is none."""
+    found: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {}
+    return {name: value if value == "disk" else with_index(_device(value)) for name, value in found.items()}
+
+
+def _device(value: Any) -> torch.device:
     import torch
 
-    found: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {}
-    return {name: value if value == "disk" else with_index(torch.device(value)) for name, value in found.items()}
+    if not isinstance(value, int):
+        return torch.device(value)
+    # A bare number is a card's; `torch.device(0)` itself raises where torch finds no card.
+    accelerator = torch.accelerator.current_accelerator()
+    return torch.device(accelerator.type if accelerator is not None else "cuda", value)
 
 
 def _mapped(model: nn.Module, name: str) -> str | None:
@@ -216,7 +223,7 @@ def _weights(bones: Any, cell: Cell) -> tuple[LinearWeight, ...]:
             found += [
                 LinearWeight(name, f"{name}.{key}", parameter.numel(), expert=True, quantized=quantize)
                 for key, parameter in module.named_parameters(recurse=False)
-                if parameter.ndim == 3
+                if parameter.ndim == 3 and "expert" in f"{type(module).__name__} {name}".lower()
             ]
     return tuple(found)
 

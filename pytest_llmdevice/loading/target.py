@@ -104,5 +104,5 @@ def _import(name: str, module_name: str) -> Any:
                 "(`pythonpath = .` in pytest's configuration, or run `python -m pytest`)"
             ) from None
         raise ConfigurationError(f"target {name!r}: its import failed: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a main guard exits when it is imported
         raise ConfigurationError(f"target {name!r}: its import failed: {type(error).__name__}: {error}") from error

@@ -30,14 +30,19 @@ def load(name: str, base: Path) -> Matrix:
 
 
 def _load(name: str, base: Path, inside: tuple[Path, ...]) -> tuple[Matrix, dict[str, object]]:
-    path = locate(name, base)
-    if path in inside:
-        chain = " -> ".join(str(link) for link in (*inside, path))
+    try:
+        path = locate(name, base)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"matrix {inside[-1]}: extends: {error}" if inside else str(error)) from None
+    # Resolved, because `extends = "../here/this.toml"` spells the same file in another way each time.
+    link = path.resolve()
+    if link in inside:
+        chain = " -> ".join(map(str, (*inside, link)))
         raise ConfigurationError(f"matrix {inside[0]}: extends: goes round in a circle: {chain}")
     table = read(path)
     parent = table.get("extends")
     if isinstance(parent, str):
-        _, inherited = _load(parent, path.parent, (*inside, path))
+        _, inherited = _load(parent, path.parent, (*inside, link))
         table = _extended(table, inherited)
     try:
         return Matrix.model_validate(table), table

@@ -32,10 +32,13 @@ def locate(name: str, base: Path) -> Path:
     if name in shipped():
         return folder() / f"{name}.toml"
     path = base / name
-    if path.is_file():
-        return path
-    if path.is_dir():
-        raise ConfigurationError(f"matrix {name!r}: {path} is a folder; a matrix is a TOML file")
+    try:
+        if path.is_file():
+            return path
+        if path.is_dir():
+            raise ConfigurationError(f"matrix {name!r}: {path} is a folder; a matrix is a TOML file")
+    except OSError as error:
+        raise ConfigurationError(f"matrix {name!r}: {path} cannot be read: {error.strerror}") from None
     guess = nearest(name, shipped())
     hint = f"; did you mean {guess!r}?" if guess else ""
     raise ConfigurationError(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.matrix.suggest import unknown
+
+TABLE_LISTS: Final = ("exclude", "include", "expect")
+"""Keys of a matrix that hold a list of tables."""
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -35,9 +38,14 @@ def _sentence(details: ErrorDetails, model: type[BaseModel]) -> str:
             valid = str(details["ctx"]["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
             return unknown("value", value, valid)
         case "too_short":
-            return "is empty, so the matrix would have no cells; give at least one value"
+            consequence = ", so the matrix would have no cells" if len(details["loc"]) == 1 else ""
+            return f"is empty{consequence}; give at least one value"
+        case "tuple_type" if (key := details["loc"][-1]) in TABLE_LISTS:
+            return f"must be a list of tables, each under [[{key}]] (got {_toml_type(value)} {value!r})"
         case "tuple_type":
             return f"must be a list of names (got {_toml_type(value)} {value!r})"
+        case "model_type" | "dict_type":
+            return f"must be one table (got {_toml_type(value)} {value!r})"
         case "llmdevice":
             return details["msg"]
     message = details["msg"][0].lower() + details["msg"][1:]

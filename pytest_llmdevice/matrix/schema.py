@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from typing import Annotated, Final, Literal, Self, TypeAlias
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -50,11 +51,26 @@ def _problem(key: str, value: str) -> str | None:
             return unknown("device", value, ("cpu", "cuda:N", "cuda:*", "rocm:N", "rocm:*", "mps", "xpu:N", "xpu:*"))
         if colon and kind not in INDEXED_KINDS:
             return f"device {value!r} cannot have an index; did you mean {kind!r}?"
-        if colon and index != "*" and not index.isdecimal():
+        # One spelling only: patterns are compared as text, and `cuda:01` would match no cell.
+        if colon and index != "*" and not (index.isascii() and index.isdecimal() and str(int(index)) == index):
             return f"device {value!r} has the index {index!r} (valid: a number, or '*' for every card present)"
         return None
     what, valid = _NAMES[key]
     return None if value in valid else unknown(what, value, valid)
+
+
+def _selection_problem(key: str, pattern: str) -> str | None:
+    """What is wrong with one pattern of a selection, or None: one that no cell can match would be lost silently."""
+    if _WILDCARDS & set(pattern):
+        # Indices of cards and names of checkpoints are for the cells to say; all else is a closed list.
+        kind = pattern.partition(":")[0]
+        if key == "devices" and not _WILDCARDS & set(kind):
+            return None if kind in INDEXED_KINDS else _problem(key, pattern)
+        what, valid = _NAMES.get(key, ("", ()))
+        return unknown(f"{what} pattern", pattern, valid) if valid and not fnmatch.filter(valid, pattern) else None
+    if key == "devices" and pattern in INDEXED_KINDS:
+        return f"device {pattern!r} names no card; write '{pattern}:0' for one or '{pattern}:*' for all"
+    return _problem(key, pattern)
 
 
 def _listed(value: object) -> object:
@@ -113,8 +129,7 @@ class Selection(Document):
     @classmethod
     def _known(cls, values: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
         for value in values or ():
-            # A pattern can only be judged against the cells; a plain word is held to the vocabulary.
-            if not _WILDCARDS & set(value) and (problem := _problem(str(info.field_name), value)):
+            if problem := _selection_problem(str(info.field_name), value):
                 raise _bad(problem)
         return values
 
@@ -159,7 +174,7 @@ class Expect(Selection):
     """
 
     checks: Names | None = None
-    tolerance: Annotated[float, Field(gt=0, strict=False)] | None = None
+    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     xfail: Annotated[str, Field(min_length=1)] | None = None
     source: str = ""
     versions: dict[str, str] = {}
@@ -202,6 +217,12 @@ class Expect(Selection):
 
 class Require(Selection):
     """Coverage that a run must have: each value that is named must be in a cell that passed on real hardware."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.selector.patterns:
+            raise _bad(f"requires nothing: give at least one of {', '.join(AXIS_KEYS)}")
+        return self
 
 
 class Matrix(AxisValues):

@@ -12,7 +12,7 @@ from pytest_llmdevice.matrix.cell import AXES, Cell
 from pytest_llmdevice.matrix.suggest import unknown
 
 KEYS: Final = (*AXES, "kind", "simulated", "id")
-"""What a cell can be chosen by. `device` matches both spellings of a ROCm card, `cuda:0` and `rocm:0`."""
+"""What a cell can be chosen by."""
 
 EXPRESSION_HELP: Final = (
     "write KEY=PATTERN[|PATTERN][,KEY=PATTERN...], for example 'device=cuda:*,quantization=nf4|int8', "
@@ -34,18 +34,16 @@ class Selector:
     def matches(self, cell: Cell) -> bool:
         """Whether `cell` fits every key."""
         return all(
-            any(fnmatchcase(value, pattern) for value in values_of(cell, key) for pattern in patterns)
-            for key, patterns in self.patterns
+            any(fnmatchcase(value_of(cell, key), pattern) for pattern in patterns) for key, patterns in self.patterns
         )
 
 
-def values_of(cell: Cell, key: str) -> tuple[str, ...]:
-    """What `key` of a cell may be matched against: one string, two for a device of its own spelling."""
+def value_of(cell: Cell, key: str) -> str:
+    """What `key` of a cell is matched against; a device is matched as a matrix spells it, `rocm:0` for ROCm."""
     if key == "device":
-        return (cell.spec,) if cell.spec == cell.device else (cell.spec, cell.device)
-    if key == "simulated":
-        return (str(cell.simulated).lower(),)
-    return (str(getattr(cell, key)),)
+        return cell.spec
+    value = getattr(cell, key)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def parse(expression: str) -> Selector:
@@ -92,7 +90,7 @@ def parse_all(expressions: Iterable[str], cells: Sequence[Cell]) -> tuple[Select
 def _why_nothing(selector: Selector, cells: Sequence[Cell]) -> str:
     for key, patterns in selector.patterns:
         if not any(Selector(((key, patterns),)).matches(cell) for cell in cells):
-            values = list(dict.fromkeys(value for cell in cells for value in values_of(cell, key)))
+            values = list(dict.fromkeys(value_of(cell, key) for cell in cells))
             shown = [*values[:20], "..."] if len(values) > 20 else values
             hint = unknown(key, "|".join(patterns), values).rpartition(" (valid")[0]
             return f"matches no cell of the matrix: {hint} (the matrix has: {', '.join(shown)})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +39,23 @@ def llm_reference(llm_checkpoint: Path, llm_prompts: Tokens) -> Reference:
     return reference(str(llm_checkpoint), llm_prompts, NEW_TOKENS, cache_directory() / "references")
 
 
+@dataclass(frozen=True)
+class Generated:
+    """What the target's `generate` returned, two times, or what it raised."""
+
+    first: Any = None
+    second: Any = None
+    error: Exception | None = None
+
+
 @pytest.fixture(scope="session")
-def llm_generated(llm_target: Target, llm_model: nn.Module, llm_prompts: Tokens) -> tuple[Any, Any]:
+def llm_generated(llm_target: Target, llm_model: nn.Module, llm_prompts: Tokens) -> Generated:
     """What the target generates for the prompts, two times."""
-    first = generate_with(llm_target, llm_model, llm_prompts, NEW_TOKENS)
-    return first, generate_with(llm_target, llm_model, llm_prompts, NEW_TOKENS)
+    try:
+        first = generate_with(llm_target, llm_model, llm_prompts, NEW_TOKENS)
+        return Generated(first, generate_with(llm_target, llm_model, llm_prompts, NEW_TOKENS))
+    except Exception as error:  # noqa: BLE001  # the generation test raises it; the others do without
+        return Generated(error=error)
 
 
 @pytest.fixture(scope="session")

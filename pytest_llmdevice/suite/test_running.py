@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_llmdevice.checks import Result, check_agreement, check_forward, check_generation
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.suite.conftest import NEW_TOKENS
+from pytest_llmdevice.suite.conftest import NEW_TOKENS, Generated
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,21 +32,21 @@ def test_forward(
 
 
 @pytest.mark.llm_check("generation")
-def test_generation(
-    llm_model: nn.Module, llm_generated: tuple[Any, Any], llm_prompts: Tokens, conclude: Conclude
-) -> None:
+def test_generation(llm_model: nn.Module, llm_generated: Generated, llm_prompts: Tokens, conclude: Conclude) -> None:
     """Greedy generation succeeds, with as many tokens as were asked for, and twice the same."""
-    conclude(check_generation(*llm_generated, llm_prompts, NEW_TOKENS, llm_model))
+    if llm_generated.error is not None:
+        raise llm_generated.error
+    conclude(check_generation(llm_generated.first, llm_generated.second, llm_prompts, NEW_TOKENS, llm_model))
 
 
 @pytest.mark.llm_check("agreement")
 def test_agreement(
     llm_model: nn.Module,
-    llm_generated: tuple[Any, Any],
+    llm_generated: Generated,
     llm_reference: Reference,
     llm_prompts: Tokens,
     llm_tolerance: float,
     conclude: Conclude,
 ) -> None:
     """Logits and tokens agree with those of the same model on the cpu in float32."""
-    conclude(check_agreement(llm_model, llm_reference, llm_prompts, llm_generated[0], llm_tolerance))
+    conclude(check_agreement(llm_model, llm_reference, llm_prompts, llm_generated.first, llm_tolerance))

@@ -20,7 +20,7 @@ _ENOUGH: Final = 0.9 * MARGIN
 _MAX_STEPS: Final = 400
 
 
-_LEARNING_RATE: Final = 0.05
+_LEARNING_RATE: Final = 0.08
 """Relative to the standard deviation of the weight it moves: all scales keep their proportions."""
 
 

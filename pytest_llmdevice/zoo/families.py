@@ -77,9 +77,7 @@ def _family(name: str, config_class: str, arguments: Mapping[str, Any], **facts:
 
 
 _FAMILIES: Final = (
-    _family(
-        "llama", "LlamaConfig", {**_DECODER, "head_dim": 16}, notes="grouped-query attention, RoPE, SwiGLU"
-    ),
+    _family("llama", "LlamaConfig", {**_DECODER, "head_dim": 16}, notes="grouped-query attention, RoPE, SwiGLU"),
     _family(
         "qwen2",
         "Qwen2Config",
@@ -241,6 +239,5 @@ def family(name: str) -> Family:
         return FAMILIES[name]
     except KeyError:
         raise ConfigurationError(
-            f"no model family is called {name!r}; there are {', '.join(FAMILIES)}, "
-            "path:DIR and hub:org/name@revision"
+            f"no model family is called {name!r}; there are {', '.join(FAMILIES)}, path:DIR and hub:org/name@revision"
         ) from None

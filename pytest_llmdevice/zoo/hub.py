@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pytest_llmdevice.errors import CheckpointUnavailable, ConfigurationError
-
-if TYPE_CHECKING:
-    from huggingface_hub.errors import HfHubHTTPError
 
 _TOKENIZER_PATTERNS: Final = ("tokenizer*", "vocab*", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
 
@@ -59,9 +56,7 @@ def download(repository: str, revision: str) -> Path:
         raise CheckpointUnavailable(f"{subject} is not in the local cache and HF_HUB_OFFLINE is set")
     try:
         folder = _snapshot(repository, revision, local_files_only=False)
-    except (
-        Exception
-    ) as error:  # the exceptions of the HTTP library come through, and it changed between majors
+    except Exception as error:  # the exceptions of the HTTP library come through, and it changed between majors
         if local is not None and missing_file(local) is None:
             return local
         raise CheckpointUnavailable(f"{subject} {_reason(error)}") from error
@@ -113,18 +108,19 @@ def _reason(error: Exception) -> str:
             return "is gated: accept its terms on the hub and log in (`hf auth login` or HF_TOKEN)"
         if isinstance(cause, RevisionNotFoundError):
             return "cannot be had: the repository has no such revision"
-        if isinstance(cause, RepositoryNotFoundError):
+        # The hub answers 401 for a missing repository too, so as not to tell which private ones exist.
+        if isinstance(cause, RepositoryNotFoundError) or _status(cause) == 401:
             return "cannot be had: there is no such repository on the hub, or it is private"
-        if isinstance(cause, HfHubHTTPError):
-            return f"cannot be had: the hub answered {_status(cause)}"
+        # In huggingface_hub 0.x "not found locally" is an HTTP error too, without a response.
+        if isinstance(cause, HfHubHTTPError) and _status(cause) is not None:
+            return f"cannot be had: the hub answered HTTP {_status(cause)}"
     root = list(_chain(error))[-1]
     first_line = str(root).partition("\n")[0]
     return f"cannot be downloaded: the hub could not be reached ({type(root).__name__}: {first_line})"
 
 
-def _status(error: HfHubHTTPError) -> str:
-    response = getattr(error, "response", None)
-    return f"HTTP {response.status_code}" if response is not None else str(error).partition("\n")[0]
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

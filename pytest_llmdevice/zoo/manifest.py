@@ -30,9 +30,7 @@ def damage(folder: Path) -> str | None:
     """
     try:
         manifest = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
-        files = {
-            name: (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()
-        }
+        files = {name: (int(entry["size"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
     except FileNotFoundError:
         return f"{MANIFEST_NAME} is missing"
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

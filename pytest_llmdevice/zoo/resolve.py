@@ -51,7 +51,5 @@ def _local(directory: str) -> Path:
     if not folder.is_dir():
         raise CheckpointUnavailable(f"there is no directory {folder}")
     if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{folder} holds no config.json: it is no checkpoint that from_pretrained reads"
-        )
+        raise CheckpointError(f"{folder} holds no config.json: it is no checkpoint that from_pretrained reads")
     return folder

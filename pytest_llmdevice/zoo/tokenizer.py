@@ -9,10 +9,10 @@ from pytest_llmdevice.zoo.families import BOS_TOKEN_ID, EOS_TOKEN_ID, MAX_LENGTH
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-PAD_TOKEN: Final = "<pad>"
-BOS_TOKEN: Final = "<s>"
-EOS_TOKEN: Final = "</s>"
-UNK_TOKEN: Final = "<unk>"
+PAD_TOKEN: Final = "<pad>"  # noqa: S105 - tokens of text, here and below
+BOS_TOKEN: Final = "<s>"  # noqa: S105
+EOS_TOKEN: Final = "</s>"  # noqa: S105
+UNK_TOKEN: Final = "<unk>"  # noqa: S105
 """Never produced, as every byte is known; unless one is named, transformers 5 adds its own for `qwen2`."""
 
 _SPECIAL_IDS: Final = {

@@ -29,6 +29,8 @@ _QUERY_KEY_NAMES: Final = (
     "query_key_value",
     "qkv_proj",
     "c_attn",
+    ".q.weight",
+    ".k.weight",
 )
 
 _ROUTER_NAMES: Final = ("block_sparse_moe.gate.weight", "mlp.gate.weight")
@@ -119,6 +121,9 @@ def _scale(model: PreTrainedModel, family: Family, name: str, parameter: nn.Para
     # transformers' Conv1D keeps its weight as (in, out), unlike nn.Linear and the stacked experts.
     fan_in = parameter.shape[0] if type(owner).__name__ == "Conv1D" else parameter.shape[-1]
     gain = _QUERY_KEY_GAIN if any(part in name for part in _QUERY_KEY_NAMES) else 1.0
+    if family.name == "t5" and name.endswith(".q.weight"):
+        # T5 does not divide its scores by sqrt(d_kv): its queries are that much smaller instead.
+        gain /= math.sqrt(model.config.d_kv)
     return gain / math.sqrt(fan_in)
 
 

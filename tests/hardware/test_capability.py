@@ -166,9 +166,7 @@ def test_transformers_refuses_to_offload_a_quantized_model(quantization: str, lo
 
 
 @pytest.mark.parametrize("quantization", ["int8", "nf4"])
-def test_transformers_leaves_offloaded_modules_dense_when_told_to_offload(
-    quantization: str, load: LoadModel
-) -> None:
+def test_transformers_leaves_offloaded_modules_dense_when_told_to_offload(quantization: str, load: LoadModel) -> None:
     model = load("llama", quantization, offload=True, device_map=HALF_ON_DISK)
     projection = model.model.layers[1].mlp.gate_proj
     assert type(projection) is torch.nn.Linear
@@ -239,6 +237,14 @@ def test_a_family_that_a_quantization_breaks_on_the_cpu_is_declared_and_no_other
     assert works == (unsupported(replace(CPU, model=family, quantization=quantization), INSTALLED) is None)
 
 
+@pytest.mark.parametrize(("transformers", "speaks"), [("5.14.0", False), ("5.15.0", True)])
+def test_quantized_mamba_is_declared_from_the_version_that_broke_it(
+    transformers: str, speaks: bool, machine: MakeMachine
+) -> None:
+    here = machine(versions={"transformers": transformers, "bitsandbytes": "0.50.2"})
+    assert bool(unsupported(replace(CPU, model="mamba", quantization="nf4"), here)) == speaks
+
+
 def test_deepseek_int8_is_declared_for_devices_without_kernels_of_their_own(machine: MakeMachine) -> None:
     card = Cell("deepseek-v3", "cuda:0", "float16", "int8")
     assert unsupported(card, machine()) is None
@@ -274,3 +280,27 @@ def test_the_floor_of_bitsandbytes_is_the_one_that_transformers_asks_for() -> No
 
 def test_the_installed_bitsandbytes_has_the_feature_that_transformers_4_asks_for() -> None:
     assert "multi_backend" in pytest.importorskip("bitsandbytes").features
+
+
+@pytest.mark.parametrize("strategy", ["auto", "balanced", "sequential"])
+def test_a_map_that_chooses_its_cards_is_not_asked_for_on_a_later_card(strategy: str, machine: MakeMachine) -> None:
+    assert unsupported(replace(CPU, device="cuda:0", kind="cuda", strategy=strategy), machine()) is None
+    reason = unsupported(replace(CPU, device="cuda:1", kind="cuda", strategy=strategy), machine())
+    assert reason is not None
+    assert "cuda:0" in reason
+
+
+@pytest.mark.parametrize(("transformers", "speaks"), [("4.57.6", True), ("5.0.0", False)])
+def test_int8_is_not_moved_before_transformers_5(transformers: str, speaks: bool, machine: MakeMachine) -> None:
+    here = machine(versions={"transformers": transformers, "bitsandbytes": "0.50.2"})
+    assert bool(unsupported(replace(CPU, quantization="int8", strategy="to"), here)) == speaks
+    assert unsupported(replace(CPU, quantization="int8", strategy="device-map"), here) is None
+
+
+def test_transformers_moves_an_int8_model_or_is_declared_not_to(load: LoadModel) -> None:
+    model = load("llama", "int8", device_map={"": "cpu"})
+    if unsupported(replace(CPU, quantization="int8", strategy="to"), INSTALLED) is None:
+        assert model.to("cpu") is model
+    else:
+        with pytest.raises(ValueError, match="not supported for `8-bit`"):
+            model.to("cpu")

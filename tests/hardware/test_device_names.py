@@ -36,9 +36,7 @@ MakeMachine = Callable[..., Inventory]
     ],
 )
 @pytest.mark.parametrize("inventory", [None, Inventory(failure="crashed")])
-def test_a_name_expands_without_any_hardware(
-    spec: str, expected: tuple[str, str], inventory: Inventory | None
-) -> None:
+def test_a_name_expands_without_any_hardware(spec: str, expected: tuple[str, str], inventory: Inventory | None) -> None:
     assert expand_devices([spec], inventory) == (expected,)
 
 
@@ -70,7 +68,7 @@ def test_a_rocm_card_and_a_cuda_card_of_the_same_spelling_are_two_devices() -> N
         ("cuda:x", r"device 'cuda:x' has the index 'x' \(valid: a number, or '\*'"),
         ("cuda:", "has the index ''"),
         ("cuda:-1", "has the index '-1'"),
-        ("cuda:²", "has the index '²'"),
+        ("cuda:\u0661", "has the index '\u0661'"),
         ("", "unknown device ''"),
     ],
 )
@@ -94,9 +92,7 @@ def test_what_is_missing_is_named_with_what_is_here(machine: MakeMachine, a100: 
     )
 
 
-def test_a_card_that_fails_every_probe_does_not_meet_a_requirement(
-    machine: MakeMachine, device: MakeDevice
-) -> None:
+def test_a_card_that_fails_every_probe_does_not_meet_a_requirement(machine: MakeMachine, device: MakeDevice) -> None:
     broken = device("cuda:0", name="T4", dtypes={"float32": Trial(False, "RuntimeError: CUDA error")})
     assert required_missing(["cuda"], machine(broken)) == (
         "required cuda is missing: this machine has cpu, cuda:0 (T4, unusable: RuntimeError: CUDA error)"
@@ -121,8 +117,7 @@ def test_each_device_is_described_in_one_line(machine: MakeMachine, a100: Device
     here = machine(a100, cpu=Cpu(name="EPYC", logical=4, physical=2))
     assert describe(here) == [
         "cpu: unknown model, 2 cores, 16 GiB, float32 bfloat16 float16, int8 nf4 nf4-double fp4",
-        "cuda:0: NVIDIA A100, compute capability 8.0, 80 GiB, float32 bfloat16 float16, "
-        "int8 nf4 nf4-double fp4",
+        "cuda:0: NVIDIA A100, compute capability 8.0, 80 GiB, float32 bfloat16 float16, int8 nf4 nf4-double fp4",
     ]
     assert describe(machine(mi300))[1].startswith("rocm:0: AMD Instinct MI300X, gfx942, 16 GiB")
 

@@ -37,12 +37,12 @@ def test_memory_is_total_and_available() -> None:
 
 
 def test_a_lower_limit_of_the_control_group_is_the_total(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "_read", lambda path: "1048576\n")
+    monkeypatch.setattr(host, "_read", lambda _: "1048576\n")
     assert host.memory() == (1048576, 1048576)
 
 
 def test_no_limit_of_the_control_group_leaves_the_total(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "_read", lambda path: "max\n")
+    monkeypatch.setattr(host, "_read", lambda _: "max\n")
     assert host.memory()[0] > 1048576
 
 
@@ -53,7 +53,7 @@ def test_features_of_an_arm_cpu_are_read(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_where_the_system_lists_no_features_pytorch_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "_read", lambda path: "")
+    monkeypatch.setattr(host, "_read", lambda _: "")
     capabilities = {
         "avx2": True,
         "avx512_f": True,
@@ -68,7 +68,7 @@ def test_where_the_system_lists_no_features_pytorch_is_asked(monkeypatch: pytest
 
 
 def test_a_cpu_of_an_unknown_system_is_still_described(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "_read", lambda path: "")
+    monkeypatch.setattr(host, "_read", lambda _: "")
     found = host.cpu({}, "")
     assert found.logical == os.cpu_count()
     assert found.features == ()

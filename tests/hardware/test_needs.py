@@ -61,9 +61,7 @@ def test_memory_is_that_of_the_cells_device(machine: MakeMachine, a100: Device, 
 
 
 @pytest.mark.parametrize(("wanted", "met"), [("7.5", True), ("7.0", True), ("8.0", False), ("10.0", False)])
-def test_compute_capabilities_are_compared_as_numbers(
-    wanted: str, met: bool, machine: MakeMachine, t4: Device
-) -> None:
+def test_compute_capabilities_are_compared_as_numbers(wanted: str, met: bool, machine: MakeMachine, t4: Device) -> None:
     reason = unmet(Needs(capability=wanted), T4, machine(t4))
     assert reason == (None if met else f"needs compute capability {wanted}, cuda:1 NVIDIA T4 has 7.5")
 

@@ -150,9 +150,7 @@ def test_a_command_that_does_not_exist_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_chatter_on_stdout_before_the_inventory_is_ignored() -> None:
-    found = start(
-        LONG, child(f"print('{{}} noise'); print('{MARKER}'); print('{{\"failure\": \"x\"}}')")
-    ).result()
+    found = start(LONG, child(f"print('{{}} noise'); print('{MARKER}'); print('{{\"failure\": \"x\"}}')")).result()
     assert found == Inventory(failure="x")
 
 
@@ -168,6 +166,17 @@ def test_libraries_that_write_to_stdout_do_not_reach_the_answer() -> None:
     assert start(LONG, child(code)).result() == Inventory(visible={"A": "b"})
 
 
+def test_what_libraries_write_to_stdout_before_a_crash_is_kept() -> None:
+    code = (
+        "import os\n"
+        "from pytest_llmdevice.hardware import probe_main\n"
+        "def take():\n"
+        "    os.write(1, b'last words of a driver'); os._exit(4)\n"
+        "probe_main.take = take; probe_main.main()"
+    )
+    assert start(LONG, child(code)).result().failure == "ended with exit code 4; last output: last words of a driver"
+
+
 def test_the_child_sees_the_visibility_variables_of_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     code = (
@@ -177,9 +186,7 @@ def test_the_child_sees_the_visibility_variables_of_the_parent(monkeypatch: pyte
     assert start(LONG, child(code)).result().visible["CUDA_VISIBLE_DEVICES"] == "3"
 
 
-def test_the_child_sees_the_import_path_of_the_parent(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_child_sees_the_import_path_of_the_parent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "only_here.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     found = start(LONG, child(f"import only_here; print('{MARKER}'); print('{{}}')")).result()
@@ -188,8 +195,7 @@ def test_the_child_sees_the_import_path_of_the_parent(
 
 def test_a_torch_that_cannot_be_imported_is_a_failure() -> None:
     code = (
-        "import sys; sys.modules['torch'] = None\n"
-        "from pytest_llmdevice.hardware import probe_main; probe_main.main()"
+        "import sys; sys.modules['torch'] = None\nfrom pytest_llmdevice.hardware import probe_main; probe_main.main()"
     )
     failure = start(LONG, child(code)).result().failure
     assert failure.startswith("torch cannot be imported: ModuleNotFoundError: "), failure

@@ -28,9 +28,7 @@ def test_a_wrong_value_fails_its_dtype_and_no_other(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.nn.functional, "layer_norm", wrong)
     trials = DeviceTrials(CPU).dtypes()
     assert [name for name, trial in trials.items() if not trial.ok] == ["bfloat16"]
-    assert trials["bfloat16"].error.startswith(
-        "WrongResultError: layer_norm is off by 1 of the norm (limit 0.05)"
-    )
+    assert trials["bfloat16"].error.startswith("WrongResultError: layer_norm is off by 1 of the norm (limit 0.05)")
 
 
 def test_nan_is_a_wrong_value(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,11 +95,9 @@ def test_a_layer_that_silently_stayed_dense_fails(monkeypatch: pytest.MonkeyPatc
     layers = pytest.importorskip("bitsandbytes.nn")
 
     class Dense(torch.nn.Linear):
-        def __init__(self, inputs: int, outputs: int, bias: bool, **options: object) -> None:
+        def __init__(self, inputs: int, outputs: int, bias: bool, **_: object) -> None:
             super().__init__(inputs, outputs, bias)
 
     monkeypatch.setattr(layers, "Linear4bit", Dense)
     trial = DeviceTrials(CPU).quantization(["float32"], "")["nf4"]
-    assert trial.error == (
-        "WrongResultError: the weight is torch.float32 after quantization, not torch.uint8"
-    )
+    assert trial.error == ("WrongResultError: the weight is torch.float32 after quantization, not torch.uint8")

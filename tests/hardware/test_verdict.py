@@ -78,18 +78,14 @@ def test_a_dtype_that_was_never_probed_does_not_run(machine: MakeMachine, device
 
 def test_a_failed_probe_makes_every_cell_unusable() -> None:
     verdict = judge(CPU, Inventory(failure="timed out after 120 s"))
-    assert verdict == Verdict(
-        "skip", "unusable", "unusable: the hardware probe failed: timed out after 120 s"
-    )
+    assert verdict == Verdict("skip", "unusable", "unusable: the hardware probe failed: timed out after 120 s")
 
 
 def test_a_quantization_whose_probe_failed_is_unusable(machine: MakeMachine, device: MakeDevice) -> None:
     card = device("cuda:0", quantization={"nf4": Trial(False, "RuntimeError: no kernel image is available")})
     verdict = judge(replace(CUDA, quantization="nf4"), machine(card))
     assert verdict.cause == "unusable"
-    assert (
-        verdict.reason == "unusable: cuda:0 failed the nf4 probe: RuntimeError: no kernel image is available"
-    )
+    assert verdict.reason == "unusable: cuda:0 failed the nf4 probe: RuntimeError: no kernel image is available"
 
 
 def test_a_kernel_that_nobody_wrote_is_unsupported(machine: MakeMachine, device: MakeDevice) -> None:
@@ -121,25 +117,19 @@ def test_a_quantized_cell_without_bitsandbytes_is_unsupported(machine: MakeMachi
 def test_split_on_one_card_is_absent(machine: MakeMachine, a100: Device) -> None:
     verdict = judge(replace(CUDA, strategy="split"), machine(a100))
     assert verdict.cause == "absent"
-    assert verdict.reason == (
-        "absent: strategy split needs two cuda cards that pass the float16 probe, here: cuda:0"
-    )
+    assert verdict.reason == ("absent: strategy split needs two cuda cards that pass the float16 probe, here: cuda:0")
 
 
 def test_split_runs_on_two_cards_that_pass_the_dtype(machine: MakeMachine, a100: Device, t4: Device) -> None:
     assert judge(replace(CUDA, strategy="split"), machine(a100, t4)) == Verdict("run")
 
 
-def test_split_does_not_count_a_card_that_fails_the_dtype(
-    machine: MakeMachine, a100: Device, t4: Device
-) -> None:
+def test_split_does_not_count_a_card_that_fails_the_dtype(machine: MakeMachine, a100: Device, t4: Device) -> None:
     verdict = judge(replace(CUDA, strategy="split", dtype="bfloat16"), machine(a100, t4))
     assert verdict.cause == "absent"
 
 
-def test_split_does_not_count_a_card_of_another_kind(
-    machine: MakeMachine, a100: Device, device: MakeDevice
-) -> None:
+def test_split_does_not_count_a_card_of_another_kind(machine: MakeMachine, a100: Device, device: MakeDevice) -> None:
     verdict = judge(replace(CUDA, strategy="split"), machine(a100, device("xpu:0")))
     assert verdict.cause == "absent"
 

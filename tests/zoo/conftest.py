@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ Load = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def zoo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("zoo-cache")
+    base = tmp_path_factory.getbasetemp()
+    # Workers share what they build, as the plugin's own do.
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "zoo-cache"
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +42,7 @@ def single_thread() -> Iterator[None]:
 def load(zoo_cache: Path, single_thread: None) -> Load:
     """`load(name, dtype="float32")`: the model of a family, loaded once per session."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def load_once(name: str, dtype: str = "float32") -> Any:
         import torch
         import transformers

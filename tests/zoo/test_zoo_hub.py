@@ -16,6 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from pytest_llmdevice import zoo
+from pytest_llmdevice.errors import ConfigurationError
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 MODEL = {
@@ -92,7 +95,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
             if self.command == "GET":
                 self.wfile.write(body)
 
-        do_HEAD = do_GET
+        do_HEAD = do_GET  # noqa: N815 - the name http.server looks up
 
         def log_message(self, *arguments: object) -> None:
             pass
@@ -123,9 +126,7 @@ def respond(parts: list[str]) -> tuple[int, dict[str, str], bytes]:
         siblings = [{"rfilename": name} for name in files]
         return as_json({"id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings})
     if action == "tree":
-        return as_json(
-            [{"type": "file", "path": n, "size": len(b), "oid": sha1(b)} for n, b in files.items()]
-        )
+        return as_json([{"type": "file", "path": n, "size": len(b), "oid": sha1(b)} for n, b in files.items()])
     if repository == "org/gated":
         return 401, {"X-Error-Code": "GatedRepo"}, b""
     if repository == "org/breaking":
@@ -258,8 +259,6 @@ def test_a_model_without_a_tokenizer_is_served_from_the_cache_too(hub: Hub) -> N
 
 
 @pytest.mark.parametrize("model", ["hub:", "hub:a/b/c", "hub:org/na me"])
-def test_what_is_no_repository_name_is_refused(model: str, hub: Hub) -> None:
-    result = hub.checkpoint(model)
-    assert result["error"] == "ConfigurationError"
-    assert is_one_sentence_about(result["message"], "expected hub:org/name@revision")
-    assert hub.requests == []
+def test_what_is_no_repository_name_is_refused(model: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no model: expected hub:org/name@revision"):
+        zoo.checkpoint(model)

@@ -21,7 +21,7 @@ def test_a_relative_directory_is_made_absolute(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_missing_directory_is_unavailable(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointUnavailable, match="there is no directory .*nowhere"):
+    with pytest.raises(CheckpointUnavailable, match=r"there is no directory .*nowhere"):
         zoo.checkpoint(f"path:{tmp_path / 'nowhere'}")
 
 

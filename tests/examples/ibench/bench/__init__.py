@@ -1,0 +1,1 @@
+"""A downstream project that loads and generates."""

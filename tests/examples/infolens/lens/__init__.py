@@ -1,0 +1,1 @@
+"""A downstream project whose loader chooses its strategy by device."""

@@ -1,0 +1,37 @@
+"""Checkpoints of the zoo, loaded as tests ask for them, and models no larger than a rule needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from pytest_llmdevice import zoo
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Callable[[str], str]:
+    """`checkpoint(family)`: its local folder."""
+
+    @cache
+    def folder(family: str) -> str:
+        return str(zoo.checkpoint(family))
+
+    return folder
+
+
+@pytest.fixture
+def tiny_llama(tmp_path: Path) -> Path:
+    """A checkpoint of its own, to be damaged at will."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "vocab_size": 32}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=2, **sizes))
+    folder = tmp_path / "tiny-llama"
+    model.save_pretrained(folder)
+    return folder

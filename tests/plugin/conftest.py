@@ -1,0 +1,71 @@
+"""A small project in a temporary folder, and runs of pytest in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_llmdevice.hardware import Inventory
+from pytest_llmdevice.hardware.probe import probe
+
+ONE_CELL = """
+models = "llama"
+devices = "cpu"
+dtypes = "float32"
+"""
+
+TWO_CELLS = """
+models = "llama"
+devices = "cpu"
+dtypes = ["float32", "bfloat16"]
+"""
+
+
+@pytest.fixture(scope="session")
+def inventory() -> Inventory:
+    """What a real probe of this machine says, asked once for all tests."""
+    # Imported here so that runs in this process find them imported: pytester drops what a run imported.
+    import accelerate  # noqa: F401
+    import bitsandbytes  # noqa: F401
+    import transformers  # noqa: F401
+
+    found = probe()
+    assert not found.failure
+    return found
+
+
+class KnownProbe:
+    """A probe that has its answer already."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+
+    def result(self) -> Inventory:
+        return self._inventory
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def known_probe(inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> Callable[[Inventory], None]:
+    """Makes runs in this process take an inventory instead of probing; call it to hand over another one."""
+
+    def hand_over(other: Inventory) -> None:
+        monkeypatch.setattr("pytest_llmdevice.run.start", lambda _timeout: KnownProbe(other))
+
+    hand_over(inventory)
+    return hand_over
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, known_probe: Callable[[Inventory], None]) -> pytest.Pytester:
+    """An empty project; `project.runpytest` runs in this process with the known inventory."""
+    # The checkpoints of the outer run: building them anew for every test would only take time.
+    os.environ.setdefault("LLMDEVICE_CACHE", str(Path.home() / ".cache" / "llmdevice"))
+    pytester.makefile(".toml", one=ONE_CELL, two=TWO_CELLS)
+    pytester.makeini("[pytest]\nfilterwarnings =\n    ignore:`torch.jit.script:DeprecationWarning\n")
+    return pytester

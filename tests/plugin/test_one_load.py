@@ -1,0 +1,102 @@
+"""A cell is loaded once and the hardware probed once, whatever the number of tests, modules and workers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+TARGET = """
+import os
+from pathlib import Path
+from pytest_llmdevice import BuiltinTarget
+
+LOG = Path(os.environ["LOAD_LOG"])
+
+class Counting(BuiltinTarget):
+    def load(self, checkpoint, cell):
+        with LOG.open("a") as log:
+            log.write(f"load {cell} {os.getpid()}\\n")
+        return super().load(checkpoint, cell)
+"""
+
+CONFTEST = """
+import os
+import pytest_llmdevice.run as run
+from pathlib import Path
+
+start = run.start
+
+def logged(timeout):
+    with Path(os.environ["LOAD_LOG"]).open("a") as log:
+        log.write("probe\\n")
+    return start(timeout)
+
+run.start = logged
+"""
+
+MATRIX = """
+models = ["llama", "gpt2"]
+devices = ["cpu", "cuda:0"]
+dtypes = ["float32", "bfloat16"]
+"""
+
+TESTS = "def test_one(llm_model): pass\ndef test_two(llm_model): pass\ndef test_three(llm_cell, llm_inputs): pass\n"
+
+
+@pytest.fixture
+def log(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = pytester.path / "loads.log"
+    path.touch()
+    monkeypatch.setenv("LOAD_LOG", str(path))
+    pytester.makefile(".toml", four=MATRIX)
+    pytester.makepyfile(counting=TARGET, test_first=TESTS, test_second=TESTS)
+    pytester.makeconftest(CONFTEST)
+    pytester.makeini("[pytest]\npythonpath = .\n")
+    return path
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["serial", "two workers"])
+def test_one_load_for_each_cell_and_one_probe(pytester: pytest.Pytester, log: Path, workers: list[str]) -> None:
+    result = pytester.runpytest_subprocess(
+        "--llm-matrix", "--llm-matrix-file=four.toml", "--llm-target=counting:Counting", "-rs", *workers,
+        "--pyargs", "test_first.py", "test_second.py", "pytest_llmdevice.suite",
+    )  # fmt: skip
+    result.assert_outcomes(passed=4 * 16, skipped=4 * 16)
+    lines = log.read_text().splitlines()
+    loads = Counter(line.split()[1] for line in lines if line.startswith("load"))
+    assert loads == {
+        "llama.cpu.fp32.none.to": 1,
+        "llama.cpu.bf16.none.to": 1,
+        "gpt2.cpu.fp32.none.to": 1,
+        "gpt2.cpu.bf16.none.to": 1,
+    }
+    assert lines.count("probe") == 1
+    if workers:
+        assert len({line.split()[2] for line in lines if line.startswith("load")}) == 2
+    result.stdout.fnmatch_lines(["8 cells: 4 passed, 4 not run"])
+
+
+def test_a_failing_load_is_not_tried_again(pytester: pytest.Pytester, log: Path) -> None:
+    pytester.makepyfile(
+        counting=TARGET + "        \nclass Failing(Counting):\n    def load(self, checkpoint, cell):\n"
+        "        super().load(checkpoint, cell)\n        raise OSError('disk on fire')\n"
+    )
+    result = pytester.runpytest_subprocess(
+        "--llm-matrix", "--llm-matrix-file=four.toml", "--llm-target=counting:Failing", "--llm-cell=llama.cpu.fp32.*",
+        "test_first.py", "test_second.py",
+    )  # fmt: skip
+    result.assert_outcomes(errors=6, deselected=42)
+    assert sum(line.startswith("load") for line in log.read_text().splitlines()) == 1
+    result.stdout.fnmatch_lines(["llama.cpu.fp32.none.to did not load: OSError: disk on fire"])
+
+
+def test_another_distribution_mode_asked_for_by_name_is_left_alone(pytester: pytest.Pytester, log: Path) -> None:
+    result = pytester.runpytest_subprocess(
+        "--llm-matrix", "--llm-matrix-file=four.toml", "--llm-target=counting:Counting", "-n2", "--dist=loadfile",
+        "test_first.py", "test_second.py",
+    )  # fmt: skip
+    result.assert_outcomes(passed=24, skipped=24)
+    loads = Counter(line.split()[1] for line in log.read_text().splitlines() if line.startswith("load"))
+    assert set(loads.values()) == {2}
