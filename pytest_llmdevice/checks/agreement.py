@@ -34,10 +34,15 @@ def relative_errors(logits: torch.Tensor, expected: torch.Tensor) -> torch.Tenso
 
 
 def overall_error(logits: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
-    """The relative error of all positions together; see `tolerance.tolerance`. nan where a logit is nan."""
+    """The relative error of all positions together; see `tolerance.tolerance`. nan where a logit is nan.
+
+    Where the expected logits say nothing (none, or all equal), any deviation is an infinite error.
+    """
     pairs = list(zip(logits, expected, strict=True))
     deviation = sum(float((one - other).norm() ** 2) for one, other in pairs)
     spread = sum(float(_spread(other).norm() ** 2) for _, other in pairs)
+    if spread == 0:
+        return float("inf") if deviation else 0.0
     return float((deviation / spread) ** 0.5)
 
 
@@ -52,7 +57,7 @@ def check_agreement(model: Any, expected: Reference, prompts: Tokens, generated:
 
     Sequences are not compared as text: at the first token that differs from the reference's, the reference
     must have held the chosen one for nearly as good as its own, the gap being within what `tolerance` allows.
-    What is no list of token ids for each prompt is left to the generation check.
+    What is no list of token ids for each prompt, or no token id, is left to the generation check.
     """
     logits = [forward_logits(model, inputs_for(model, [prompt]))[0].float().cpu() for prompt in prompts]
     shapes = [(tuple(one.shape), tuple(other.shape)) for one, other in zip(logits, expected.logits, strict=True)]
@@ -106,7 +111,7 @@ def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance:
     findings = []
     for number, (row, tokens, steps) in enumerate(zip(generated, expected.tokens, expected.steps, strict=True)):
         step = next((at for at, pair in enumerate(zip(row, tokens, strict=False)) if pair[0] != pair[1]), None)
-        if step is None:
+        if step is None or not 0 <= row[step] < steps.shape[-1]:
             continue
         # Beyond the first difference the two continue from other prompts: only this step can be judged.
         logits = steps[step]

@@ -41,8 +41,12 @@ class Result:
 
     @property
     def hollow(self) -> bool:
-        """Whether the check found nothing because it looked at nothing."""
-        return not self.findings and not any(self.evidence.values())
+        """Whether the check found nothing because it looked at nothing: no count is above zero.
+
+        Words ("0%", "none") describe what was looked at; they are no sign that there was something.
+        """
+        counts = (value for value in self.evidence.values() if not isinstance(value, str))
+        return not self.findings and not any(counts)
 
     @property
     def passed(self) -> bool:

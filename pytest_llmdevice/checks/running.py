@@ -25,13 +25,12 @@ NONDETERMINISTIC: Final = "sampling is on, dropout is active, or uninitialised m
 
 def check_mode(model: nn.Module) -> Result:
     """The model and all its modules are in evaluation mode."""
-    findings = []
-    looked = 0
-    for name, module in model.named_modules():
-        looked += 1
-        if module.training:
-            findings.append(Finding(name or "the model", "eval mode", "training mode", TRAINING))
-    return Result("mode", tuple(findings), {"modules": looked})
+    modules = dict(model.named_modules())
+    training = {name for name, module in modules.items() if module.training}
+    # Of a whole that is in training mode, the parts need no mention.
+    outermost = [name for name in training if not name or name.rpartition(".")[0] not in training]
+    findings = [Finding(name or "the model", "eval mode", "training mode", TRAINING) for name in sorted(outermost)]
+    return Result("mode", tuple(findings), {"modules": len(modules)})
 
 
 def check_forward(model: Any, cell: Cell, prompts: Tokens, checkpoint: str) -> Result:
@@ -56,7 +55,7 @@ def check_forward(model: Any, cell: Cell, prompts: Tokens, checkpoint: str) -> R
     if dtype != cell.dtype and dtype != logits_dtype(checkpoint, cell.dtype):
         findings.append(Finding("logits", cell.dtype, dtype, UPCAST))
     # Padding may hold anything; only what belongs to a prompt is looked at.
-    real = logits[inputs["attention_mask"].bool()]
+    real = logits[inputs["attention_mask"].bool().to(logits.device)]
     bad = int((~real.isfinite()).sum())
     if bad:
         findings.append(Finding("logits", "all finite", f"{bad} of {real.numel()} are inf or nan", NONFINITE))
@@ -106,7 +105,7 @@ def token_rows(output: Any) -> list[list[int]] | None:
         rows = [row.tolist() if hasattr(row, "tolist") else list(row) for row in output]
         if any(isinstance(token, (str, bytes)) or token != int(token) for row in rows for token in row):
             return None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return [[int(token) for token in row] for row in rows]
 

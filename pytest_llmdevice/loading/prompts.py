@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pytest_llmdevice.zoo import prompts as zoo_prompts
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TEXTS: Final = ("The cat sat", "Once upon a time, there was", "def f(x): return x")
-"""Of unequal length, so that a batch of them is padded."""
+TEXTS: Final = tuple(text for text in zoo_prompts.TEXTS if len(text) in {5, 16, 24})
+"""Prompts that the zoo's checkpoints continue with clear choices; of unequal length, so that a batch is padded, and
+the longest beyond the zoo's sliding windows."""
 
 
 def load_tokenizer(checkpoint: str | Path) -> PreTrainedTokenizerBase:

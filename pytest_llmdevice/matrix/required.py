@@ -23,9 +23,16 @@ def missing(require: Require, cells: Sequence[Cell], passed: Callable[[Cell], bo
     lines = []
     for key, axis in AXIS_KEYS.items():
         for pattern in getattr(require, key) or ():
-            fitting = dict.fromkeys(value_of(cell, axis) for cell in cells if fnmatchcase(value_of(cell, axis), pattern))
+            fitting = dict.fromkeys(
+                value_of(cell, axis) for cell in cells if fnmatchcase(value_of(cell, axis), pattern)
+            )
             for value in fitting or (pattern,):
                 count = sum(value_of(cell, axis) == value for cell in cells)
                 if not any(value_of(cell, axis) == value for cell in good):
                     lines.append(f"{axis} {value}: none of its {count} cells passed on real hardware")
     return lines
+
+
+def _fitting(cells: Sequence[Cell], axis: str, pattern: str) -> tuple[str, ...]:
+    values = dict.fromkeys(value_of(cell, axis) for cell in cells)
+    return tuple(value for value in values if fnmatchcase(value, pattern))

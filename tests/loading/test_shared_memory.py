@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +18,24 @@ from pytest_llmdevice.loading.strategies.whole import to
 
 Checkpoint = Callable[[str], str]
 
-SEGMENTS = Path("/dev/shm")
+strategy = import_module("pytest_llmdevice.loading.strategies.shared_memory")
 
 
 @pytest.fixture(autouse=True)
-def no_segment_is_left() -> Iterator[None]:
-    """Of this process: others may make and remove segments at the same time."""
-    before = mine()
-    yield
-    assert mine() == before
+def segments(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Names of the segments that were made; each test ends with the proof that none of them is there any more."""
+    made: list[str] = []
 
+    class Recorded(SharedMemory):
+        def __init__(self, *, create: bool, size: int) -> None:
+            super().__init__(create=create, size=size)
+            made.append(self.name)
 
-def mine() -> set[str]:
-    maps = Path("/proc/self/maps")
-    if not (SEGMENTS.is_dir() and maps.is_file()):
-        pytest.skip("segments of shared memory are not files here")
-    mapped = {line.rpartition("/dev/shm/")[2] for line in maps.read_text().splitlines() if "/dev/shm/" in line}
-    owned = {path.name for path in SEGMENTS.glob("psm_*") if path.stat().st_uid == os.getuid()}
-    return mapped | (owned & created)
-
-
-created: set[str] = set()
-
-
-@pytest.fixture(autouse=True)
-def segments_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from multiprocessing import shared_memory as library
-
-    class Recorded(library.SharedMemory):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            created.add(self.name.lstrip("/"))
-
-    monkeypatch.setattr("pytest_llmdevice.loading.strategies.shared_memory.SharedMemory", Recorded)
+    monkeypatch.setattr(strategy, "SharedMemory", Recorded)
+    yield made
+    for name in made:
+        with pytest.raises(FileNotFoundError):
+            SharedMemory(name)
 
 
 def state(model: Any) -> dict[str, torch.Tensor]:
@@ -104,16 +90,17 @@ def test_the_weights_outlive_the_segment(checkpoint: Checkpoint) -> None:
         assert torch.equal(parameter, plain.get_parameter(name))
 
 
-def test_tensors_are_published_in_one_segment_under_their_names(checkpoint: Checkpoint) -> None:
+def test_tensors_are_published_in_one_segment_under_their_names(checkpoint: Checkpoint, segments: list[str]) -> None:
     plain = to(checkpoint("gpt2"), Cell("gpt2", "cpu", "float32"))
-    before = len(created)
     with published(checkpoint("gpt2")) as weights:
-        assert len(created) == before + 1
+        assert len(segments) == 1
         assert weights.keys() == plain.state_dict().keys()
         assert all(torch.equal(weights[name], tensor) for name, tensor in plain.state_dict().items())
 
 
-def test_nothing_is_left_when_restoring_fails_halfway(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_left_when_restoring_fails_halfway(
+    checkpoint: Checkpoint, segments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import accelerate.utils
 
     write = accelerate.utils.set_module_tensor_to_device
@@ -126,10 +113,9 @@ def test_nothing_is_left_when_restoring_fails_halfway(checkpoint: Checkpoint, mo
         write(model, name, *arguments, **options)
 
     monkeypatch.setattr(accelerate.utils, "set_module_tensor_to_device", fail_at_the_fifth)
-    before = len(created)
     with pytest.raises(RuntimeError, match="planted"):
         shared_memory(checkpoint("llama"), Cell("llama", "cpu", "bfloat16"))
-    assert len(created) == before + 1
+    assert len(segments) == 1
 
 
 def test_nothing_is_left_when_the_checkpoint_is_broken(tiny_llama: Path) -> None:

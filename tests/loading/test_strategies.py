@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tempfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ class Recorder:
     def __init__(self) -> None:
         self.options: dict[str, Any] = {}
 
-    def __call__(self, checkpoint: str, cell: Cell, **options: Any) -> torch.nn.Module:
+    def __call__(self, _checkpoint: str, _cell: Cell, **options: Any) -> torch.nn.Module:
         self.options = options
         return torch.nn.Module()
 
@@ -135,7 +136,8 @@ class Recorder:
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
     for module in ("mapped", "whole", "automatic"):
-        monkeypatch.setattr(f"pytest_llmdevice.loading.strategies.{module}.from_pretrained", recorder)
+        # Looked up as a module: the package has functions of some of these names.
+        monkeypatch.setattr(import_module(f"pytest_llmdevice.loading.strategies.{module}"), "from_pretrained", recorder)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     return recorder
 
@@ -220,7 +222,7 @@ def test_a_dense_cell_has_no_quantization_configuration() -> None:
 def test_attention_is_what_the_cell_names_or_follows_the_device(
     cell: Cell, flash_attention: bool, implementation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "find_spec", lambda name: object() if flash_attention else None)
+    monkeypatch.setattr(attention, "find_spec", lambda _: object() if flash_attention else None)
     assert attention.implementation(cell) == implementation
 
 

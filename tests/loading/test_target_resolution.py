@@ -19,7 +19,11 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     """`write(source)` makes the module `my_loader`."""
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
-    yield lambda source: (tmp_path / "my_loader.py").write_text(source) and None
+
+    def write_module(source: str) -> None:
+        (tmp_path / "my_loader.py").write_text(source)
+
+    yield write_module
     for name in set(sys.modules) - before:
         del sys.modules[name]
 

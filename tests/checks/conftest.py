@@ -1,0 +1,57 @@
+"""Models as the built-in target loads them, each test with its own, to plant faults in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import pytest
+
+from pytest_llmdevice import Cell, zoo
+from pytest_llmdevice.loading.plan import Plan, make_plan
+from pytest_llmdevice.loading.prompts import encode, load_tokenizer
+from pytest_llmdevice.loading.reference import Reference, reference
+from pytest_llmdevice.loading.target import BuiltinTarget
+
+NEW_TOKENS = 8
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Callable[[str], str]:
+    """`checkpoint(family)`: its local folder."""
+
+    @cache
+    def folder(family: str) -> str:
+        return str(zoo.checkpoint(family))
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def load(checkpoint: Callable[[str], str]) -> Callable[[Cell], Any]:
+    """`load(cell)`: a model of the test's own."""
+    return lambda cell: BuiltinTarget().load(checkpoint(cell.model), cell)
+
+
+@pytest.fixture(scope="session")
+def plan(checkpoint: Callable[[str], str]) -> Callable[[Any, Cell], Plan]:
+    """`plan(model, cell)`: what `model` is held to."""
+    return lambda model, cell: make_plan(model, checkpoint(cell.model), cell)
+
+
+@pytest.fixture(scope="session")
+def prompts(checkpoint: Callable[[str], str]) -> list[list[int]]:
+    """The prompts of the suite; all families share a tokenizer."""
+    return encode(load_tokenizer(checkpoint("llama")))
+
+
+@pytest.fixture(scope="session")
+def expected(checkpoint: Callable[[str], str], prompts: Sequence[Sequence[int]]) -> Callable[[str], Reference]:
+    """`expected(family)`: the reference outputs for the prompts of the suite."""
+
+    @cache
+    def outputs(family: str) -> Reference:
+        return reference(checkpoint(family), prompts, NEW_TOKENS)
+
+    return outputs

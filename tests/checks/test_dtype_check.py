@@ -1,0 +1,170 @@
+"""The check that every tensor is in its dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_llmdevice import Cell, zoo
+from pytest_llmdevice.checks import Result, check_dtypes
+from pytest_llmdevice.checks.structure import FLOAT32
+from pytest_llmdevice.loading.plan import Plan
+from pytest_llmdevice.matrix.vocabulary import DTYPES
+
+Load = Callable[[Cell], Any]
+MakePlan = Callable[[Any, Cell], Plan]
+
+BF16 = Cell("llama", "cpu", "bfloat16")
+
+
+@pytest.fixture
+def check(plan: MakePlan) -> Callable[[Any, Cell], Result]:
+    return lambda model, cell: check_dtypes(model, plan(model, cell), cell)
+
+
+Check = Callable[[Any, Cell], Result]
+
+
+def found(result: Result) -> list[tuple[str, str, str]]:
+    return [(finding.where, finding.expected, finding.actual) for finding in result.findings]
+
+
+@pytest.mark.parametrize("family", zoo.families())
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_loaded_model_passes(family: str, dtype: str, load: Load, check: Check) -> None:
+    cell = Cell(family, "cpu", dtype)
+    result = check(load(cell), cell)
+    assert result.passed
+    assert int(result.evidence[dtype]) > 10
+
+
+@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+@pytest.mark.parametrize("family", ["llama", "mixtral", "t5"])
+def test_a_quantized_model_passes_and_its_dense_tensors_are_counted(
+    family: str, quantization: str, load: Load, check: Check
+) -> None:
+    cell = Cell(family, "cpu", "bfloat16", quantization)
+    result = check(load(cell), cell)
+    assert result.passed
+    assert int(result.evidence["bfloat16"]) > 2
+    assert not {"uint8", "int8"} & set(result.evidence)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.norm", "lm_head", "model.embed_tokens", "model.layers.1.input_layernorm", "model.layers.0.mlp.up_proj"],
+)
+def test_one_part_in_float32_is_found(name: str, load: Load, check: Check) -> None:
+    model = load(BF16)
+    model.get_submodule(name).float()
+    result = check(model, BF16)
+    assert found(result) == [(f"{name}.weight", "bfloat16", "float32")]
+    assert result.findings[0].hint == FLOAT32
+    assert result.evidence == {"bfloat16": 20, "float32": 3}
+
+
+def test_experts_in_float32_are_found(load: Load, check: Check) -> None:
+    cell = Cell("mixtral", "cpu", "bfloat16")
+    model = load(cell)
+    model.model.layers[0].mlp.experts.float()
+    where = "model.layers.0.mlp.experts"
+    assert found(check(model, cell)) == [
+        (f"{where}.gate_up_proj", "bfloat16", "float32"),
+        (f"{where}.down_proj", "bfloat16", "float32"),
+    ]
+
+
+def test_a_dtype_that_was_dropped_is_found_in_every_parameter(load: Load, check: Check) -> None:
+    model = load(Cell("llama", "cpu", "float32"))
+    findings = found(check(model, BF16))
+    assert {where for where, _, _ in findings} == {name for name, _ in model.named_parameters()}
+    assert {(wanted, is_in) for _, wanted, is_in in findings} == {("bfloat16", "float32")}
+
+
+def test_one_half_is_not_the_other(load: Load, check: Check) -> None:
+    model = load(Cell("llama", "cpu", "float16"))
+    assert found(check(model, BF16))[0] == ("model.embed_tokens.weight", "bfloat16", "float16")
+
+
+@pytest.mark.parametrize(("family", "count"), [("llama", 2), ("gemma3", 4)])
+def test_rounded_rotary_frequencies_are_found_with_the_reason(
+    family: str, count: int, load: Load, check: Check
+) -> None:
+    cell = Cell(family, "cpu", "bfloat16")
+    # The way it happens: `.to(dtype)` casts buffers that were computed in float32.
+    findings = found(check(load(cell).to(torch.bfloat16), cell))
+    assert len(findings) == count
+    for where, wanted, actual in findings:
+        assert "inv_freq" in where
+        assert wanted.startswith("float32 (")
+        assert actual == "bfloat16"
+
+
+def test_what_t5_keeps_in_float32_may_not_be_cast(load: Load, check: Check) -> None:
+    cell = Cell("t5", "cpu", "float16")
+    model = load(cell).half()
+    findings = found(check(model, cell))
+    assert [where.rpartition(".wo.")[2] for where, _, _ in findings] == ["weight"] * 4
+    assert {(wanted, actual) for _, wanted, actual in findings} == {
+        ("float32 (kept in float32 by the model class)", "float16")
+    }
+
+
+def test_the_correction_bias_of_deepseek_may_not_be_cast(load: Load, check: Check) -> None:
+    cell = Cell("deepseek-v3", "cpu", "bfloat16")
+    model = load(cell)
+    gate = model.model.layers[1].mlp.gate
+    gate.e_score_correction_bias.data = gate.e_score_correction_bias.data.bfloat16()
+    ((where, wanted, actual),) = found(check(model, cell))
+    assert where == "model.layers.1.mlp.gate.e_score_correction_bias"
+    assert wanted.startswith("float32 (")
+    assert actual == "bfloat16"
+
+
+def test_float32_is_not_what_bfloat16_keeps_in_t5(load: Load, check: Check) -> None:
+    cell = Cell("t5", "cpu", "bfloat16")
+    model = load(cell)
+    model.encoder.block[0].layer[1].DenseReluDense.wo.float()
+    ((where, wanted, _),) = found(check(model, cell))
+    assert (where, wanted) == ("encoder.block.0.layer.1.DenseReluDense.wo.weight", "bfloat16")
+
+
+def test_a_dense_part_of_a_quantized_model_is_found(load: Load, check: Check) -> None:
+    cell = Cell("llama", "cpu", "bfloat16", "nf4")
+    model = load(cell)
+    model.lm_head.float()
+    assert found(check(model, cell)) == [("lm_head.weight", "bfloat16", "float32")]
+
+
+def test_a_layer_that_should_have_been_packed_is_found_when_it_is_in_float32(load: Load, check: Check) -> None:
+    cell = Cell("llama", "cpu", "bfloat16", "nf4")
+    model = load(cell)
+    model.model.layers[0].mlp.up_proj = nn.Linear(64, 128, bias=False)
+    assert found(check(model, cell)) == [("model.layers.0.mlp.up_proj.weight", "bfloat16", "float32")]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_adapter_may_be_in_float32_or_in_the_dtype_of_the_cell(dtype: torch.dtype, load: Load, check: Check) -> None:
+    model = load(BF16)
+    model.model.layers[0].adapter = nn.Linear(2, 2, dtype=dtype)
+    assert check(model, BF16).passed
+
+
+def test_an_adapter_in_another_half_is_found(load: Load, check: Check) -> None:
+    model = load(BF16)
+    model.model.layers[0].adapter = nn.Linear(2, 2, bias=False, dtype=torch.float16)
+    assert found(check(model, BF16)) == [("model.layers.0.adapter.weight", "bfloat16 or float32", "float16")]
+
+
+def test_an_integer_buffer_is_no_matter_of_the_dtype(load: Load, check: Check) -> None:
+    model = load(BF16)
+    model.register_buffer("step", torch.zeros(1, dtype=torch.int64))
+    assert check(model, BF16).passed
+
+
+def test_a_model_without_tensors_is_hollow(check: Check) -> None:
+    assert check(nn.ReLU(), BF16).hollow

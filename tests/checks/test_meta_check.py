@@ -1,0 +1,82 @@
+"""The check that no tensor was left without data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_llmdevice import Cell, zoo
+from pytest_llmdevice.checks import check_meta
+
+Load = Callable[[Cell], Any]
+
+LLAMA = Cell("llama", "cpu", "float32")
+
+pytestmark = pytest.mark.filterwarnings("ignore:Some parameters are on the meta device")
+
+
+@pytest.mark.parametrize("family", zoo.families())
+def test_a_loaded_model_passes(family: str, load: Load) -> None:
+    result = check_meta(load(Cell(family, "cpu", "float32")))
+    assert result.passed
+    assert int(result.evidence["tensors"]) > 10
+    assert result.evidence["offloaded"] == 0
+
+
+@pytest.mark.parametrize("family", zoo.families())
+def test_an_offloaded_model_passes_and_its_meta_tensors_are_counted(family: str, load: Load) -> None:
+    model = load(Cell(family, "cpu", "float32", strategy="disk-offload"))
+    result = check_meta(model)
+    assert result.passed
+    assert result.evidence["offloaded"] == sum(parameter.is_meta for parameter in model.parameters()) > 0
+
+
+def test_a_parameter_left_on_meta_is_found(load: Load) -> None:
+    model = load(LLAMA)
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.to("meta"))
+    (finding,) = check_meta(model).findings
+    assert (finding.where, finding.expected) == ("lm_head.weight", "parameter with data")
+    assert finding.actual == "meta, and no hook that would bring it"
+
+
+def test_a_buffer_left_on_meta_is_found(load: Load) -> None:
+    model = load(LLAMA)
+    model.model.rotary_emb.inv_freq = model.model.rotary_emb.inv_freq.to("meta")
+    (finding,) = check_meta(model).findings
+    assert (finding.where, finding.expected) == ("model.rotary_emb.inv_freq", "buffer with data")
+
+
+def test_a_tied_tensor_on_meta_is_found_under_each_of_its_names(load: Load) -> None:
+    model = load(Cell("qwen2", "cpu", "float32"))
+    model.model.embed_tokens.weight = nn.Parameter(model.model.embed_tokens.weight.to("meta"))
+    model.tie_weights()
+    assert [finding.where for finding in check_meta(model).findings] == ["model.embed_tokens.weight", "lm_head.weight"]
+
+
+def test_an_offloaded_parameter_that_lost_its_hook_is_found(load: Load) -> None:
+    model = load(Cell("llama", "cpu", "float32", strategy="disk-offload"))
+    del model.model.layers[1].mlp.up_proj._hf_hook
+    assert [finding.where for finding in check_meta(model).findings] == ["model.layers.1.mlp.up_proj.weight"]
+
+
+def test_a_hook_that_offloads_nothing_is_no_excuse(load: Load) -> None:
+    from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+
+    model = load(LLAMA)
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.to("meta"))
+    add_hook_to_module(model.lm_head, AlignDevicesHook(execution_device="cpu"))
+    assert [finding.where for finding in check_meta(model).findings] == ["lm_head.weight"]
+
+
+def test_a_model_without_tensors_is_hollow() -> None:
+    assert check_meta(nn.ReLU()).hollow
+
+
+def test_a_model_that_is_all_on_meta_is_found_whole() -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    assert len(check_meta(model).findings) == 7
