@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.matrix.files import DEFAULT
 
+DEFAULT_MATRIX = "default"
 PROBE_TIMEOUT_SECONDS = 120.0
 
 
@@ -30,7 +30,7 @@ class Settings:
     """
 
     active: bool
-    matrix: str = DEFAULT
+    matrix: str = DEFAULT_MATRIX
     base: Path = Path()
     cells: tuple[str, ...] = ()
     require: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class Settings:
         flag_matrix = config.getoption("llm_matrix_file")
         return cls(
             active=True,
-            matrix=flag_matrix or config.getini("llm_matrix_file") or DEFAULT,
+            matrix=flag_matrix or config.getini("llm_matrix_file") or DEFAULT_MATRIX,
             base=config.invocation_params.dir if flag_matrix else config.rootpath,
             cells=tuple(config.getoption("llm_cell") or ()),
             require=tuple(config.getoption("llm_require") or config.getini("llm_require")),

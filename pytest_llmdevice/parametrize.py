@@ -11,7 +11,7 @@ import pytest
 
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.hardware import Needs, parse_memory, unmet
-from pytest_llmdevice.matrix.cell import AXES, AXIS_KEYS, REFERENCE, Cell
+from pytest_llmdevice.matrix.cell import AXIS_KEYS, REFERENCE, Cell
 from pytest_llmdevice.matrix.select import Selector
 from pytest_llmdevice.matrix.suggest import unknown
 
@@ -33,13 +33,34 @@ class Parameters:
 
     def __init__(self, run: MatrixRun) -> None:
         self._run = run
+        self._marked: dict[object, bool] = {}
 
     @cached_property
     def _by_cell(self) -> dict[Cell, ParameterSet]:
-        return {cell: self._parameter(cell) for cell in self._run.cells}
+        mark = pytest.mark.llm_cell
+        return {
+            cell: pytest.param(cell, id=values["llm.cell"], marks=mark(**_marker_values(cell)))
+            for cell, values in self._properties.items()
+        }
 
-    def _parameter(self, cell: Cell) -> ParameterSet:
-        return pytest.param(cell, id=cell.id, marks=[pytest.mark.llm_cell(**properties(cell))])
+    @cached_property
+    def _properties(self) -> dict[Cell, dict[str, Any]]:
+        return {cell: user_properties(cell) for cell in self._run.cells}
+
+    def label(self, item: pytest.Item, cell: Cell) -> None:
+        """Give `item` the flat `llm.*` properties of its cell, for JUnit XML, reportlog and other reporters."""
+        item.user_properties.extend(self._properties[cell].items())
+
+    def mark(self, item: pytest.Item, cell: Cell) -> None:
+        """Add the skips and expected failures that the test's own markers stand for on this cell."""
+        # All cells of a test function carry the same markers: looked for once.
+        function = getattr(item, "function", item)
+        if function not in self._marked:
+            names = {mark.name for mark in item.iter_markers()}
+            self._marked[function] = bool(names & {"llm_requires", "llm_check"})
+        if self._marked[function]:
+            skip_unmet(item, cell, self._run)
+            expect_failure(item, cell, self._run)
 
     def apply(self, metafunc: pytest.Metafunc) -> None:
         """Parametrize a test that asks for a cell, directly or through another fixture."""
@@ -133,14 +154,32 @@ def cell_of(item: pytest.Item) -> Cell | None:
     return cell if isinstance(cell, Cell) else None
 
 
-def properties(cell: Cell) -> dict[str, Any]:
-    """What the marker and the user properties say of a cell."""
-    return {axis: getattr(cell, axis) for axis in AXES} | {"kind": cell.kind, "simulated": cell.simulated}
+def user_properties(cell: Cell) -> dict[str, Any]:
+    """Flat `llm.*` properties of a cell."""
+    return {
+        "llm.cell": cell.id,
+        "llm.model": cell.model,
+        "llm.device": cell.device,
+        "llm.dtype": cell.dtype,
+        "llm.quantization": cell.quantization,
+        "llm.strategy": cell.strategy,
+        "llm.attention": cell.attention,
+        "llm.kind": cell.kind,
+        "llm.simulated": cell.simulated,
+    }
 
 
-def user_properties(cell: Cell) -> list[tuple[str, object]]:
-    """Flat `llm.*` properties, for JUnit XML, reportlog and every other reporter."""
-    return [("llm.cell", cell.id), *((f"llm.{key}", value) for key, value in properties(cell).items())]
+def _marker_values(cell: Cell) -> dict[str, Any]:
+    return {
+        "model": cell.model,
+        "device": cell.device,
+        "dtype": cell.dtype,
+        "quantization": cell.quantization,
+        "strategy": cell.strategy,
+        "attention": cell.attention,
+        "kind": cell.kind,
+        "simulated": cell.simulated,
+    }
 
 
 def _written(marks: Iterable[pytest.Mark]) -> str:

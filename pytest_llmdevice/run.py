@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -70,9 +71,13 @@ class MatrixRun:
         if missing:
             raise ConfigurationError(f"--llm-require: {missing}")
         _ = self.selectors
+        # The libraries' hundreds of thousands of objects stay to the end: without this, every collection of
+        # garbage, while tests are collected and between cells, walks through all of them.
+        gc.freeze()
 
     def close(self) -> None:
-        """Kill a probe that is still under way."""
+        """Kill a probe that is still under way, and undo what `prepare` did to the process."""
+        gc.unfreeze()
         if self._probe is not None:
             self._probe.close()
 

@@ -43,6 +43,10 @@ def begin(config: pytest.Config, settings: Settings) -> None:
         config.pluginmanager.register(xdist.Distribution(run), "llmdevice-xdist")
 
 
+VERDICT = "llm.verdict"
+"""User property of a test whose cell does not run here: the cause."""
+
+
 def share_cores(workers: int) -> None:
     """Give this worker its share of the cores, unless the user has set the number of threads.
 
@@ -64,14 +68,15 @@ class MatrixPlugin:
         self._outcomes = Outcomes(run)
         self._is_worker = hasattr(config, "workerinput")
         self._workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
-        self._distributes = not self._is_worker and bool(config.getoption("tx", None))
+        distributes = not self._is_worker and bool(config.getoption("tx", None))
+        self._loads = not distributes and not config.option.collectonly
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
         if self._workers > 1:
             share_cores(self._workers)
         with usage_errors():
-            self._run.prepare(warm=not self._distributes)
+            self._run.prepare(warm=self._loads)
 
     def pytest_report_header(self) -> list[str]:
         return [self._outcomes.headline(), *(f"  {line}" for line in describe(self._run.inventory))]
@@ -83,7 +88,7 @@ class MatrixPlugin:
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         cell = parametrize.cell_of(item)
         if cell is not None:
-            item.user_properties.extend(parametrize.user_properties(cell))
+            self._parameters.label(item, cell)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -93,8 +98,7 @@ class MatrixPlugin:
             cell = parametrize.cell_of(item)
             (kept if cell is None or self._run.requested(cell) else left_out).append(item)
             if cell is not None:
-                parametrize.skip_unmet(item, cell, self._run)
-                parametrize.expect_failure(item, cell, self._run)
+                self._parameters.mark(item, cell)
         if left_out:
             config.hook.pytest_deselected(items=left_out)
             items[:] = kept
@@ -104,7 +108,14 @@ class MatrixPlugin:
         # Raised here and not a marker: pytest then folds the skips of a device into one line of `-rs`.
         cell = parametrize.cell_of(item)
         if cell is not None and not (verdict := self._run.verdicts[cell]).runs:
+            item.user_properties.append((VERDICT, verdict.cause))
             pytest.skip(verdict.reason)
+
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        # Thousands of letters for cells that cannot run here would hide those that do; they are counted at the end.
+        if report.skipped and any(key == VERDICT for key, _ in report.user_properties):
+            return "skipped", "", "SKIPPED"
+        return None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._outcomes.add(report)

@@ -40,7 +40,8 @@ def check_meta(model: nn.Module) -> Result:
         looked += 1
         if not tensor.is_meta:
             continue
-        if offload_hook(model, name) is None:
+        hook = offload_hook(model, name)
+        if hook is None or (role == "buffer" and not hook.offload_buffers):
             findings.append(Finding(name, f"{role} with data", "meta, and no hook that would bring it", META))
         else:
             offloaded += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.matrix.vocabulary import INDEXED_KINDS, MODEL_PREFIXES, SHORT_DTYPES
@@ -51,10 +51,32 @@ class Cell:
     attention: str = "default"
     kind: str = ""
     simulated: bool = False
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.kind:
             object.__setattr__(self, "kind", self.device.partition(":")[0])
+        # Kept, because pytest hashes a parameter's value nine times while it orders the tests.
+        object.__setattr__(self, "_hash", hash(self._values()))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Cell], tuple[str | bool, ...]]:
+        # Made anew in the other process: hashes of strings differ between processes.
+        return Cell, self._values()
+
+    def _values(self) -> tuple[str | bool, ...]:
+        return (
+            self.model,
+            self.device,
+            self.dtype,
+            self.quantization,
+            self.strategy,
+            self.attention,
+            self.kind,
+            self.simulated,
+        )
 
     @property
     def id(self) -> str:

@@ -31,21 +31,19 @@ def pairwise(allowed: tuple[Point, ...], already: tuple[Point, ...] = ()) -> tup
     again. Deterministic: the same input gives the same list, in the order of `allowed`.
     """
     unique = list(OrderedDict.fromkeys(allowed))
-    if not unique:
-        return ()
-    width = len(unique[0])
-    chosen: set[Point] = set()
-    if width > 1:
-        # Telling the search which prefixes can be completed makes its backtracking exact.
-        prefixes = {point[:length] for point in unique for length in range(1, width + 1)}
-        axes = [list(OrderedDict.fromkeys(point[axis] for point in unique)) for axis in range(width)]
-        rows = AllPairs(axes, filter_func=lambda row: tuple(row) in prefixes)
-        chosen.update(tuple(row) for row in rows)
+    width = len(unique[0]) if unique else 0
+    if width < 2:
+        return tuple(unique)
+    # Telling the search which prefixes can be completed makes its backtracking exact.
+    prefixes = {point[:length] for point in unique for length in range(1, width + 1)}
+    axes = [list(OrderedDict.fromkeys(point[axis] for point in unique)) for axis in range(width)]
+    rows = AllPairs(axes, filter_func=lambda row: tuple(row) in prefixes)
+    chosen = {tuple(row) for row in rows}
     missing = set().union(*map(pairs_of, unique)) - set().union(*map(pairs_of, already), set())
     # A row all of whose pairs are covered elsewhere would only cost time.
     kept: set[Point] = set()
     for point in (point for point in unique if point in chosen):
-        if width == 1 or pairs_of(point) & missing:
+        if pairs_of(point) & missing:
             kept.add(point)
             missing -= pairs_of(point)
     while missing:

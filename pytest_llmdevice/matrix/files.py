@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.suggest import nearest
-
-DEFAULT = "default"
 
 
 def folder() -> Path:
@@ -52,6 +49,8 @@ def read(path: Path) -> dict[str, object]:
     Raises:
         ConfigurationError: the file cannot be read or is not TOML; the message has the line and column.
     """
+    import tomllib
+
     try:
         with path.open("rb") as file:
             return tomllib.load(file)

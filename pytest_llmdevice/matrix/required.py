@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 from pytest_llmdevice.matrix.cell import AXIS_KEYS, Cell
 from pytest_llmdevice.matrix.schema import Require
+from pytest_llmdevice.matrix.select import value_of
 
 
 def missing(require: Require, cells: Sequence[Cell], passed: Callable[[Cell], bool]) -> list[str]:
@@ -14,19 +15,11 @@ def missing(require: Require, cells: Sequence[Cell], passed: Callable[[Cell], bo
 
     A pattern stands for each of the matrix' values that it fits; one that fits none is missing as it is.
     """
-
-    def value_of(cell: Cell, axis: str) -> str:
-        # The matrix' spelling only: a ROCm card, `cuda:0` to PyTorch, must not stand in for a required NVIDIA one.
-        return cell.spec if axis == "device" else str(getattr(cell, axis))
-
     good = [cell for cell in cells if passed(cell)]
     lines = []
     for key, axis in AXIS_KEYS.items():
         for pattern in getattr(require, key) or ():
-            fitting = dict.fromkeys(
-                value_of(cell, axis) for cell in cells if fnmatchcase(value_of(cell, axis), pattern)
-            )
-            for value in fitting or (pattern,):
+            for value in _fitting(cells, axis, pattern) or (pattern,):
                 count = sum(value_of(cell, axis) == value for cell in cells)
                 if not any(value_of(cell, axis) == value for cell in good):
                     lines.append(f"{axis} {value}: none of its {count} cells passed on real hardware")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
 def nearest(value: object, valid: Iterable[str]) -> str | None:
     """The valid name closest in spelling to `value`, or None when nothing comes near."""
+    # Only when something is wrong already: most runs have no use for it.
+    import difflib
+
     names = {name.lower(): name for name in valid}
     found = difflib.get_close_matches(str(value).lower(), names, n=1, cutoff=0.5)
     return names[found[0]] if found else None

@@ -35,6 +35,12 @@ def load(checkpoint: Callable[[str], str]) -> Callable[[Cell], Any]:
 
 
 @pytest.fixture(scope="session")
+def loaded(load: Callable[[Cell], Any]) -> Callable[[Cell], Any]:
+    """`loaded(cell)`: a model that several tests look at and none changes."""
+    return cache(load)
+
+
+@pytest.fixture(scope="session")
 def plan(checkpoint: Callable[[str], str]) -> Callable[[Any, Cell], Plan]:
     """`plan(model, cell)`: what `model` is held to."""
     return lambda model, cell: make_plan(model, checkpoint(cell.model), cell)

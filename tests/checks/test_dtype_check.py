@@ -35,9 +35,9 @@ def found(result: Result) -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("family", zoo.families())
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_loaded_model_passes(family: str, dtype: str, load: Load, check: Check) -> None:
+def test_a_loaded_model_passes(family: str, dtype: str, loaded: Load, check: Check) -> None:
     cell = Cell(family, "cpu", dtype)
-    result = check(load(cell), cell)
+    result = check(loaded(cell), cell)
     assert result.passed
     assert int(result.evidence[dtype]) > 10
 
@@ -45,10 +45,10 @@ def test_a_loaded_model_passes(family: str, dtype: str, load: Load, check: Check
 @pytest.mark.parametrize("quantization", ["int8", "nf4"])
 @pytest.mark.parametrize("family", ["llama", "mixtral", "t5"])
 def test_a_quantized_model_passes_and_its_dense_tensors_are_counted(
-    family: str, quantization: str, load: Load, check: Check
+    family: str, quantization: str, loaded: Load, check: Check
 ) -> None:
     cell = Cell(family, "cpu", "bfloat16", quantization)
-    result = check(load(cell), cell)
+    result = check(loaded(cell), cell)
     assert result.passed
     assert int(result.evidence["bfloat16"]) > 2
     assert not {"uint8", "int8"} & set(result.evidence)

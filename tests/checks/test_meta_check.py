@@ -20,16 +20,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:Some parameters are on the meta 
 
 
 @pytest.mark.parametrize("family", zoo.families())
-def test_a_loaded_model_passes(family: str, load: Load) -> None:
-    result = check_meta(load(Cell(family, "cpu", "float32")))
+def test_a_loaded_model_passes(family: str, loaded: Load) -> None:
+    result = check_meta(loaded(Cell(family, "cpu", "float32")))
     assert result.passed
     assert int(result.evidence["tensors"]) > 10
     assert result.evidence["offloaded"] == 0
 
 
 @pytest.mark.parametrize("family", zoo.families())
-def test_an_offloaded_model_passes_and_its_meta_tensors_are_counted(family: str, load: Load) -> None:
-    model = load(Cell(family, "cpu", "float32", strategy="disk-offload"))
+def test_an_offloaded_model_passes_and_its_meta_tensors_are_counted(family: str, loaded: Load) -> None:
+    model = loaded(Cell(family, "cpu", "float32", strategy="disk-offload"))
     result = check_meta(model)
     assert result.passed
     assert result.evidence["offloaded"] == sum(parameter.is_meta for parameter in model.parameters()) > 0
@@ -67,9 +67,15 @@ def test_a_hook_that_offloads_nothing_is_no_excuse(load: Load) -> None:
     from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 
     model = load(LLAMA)
-    model.lm_head.weight = nn.Parameter(model.lm_head.weight.to("meta"))
     add_hook_to_module(model.lm_head, AlignDevicesHook(execution_device="cpu"))
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.to("meta"))
     assert [finding.where for finding in check_meta(model).findings] == ["lm_head.weight"]
+
+
+def test_a_hook_that_offloads_parameters_does_not_bring_a_buffer(load: Load) -> None:
+    model = load(Cell("llama", "cpu", "float32", strategy="disk-offload"))
+    model.model.layers[1].mlp.up_proj.register_buffer("scale", torch.ones(1, device="meta"))
+    assert [finding.where for finding in check_meta(model).findings] == ["model.layers.1.mlp.up_proj.scale"]
 
 
 def test_a_model_without_tensors_is_hollow() -> None:

@@ -69,9 +69,9 @@ def cell(device: str, strategy: str = "to") -> Cell:
 
 @pytest.mark.parametrize("family", zoo.families())
 @pytest.mark.parametrize("strategy", ["to", "auto", "disk-offload"])
-def test_a_loaded_model_passes(family: str, strategy: str, load: Load, plan: MakePlan) -> None:
+def test_a_loaded_model_passes(family: str, strategy: str, loaded: Load, plan: MakePlan) -> None:
     asked = Cell(family, "cpu", "float32", strategy=strategy)
-    model = load(asked)
+    model = loaded(asked)
     result = check_placement(model, plan(model, asked), asked)
     assert result.passed
     places = {"on cpu", "on meta"} if strategy == "disk-offload" else {"on cpu"}

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.matrix.select import KEYS, Selector, parse, parse_all
+from pytest_llmdevice.matrix.select import KEYS, Selector, parse, parse_all, value_of
 
 CELLS = (
     Cell("llama", "cpu", "float32"),
@@ -48,8 +48,9 @@ def test_an_expression_chooses_the_cells_that_fit_each_of_its_keys(expression: s
     assert chosen(expression) == models
 
 
-def test_a_device_may_be_written_as_torch_writes_it() -> None:
-    assert chosen("device=cuda:0") == ["llama", "opt", "t5"]
+def test_a_rocm_card_is_not_chosen_by_the_name_it_has_for_torch() -> None:
+    assert chosen("device=cuda:0") == ["llama", "t5"]
+    assert chosen("device=rocm:0") == ["opt"]
 
 
 def test_a_selector_without_patterns_matches_everything() -> None:
@@ -59,8 +60,7 @@ def test_a_selector_without_patterns_matches_everything() -> None:
 @pytest.mark.parametrize("key", KEYS)
 def test_every_cell_can_be_chosen_by_every_key(key: str) -> None:
     for cell in CELLS:
-        value = str(getattr(cell, key)).lower() if key == "simulated" else str(getattr(cell, key))
-        assert parse(f"{key}={value}").matches(cell)
+        assert parse(f"{key}={value_of(cell, key)}").matches(cell)
 
 
 @pytest.mark.parametrize(

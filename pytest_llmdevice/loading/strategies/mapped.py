@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.errors import UnsupportedByLibrary
 from pytest_llmdevice.loading.pretrained import from_pretrained, layout, skeleton, when_freed
@@ -20,31 +21,32 @@ def split(checkpoint: str, cell: Cell) -> nn.Module:
     Raises:
         UnsupportedByLibrary: there is no second device of this kind.
     """
-    return from_pretrained(
-        checkpoint, cell, device_map=layout(skeleton(checkpoint, cell)).split(cell.device, second_device(cell))
-    )
+    return _mapped(checkpoint, cell, second_device(cell))
 
 
 def cpu_offload(checkpoint: str, cell: Cell) -> nn.Module:
     """The later half of the decoder layers in the CPU's memory, moved to the device for each forward."""
-    return from_pretrained(checkpoint, cell, device_map=layout(skeleton(checkpoint, cell)).split(cell.device, "cpu"))
+    return _mapped(checkpoint, cell, "cpu")
 
 
 def disk_offload(checkpoint: str, cell: Cell) -> nn.Module:
     """The later half of the decoder layers on disk, in a folder that is removed with the model."""
     folder = tempfile.mkdtemp(prefix="llmdevice-offload-")
     try:
-        model = from_pretrained(
-            checkpoint,
-            cell,
-            device_map=layout(skeleton(checkpoint, cell)).split(cell.device, "disk"),
-            offload_folder=folder,
-        )
+        model = _mapped(checkpoint, cell, "disk", offload_folder=folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     when_freed(model, shutil.rmtree, folder, True)
     return model
+
+
+def _mapped(checkpoint: str, cell: Cell, elsewhere: str, **options: Any) -> nn.Module:
+    device_map = layout(skeleton(checkpoint, cell)).split(cell.device, elsewhere)
+    with warnings.catch_warnings():
+        # Some entries are tensors of the model itself (Bart's `final_logits_bias`). They have to be there.
+        warnings.filterwarnings("ignore", message="The following device_map keys do not match any submodules")
+        return from_pretrained(checkpoint, cell, device_map=device_map, **options)
 
 
 def second_device(cell: Cell) -> str:
