@@ -85,10 +85,10 @@ def main() -> None:
         ]
         cells, plain, session = (median(column) for column in zip(*rounds, strict=True))
         print(f"{count} cells: {cells:.2f} s")
-        for name, column, seconds in (("plain ids", 1, plain), ("session-scoped ids", 2, session)):
+        for kind, column, seconds in (("plain ids", 1, plain), ("session-scoped ids", 2, session)):
             ratios = sorted(row[0] / row[column] for row in rounds)
             print(
-                f"{count} {name}: {seconds:.2f} s; cells cost {median(ratios):.2f}x "
+                f"{count} {kind}: {seconds:.2f} s; cells cost {median(ratios):.2f}x "
                 f"(from {ratios[0]:.2f}x to {ratios[-1]:.2f}x)"
             )
 

@@ -43,7 +43,7 @@ class Loaded:
         """Have `target` load `checkpoint` for `cell`. Never raises for what the target does."""
         from torch import nn
 
-        validate(target, "llm_target")
+        validate(target, "fixture llm_target")
         collect_leftovers()
         started = time.perf_counter()
         try:

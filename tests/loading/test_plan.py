@@ -175,6 +175,20 @@ def test_names_that_only_begin_alike_are_not_in_one_part_of_a_map(checkpoint: Ch
     assert (where["lm_head.weight"], where["model.layers.0.mlp.up_proj.weight"]) == (("cuda:1",), ("cuda:1",))
 
 
+def test_the_entry_that_says_most_of_a_name_decides(checkpoint: Checkpoint) -> None:
+    where = split_plan("split", checkpoint("llama"), model=0, lm_head=0, model_dot_layers_dot_1=1)
+    assert (where["model.layers.0.mlp.up_proj.weight"], where["model.norm.weight"]) == (("cuda:0",), ("cuda:0",))
+    assert where["model.layers.1.mlp.up_proj.weight"] == ("cuda:1",)
+
+
+def test_an_entry_without_a_name_is_for_all_that_has_no_other(checkpoint: Checkpoint) -> None:
+    plan = make_plan(
+        Mapped(**{"": 0, "lm_head": 1}), checkpoint("llama"), Cell("llama", "cuda:0", "float16", strategy="auto")
+    )
+    where = {expected.name: expected.devices for expected in plan.tensors}
+    assert (where["model.norm.weight"], where["lm_head.weight"]) == (("cuda:0",), ("cuda:1",))
+
+
 def test_a_device_map_is_read_in_every_spelling() -> None:
     model = Mapped(a=2, b="cuda", c="cuda:1", d=torch.device("cpu"), e="disk", f="mps")
     assert list(device_map(model).values()) == ["cuda:2", "cuda:0", "cuda:1", "cpu", "disk", "mps"]

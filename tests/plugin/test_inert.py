@@ -37,7 +37,8 @@ def test_fixtures_stand_for_the_reference_cell(project: pytest.Pytester) -> None
         """
         import torch
 
-        def test_cell(llm_cell, llm_device, llm_dtype, llm_model, llm_tokenizer, llm_prompts, llm_inputs, llm_checkpoint):
+        def test_cell(llm_cell, llm_device, llm_dtype, llm_model, llm_tokenizer, llm_prompts, llm_inputs,
+                      llm_checkpoint):
             assert llm_cell.id == "llama.cpu.fp32.none.to"
             assert (llm_device, llm_dtype) == (torch.device("cpu"), torch.float32)
             assert llm_model.dtype == torch.float32 and not llm_model.training

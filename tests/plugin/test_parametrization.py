@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -172,7 +172,7 @@ def test_the_cell_is_in_the_user_properties(project: pytest.Pytester) -> None:
     run(project, "--junitxml=out.xml", matrix="one.toml").assert_outcomes(passed=1)
     properties = {
         element.attrib["name"]: element.attrib["value"]
-        for element in ElementTree.parse(project.path / "out.xml").iter("property")
+        for element in ET.parse(project.path / "out.xml").iter("property")
     }
     assert properties["llm.cell"] == "llama.cpu.fp32.none.to"
     assert properties["llm.device"] == "cpu"

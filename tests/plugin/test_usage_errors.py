@@ -55,7 +55,7 @@ def test_a_bad_matrix_file_is_refused_with_file_key_value_and_nearest_match(
     text, expected = BAD_MATRICES[kind]
     (project.path / "bad.toml").write_text(text)
     message = refused(project, "--llm-matrix-file", "bad.toml")
-    pytest.LineMatcher(message.splitlines()).fnmatch_lines([f"ERROR: {expected.lstrip('*')}" if expected[0] != "*" else f"ERROR: {expected}"])
+    pytest.LineMatcher(message.splitlines()).fnmatch_lines([f"ERROR: {expected}"])
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,8 @@ def test_a_bad_flag_is_refused_with_what_would_be_valid(
         needy="import absent_dependency",
     )
     project.syspathinsert()
-    message = refused(project, "--llm-matrix-file=two.toml", *args) if "--llm-matrix-file" not in args else refused(project, *args)
+    # A later flag wins: the first one is only there so that the default matrix is not expanded.
+    message = refused(project, "--llm-matrix-file=two.toml", *args)
     pytest.LineMatcher(message.splitlines()).fnmatch_lines([expected])
 
 
@@ -115,12 +116,9 @@ def test_a_bad_marker_is_refused_with_and_without_a_matrix(
     pytest.LineMatcher((result.stderr.str() + result.stdout.str()).splitlines()).fnmatch_lines([expected])
 
 
-def test_a_matrix_in_the_ini_file_is_relative_to_it(project: pytest.Pytester) -> None:
+def test_a_matrix_in_the_ini_file_is_relative_to_it(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     project.makeini("[pytest]\nllm_matrix_file = two.toml\n")
     below = project.mkdir("below")
     (below / "test_it.py").write_text("def test_cell(llm_cell): pass")
-    project.chdir()
-    import os
-
-    os.chdir(below)
+    monkeypatch.chdir(below)
     project.runpytest("--llm-matrix", "test_it.py").assert_outcomes(passed=2)
