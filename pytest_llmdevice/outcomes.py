@@ -26,6 +26,7 @@ class Outcomes:
     def __init__(self, run: MatrixRun) -> None:
         self._run = run
         self._by_id: dict[str, State] = {}
+        self._expected: dict[str, set[str]] = {}
 
     def add(self, report: pytest.TestReport) -> None:
         """Take in one report. Subtests report for themselves and again with their test; only the test counts."""
@@ -34,6 +35,8 @@ class Outcomes:
         cell_id = next((value for key, value in report.user_properties if key == "llm.cell"), None)
         state = _state(report)
         if isinstance(cell_id, str) and state is not None:
+            if state == "xfailed":
+                self._expected.setdefault(report.wasxfail, set()).add(cell_id)
             known = self._by_id.get(cell_id, "skipped")
             self._by_id[cell_id] = min(known, state, key=_ORDER.index)
 
@@ -73,6 +76,8 @@ class Outcomes:
         )
         for (spec, reason), count in reasons.items():
             reporter.write_line(f"  {count:>5} {spec} cells not run: {reason}")
+        for reason, cell_ids in self._expected.items():
+            reporter.write_line(f"  {len(cell_ids):>5} cells fail as expected: {reason}")
         for cell in self._run.cells:
             if self._by_id.get(cell.id) == "failed":
                 reporter.write_line(f"  failed: {cell.id}", red=True)
@@ -80,7 +85,7 @@ class Outcomes:
             reporter.write_line(f"  [require] not met: {line}", red=True)
 
 
-_WORDS = {"skipped": "not run", "xfailed": "with an expected failure"}
+_WORDS = {"skipped": "not run", "xfailed": "failed as expected"}
 
 
 def _state(report: pytest.TestReport) -> State | None:

@@ -15,7 +15,7 @@ def test_without_paths_the_projects_own_tests_and_the_suite_run(project: pytest.
     project.makepyfile(test_own="def test_own(llm_cell): pass\ndef test_plain(): pass")
     result = project.runpytest("--llm-matrix", "--llm-matrix-file=one.toml", "-v")
     result.assert_outcomes(passed=12)
-    result.stdout.fnmatch_lines_random(["*test_own.py::test_own?llama*", "*test_running.py::test_agreement?llama*"])
+    result.stdout.fnmatch_lines_random(["*test_own.py::test_own?llama*", "*test_cells.py::test_agreement?llama*"])
 
 
 def test_testpaths_count_as_no_paths(project: pytest.Pytester) -> None:

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
     Conclude = Callable[[Result], None]
 
-# The libraries under test warn about themselves; the project that runs this suite may turn warnings into errors.
-pytestmark = pytest.mark.filterwarnings("default")
-
 
 @pytest.mark.llm_check("loads")
 def test_loads(llm_model: nn.Module, conclude: Conclude) -> None:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     Conclude = Callable[[Result], None]
     Tokens = list[list[int]]
 
-pytestmark = pytest.mark.filterwarnings("default")
-
 
 @pytest.mark.llm_check("forward")
 def test_forward(
