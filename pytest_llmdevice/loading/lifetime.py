@@ -113,9 +113,13 @@ def unchanged_process() -> Iterator[None]:
         torch.set_grad_enabled(grad)
 
 
+_FRAMES = 8
+"""Innermost frames shown of a failed load: the loader's and the library's, not the way to them."""
+
+
 def _report(cell: Cell, error: Exception) -> str:
     lines = str(error).strip().splitlines() or ["(no message)"]
-    trace = "".join(traceback.format_exception(error))
+    trace = "".join(traceback.format_exception(error, limit=-_FRAMES))
     return f"{cell.id} did not load: {type(error).__name__}: {lines[0]}\n\n{trace}"
 
 

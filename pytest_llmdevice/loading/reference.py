@@ -45,14 +45,19 @@ def reference(
 
     Computed with plain `from_pretrained`, never with the target: a target that is wrong in every cell would
     agree with itself. Kept on disk under a key of the files, the prompts and the library versions, so that
-    worker processes share one computation.
+    worker processes share one computation. A cache that cannot be written is done without.
     """
     if folder is None:
         return compute(checkpoint, prompts, max_new_tokens)
     from filelock import FileLock
     from safetensors import SafetensorError
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return compute(checkpoint, prompts, max_new_tokens)
+    if not os.access(folder, os.W_OK):
+        return compute(checkpoint, prompts, max_new_tokens)
     path = folder / f"{_key(checkpoint, prompts, max_new_tokens)}.safetensors"
     with FileLock(path.with_suffix(".lock")):
         if path.is_file():

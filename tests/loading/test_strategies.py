@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,21 @@ def test_every_strategy_of_the_matrix_has_a_function() -> None:
     assert tuple(STRATEGIES) == vocabulary.STRATEGIES
 
 
+@pytest.fixture(scope="module")
+def tokens_after_a_move(checkpoint: Checkpoint) -> Callable[[str], list[list[int]]]:
+    return cache(lambda family: generate(load(checkpoint(family), family, "to"), PROMPTS, 5))
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "mixtral", "deepseek-v3", "mamba", "t5"])
 @pytest.mark.parametrize("strategy", ON_ONE_DEVICE)
 def test_a_strategy_gives_the_tokens_that_a_plain_move_gives(
-    family: str, strategy: str, checkpoint: Checkpoint
+    family: str,
+    strategy: str,
+    checkpoint: Checkpoint,
+    tokens_after_a_move: Callable[[str], list[list[int]]],
 ) -> None:
-    folder = checkpoint(family)
-    expected = generate(load(folder, family, "to"), PROMPTS, 5)
-    assert generate(load(folder, family, strategy), PROMPTS, 5) == expected
+    expected = tokens_after_a_move(family)
+    assert generate(load(checkpoint(family), family, strategy), PROMPTS, 5) == expected
     assert len({tuple(row) for row in expected}) > 1
 
 
