@@ -18,7 +18,7 @@ from pytest_llmdevice.checks.quantization import check_quantization
 from pytest_llmdevice.checks.result import Finding, Result
 from pytest_llmdevice.checks.running import check_forward, check_generation, check_mode
 from pytest_llmdevice.checks.structure import check_dtypes, check_meta, check_placement, check_tied
-from pytest_llmdevice.checks.tolerance import tolerance
+from pytest_llmdevice.checks.tolerance import generation_tolerance, tolerance
 
 __all__ = [
     "Finding",
@@ -41,5 +41,6 @@ __all__ = [
     "check_placement",
     "check_quantization",
     "check_tied",
+    "generation_tolerance",
     "tolerance",
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_llmdevice.checks.result import Finding, Result
 from pytest_llmdevice.checks.running import token_rows
 from pytest_llmdevice.loading.generation import inputs_for
-from pytest_llmdevice.loading.logits import forward_logits
+from pytest_llmdevice.loading.logits import choice_logits, forward_logits
 from pytest_llmdevice.loading.reference import Reference
 
 if TYPE_CHECKING:
@@ -51,9 +51,20 @@ def _spread(expected: torch.Tensor) -> torch.Tensor:
     return spread
 
 
-def check_agreement(model: Any, expected: Reference, prompts: Tokens, generated: object, tolerance: float) -> Result:
-    """Logits of each prompt, run alone, are those of the reference up to an overall relative error of
-    `tolerance`, and each generated sequence is greedy as far as the reference can tell.
+def check_agreement(
+    model: Any,
+    expected: Reference,
+    prompts: Tokens,
+    generated: object,
+    alone: object,
+    tolerance: float,
+    own_tolerance: float,
+) -> Result:
+    """Compare logits and generated tokens with the reference, and a batch with its prompts one by one.
+
+    Logits of each prompt, run alone, are those of the reference up to an overall relative error of `tolerance`.
+    Each sequence of `generated`, made as one padded batch, is greedy as far as the reference can tell, and is the
+    one of `alone`, made from each prompt by itself, up to a relative error of `own_tolerance`.
 
     Sequences are not compared as text: at the first token that differs from the reference's, the reference
     must have held the chosen one for nearly as good as its own, the gap being within what `tolerance` allows.
@@ -80,18 +91,27 @@ def check_agreement(model: Any, expected: Reference, prompts: Tokens, generated:
         int((one.argmax(-1) == other.argmax(-1)).sum()) for one, other in zip(logits, expected.logits, strict=True)
     )
     positions = sum(len(one) for one in logits)
-    rows = token_rows(generated)
-    comparable = rows is not None and len(rows) == len(prompts)
-    if rows is not None and comparable:
+    rows, singles = _rows(generated, logits), _rows(alone, logits)
+    if rows:
         findings += _choices(expected, rows, tolerance)
+    if rows and singles and not findings:
+        findings += _batch_effects(model, prompts, rows, singles, own_tolerance)
     evidence: dict[str, int | float | str] = {
         "positions": positions,
         "relative error": f"{error:.3g}",
         "tolerance": f"{tolerance:g}",
         "same best token": f"{same} of {positions}",
-        "generated tokens": sum(map(len, rows)) if rows is not None and comparable else 0,
+        "generated tokens": sum(map(len, rows)),
+        "generated one by one": sum(map(len, singles)),
     }
     return Result("agreement", tuple(findings), evidence)
+
+
+def _rows(generated: object, logits: Sequence[torch.Tensor]) -> list[list[int]]:
+    """`generated` as lists of token ids; empty when it is something else, which the generation check reports."""
+    rows = token_rows(generated) or []
+    known = all(0 <= token < logits[0].shape[-1] for row in rows for token in row)
+    return rows if known and len(rows) == len(logits) else []
 
 
 def _first_beyond(
@@ -111,14 +131,13 @@ def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance:
     findings = []
     for number, (row, tokens, steps) in enumerate(zip(generated, expected.tokens, expected.steps, strict=True)):
         step = next((at for at, pair in enumerate(zip(row, tokens, strict=False)) if pair[0] != pair[1]), None)
-        if step is None or not 0 <= row[step] < steps.shape[-1]:
+        if step is None:
             continue
         # Beyond the first difference the two continue from other prompts: only this step can be judged.
         logits = steps[step]
         order = logits.argsort(descending=True).tolist()
         gap = float(logits[tokens[step]] - logits[row[step]])
-        # Two logits can each be off by the largest deviation of one: the norm spread over few entries.
-        allowed = 2 * tolerance * float((logits - logits.mean()).std()) * PEAK
+        allowed = _allowed_gap(logits, tolerance)
         if not gap <= allowed:
             findings.append(
                 Finding(
@@ -129,6 +148,38 @@ def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance:
                 )
             )
     return findings
+
+
+def _batch_effects(
+    model: Any, prompts: Tokens, batch: Sequence[Sequence[int]], alone: Sequence[Sequence[int]], tolerance: float
+) -> list[Finding]:
+    """Where a prompt in the batch goes on otherwise than by itself, and the model was not undecided.
+
+    Not whether each token is the best by the logits: generation may forbid or force tokens, in both alike.
+    """
+    findings = []
+    for number, (prompt, row, single) in enumerate(zip(prompts, batch, alone, strict=True)):
+        step = next((at for at, pair in enumerate(zip(row, single, strict=False)) if pair[0] != pair[1]), None)
+        if step is None:
+            continue
+        logits = choice_logits(model, prompt, single[: step + 1])[step].float().cpu()
+        gap = abs(float(logits[single[step]] - logits[row[step]]))
+        allowed = _allowed_gap(logits, tolerance)
+        if not gap <= allowed:
+            findings.append(
+                Finding(
+                    f"prompt {number} in a batch, new token {step}",
+                    f"token {single[step]}, as by itself",
+                    f"token {row[step]}, whose logit is {gap:.3g} away (noise explains {allowed:.3g})",
+                    CHOICE,
+                )
+            )
+    return findings
+
+
+def _allowed_gap(logits: torch.Tensor, tolerance: float) -> float:
+    # Two logits can each be off by the largest deviation of one: the norm spread over few entries.
+    return 2 * tolerance * float((logits - logits.mean()).std()) * PEAK
 
 
 PEAK: Final = 4.0

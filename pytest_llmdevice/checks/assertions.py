@@ -10,6 +10,7 @@ from pytest_llmdevice.checks.agreement import check_agreement
 from pytest_llmdevice.checks.quantization import check_quantization
 from pytest_llmdevice.checks.running import check_forward, check_generation, check_mode
 from pytest_llmdevice.checks.structure import check_dtypes, check_meta, check_placement, check_tied
+from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.checks.tolerance import tolerance as tolerance_of
 from pytest_llmdevice.loading.plan import make_plan
 from pytest_llmdevice.matrix.cell import Cell
@@ -89,10 +90,12 @@ def assert_agrees(
 ) -> None:
     """Logits and generated tokens agree with the cpu/float32/none cell. Raises AssertionError."""
     __tracebackhide__ = True
-    from pytest_llmdevice.loading.generation import generate_with
+    from pytest_llmdevice.loading.generation import generate_one_by_one, generate_with
     from pytest_llmdevice.loading.reference import reference
 
     expected = reference(str(checkpoint), prompts, max_new_tokens)
     generated = generate_with(target, model, prompts, max_new_tokens)
+    alone = generate_one_by_one(target, model, prompts, max_new_tokens)
     limit = tolerance_of(cell) if tolerance is None else tolerance
-    check_agreement(model, expected, prompts, generated, limit).require(cell.id)
+    result = check_agreement(model, expected, prompts, generated, alone, limit, generation_tolerance(cell))
+    result.require(cell.id)

@@ -12,6 +12,15 @@ BY_QUANTIZATION: Final = {"none": 0.0, "int8": 0.15, "nf4": 0.6, "nf4-double": 0
 """Errors measured over the zoo on a CPU: float16 at most 0.004, bfloat16 0.027, int8 0.057, nf4 0.43, fp4 0.63."""
 
 
+def generation_tolerance(cell: Cell) -> float:
+    """The same, for a cell against itself: a padded batch with a cache against each sequence alone and whole.
+
+    Weights that are packed are packed in both; what remains is the dtype's rounding, and for int8 that outliers
+    are looked for in the whole batch.
+    """
+    return BY_DTYPE[cell.dtype] + (BY_QUANTIZATION["int8"] if cell.quantization == "int8" else 0.0)
+
+
 def tolerance(cell: Cell) -> float:
     """The largest relative error of a cell's logits that is still numeric noise.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -103,4 +103,16 @@ def generate_with(target: Any, model: Any, prompts: Sequence[Sequence[int]], max
     Each call gets fresh lists: a target that pads in place must not change the prompts of the next one.
     """
     own = getattr(target, "generate", None)
-    return (own or generate)(model, [list(prompt) for prompt in prompts], max_new_tokens)
+    output = (own or generate)(model, [list(prompt) for prompt in prompts], max_new_tokens)
+    # A generator can be read only once, and several checks read.
+    return list(output) if isinstance(output, Iterator) else output
+
+
+def generate_one_by_one(target: Any, model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Any]:
+    """What `generate_with` returns for each prompt by itself: the first row of each; None where there is none."""
+    alone = []
+    for prompt in prompts:
+        output = generate_with(target, model, [prompt], max_new_tokens)
+        rows = list(output) if hasattr(output, "__iter__") and not isinstance(output, str) else []
+        alone.append(rows[0] if rows else None)
+    return alone

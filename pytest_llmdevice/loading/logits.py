@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmdevice.loading.generation import is_encoder_decoder, pad_token
+from pytest_llmdevice.loading.generation import inputs_for, is_encoder_decoder, pad_token
 
 if TYPE_CHECKING:
     import torch
@@ -16,13 +17,34 @@ def forward_logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     An encoder-decoder gets the same ids, shifted right by its start token, as the decoder's input: a fixed
     text to continue, so that there is a position for each token of the prompt.
     """
+    if is_encoder_decoder(model):
+        inputs = {**inputs, "decoder_input_ids": _shifted(model, inputs["input_ids"])}
+    return _logits(model, inputs)
+
+
+def choice_logits(model: Any, prompt: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
+    """The logits that each of `tokens` was to be chosen from, given `prompt` and the tokens before it.
+
+    One forward pass over the whole, alone and unpadded: of shape (tokens, vocabulary).
+    """
+    if is_encoder_decoder(model):
+        inputs = inputs_for(model, [prompt])
+        ids = inputs["input_ids"].new_tensor([list(tokens)])
+        return _logits(model, {**inputs, "decoder_input_ids": _shifted(model, ids)})[0]
+    return _logits(model, inputs_for(model, [[*prompt, *tokens[:-1]]]))[0, len(prompt) - 1 :]
+
+
+def _shifted(model: Any, ids: torch.Tensor) -> torch.Tensor:
     import torch
 
-    if is_encoder_decoder(model):
-        ids = inputs["input_ids"]
-        configured = getattr(model.config, "decoder_start_token_id", None)
-        start = ids.new_full((ids.shape[0], 1), pad_token(model) if configured is None else configured)
-        inputs = {**inputs, "decoder_input_ids": torch.cat([start, ids[:, :-1]], dim=1)}
+    configured = getattr(model.config, "decoder_start_token_id", None)
+    start = ids.new_full((ids.shape[0], 1), pad_token(model) if configured is None else configured)
+    return torch.cat([start, ids[:, :-1]], dim=1)
+
+
+def _logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    import torch
+
     with torch.inference_mode():
         logits: torch.Tensor = model(**inputs).logits
     return logits

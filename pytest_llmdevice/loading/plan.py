@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.loading.dtypes import intended_dtype
 from pytest_llmdevice.loading.generation import execution_device
-from pytest_llmdevice.loading.pretrained import skeleton
+from pytest_llmdevice.loading.pretrained import skeleton, stored_equal
 from pytest_llmdevice.loading.quantization import LAYER_CLASS, STORAGE_DTYPE
 from pytest_llmdevice.matrix.cell import Cell
 
@@ -91,7 +91,7 @@ def make_plan(model: nn.Module, checkpoint: str, cell: Cell) -> Plan:
         _expected(model, bones, name, "buffer", tensor.dtype, packed, allowed, cell)
         for name, tensor in bones.named_buffers(remove_duplicate=False)
     ]
-    ties = _ties(bones)
+    ties = _ties(bones, checkpoint)
     return Plan(tuple(tensors), ties, _untied(bones, ties), weights, allowed)
 
 
@@ -182,11 +182,11 @@ def with_index(device: torch.device) -> str:
     return device.type
 
 
-def _ties(bones: nn.Module) -> tuple[tuple[str, ...], ...]:
+def _ties(bones: nn.Module, checkpoint: str) -> tuple[tuple[str, ...], ...]:
     groups: dict[int, list[str]] = {}
     for name, parameter in bones.named_parameters(remove_duplicate=False):
         groups.setdefault(id(parameter), []).append(name)
-    return tuple(tuple(names) for names in groups.values() if len(names) > 1)
+    return tuple(tuple(names) for names in groups.values() if len(names) > 1 and stored_equal(checkpoint, names))
 
 
 def _untied(bones: Any, ties: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, str], ...]:
@@ -195,7 +195,9 @@ def _untied(bones: Any, ties: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, s
     if embedding is None or head is None:
         return ()
     pair = (f"{names[id(embedding)]}.weight", f"{names[id(head)]}.weight")
-    return () if any(set(pair) <= set(group) for group in ties) else (pair,)
+    # Tied by the configuration and stored as two: either is right, and neither is asked for.
+    undecided = embedding.weight is head.weight
+    return () if undecided or any(set(pair) <= set(group) for group in ties) else (pair,)
 
 
 def _weights(bones: Any, cell: Cell) -> tuple[LinearWeight, ...]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmdevice.errors import UnsupportedByLibrary
 from pytest_llmdevice.loading import attention, quantization
 from pytest_llmdevice.matrix.cell import Cell
 
@@ -55,6 +57,22 @@ def skeleton(checkpoint: str, cell: Cell) -> nn.Module:
     return model.eval()
 
 
+def stored_equal(checkpoint: str, names: Sequence[str]) -> bool:
+    """Whether the checkpoint's safetensors files hold one value under all of `names` that they have.
+
+    transformers 5 does not tie weights that the configuration ties and the files hold as different tensors.
+    """
+    import torch
+    from safetensors import safe_open
+
+    found: list[torch.Tensor] = []
+    for path in sorted(Path(checkpoint).glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            present = set(file.keys())
+            found += [file.get_tensor(name) for name in names if name in present]
+    return all(torch.equal(found[0], other) for other in found[1:])
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """The parts of a model that a device map may name, in the order of execution.
@@ -81,7 +99,7 @@ def layout(model: nn.Module) -> Layout:
     """The layout of `model`, which may be a skeleton.
 
     Raises:
-        ValueError: the model has no stack of at least two layers, so that nothing can be split.
+        UnsupportedByLibrary: the model has no stack of at least two layers, so that nothing can be split.
     """
     from torch import nn
 
@@ -91,7 +109,7 @@ def layout(model: nn.Module) -> Layout:
         if isinstance(module, nn.ModuleList) and len(module) >= 2 and _is_stack(model, module)
     ]
     if not stacks:
-        raise ValueError(f"{type(model).__name__} has no stack of at least two layers to split between")
+        raise UnsupportedByLibrary(f"{type(model).__name__} has no stack of at least two layers to split between")
     layers = {id(layer) for _, stack in stacks for layer in stack}
     parts = tuple(_parts(model, "", layers))
     prefix = f"{stacks[-1][0]}."

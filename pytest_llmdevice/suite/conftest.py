@@ -11,7 +11,7 @@ import pytest
 
 from pytest_llmdevice.checks import Result, tolerance
 from pytest_llmdevice.fixtures import RUN
-from pytest_llmdevice.loading.generation import generate_with
+from pytest_llmdevice.loading.generation import generate_one_by_one, generate_with
 from pytest_llmdevice.loading.plan import Plan, make_plan
 from pytest_llmdevice.loading.reference import Reference, reference
 from pytest_llmdevice.matrix.cell import Cell
@@ -41,19 +41,23 @@ def llm_reference(llm_checkpoint: Path, llm_prompts: Tokens) -> Reference:
 
 @dataclass(frozen=True)
 class Generated:
-    """What the target's `generate` returned, two times, or what it raised."""
+    """What the target's `generate` returned for the batch, two times, and for each prompt alone; or its error."""
 
     first: Any = None
     second: Any = None
+    alone: Any = None
     error: Exception | None = None
 
 
 @pytest.fixture(scope="session")
 def llm_generated(llm_target: Target, llm_model: nn.Module, llm_prompts: Tokens) -> Generated:
-    """What the target generates for the prompts, two times."""
+    """What the target generates for the prompts, two times as a batch and one by one."""
     try:
-        first = generate_with(llm_target, llm_model, llm_prompts, NEW_TOKENS)
-        return Generated(first, generate_with(llm_target, llm_model, llm_prompts, NEW_TOKENS))
+        return Generated(
+            generate_with(llm_target, llm_model, llm_prompts, NEW_TOKENS),
+            generate_with(llm_target, llm_model, llm_prompts, NEW_TOKENS),
+            generate_one_by_one(llm_target, llm_model, llm_prompts, NEW_TOKENS),
+        )
     except Exception as error:  # noqa: BLE001  # the generation test raises it; the others do without
         return Generated(error=error)
 

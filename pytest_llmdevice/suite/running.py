@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmdevice.checks import Result, check_agreement, check_forward, check_generation
+from pytest_llmdevice.checks import Result, check_agreement, check_forward, check_generation, generation_tolerance
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.suite.conftest import NEW_TOKENS, Generated
 
@@ -44,7 +44,10 @@ def test_agreement(
     llm_reference: Reference,
     llm_prompts: Tokens,
     llm_tolerance: float,
+    llm_cell: Cell,
     conclude: Conclude,
 ) -> None:
     """Logits and tokens agree with those of the same model on the cpu in float32."""
-    conclude(check_agreement(llm_model, llm_reference, llm_prompts, llm_generated.first, llm_tolerance))
+    own = generation_tolerance(llm_cell)
+    rows, alone = llm_generated.first, llm_generated.alone
+    conclude(check_agreement(llm_model, llm_reference, llm_prompts, rows, alone, llm_tolerance, own))

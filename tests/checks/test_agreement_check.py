@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from pytest_llmdevice import Cell, zoo
-from pytest_llmdevice.checks import Result, check_agreement, tolerance
+from pytest_llmdevice.checks import Result, check_agreement, generation_tolerance, tolerance
 from pytest_llmdevice.checks.agreement import CHOICE, NUMERIC, overall_error, relative_errors
-from pytest_llmdevice.loading.generation import batch, generate, is_encoder_decoder, pad_token
+from pytest_llmdevice.loading.generation import batch, generate, inputs_for, is_encoder_decoder, pad_token
 from pytest_llmdevice.loading.reference import Reference
 from pytest_llmdevice.matrix.vocabulary import DTYPES, QUANTIZATIONS
 
@@ -33,7 +33,9 @@ def check(expected: Expected, prompts: Tokens) -> Check:
 
     def run(model: Any, cell: Cell, generated: Any = None) -> Result:
         rows = generate(model, prompts, NEW) if generated is None else generated
-        return check_agreement(model, expected(cell.model), prompts, rows, tolerance(cell))
+        alone = [generate(model, [prompt], NEW)[0] for prompt in prompts]
+        limits = tolerance(cell), generation_tolerance(cell)
+        return check_agreement(model, expected(cell.model), prompts, rows, alone, *limits)
 
     return run
 
@@ -198,6 +200,25 @@ def test_what_is_malformed_is_left_to_the_generation_check(generated: object, lo
     assert result.evidence["generated tokens"] == 0
 
 
+@pytest.mark.parametrize("quantization", ["none", "int8", "nf4"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3-moe"])
+def test_a_batch_without_its_mask_is_found_in_every_dtype_and_quantization(
+    family: str, dtype: str, quantization: str, loaded: Load, prompts: Tokens, check: Check
+) -> None:
+    if quantization != "none":
+        pytest.importorskip("bitsandbytes")
+    cell = Cell(family, "cpu", dtype, quantization)
+    model: Any = loaded(cell)
+    inputs = inputs_for(model, prompts)
+    inputs["attention_mask"] = torch.ones_like(inputs["attention_mask"])
+    width = inputs["input_ids"].shape[1]
+    output = model.generate(**inputs, do_sample=False, max_new_tokens=NEW, min_new_tokens=NEW)
+    result = check(model, cell, output[:, width:].tolist())
+    assert [finding.hint for finding in result.findings] != []
+    assert {finding.hint for finding in result.findings} == {CHOICE}
+
+
 @pytest.mark.parametrize("token", [320, -1, 10**9])
 def test_a_token_that_the_vocabulary_does_not_have_is_left_to_the_generation_check(
     token: int, load: Load, expected: Expected, check: Check
@@ -208,7 +229,7 @@ def test_a_token_that_the_vocabulary_does_not_have_is_left_to_the_generation_che
 
 
 def test_nothing_to_compare_is_hollow(load: Load) -> None:
-    result = check_agreement(load(FP32), Reference((), (), ()), [], [], 1.0)
+    result = check_agreement(load(FP32), Reference((), (), ()), [], [], [], 1.0, 1.0)
     assert result.hollow
     assert not result.passed
 

@@ -22,6 +22,7 @@ from pytest_llmdevice.checks import (
     check_placement,
     check_quantization,
     check_tied,
+    generation_tolerance,
     tolerance,
 )
 from pytest_llmdevice.loading.generation import generate
@@ -112,6 +113,7 @@ def all_checks(folder: str, cell: Cell, known: Reference) -> list[Result]:
     model: Any = BuiltinTarget().load(folder, cell)
     plan = make_plan(model, folder, cell)
     first, second = generate(model, PROMPTS, 6), generate(model, PROMPTS, 6)
+    alone = [generate(model, [prompt], 6)[0] for prompt in PROMPTS]
     return [
         check_meta(model),
         check_placement(model, plan, cell),
@@ -121,7 +123,7 @@ def all_checks(folder: str, cell: Cell, known: Reference) -> list[Result]:
         check_mode(model),
         check_forward(model, cell, PROMPTS, folder),
         check_generation(first, second, PROMPTS, 6, model),
-        check_agreement(model, known, PROMPTS, first, tolerance(cell)),
+        check_agreement(model, known, PROMPTS, first, alone, tolerance(cell), generation_tolerance(cell)),
     ]
 
 

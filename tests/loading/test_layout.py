@@ -8,6 +8,7 @@ import pytest
 from torch import nn
 
 from pytest_llmdevice import Cell, zoo
+from pytest_llmdevice.errors import UnsupportedByLibrary
 from pytest_llmdevice.loading.pretrained import layout, skeleton
 
 Checkpoint = Callable[[str], str]
@@ -93,5 +94,5 @@ def test_of_an_odd_number_of_layers_the_larger_half_goes() -> None:
 
 
 def test_a_model_without_layers_to_cut_between_is_refused_by_its_class() -> None:
-    with pytest.raises(ValueError, match="Stack has no stack of at least two layers to split between"):
+    with pytest.raises(UnsupportedByLibrary, match="Stack has no stack of at least two layers to split between"):
         layout(Stack(1))

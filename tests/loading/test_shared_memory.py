@@ -92,7 +92,7 @@ def test_the_weights_outlive_the_segment(checkpoint: Checkpoint) -> None:
 
 def test_tensors_are_published_in_one_segment_under_their_names(checkpoint: Checkpoint, segments: list[str]) -> None:
     plain = to(checkpoint("gpt2"), Cell("gpt2", "cpu", "float32"))
-    with published(checkpoint("gpt2")) as weights:
+    with published(checkpoint("gpt2")) as (weights, _):
         assert len(segments) == 1
         assert weights.keys() == plain.state_dict().keys()
         assert all(torch.equal(weights[name], tensor) for name, tensor in plain.state_dict().items())

@@ -33,14 +33,15 @@ def shared_memory(checkpoint: str, cell: Cell) -> nn.Module:
         model: Any = auto_class(config).from_config(
             config, dtype=cell.torch_dtype, attn_implementation=attention.implementation(cell)
         )
-    with published(checkpoint) as weights:
+    with published(checkpoint) as (weights, tied):
         for name, tensor in weights.items():
             dtype = intended_dtype(model, name, tensor.dtype, cell.torch_dtype)
             # A copy in any case: a tensor that still looked into the segment would dangle once it is closed.
             value = tensor.to(device=cell.torch_device, dtype=dtype, copy=True)
             set_module_tensor_to_device(model, name, cell.torch_device, value=value, dtype=dtype, clear_cache=False)
         del weights, tensor, value
-    model.tie_weights()
+    if tied:
+        model.tie_weights()
     # What no checkpoint holds (rotary frequencies, masks) was computed while the skeleton was built.
     model.to(cell.torch_device)
     model.generation_config = GenerationConfig.from_pretrained(checkpoint, local_files_only=True)
@@ -49,8 +50,10 @@ def shared_memory(checkpoint: str, cell: Cell) -> nn.Module:
 
 
 @contextmanager
-def published(checkpoint: str) -> Iterator[dict[str, torch.Tensor]]:
-    """The checkpoint's tensors as a loader process would leave them: views into one shared memory segment.
+def published(checkpoint: str) -> Iterator[tuple[dict[str, torch.Tensor], bool]]:
+    """The checkpoint's tensors as a loader process would leave them, and whether some were one tensor there.
+
+    The tensors are views into one shared memory segment.
 
     Names and dtypes are those of the loaded model's `state_dict`, which is what such a process shares
     (transformers 5 fuses the experts of a checkpoint while it reads it). The segment goes with the context.
@@ -59,6 +62,8 @@ def published(checkpoint: str) -> Iterator[dict[str, torch.Tensor]]:
 
     source = auto_class(configuration(checkpoint)).from_pretrained(checkpoint, dtype="auto", local_files_only=True)
     state: Mapping[str, torch.Tensor] = source.state_dict()
+    # A configuration may say tied while the files hold two tensors; the loaded model knows.
+    tied = len({tensor.data_ptr() for tensor in state.values()}) < len(state)
     segment = SharedMemory(create=True, size=sum(_aligned(tensor.nbytes) for tensor in state.values()))
     try:
         views: dict[str, torch.Tensor] = {}
@@ -69,7 +74,7 @@ def published(checkpoint: str) -> Iterator[dict[str, torch.Tensor]]:
             views[name] = view.copy_(tensor.reshape(-1)).view(tensor.shape)
             offset += _aligned(tensor.nbytes)
         del view, tensor, state, source
-        yield views
+        yield views, tied
         views.clear()
     finally:
         segment.close()
