@@ -1,0 +1,25 @@
+"""The logits a token was chosen from, in one pass over the whole, are those of generation step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from pytest_llmdevice import BuiltinTarget, Cell, zoo
+from pytest_llmdevice.loading.logits import choice_logits
+from pytest_llmdevice.loading.reference import compute
+
+PROMPT = list(b"Once upon a time")
+
+
+@pytest.mark.parametrize("family", zoo.families())
+def test_one_pass_gives_the_logits_of_each_step_of_generation(family: str) -> None:
+    checkpoint = str(zoo.checkpoint(family))
+    expected = compute(checkpoint, [PROMPT], 6)
+    model: Any = BuiltinTarget().load(checkpoint, Cell(family, "cpu", "float32"))
+    logits = choice_logits(model, PROMPT, expected.tokens[0])
+    assert logits.argmax(-1).tolist() == list(expected.tokens[0])
+    # Forbidden end tokens are -inf in neither: logits are taken before generation's own rules.
+    torch.testing.assert_close(logits, expected.steps[0], rtol=0, atol=1e-3)
