@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
+TRANSFORMERS = int(version("transformers").partition(".")[0])
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -130,7 +133,8 @@ def test_the_run_leaves_the_process_as_it_was(project: pytest.Pytester) -> None:
     ("example", "cells", "own"),
     [
         ("infolens", "18 cells: 2 passed, *", "test_logits.py"),
-        ("ibench", "38 cells: 6 passed, *", "test_local"),
+        # Before transformers 5 an 8-bit model cannot be moved, and that cell is skipped.
+        ("ibench", f"38 cells: {6 if TRANSFORMERS >= 5 else 5} passed, *", "test_local"),
     ],
 )
 def test_the_examples_pass(
