@@ -47,7 +47,7 @@ class Outcomes:
         skipped = ", ".join(f"{count} {cause}" for cause, count in causes.items())
         running = sum(verdict.runs for verdict in verdicts)
         name = self._run.settings.matrix
-        return f"llm matrix {name}: {len(self._run.cells)} cells, {running} run here" + (
+        return f"llm matrix {name}: {_cells(len(self._run.cells))}, {running} run here" + (
             f", {skipped}" if skipped else ""
         )
 
@@ -68,16 +68,16 @@ class Outcomes:
         reporter.section(f"llm matrix {self._run.settings.matrix}", red=bool(unmet) or "failed" in states)
         order = (*_ORDER, "no test ran")
         reporter.write_line(
-            f"{len(self._run.cells)} cells: "
+            f"{_cells(len(self._run.cells))}: "
             + ", ".join(f"{states[state]} {_WORDS.get(state, state)}" for state in order if states[state])
         )
         reasons = Counter(
             (cell.spec, verdict.reason) for cell, verdict in self._run.verdicts.items() if not verdict.runs
         )
         for (spec, reason), count in reasons.items():
-            reporter.write_line(f"  {count:>5} {spec} cells not run: {reason}")
+            reporter.write_line(f"  {count:>5} on {spec} not run: {reason}")
         for reason, cell_ids in self._expected.items():
-            reporter.write_line(f"  {len(cell_ids):>5} cells fail as expected: {reason}")
+            reporter.write_line(f"  {len(cell_ids):>5} failed as expected: {reason}")
         for cell in self._run.cells:
             if self._by_id.get(cell.id) == "failed":
                 reporter.write_line(f"  failed: {cell.id}", red=True)
@@ -94,3 +94,7 @@ def _state(report: pytest.TestReport) -> State | None:
     if report.outcome == "skipped":
         return "xfailed" if hasattr(report, "wasxfail") else "skipped"
     return "passed" if report.when == "call" else None
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell" if count == 1 else f"{count} cells"

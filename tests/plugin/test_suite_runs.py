@@ -29,7 +29,7 @@ def run_both(project: pytest.Pytester) -> pytest.RunResult:
 def test_every_check_passes_on_a_plain_cell(project: pytest.Pytester) -> None:
     result = project.runpytest("--llm-matrix", "--llm-matrix-file=one.toml", "--pyargs", SUITE)
     result.assert_outcomes(passed=10)
-    result.stdout.fnmatch_lines(["1 cells: 1 passed"])
+    result.stdout.fnmatch_lines(["1 cell: 1 passed"])
 
 
 def test_without_a_matrix_the_suite_checks_the_reference_cell(project: pytest.Pytester) -> None:
