@@ -33,9 +33,13 @@ def shared_memory(checkpoint: str, cell: Cell) -> nn.Module:
         model: Any = auto_class(config).from_config(
             config, dtype=cell.torch_dtype, attn_implementation=attention.implementation(cell)
         )
+    made = model.state_dict()
     with published(checkpoint) as (weights, tied):
         for name, tensor in weights.items():
-            dtype = intended_dtype(model, name, tensor.dtype, cell.torch_dtype)
+            # What the class creates in a dtype of its own (Mamba's A_log, in transformers 4) stays in it.
+            own = made[name].dtype
+            wanted = cell.torch_dtype
+            dtype = own if own != wanted else intended_dtype(model, name, tensor.dtype, wanted)
             # A copy in any case: a tensor that still looked into the segment would dangle once it is closed.
             value = tensor.to(device=cell.torch_device, dtype=dtype, copy=True)
             set_module_tensor_to_device(model, name, cell.torch_device, value=value, dtype=dtype, clear_cache=False)
