@@ -1,5 +1,22 @@
 """The exceptions of the package, free of pytest and torch so that every room can raise them."""
 
+from __future__ import annotations
+
+from typing import Final
+
+CARRIED: Final = "llm_result"
+"""The attribute by which the exception of a failed check has the result that it is about."""
+
+
+def of_target() -> tuple[type[BaseException], ...]:
+    """What the code under test may raise and is then its result: not an interruption by the user or by the plugin.
+
+    A script that ends in `sys.exit` and a task that was cancelled are results too.
+    """
+    import asyncio
+
+    return Exception, SystemExit, GeneratorExit, asyncio.CancelledError
+
 
 class LLMDeviceError(Exception):
     """Base of every error this package raises on purpose."""
@@ -22,3 +39,9 @@ class CheckpointError(LLMDeviceError):
 
 class UnsupportedByLibrary(LLMDeviceError):
     """An installed library cannot do what a cell asks: a capability to report, never a failure of the target."""
+
+
+class SimulationError(LLMDeviceError):
+    """Devices cannot be simulated here and now: real ones are present, a simulation is already under way, or
+    something ran out of its sight. The message says what to do.
+    """

@@ -1,0 +1,160 @@
+"""`torch.cuda` of a machine with cards of NVIDIA or AMD."""
+
+from __future__ import annotations
+
+import enum
+from types import SimpleNamespace
+from typing import Any, Final
+
+import torch
+
+from pytest_llmdevice.simulation.driver import parallel, properties, statistics
+from pytest_llmdevice.simulation.driver.runtime import (
+    Functions,
+    functions,
+    memory_info,
+    refuse,
+    replay_seed,
+    set_functions,
+)
+from pytest_llmdevice.simulation.machine import Machine
+from pytest_llmdevice.simulation.patches import Patches
+from pytest_llmdevice.simulation.streams import Streams
+
+_ARCHITECTURES: Final = "sm_75 sm_80 sm_86 sm_90 sm_100 sm_120"
+"""What the released PyTorch for CUDA 13.0 is built for."""
+
+
+class _Error(enum.IntEnum):
+    success = 0
+    invalidValue = 1  # noqa: N815 - CUDA's names
+    memoryAllocation = 2  # noqa: N815
+    invalidDevice = 101  # noqa: N815
+
+
+def install(machine: Machine, streams: Streams, patches: Patches) -> None:
+    """Make `torch.cuda` report the cards of `machine`."""
+    profile = machine.profile
+    amd = profile.kind == "rocm"
+    patches.set(torch.version, "hip", profile.toolkit if amd else None)
+    patches.set(torch.version, "cuda", None if amd else profile.toolkit)
+    table = functions(machine, streams) | _functions(machine, streams)
+    set_functions(patches, torch._C, "_cuda_", table)
+    patches.set(torch._C, "_has_cuda", True)
+    cudart = _cudart(machine)
+    patches.set(torch._C, "_cudart", cudart)
+    cards = properties.of_all(profile, properties.cuda)
+    cuda: Any = torch.cuda
+    for name, value in {
+        "_cudart": cudart,
+        "_exchange_device": table["exchangeDevice"],
+        "_maybe_exchange_device": table["maybeExchangeDevice"],
+        "_get_device_properties": cards.__getitem__,
+        "_CudaDeviceProperties": properties.CardProperties,
+        # The calls that wait for the first use stay in their queue: they are for real cards.
+        "_initialized": True,
+        "_is_in_bad_fork": table["isInBadFork"],
+        "_cached_device_count": len(machine.devices),
+        "_device_count_nvml": lambda: -1,
+        "_device_count_amdsmi": lambda: -1,
+        # It makes a tensor to find out, and every card can.
+        "_check_bf16_tensor_supported": lambda _device: True,
+        "default_generators": machine.generators,
+    }.items():
+        patches.set(cuda, name, value)
+    patches.set(cuda.graphs, "_cuda_isCurrentStreamCapturing", table["isCurrentStreamCapturing"])
+    _refuse_graphs(patches)
+    # It would warn that there is no cuDNN.
+    patches.set(torch.backends.cudnn, "is_acceptable", lambda _tensor: False)
+    patches.set(cuda.nvtx, "_nvtx", _nvtx())
+    parallel.install(machine, patches)
+    replay_seed(cuda)
+
+
+def _functions(machine: Machine, streams: Streams) -> Functions:
+    def nothing(*_: Any, **__: Any) -> None: ...
+
+    def default_stream(index: int) -> tuple[int, int, int]:
+        machine.check(index)
+        return 0, index, streams.code
+
+    debug = [0]
+    amd = machine.profile.kind == "rocm"
+    toolkit = machine.profile.toolkit.split(".")
+    return {
+        "synchronize": nothing,
+        "ipc_collect": nothing,
+        "sleep": nothing,
+        "getDefaultStream": default_stream,
+        "getArchFlags": lambda: machine.profile.architecture if amd else _ARCHITECTURES,
+        "getCompiledVersion": lambda: int(toolkit[0]) * 1000 + int(toolkit[1]) * 10,
+        "getAllocatorBackend": lambda: "native",
+        "set_sync_debug_mode": lambda mode: debug.__setitem__(0, mode),
+        "get_sync_debug_mode": lambda: debug[0],
+        "clearCublasWorkspaces": nothing,
+        "getCurrentBlasHandle": refuse("a handle of cuBLAS"),
+        "getCurrentSolverHandle": refuse("a handle of cuSOLVER"),
+        "hostMemoryStats": statistics.of_host,
+        "resetAccumulatedHostMemoryStats": nothing,
+        "resetPeakHostMemoryStats": nothing,
+        "cudaCachingAllocator_is_enabled": lambda: True,
+        "cudaCachingAllocator_enable": nothing,
+        "cudaCachingAllocator_raw_alloc": refuse("raw memory of a card"),
+        "cudaCachingAllocator_raw_delete": refuse("raw memory of a card"),
+        "customAllocator": refuse("an allocator of one's own"),
+        "isHistoryEnabled": lambda: False,
+        "record_memory_history": nothing,
+        "record_memory_history_legacy": nothing,
+        "attach_out_of_memory_observer": nothing,
+        "jiterator_compile_and_launch_kernel": refuse("a kernel in CUDA's language"),
+        "lock_mutex": nothing,
+        "unlock_mutex": nothing,
+    }
+
+
+def _cudart(machine: Machine) -> SimpleNamespace:
+    """`torch.cuda.cudart()`."""
+    return SimpleNamespace(
+        cudaError=_Error,
+        cudaGetErrorString=lambda error: _Error(error).name,
+        cudaMemGetInfo=lambda index: memory_info(machine, index),
+        cudaProfilerStart=lambda: _Error.success,
+        cudaProfilerStop=lambda: _Error.success,
+        cudaHostRegister=lambda _address, _size, _flags: _Error.success,
+        cudaHostUnregister=lambda _address: _Error.success,
+        cudaStreamCreate=lambda _address: _Error.success,
+        cudaStreamDestroy=lambda _address: _Error.success,
+    )
+
+
+def _nvtx() -> SimpleNamespace:
+    """Marks for a profiler that is not there; `rangePushA` and `rangePop` return the depth."""
+    depth = [0]
+
+    def push(_: str) -> int:
+        depth[0] += 1
+        return depth[0] - 1
+
+    def pop() -> int:
+        depth[0] -= 1
+        return depth[0]
+
+    return SimpleNamespace(
+        rangePushA=push,
+        rangePop=pop,
+        rangeStartA=lambda _: 0,
+        rangeEnd=lambda _: None,
+        markA=lambda _: None,
+        deviceRangeStart=lambda _message, _stream: object(),
+        deviceRangeEnd=lambda _handle, _stream: None,
+    )
+
+
+def _refuse_graphs(patches: Patches) -> None:
+    refused = refuse("a CUDA graph")
+    graphs: Any = torch.cuda.graphs
+    patches.set(graphs.CUDAGraph, "__new__", refused)
+    patches.set(graphs.graph, "__init__", refused)
+    patches.set(graphs, "_graph_pool_handle", refused)
+    for owner in (torch.cuda, graphs):
+        patches.set(owner, "make_graphed_callables", refused)

@@ -1,0 +1,112 @@
+"""What the runtimes tell of a card."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from pytest_llmdevice.simulation.profiles import Profile
+
+
+class CardProperties:
+    """The properties of a card, under PyTorch's names. Those that steer nothing are the data sheet's or usual ones."""
+
+    def __init__(self, header: str, values: dict[str, Any], shown: tuple[str, ...]) -> None:
+        self.__dict__.update(values)
+        self._header = header
+        self._shown = shown
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name}={self._format(name)}" for name in self._shown)
+        return f"{self._header}({parts}) (simulated)"
+
+    def _format(self, name: str) -> str:
+        value = getattr(self, name)
+        if name == "total_memory":
+            return f"{value // 2**20}MB"
+        if name == "L2_cache_size":
+            return f"{value // 2**20}MB"
+        return f"'{value}'" if isinstance(value, str) else str(value)
+
+    def __reduce__(self) -> Any:
+        values = {name: value for name, value in vars(self).items() if name not in {"_header", "_shown"}}
+        return CardProperties, (self._header, values, self._shown)
+
+
+def cuda(profile: Profile, index: int) -> CardProperties:
+    """`_CudaDeviceProperties` of a card of NVIDIA or AMD."""
+    values = {
+        "name": profile.card,
+        "major": profile.capability[0],
+        "minor": profile.capability[1],
+        "total_memory": profile.memory,
+        "multi_processor_count": profile.processors,
+        "is_integrated": 0,
+        "is_multi_gpu_board": 0,
+        "max_threads_per_multi_processor": 1024 if profile.capability == (7, 5) else 2048,
+        "max_threads_per_block": 1024,
+        # PyTorch gives an NVIDIA card's name here when it is not built for AMD.
+        "gcnArchName": profile.architecture or profile.card,
+        "warp_size": profile.warp,
+        "regs_per_multiprocessor": 65536,
+        "shared_memory_per_block": 49152,
+        "shared_memory_per_block_optin": 65536 if profile.capability < (8, 0) else 232448,
+        "shared_memory_per_multiprocessor": 65536 if profile.capability < (8, 0) else 233472,
+        "L2_cache_size": 4 * 2**20 if profile.capability < (8, 0) else 50 * 2**20,
+        "clock_rate": 1980000,
+        "memory_clock_rate": 2619000,
+        "memory_bus_width": 256 if profile.capability < (8, 0) else 5120,
+        "pci_bus_id": index + 1,
+        "pci_device_id": 0,
+        "pci_domain_id": 0,
+        "uuid": _uuid(profile, index),
+    }
+    shown = ("name", "major", "minor", *(("gcnArchName",) if profile.architecture else ()))
+    shown += ("total_memory", "multi_processor_count", "uuid", "pci_bus_id", "pci_device_id", "pci_domain_id")
+    return CardProperties("_CudaDeviceProperties", values, (*shown, "L2_cache_size"))
+
+
+def xpu(profile: Profile, index: int) -> CardProperties:
+    """`_XpuDeviceProperties` of a card of Intel."""
+    values = {
+        "name": profile.card,
+        "platform_name": "Intel(R) oneAPI Unified Runtime over Level-Zero",
+        "vendor": "Intel(R) Corporation",
+        "type": "gpu",
+        "device_id": 0x0BD5,
+        "driver_version": "1.6.33578",
+        "version": "12.60.7",
+        "total_memory": profile.memory,
+        "max_compute_units": profile.processors,
+        "gpu_eu_count": profile.processors,
+        "gpu_subslice_count": profile.processors // 8,
+        "max_work_group_size": 1024,
+        "max_num_sub_groups": 64,
+        "memory_clock_rate": 3200,
+        "memory_bus_width": 64,
+        "sub_group_sizes": [16, 32],
+        "local_mem_size": 131072,
+        "last_level_cache_size": 204 * 2**20,
+        "has_fp16": True,
+        "has_fp64": True,
+        "has_atomic64": True,
+        "has_bfloat16_conversions": True,
+        "has_subgroup_matrix_multiply_accumulate": True,
+        "has_subgroup_matrix_multiply_accumulate_tensor_float32": True,
+        "has_subgroup_2d_block_io": True,
+        "is_integrated_gpu": False,
+        "architecture": 13136561920,
+        "uuid": _uuid(profile, index),
+    }
+    hidden = {"vendor", "version", "uuid", "architecture", "memory_clock_rate", "memory_bus_width", "local_mem_size"}
+    return CardProperties("_XpuDeviceProperties", values, tuple(name for name in values if name not in hidden))
+
+
+def of_all(profile: Profile, kind: Callable[[Profile, int], CardProperties]) -> tuple[CardProperties, ...]:
+    """The properties of each card."""
+    return tuple(kind(profile, index) for index in range(profile.count))
+
+
+def _uuid(profile: Profile, index: int) -> uuid.UUID:
+    return uuid.uuid5(uuid.NAMESPACE_URL, f"{profile.name}/{index}")

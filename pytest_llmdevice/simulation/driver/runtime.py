@@ -1,0 +1,144 @@
+"""The part of the C functions under `torch.cuda` that `torch.xpu` has under its own name too."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any, NoReturn
+
+from pytest_llmdevice.errors import SimulationError
+from pytest_llmdevice.simulation.driver import statistics
+from pytest_llmdevice.simulation.machine import Machine
+from pytest_llmdevice.simulation.memory import Pool
+from pytest_llmdevice.simulation.patches import Patches
+from pytest_llmdevice.simulation.streams import Streams
+
+Functions = dict[str, Callable[..., Any]]
+
+_Remembering: Any = type(functools.cache(lambda: None))
+
+
+def functions(machine: Machine, streams: Streams) -> Functions:
+    """By name, without the prefix `_cuda_` or `_xpu_`."""
+
+    def set_device(index: int) -> None:
+        machine.current = index
+
+    def exchange(index: int) -> int:
+        if index < 0:
+            return -1
+        before, machine.current = machine.current, index
+        return before
+
+    def current_stream(index: int) -> tuple[int, int, int]:
+        return streams.current(index), index, streams.code
+
+    def set_stream(stream_id: int, device_index: int, device_type: int) -> None:
+        streams.select(stream_id, device_index)
+
+    def can_access_peer(index: int, peer: int) -> bool:
+        machine.check(index)
+        machine.check(peer)
+        return index != peer
+
+    return {
+        "init": _nothing,
+        "isInBadFork": lambda: False,
+        "getDeviceCount": lambda: len(machine.devices),
+        "getDevice": lambda: machine.current,
+        "setDevice": set_device,
+        "exchangeDevice": exchange,
+        "maybeExchangeDevice": exchange,
+        "canDeviceAccessPeer": can_access_peer,
+        "getCurrentStream": current_stream,
+        "getCurrentRawStream": streams.current,
+        "setStream": set_stream,
+        "getStreamFromExternal": lambda pointer, index: (pointer, index, streams.code),
+        "isCurrentStreamCapturing": lambda: False,
+        **_memory(machine),
+    }
+
+
+def _memory(machine: Machine) -> Functions:
+    def set_fraction(fraction: float, index: int) -> None:
+        pool(machine, index).limit(fraction)
+
+    def empty_cache(*_: Any) -> None:
+        for each in machine.pools:
+            each.empty_cache()
+
+    def snapshot(*_: Any) -> dict[str, Any]:
+        traces: list[list[Any]] = [[] for _ in machine.devices]
+        return {"segments": [], "device_traces": traces, "allocator_settings": {}, "external_annotations": []}
+
+    return {
+        "emptyCache": empty_cache,
+        "memoryStats": lambda index: statistics.of_card(pool(machine, index)),
+        "resetPeakMemoryStats": lambda index: pool(machine, index).reset_peaks(),
+        "resetAccumulatedMemoryStats": lambda index: pool(machine, index).reset_sums(),
+        "getMemoryFraction": lambda index: pool(machine, index).fraction,
+        "setMemoryFraction": set_fraction,
+        "getMemoryInfo": lambda index: memory_info(machine, index),
+        "memorySnapshot": snapshot,
+        "recordMemoryHistory": _nothing,
+    }
+
+
+def pool(machine: Machine, index: int) -> Pool:
+    """The memory of a card.
+
+    Raises:
+        RuntimeError: there is no such card.
+    """
+    if not 0 <= index < len(machine.pools):
+        raise RuntimeError(f"Invalid device argument {index}: did you call init?")
+    return machine.pools[index]
+
+
+def memory_info(machine: Machine, index: int) -> tuple[int, int]:
+    """Bytes free and in all on a card, as the driver counts.
+
+    Raises:
+        RuntimeError: there is no such card.
+    """
+    machine.check(index)
+    return machine.pools[index].free, machine.pools[index].total
+
+
+def set_functions(patches: Patches, owner: Any, prefix: str, table: Functions) -> None:
+    """Set every function of a table under its name with the prefix."""
+    for name, function in table.items():
+        patches.set(owner, prefix + name, function)
+
+
+def forget_answers(patches: Patches, modules: Iterable[ModuleType]) -> None:
+    """Empty the caches of functions that remember what they once found, now and when the changes are taken back.
+
+    Call it before the changes, so that it comes last when they are taken back.
+    """
+    for module in modules:
+        for value in list(vars(module).values()):
+            if isinstance(value, _Remembering):
+                value.cache_clear()
+                patches.later(value.cache_clear)
+
+
+def refuse(what: str) -> Callable[..., NoReturn]:
+    """A function that raises a SimulationError: `what` cannot be simulated."""
+
+    def refused(*_: Any, **__: Any) -> NoReturn:
+        raise SimulationError(f"{what} cannot be simulated: it needs a real card")
+
+    return refused
+
+
+def replay_seed(module: Any) -> None:
+    """Seed the cards as PyTorch does on first use, if `torch.manual_seed` was called before they were there."""
+    tracker = getattr(module, "_lazy_seed_tracker", None)
+    for call in tracker.get_calls() if tracker is not None else ():
+        if call:
+            call[0]()
+
+
+def _nothing(*_: Any, **__: Any) -> None: ...

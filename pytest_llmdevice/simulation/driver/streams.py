@@ -1,0 +1,118 @@
+"""Where PyTorch's stream and event classes are replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from pytest_llmdevice.simulation.events import CardEvent
+from pytest_llmdevice.simulation.machine import Machine
+from pytest_llmdevice.simulation.patches import Patches
+from pytest_llmdevice.simulation.streams import CardStream, Streams
+
+
+def install(machine: Machine, patches: Patches) -> Streams:
+    """Make `torch.Stream`, `torch.Event` and those of `torch.cuda` or `torch.xpu` the pretended cards'."""
+    streams = Streams(machine)
+    event = _subclass(CardEvent, "Event", "torch", {"_streams": streams})
+    stream = _subclass(CardStream, "Stream", "torch", {"_streams": streams, "_event": event})
+    if machine.device_type != "mps":
+        _install_family(getattr(torch, machine.device_type), stream, event, patches)
+    patches.set(torch, "Stream", _factory(machine, torch.Stream, stream))
+    patches.set(torch, "Event", _factory(machine, torch.Event, event))
+    return streams
+
+
+def generic(streams: Streams, stream_id: int, index: int) -> Any:
+    """A `torch.Stream` of a card."""
+    factory: Any = torch.Stream
+    return factory.simulated(stream_id=stream_id, device_index=index, device_type=streams.code)
+
+
+def _install_family(module: ModuleType, stream: Any, event: Any, patches: Patches) -> None:
+    real = module.streams
+    name = module.__name__ + ".streams"
+    members: dict[str, Any] = {"__new__": _new_event, "_generic": False}
+    family_event = _subclass(event, "Event", name, members, real.Event)
+    members = {"_event": family_event, "_generic": False}
+    family_stream = _subclass(stream, "Stream", name, members, real.Stream)
+    replaced = {"Stream": family_stream, "Event": family_event}
+    if hasattr(real, "ExternalStream"):
+        members = {"__new__": _new_external}
+        replaced["ExternalStream"] = _subclass(family_stream, "ExternalStream", name, members, real.ExternalStream)
+    for attribute, replacement in replaced.items():
+        # Whoever imported the class by name calls it still.
+        patches.set(getattr(real, attribute), "__new__", _redirect(replacement))
+        for owner in (real, module):
+            patches.set(owner, attribute, replacement)
+
+
+def _subclass(base: Any, name: str, module: str, members: dict[str, Any], real: Any = None) -> Any:
+    """A class that is also PyTorch's, so that `isinstance` holds for names imported before.
+
+    Where PyTorch was built for the cards its class has a layout in C that no other class can share.
+    """
+    bases = (base,) if real is None or issubclass(real, (torch.Stream, torch.Event)) else (base, real)
+    return type(base)(name, bases, {"__module__": module, "__qualname__": name, **members})
+
+
+def _redirect(replacement: Any) -> Callable[..., Any]:
+    def new(_cls: type, *args: Any, **kwargs: Any) -> Any:
+        return replacement(*args, **kwargs)
+
+    return new
+
+
+def _new_event(
+    cls: type[CardEvent],
+    enable_timing: bool = False,
+    blocking: bool = False,
+    interprocess: bool = False,
+    external: bool = False,
+) -> CardEvent:
+    return CardEvent.__new__(
+        cls, enable_timing=enable_timing, blocking=blocking, interprocess=interprocess, external=external
+    )
+
+
+def _new_external(
+    cls: type[CardStream], stream_ptr: int, device: torch.device | str | int | None = None, **kwargs: Any
+) -> CardStream:
+    return CardStream.__new__(cls, device, stream_ptr=stream_ptr, **kwargs)
+
+
+class _Factory(type):
+    """A class that hands out PyTorch's own objects and a card's, and knows both as its own."""
+
+    machine: Machine
+    real: Any
+    simulated: Any
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if "simulated" not in vars(cls):  # a class that somebody derived from it
+            return super().__call__(*args, **kwargs)
+        if len(args) == 3:
+            kwargs.update(zip(("stream_id", "device_index", "device_type"), args, strict=True))
+            args = ()
+        if "stream_id" in kwargs:
+            ours = kwargs.get("device_type") == cls.simulated._streams.code
+            return (cls.simulated if ours else cls.real)(**kwargs)
+        device = args[0] if args else kwargs.get("device")
+        if isinstance(device, (str, torch.device)) and torch.device(device).type != cls.machine.device_type:
+            return cls.real(*args, **kwargs)
+        kwargs.pop("device", None)
+        return cls.simulated(None if device is None else cls.machine.resolve(device), *args[1:], **kwargs)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.real) if "real" in vars(cls) else super().__instancecheck__(instance)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, cls.real) if "real" in vars(cls) else super().__subclasscheck__(subclass)
+
+
+def _factory(machine: Machine, real: Any, simulated: Any) -> Any:
+    members = {"machine": machine, "real": real, "simulated": simulated, "__module__": "torch", "__doc__": real.__doc__}
+    return _Factory(real.__name__, (real,), members)

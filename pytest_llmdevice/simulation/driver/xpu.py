@@ -1,0 +1,48 @@
+"""`torch.xpu` of a machine with cards of Intel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pytest_llmdevice.simulation.driver import properties
+from pytest_llmdevice.simulation.driver.runtime import functions, refuse, replay_seed, set_functions
+from pytest_llmdevice.simulation.machine import Machine
+from pytest_llmdevice.simulation.patches import Patches
+from pytest_llmdevice.simulation.streams import Streams
+
+
+def install(machine: Machine, streams: Streams, patches: Patches) -> None:
+    """Make `torch.xpu` report the cards of `machine`."""
+    table = functions(machine, streams) | {"synchronize": machine.check, "getArchFlags": lambda: "pvc"}
+    set_functions(patches, torch._C, "_xpu_", table)
+    patches.set(torch._C, "_has_xpu", True)
+    patches.set(torch.version, "xpu", machine.profile.toolkit)
+    cards = properties.of_all(machine.profile, properties.xpu)
+
+    def card(index: int) -> properties.CardProperties:
+        machine.check(index)
+        return cards[index]
+
+    xpu: Any = torch.xpu
+    for name, value in {
+        "_exchange_device": table["exchangeDevice"],
+        "_maybe_exchange_device": table["maybeExchangeDevice"],
+        "_get_device_properties": card,
+        "_XpuDeviceProperties": properties.CardProperties,
+        # The calls that wait for the first use stay in their queue: they are for real cards.
+        "_initialized": True,
+        "_is_in_bad_fork": table["isInBadFork"],
+        "_cached_device_count": len(machine.devices),
+        "default_generators": machine.generators,
+    }.items():
+        patches.set(xpu, name, value)
+    graphs = getattr(xpu, "graphs", None)
+    if graphs is not None:
+        refused = refuse("an XPU graph")
+        patches.set(graphs, "_xpu_isCurrentStreamCapturing", table["isCurrentStreamCapturing"])
+        patches.set(graphs, "_xpu_graph_pool_handle", refused)
+        patches.set(graphs.XPUGraph, "__new__", refused)
+        patches.set(graphs.graph, "__init__", refused)
+    replay_seed(xpu)

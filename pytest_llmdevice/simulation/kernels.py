@@ -1,0 +1,125 @@
+"""Where the kernels of the CPU and the cards differ.
+
+A dtype that only the cards have is computed in a wider one and cast back; one that only the CPU has is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+
+_HALF: Final = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+_SMALL_INTEGERS: Final = dict.fromkeys((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64), torch.float64)
+_FFT: Final = {torch.float16: torch.float32}
+
+WIDER: Final[dict[str, dict[torch.dtype, torch.dtype]]] = {
+    "abs": {torch.bool: torch.uint8},
+    "trace": {torch.bool: torch.int64},
+    "histc": _SMALL_INTEGERS,
+    "avg_pool3d": _HALF,
+    "multi_margin_loss": _HALF,
+    "multilabel_margin_loss": _HALF,
+    "rrelu": {torch.float16: torch.float32},
+    "interpolate": _HALF,
+    **dict.fromkeys(
+        (f"fft_{name}{rank}" for name in ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft") for rank in ("", "2", "n")),
+        _FFT,
+    ),
+}
+"""Function -> dtype -> the dtype it is computed in. From PyTorch's own table of operations
+(torch.testing._internal.common_methods_invocations.op_db, 2.13): those whose `dtypesIfCUDA` has what `dtypes` lacks."""
+
+_MISSING: Final = re.compile(r"not implemented for '\w+'|Unsupported dtype|not supported on CPU|Expected .* dtype")
+
+
+def instead(
+    run: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any],
+    func: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    error: Exception,
+    device_type: str,
+) -> Any:
+    """The result that a card would give where the CPU raised `error`.
+
+    Raises:
+        Exception: where the cards have no kernel either, `error` in the words of theirs.
+    """
+    wider = WIDER.get(getattr(func, "__name__", ""))
+    if wider is None or _MISSING.search(str(error)) is None:
+        raise _translated(error, device_type) from error
+    narrow: set[torch.dtype] = set()
+
+    def widen(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.dtype in wider:
+            narrow.add(value.dtype)
+            return run(torch.Tensor.to, (value, wider[value.dtype]), {})
+        return value
+
+    result = run(func, tuple(map(widen, args)), {key: widen(value) for key, value in kwargs.items()})
+    if len(narrow) != 1:
+        raise _translated(error, device_type) from error
+    dtype = narrow.pop()
+    if not isinstance(result, torch.Tensor) or (dtype is torch.bool and func.__name__ == "trace"):
+        return result
+    return run(torch.Tensor.to, (result, torch.complex32 if result.is_complex() else dtype), {})
+
+
+_TENSOR_TYPE: Final = re.compile(r"\btorch\.(?=(?:Float|Half|BFloat16|Double|Long|Int|Short|Char|Byte|Bool)Tensor\b)")
+
+
+def _translated(error: Exception, device_type: str) -> Exception:
+    text = _TENSOR_TYPE.sub(f"torch.{device_type}.", str(error))
+    # The same check, worded once for each backend (aten/src/ATen/native/LinearAlgebra.cpp, cuda/Blas.cpp).
+    text = text.replace("expected m1 and m2 to have the same dtype", "expected mat1 and mat2 to have the same dtype")
+    return error if text == str(error) else type(error)(text)
+
+
+INTEGER_PRODUCTS: Final = tuple(
+    """
+    matmul __matmul__ __rmatmul__ linear mm bmm mv dot vdot inner addmm addmm_ addmv baddbmm baddbmm_ addbmm
+    chain_matmul einsum tensordot
+    """.split()  # noqa: SIM905
+)
+"""Products of integers, which the CPU computes and no card does (`op_db` again: what `dtypesIfCUDA` lacks)."""
+
+_SCALAR_TYPES: Final = {
+    torch.int64: "Long",
+    torch.int32: "Int",
+    torch.int16: "Short",
+    torch.int8: "Char",
+    torch.uint8: "Byte",
+    torch.bool: "Bool",
+}
+
+
+def refuse_integers(name: str, tensors: list[torch.Tensor]) -> None:
+    """Raise what a CUDA kernel raises for a product of integers.
+
+    Args:
+        name: the function's.
+        tensors: its factors, and before them what they are added to.
+
+    Raises:
+        NotImplementedError: the factors are integers.
+    """
+    if not tensors or (scalar := _SCALAR_TYPES.get(tensors[0].dtype)) is None:
+        return
+    dims = tuple(tensor.dim() for tensor in tensors[-2:])
+    if (
+        "bmm" in name
+        or name == "einsum"
+        or min(dims) > 2
+        or (max(dims) > 2 and name not in ("linear", "matmul", "__matmul__"))
+    ):
+        kernel = "baddbmm_cuda"
+    elif dims == (1, 1):
+        kernel = "dot"
+    elif dims == (2, 1) or name in ("mv", "addmv"):
+        kernel = "addmv_impl_cuda"
+    else:
+        kernel = "addmm_cuda"
+    raise NotImplementedError(f"\"{kernel}\" not implemented for '{scalar}'")

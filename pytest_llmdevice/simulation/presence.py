@@ -1,0 +1,30 @@
+"""Real cards are never shadowed."""
+
+from __future__ import annotations
+
+import torch
+
+from pytest_llmdevice.errors import SimulationError
+from pytest_llmdevice.simulation.profiles import Profile
+
+
+def refuse_real_devices(profile: Profile) -> None:
+    """Raise if the machine has what `profile` pretends.
+
+    Raises:
+        SimulationError: it has.
+    """
+    found = _count(profile.device_type)
+    if found:
+        devices = "device is" if found == 1 else "devices are"
+        raise SimulationError(
+            f"cannot simulate {profile}: {found} real {profile.device_type} {devices} here, and real cards are never "
+            f"shadowed; run on them, or hide them before Python starts (CUDA_VISIBLE_DEVICES='' for CUDA)"
+        )
+
+
+def _count(device_type: str) -> int:
+    if device_type == "mps":
+        return int(torch.backends.mps.is_available())
+    module = getattr(torch, device_type)
+    return int(module.device_count()) if module.is_available() else 0

@@ -1,0 +1,93 @@
+"""Storages tell where they pretend to be, and move: pickling, `torch.save` and `deepcopy` work on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pytest_llmdevice.simulation.machine import Machine
+from pytest_llmdevice.simulation.patches import Patches
+from pytest_llmdevice.simulation.tags import Tags
+
+
+def install(machine: Machine, tags: Tags, patches: Patches) -> None:
+    """Have `torch.UntypedStorage` know the pretended devices."""
+    storage_class: Any = torch.UntypedStorage
+    real_device = torch._C.StorageBase.device.__get__  # type: ignore[attr-defined]
+    real_new = storage_class.__new__
+    real_resize = storage_class.resize_
+
+    def device_of(storage: Any) -> torch.device:
+        placed = tags.of_storage(storage)
+        found: torch.device = real_device(storage) if placed is None else placed
+        return found
+
+    def new(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        device = kwargs.get("device")
+        if device is None:
+            return real_new(cls, *args, **kwargs)
+        target = machine.resolve(device)
+        if target.type != machine.device_type:
+            return real_new(cls, *args, **kwargs)
+        storage = real_new(cls, *args, **dict(kwargs, device="cpu"))
+        tags.put_storage(storage, target)
+        return storage
+
+    def to(storage: Any, *, device: Any, non_blocking: bool = False) -> Any:
+        target = machine.resolve(device)
+        if target == storage.device:
+            return storage
+        return storage_class(storage.size(), device=target).copy_(storage, non_blocking)
+
+    def cuda(storage: Any, device: Any = None, non_blocking: bool = False) -> Any:
+        return to(storage, device="cuda" if device is None else device, non_blocking=non_blocking)
+
+    def get_device(storage: Any) -> int:
+        index = storage.device.index
+        return -1 if index is None else int(index)
+
+    def resize_(storage: Any, size: int) -> Any:
+        placement = getattr(storage, tags.name, None)
+        if placement is not None:
+            placement.resize(size)
+        return real_resize(storage, size)
+
+    real_is_shared = storage_class.is_shared
+
+    def is_shared(storage: Any) -> bool:
+        return tags.of_storage(storage) is not None or real_is_shared(storage)
+
+    _install_set(machine, tags, patches)
+    patches.set(storage_class, "device", property(device_of))
+    patches.set(storage_class, "__new__", staticmethod(new))
+    patches.set(storage_class, "to", to)
+    patches.set(storage_class, "cuda", cuda)
+    patches.set(storage_class, "get_device", get_device)
+    patches.set(storage_class, "resize_", resize_)
+    patches.set(storage_class, "is_shared", is_shared)
+
+
+def _install_set(machine: Machine, tags: Tags, patches: Patches) -> None:
+    """`Tensor.set_`, which PyTorch does not let anybody intercept: another storage, on the same device."""
+    real: Any = torch.Tensor.set_
+
+    def set_(tensor: Any, source: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if not torch._C._len_torch_function_stack():
+            # Inside a function that runs unobserved everything is on the CPU.
+            return real(tensor) if source is None else real(tensor, source, *args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            storage = tensor.untyped_storage()
+            here = storage.device
+            if source is None:
+                result = real(tensor)
+                return result if here.type != machine.device_type else tags.put(result, here)
+            there = source.untyped_storage().device if isinstance(source, torch.Tensor) else source.device
+            if here != there and storage.device.type != "meta":
+                raise RuntimeError(
+                    f'Attempted to set the storage of a tensor on device "{here}" to a storage on different device '
+                    f'"{there}".  This is no longer allowed; the devices must match.'
+                )
+            return real(tensor, source, *args, **kwargs)
+
+    patches.set(torch.Tensor, "set_", set_)

@@ -1,0 +1,195 @@
+"""Dtypes that only cards compute are computed, and those that only the CPU computes are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from pytest_llmdevice.simulation import simulate
+from pytest_llmdevice.simulation.kernels import INTEGER_PRODUCTS, WIDER
+
+TORCH: Any = torch
+F: Any = functional
+
+
+def given(*shape: int, dtype: torch.dtype, device: str) -> torch.Tensor:
+    return torch.ones(shape).to(dtype).to(device)
+
+
+def labels(device: str, *values: Any) -> torch.Tensor:
+    return torch.tensor(values, device=device)
+
+
+CALLS: dict[str, Callable[[torch.dtype, str], Any]] = {
+    "abs": lambda dtype, on: torch.abs(given(2, dtype=dtype, device=on)),
+    "trace": lambda dtype, on: torch.trace(given(2, 2, dtype=dtype, device=on)),
+    "histc": lambda dtype, on: torch.histc(given(4, dtype=dtype, device=on), bins=4, min=0, max=3),
+    "avg_pool3d": lambda dtype, on: F.avg_pool3d(given(1, 1, 2, 2, 2, dtype=dtype, device=on), 2),
+    "multi_margin_loss": lambda dtype, on: F.multi_margin_loss(given(2, 3, dtype=dtype, device=on), labels(on, 0, 1)),
+    "multilabel_margin_loss": lambda dtype, on: F.multilabel_margin_loss(
+        given(1, 3, dtype=dtype, device=on), labels(on, [0, 1, -1])
+    ),
+    "rrelu": lambda dtype, on: F.rrelu(given(2, 3, dtype=dtype, device=on), training=True),
+    "interpolate": lambda dtype, on: F.interpolate(
+        given(1, 1, 4, 4, dtype=dtype, device=on), scale_factor=0.5, mode="bilinear", antialias=True
+    ),
+    "polygamma": lambda dtype, on: torch.polygamma(1, given(2, dtype=dtype, device=on)),
+    "round": lambda dtype, on: torch.round(given(2, dtype=dtype, device=on), decimals=1),
+}
+
+
+def transform(name: str) -> Callable[[torch.dtype, str], Any]:
+    shape = (4, 4) if name[-1] in "2n" else (4,)
+    function = getattr(torch.fft, name.removeprefix("fft_"))
+    return lambda dtype, on: function(given(*shape, dtype=dtype, device=on))
+
+
+CALLS.update({name: transform(name) for name in WIDER if name.startswith("fft_")})
+ENTRIES = [
+    pytest.param(name, dtype, id=f"{name}-{str(dtype).removeprefix('torch.')}")
+    for name, table in WIDER.items()
+    for dtype in table
+]
+KEPT = {("trace", torch.bool): torch.int64} | {
+    (f"fft_{name}{rank}", torch.float16): torch.complex32
+    for name in ("fft", "ifft", "rfft", "ihfft")
+    for rank in ("", "2", "n")
+}
+"""What a card returns where it is not the dtype that it was given."""
+
+
+@pytest.fixture
+def _card() -> Iterator[None]:
+    with simulate("cuda:2"):
+        yield
+
+
+@pytest.mark.parametrize(("name", "dtype"), ENTRIES)
+def test_no_entry_is_superfluous(name: str, dtype: torch.dtype) -> None:
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        CALLS[name](dtype, "cpu")
+
+
+@pytest.mark.parametrize(("name", "dtype"), ENTRIES)
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental:UserWarning")
+def test_what_only_cards_compute_is_computed(name: str, dtype: torch.dtype, _card: None) -> None:  # noqa: PT019
+    result = CALLS[name](dtype, "cuda:1")
+    wide = CALLS[name](WIDER[name][dtype], "cpu")
+
+    assert result.device == torch.device("cuda:1")
+    assert result.dtype is KEPT.get((name, dtype), dtype)
+    assert result.shape == wide.shape
+    if name != "rrelu":
+        torch.testing.assert_close(result.cpu().to(wide.dtype), wide, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["abs", "avg_pool3d", "histc"])
+def test_on_the_cpu_it_is_not_computed_inside_either(name: str, _card: None) -> None:  # noqa: PT019
+    with pytest.raises(NotImplementedError, match="not implemented for"):
+        CALLS[name](next(iter(WIDER[name])), "cpu")
+
+
+def test_a_widened_kernel_has_a_gradient(_card: None) -> None:  # noqa: PT019
+    tensor = torch.ones(1, 1, 2, 2, 2, dtype=torch.float16, device="cuda:1", requires_grad=True)
+
+    F.avg_pool3d(tensor, 2).sum().backward()
+
+    assert tensor.grad is not None
+    assert (tensor.grad.dtype, tensor.grad.device) == (torch.float16, torch.device("cuda:1"))
+    assert tensor.grad.flatten().tolist() == [0.125] * 8
+
+
+def test_other_errors_stay_what_they_are(_card: None) -> None:  # noqa: PT019
+    with pytest.raises(RuntimeError, match=r"4D or 5D|expected input"):
+        F.avg_pool3d(torch.ones(2, dtype=torch.float16, device="cuda:1"), 2)
+    with pytest.raises(NotImplementedError, match="not implemented for 'Half'"):
+        torch.linalg.cholesky(torch.eye(2, dtype=torch.float16, device="cuda:1"))
+
+
+def test_types_in_texts_are_those_of_the_card(_card: None) -> None:  # noqa: PT019
+    index = torch.ones(2, device="cuda:1")
+    with pytest.raises(RuntimeError, match=r"but got torch\.cuda\.FloatTensor instead"):
+        F.embedding(index, index[None])
+    with pytest.raises(
+        RuntimeError, match="expected mat1 and mat2 to have the same dtype, but got: float != c10::Half"
+    ):
+        index[None] @ index[:, None].half()
+
+
+def products() -> dict[str, Callable[..., Any]]:
+    flat: Callable[[Any], Any] = lambda it: it[0]  # noqa: E731
+    deep: Callable[[Any], Any] = lambda it: it[None]  # noqa: E731
+    return {
+        "matmul": lambda it: torch.matmul(it, it),
+        "__matmul__": lambda it: it @ it,
+        "__rmatmul__": lambda it: torch.Tensor.__rmatmul__(it, it),
+        "linear": lambda it: F.linear(it, it),
+        "mm": lambda it: torch.mm(it, it),
+        "bmm": lambda it: torch.bmm(deep(it), deep(it)),
+        "mv": lambda it: torch.mv(it, flat(it)),
+        "dot": lambda it: torch.dot(flat(it), flat(it)),
+        "vdot": lambda it: torch.vdot(flat(it), flat(it)),
+        "inner": lambda it: torch.inner(flat(it), flat(it)),
+        "addmm": lambda it: torch.addmm(it, it, it),
+        "addmm_": lambda it: it.addmm_(it, it),
+        "addmv": lambda it: torch.addmv(flat(it), it, flat(it)),
+        "baddbmm": lambda it: torch.baddbmm(deep(it), deep(it), deep(it)),
+        "baddbmm_": lambda it: deep(it).baddbmm_(deep(it), deep(it)),
+        "addbmm": lambda it: torch.addbmm(it, deep(it), deep(it)),
+        "chain_matmul": lambda it: TORCH.chain_matmul(it, it),
+        "einsum": lambda it: TORCH.einsum("ij,jk->ik", it, it),
+        "tensordot": lambda it: TORCH.tensordot(it, it, 1),
+    }
+
+
+KERNELS = {
+    "dot": "dot",
+    "vdot": "dot",
+    "inner": "dot",
+    "mv": "addmv_impl_cuda",
+    "addmv": "addmv_impl_cuda",
+    **dict.fromkeys(("bmm", "baddbmm", "baddbmm_", "addbmm", "einsum"), "baddbmm_cuda"),
+}
+
+
+@pytest.mark.parametrize("name", INTEGER_PRODUCTS)
+@pytest.mark.filterwarnings("ignore:torch.chain_matmul is deprecated:UserWarning")
+def test_a_product_of_integers_is_refused_on_cards_alone(name: str, _card: None) -> None:  # noqa: PT019
+    multiply = products()[name]
+    kernel = KERNELS.get(name, "addmm_cuda")
+
+    for dtype, scalar in ((torch.int64, "Long"), (torch.int32, "Int"), (torch.uint8, "Byte"), (torch.bool, "Bool")):
+        with pytest.raises(NotImplementedError, match=f"^\"{kernel}\" not implemented for '{scalar}'$"):
+            multiply(torch.ones(2, 2, dtype=dtype, device="cuda:1"))
+    multiply(torch.ones(2, 2, dtype=torch.int64))
+    assert multiply(torch.ones(2, 2, device="cuda:1")).device == torch.device("cuda:1")
+
+
+def test_a_product_of_integers_by_name_is_refused(_card: None, subtests: Any) -> None:  # noqa: PT019
+    it = torch.ones(2, 2, dtype=torch.int64, device="cuda:1")
+    for name, multiply in {
+        "mm": lambda: torch.mm(input=it, mat2=it),
+        "linear": lambda: F.linear(input=it, weight=it),
+        "matmul": lambda: torch.matmul(it, other=it),
+        "einsum": lambda: TORCH.einsum("ij,jk->ik", it, it),
+        "tensordot": lambda: TORCH.tensordot(it, it, 1),
+    }.items():
+        with subtests.test(name), pytest.raises(NotImplementedError, match="_cuda\" not implemented for 'Long'"):
+            multiply()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.xfail(strict=True, reason="the other names of the product are not looked at")
+def test_a_product_of_integers_by_another_name_is_refused(_card: None) -> None:  # noqa: PT019
+    it = torch.ones(2, 2, dtype=torch.int64, device="cuda:1")
+    with pytest.raises(NotImplementedError, match="\"addmm_cuda\" not implemented for 'Long'"):
+        torch.linalg.matmul(it, it)
+
+
+def test_where_the_factors_are_comes_before_what_they_are(_card: None) -> None:  # noqa: PT019
+    it = torch.ones(2, 2, dtype=torch.int64, device="cuda:1")
+    with pytest.raises(RuntimeError, match="Expected all tensors to be on the same device"):
+        it @ it.cpu()
