@@ -119,6 +119,15 @@ def _bitsandbytes_beyond_cuda(cell: Cell, inventory: Inventory) -> str | None:
     return None
 
 
+def _bitsandbytes_on_mps(cell: Cell, inventory: Inventory) -> str | None:
+    # On a real one its probe knows better.
+    if cell.quantization == "none" or cell.kind != "mps" or not cell.simulated:
+        return None
+    if _below(inventory, "bitsandbytes", "0.49.0"):
+        return _too_old(inventory, "bitsandbytes", "0.49.0", "for quantization on mps")
+    return None
+
+
 def _flash_attention(cell: Cell, inventory: Inventory) -> str | None:
     if cell.attention != "flash_attention_2":
         return None
@@ -160,6 +169,12 @@ RULES: Final = (
         "transformers.integrations.bitsandbytes.validate_bnb_backend_availability (4.57.6) asks for the "
         "feature 'multi_backend', absent in bitsandbytes 0.45.5, present in 0.46.0",
         _bitsandbytes_beyond_cuda,
+    ),
+    Rule(
+        "bitsandbytes-on-mps",
+        "the table of accelerators in bitsandbytes' README: int8 and 4-bit on mps planned in 0.48.0, slow in 0.49.0, "
+        "supported in 0.50.0",
+        _bitsandbytes_on_mps,
     ),
     Rule(
         "offloaded-weights-stay-dense",

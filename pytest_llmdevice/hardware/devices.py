@@ -13,8 +13,9 @@ from pytest_llmdevice.matrix.vocabulary import INDEXED_KINDS, KINDS
 def expand_devices(specs: Sequence[str], inventory: Inventory | None) -> tuple[tuple[str, str], ...]:
     """The (kind, device) pairs that `specs` name, in their order, each once.
 
-    `"cuda:*"` is every NVIDIA card of the inventory and always `cuda:0`, so that a card that is missing is
-    reported and not left out; `"rocm:1"` is `("rocm", "cuda:1")`, PyTorch's spelling; `"cuda"` is `"cuda:0"`.
+    `"cuda:*"` is every NVIDIA card of the inventory, pretended ones too, and always `cuda:0`, so that a card that is
+    missing is reported and not left out; `"rocm:1"` is `("rocm", "cuda:1")`, PyTorch's spelling; `"cuda"` is
+    `"cuda:0"`.
 
     Args:
         specs: `"cpu"`, `"mps"`, or a kind of card with an index or `*`.
@@ -30,6 +31,8 @@ def expand_devices(specs: Sequence[str], inventory: Inventory | None) -> tuple[t
 def required_missing(specs: Iterable[str], inventory: Inventory) -> str | None:
     """None when every device of `specs` is here and usable, or a sentence: what is missing and what is here.
 
+    A pretended device is not here.
+
     Args:
         specs: as for `expand_devices`; a kind without an index is met by any usable card of that kind.
         inventory: what is here.
@@ -41,7 +44,9 @@ def required_missing(specs: Iterable[str], inventory: Inventory) -> str | None:
     if not missing:
         return None
     verb = "is" if len(missing) == 1 else "are"
-    return f"required {' and '.join(missing)} {verb} missing: {whats_here(inventory)}"
+    played = ", ".join(device.spec for device in inventory.pretended)
+    note = f" ({played} simulated, which does not count)" if played else ""
+    return f"required {' and '.join(missing)} {verb} missing: {whats_here(inventory)}{note}"
 
 
 def whats_here(inventory: Inventory) -> str:
@@ -75,7 +80,8 @@ def _expanded(spec: str, inventory: Inventory | None) -> Iterator[tuple[str, str
     torch_type = "cuda" if kind == "rocm" else kind
     yield kind, f"{torch_type}:{int(index) if index.isdecimal() else 0}"
     if index == "*" and inventory is not None:
-        yield from ((kind, device.device) for device in inventory.of_kind(kind))
+        devices = (*inventory.of_kind(kind), *inventory.pretended_of_kind(kind))
+        yield from ((kind, device.device) for device in devices)
 
 
 def _met(spec: str, inventory: Inventory) -> bool:

@@ -112,6 +112,7 @@ class Inventory:
         system: the operating system.
         visible: the visibility variables that were set around the probe (`CUDA_VISIBLE_DEVICES`, ...).
         failure: empty, or why nothing is known: the probe crashed, hung, or wrote something unreadable.
+        pretended: cards that `--llm-simulate` plays. The probe knows nothing of them; only simulated cells run there.
     """
 
     devices: tuple[Device, ...] = ()
@@ -120,6 +121,7 @@ class Inventory:
     system: System = field(default_factory=System)
     visible: dict[str, str] = field(default_factory=dict)
     failure: str = ""
+    pretended: tuple[Device, ...] = ()
 
     def of_kind(self, kind: str) -> tuple[Device, ...]:
         """The devices of `kind`, usable or not, in PyTorch's order."""
@@ -128,6 +130,14 @@ class Inventory:
     def find(self, device: str, kind: str) -> Device | None:
         """The device that PyTorch spells `device`, if it is of `kind`."""
         return next((found for found in self.devices if (found.device, found.kind) == (device, kind)), None)
+
+    def pretended_of_kind(self, kind: str) -> tuple[Device, ...]:
+        """The pretended devices of `kind`."""
+        return tuple(device for device in self.pretended if device.kind == kind)
+
+    def plays(self, device: str, kind: str) -> Device | None:
+        """The pretended device that PyTorch spells `device`, if it is of `kind`."""
+        return next((played for played in self.pretended if (played.device, played.kind) == (device, kind)), None)
 
     def named(self, device: str) -> Device | None:
         """The device that PyTorch spells `device`, of whatever kind."""

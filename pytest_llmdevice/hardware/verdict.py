@@ -45,18 +45,18 @@ def judge(cell: Cell, inventory: Inventory) -> Verdict:
     """What becomes of `cell` on a machine with `inventory`.
 
     A simulated cell is held to the rules of the libraries and to what the CPU can do, for the CPU computes
-    it; which devices there are is its profile's affair.
+    it; the cards that it is placed on are the inventory's pretended ones.
     """
     if inventory.failure:
         return Verdict.skip("unusable", f"the hardware probe failed: {inventory.failure}")
     device = inventory.named("cpu") if cell.simulated else inventory.find(cell.device, cell.kind)
-    if device is None:
+    if device is None or (cell.simulated and inventory.plays(cell.device, cell.kind) is None):
         return Verdict.skip("absent", _absence(cell, inventory))
     if error := _dtype_error(device, cell.dtype):
         return Verdict.skip("unusable", f"{_name(device)} failed the {cell.dtype} probe: {error}")
     if reason := unsupported(cell, inventory):
         return Verdict.skip("unsupported", reason)
-    if cell.strategy == "split" and not cell.simulated and (reason := _too_few(cell, inventory)):
+    if cell.strategy == "split" and (reason := _too_few(cell, inventory)):
         return Verdict.skip("absent", reason)
     if error := _quantization_error(device, cell):
         # A kernel that nobody wrote is no fault of the machine.
@@ -75,10 +75,15 @@ def _absence(cell: Cell, inventory: Inventory) -> str:
     here = ", ".join(device.spec for device in inventory.devices) or "no device"
     # A card may be hidden on purpose; then this is the line that explains it.
     visible = "".join(f"; {name}={value}" for name, value in inventory.visible.items())
-    return f"no {cell.spec} here (this machine has {here}{visible})"
+    played = ", ".join(device.spec for device in inventory.pretended)
+    pretended = f"; simulated: {played}" if played else ""
+    return f"no {cell.spec} here (this machine has {here}{visible}{pretended})"
 
 
 def _too_few(cell: Cell, inventory: Inventory) -> str | None:
+    if cell.simulated:
+        played = inventory.pretended_of_kind(cell.kind)
+        return None if len(played) >= 2 else f"strategy split needs two {cell.kind} cards, simulated: {played[0].spec}"
     cards = [device.spec for device in inventory.of_kind(cell.kind) if device.passed(cell.dtype)]
     if len(cards) >= 2:
         return None

@@ -183,7 +183,8 @@ _FAMILIES: Final = (
             "q_lora_rank": 64,
             "kv_lora_rank": 64,
             "qk_nope_head_dim": 16,
-            "qk_rope_head_dim": 16,
+            # With kv_lora_rank a multiple of 32: what bitsandbytes' 4-bit kernel for AVX512-BF16 takes.
+            "qk_rope_head_dim": 32,
             "v_head_dim": 16,
         },
         moe=True,

@@ -60,6 +60,19 @@ def test_a_rocm_card_and_a_cuda_card_of_the_same_spelling_are_two_devices() -> N
     assert expand_devices(["cuda:0", "rocm:0"], None) == (("cuda", "cuda:0"), ("rocm", "cuda:0"))
 
 
+def test_pretended_cards_are_expanded_beside_the_real_ones(machine: MakeMachine, mi300: Device) -> None:
+    pretended = tuple(Device(f"cuda:{index}", "cuda") for index in range(3))
+    here = machine(mi300, pretended=pretended)
+    assert expand_devices(["cuda:*"], here) == tuple(("cuda", f"cuda:{index}") for index in range(3))
+    assert expand_devices(["rocm:*", "xpu:*"], here) == (("rocm", "cuda:0"), ("xpu", "xpu:0"))
+
+
+def test_a_pretended_device_does_not_meet_a_requirement(machine: MakeMachine) -> None:
+    assert required_missing(["cuda"], machine(pretended=(Device("cuda:0", "cuda"),))) == (
+        "required cuda is missing: this machine has cpu (cuda:0 simulated, which does not count)"
+    )
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

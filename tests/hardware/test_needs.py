@@ -103,10 +103,32 @@ def test_packages_are_required_with_versions(
     assert unmet(Needs(packages=(package,)), CUDA, machine(a100)) == reason
 
 
-def test_a_simulated_cell_is_asked_for_kind_and_packages_only(machine: MakeMachine) -> None:
-    simulated = Cell("llama", "cuda:0", "float16", simulated=True)
-    assert unmet(Needs(devices=8, memory=2**50, capability="9.0"), simulated, machine()) is None
-    assert unmet(Needs(kinds=("mps",)), simulated, machine()) is not None
+SIMULATED = Cell("llama", "cuda:1", "float16", simulated=True)
+
+
+@pytest.mark.parametrize(
+    ("needs", "reason"),
+    [
+        (Needs(devices=2, memory=15 * 2**30, capability="7.5", kinds=("cuda",)), None),
+        (Needs(devices=3), "needs 3 cuda devices, simulated: cuda:0, cuda:1"),
+        (Needs(memory=16 * 2**30), "needs 16 GiB of memory, cuda:1 has 15 GiB"),
+        (Needs(capability="8.0"), "needs compute capability 8.0, cuda:1 Tesla T4 has 7.5"),
+        (Needs(kinds=("mps",)), "needs a device of kind mps, the cell is on cuda"),
+        (Needs(packages=("no-such-package",)), "needs the package no-such-package, which is not installed"),
+    ],
+)
+def test_a_simulated_cell_is_judged_by_the_pretended_cards(
+    needs: Needs, reason: str | None, machine: MakeMachine
+) -> None:
+    # As a simulation plays them: nothing was tried on them.
+    cards = tuple(Device(f"cuda:{index}", "cuda", "Tesla T4", 15 * 2**30, capability="7.5") for index in range(2))
+    other = Device("xpu:0", "xpu", "Max", 64 * 2**30)
+    assert unmet(needs, SIMULATED, machine(pretended=(other, *cards))) == reason
+
+
+def test_a_real_cell_does_not_count_pretended_cards(machine: MakeMachine) -> None:
+    here = machine(pretended=(Device("cuda:0", "cuda"),))
+    assert unmet(Needs(), CUDA, here) == "needs cuda:0, which is not here"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,9 @@ CPU = Cell("llama", "cpu", "float32")
 CUDA = Cell("llama", "cuda:0", "float16")
 ROCM = Cell("llama", "cuda:0", "float16", kind="rocm")
 
+TWO = (Device("cuda:0", "cuda"), Device("cuda:1", "cuda"))
+"""Cards that a simulation plays: nothing was tried on them."""
+
 
 def test_a_cell_whose_device_passed_runs(this_machine: Inventory) -> None:
     assert judge(CPU, this_machine) == Verdict("run")
@@ -141,19 +144,36 @@ def test_every_other_strategy_runs_on_one_device(strategy: str, machine: MakeMac
 
 def test_a_simulated_cell_runs_simulated_without_the_hardware(machine: MakeMachine) -> None:
     simulated = Cell("llama", "cuda:1", "bfloat16", "nf4", "split", simulated=True)
-    assert judge(simulated, machine()) == Verdict("run simulated")
+    assert judge(simulated, machine(pretended=TWO)) == Verdict("run simulated")
+
+
+def test_a_simulated_cell_without_a_pretended_device_is_absent(machine: MakeMachine) -> None:
+    beyond = Cell("llama", "cuda:2", "float16", simulated=True)
+    verdict = judge(beyond, machine(pretended=TWO))
+    assert verdict.reason == "absent: no cuda:2 here (this machine has cpu; simulated: cuda:0, cuda:1)"
+
+
+def test_a_real_cell_does_not_run_on_a_pretended_device(machine: MakeMachine) -> None:
+    assert judge(CUDA, machine(pretended=TWO)).cause == "absent"
+
+
+def test_split_on_one_pretended_card_is_absent(machine: MakeMachine) -> None:
+    verdict = judge(replace(CUDA, strategy="split", simulated=True), machine(pretended=TWO[:1]))
+    assert verdict.cause == "absent"
+    assert verdict.reason == "absent: strategy split needs two cuda cards, simulated: cuda:0"
 
 
 def test_a_simulated_cell_is_held_to_what_the_cpu_can_do(machine: MakeMachine, device: MakeDevice) -> None:
     weak = device("cpu", dtypes={"float16": Trial(False, "RuntimeError: not implemented for 'Half'")})
-    verdict = judge(replace(CUDA, simulated=True), machine(devices=(weak,)))
-    assert verdict.cause == "unusable"
+    verdict = judge(replace(CUDA, simulated=True), machine(devices=(weak,), pretended=TWO))
+    assert verdict.reason == "unusable: cpu failed the float16 probe: RuntimeError: not implemented for 'Half'"
 
 
 def test_a_simulated_cell_is_held_to_the_rules_of_the_libraries(machine: MakeMachine) -> None:
-    verdict = judge(replace(CUDA, quantization="nf4", strategy="cpu-offload", simulated=True), machine())
+    cell = replace(CUDA, quantization="nf4", strategy="cpu-offload", simulated=True)
+    verdict = judge(cell, machine(pretended=TWO))
     assert verdict.cause == "unsupported"
 
 
 def test_a_simulated_cell_does_not_run_after_a_failed_probe() -> None:
-    assert judge(replace(CUDA, simulated=True), Inventory(failure="x")).cause == "unusable"
+    assert judge(replace(CUDA, simulated=True), Inventory(failure="x", pretended=TWO)).cause == "unusable"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pytest_llmdevice.matrix.cell import Cell
@@ -47,6 +49,18 @@ def test_a_pattern_that_fits_nothing_is_missing_as_it_is() -> None:
 )
 def test_a_card_of_one_maker_does_not_stand_in_for_the_others(passed: Cell, spec: str) -> None:
     assert lines({"devices": [spec]}, passed) == [f"device {spec}: none of its 1 cells passed on real hardware"]
+
+
+def test_a_simulated_pass_is_missing_and_said_to_be_one() -> None:
+    pretended = replace(SECOND_CARD, simulated=True)
+    require = Require.model_validate({"devices": ["cuda:*"], "models": "gpt2"})
+    assert missing(require, (CARD, pretended), lambda _: True) == [
+        "model gpt2: none of its 1 cells passed on real hardware, 1 passed only simulated",
+        "device cuda:1: none of its 1 cells passed on real hardware, 1 passed only simulated",
+    ]
+    assert missing(require, (CARD, pretended), lambda cell: not cell.simulated)[1:] == [
+        "device cuda:1: none of its 1 cells passed on real hardware"
+    ]
 
 
 def test_each_missing_value_has_a_line() -> None:

@@ -47,6 +47,19 @@ def test_a_checkpoint_is_small_and_holds_no_pickle(name: str, zoo_cache: Path) -
 
 
 @every_family
+def test_layers_that_are_quantized_have_the_sizes_that_every_kernel_takes(name: str, zoo_cache: Path) -> None:
+    from safetensors.torch import load_file
+
+    # bitsandbytes on processors with AVX512-BF16: outputs in multiples of 32, inputs in multiples of a block.
+    projections = {
+        key: tuple(tensor.shape)
+        for key, tensor in load_file(zoo.checkpoint(name, cache=zoo_cache) / "model.safetensors").items()
+        if key.endswith("proj.weight") or "proj_with" in key or ".query_key_value." in key
+    }
+    assert {key: shape for key, shape in projections.items() if len(shape) == 2 and shape[0] % 32} == {}
+
+
+@every_family
 def test_weights_and_configuration_say_float32(name: str, zoo_cache: Path) -> None:
     import torch
     from safetensors.torch import load_file
