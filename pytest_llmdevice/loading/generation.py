@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+
+from pytest_llmdevice.loading.names import configuration_of, core, generating
 
 if TYPE_CHECKING:
     import torch
@@ -19,14 +22,26 @@ def execution_device(module: nn.Module) -> torch.device:
     """
     import torch
 
-    hook = getattr(module, "_hf_hook", None)
-    for inner in getattr(hook, "hooks", (hook,)):
-        device = getattr(inner, "execution_device", None)
-        if device is not None:
-            return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
-    for tensor in (*module.parameters(), *module.buffers()):
-        return tensor.device
-    return torch.device("cpu")
+    first = next(itertools.chain(module.parameters(), module.buffers()), None)
+    # `accelerate.cpu_offload` gives hooks to the parts that have parameters of their own, and to no other.
+    for part in module.modules() if first is not None and first.is_meta else (module,):
+        hook = getattr(part, "_hf_hook", None)
+        for inner in getattr(hook, "hooks", (hook,)):
+            device = getattr(inner, "execution_device", None)
+            if device is not None:
+                return device_named(device)
+    return torch.device("cpu") if first is None else first.device
+
+
+def device_named(value: Any) -> torch.device:
+    """What accelerate calls a device: a bare number is a card's."""
+    import torch
+
+    if not isinstance(value, int):
+        return torch.device(value)
+    # `torch.device(0)` itself raises where torch finds no card.
+    accelerator = torch.accelerator.current_accelerator()
+    return torch.device(accelerator.type if accelerator is not None else "cuda", value)
 
 
 def embedding_device(model: Any) -> torch.device:
@@ -34,12 +49,13 @@ def embedding_device(model: Any) -> torch.device:
 
     Not the first parameter's device, which is the embedding's only by luck (transformers#16935).
     """
-    return execution_device(model.get_input_embeddings())
+    inner: Any = core(model)
+    return execution_device(inner.get_input_embeddings())
 
 
 def pad_token(model: Any) -> int:
     """The id that fills a batch up; any id will do where the model names none, since it is masked."""
-    for source in (getattr(model, "generation_config", None), getattr(model, "config", None)):
+    for source in (getattr(core(model), "generation_config", None), configuration_of(model)):
         token = getattr(source, "pad_token_id", None)
         if isinstance(token, int):
             return token
@@ -70,7 +86,7 @@ def batch(
 
 def is_encoder_decoder(model: Any) -> bool:
     """Whether the model reads the prompt with an encoder."""
-    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+    return bool(getattr(configuration_of(model), "is_encoder_decoder", False))
 
 
 def inputs_for(model: Any, prompts: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
@@ -83,8 +99,9 @@ def generate(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) 
     import torch
 
     inputs = inputs_for(model, prompts)
+    # A wrapper without a `generate` of its own (DataParallel) is generated with by what is in it.
     with torch.inference_mode():
-        output = model.generate(
+        output = generating(model).generate(
             **inputs,
             do_sample=False,
             num_beams=1,

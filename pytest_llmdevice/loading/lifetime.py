@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import gc
-import os
-import random
-import time
 import traceback
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmdevice.errors import UnsupportedByLibrary
+from pytest_llmdevice.errors import UnsupportedByLibrary, of_target
+from pytest_llmdevice.loading.change import Change
+from pytest_llmdevice.loading.measures import Measures, Meter, remember
+from pytest_llmdevice.loading.process import unchanged_process
+from pytest_llmdevice.loading.returned import not_a_model
 from pytest_llmdevice.loading.target import CONTRACT, Target, validate
 from pytest_llmdevice.matrix.cell import Cell
 
@@ -30,33 +29,57 @@ class Loaded:
         model: the loaded model; None when there is none.
         seconds: how long the target took.
         error: the report of a failure, its first line naming the cell and the cause; empty when there is none.
+        cause: the cause alone, in a line.
+        exception: what the target raised, without its traceback; None when it raised nothing.
         unsupported: why an installed library cannot do what the cell asks; empty when it can.
+        measures: what the load took, and where the tensors are; None when there is no model.
     """
 
     model: Any = None
     seconds: float = 0.0
     error: str = ""
+    cause: str = ""
+    exception: BaseException | None = None
     unsupported: str = ""
+    measures: Measures | None = None
 
     @classmethod
-    def load(cls, target: Target, checkpoint: Path, cell: Cell) -> Loaded:
-        """Have `target` load `checkpoint` for `cell`. Never raises for what the target does."""
+    def load(cls, target: Target, checkpoint: Path, cell: Cell, *, beside: bool = False) -> Loaded:
+        """Have `target` load `checkpoint` for `cell`. Never raises for what the target does.
+
+        Args:
+            target: the code under test.
+            checkpoint: a local folder.
+            cell: what to ask for.
+            beside: whether an earlier model is meant to be there still: garbage is not collected then.
+        """
         from torch import nn
 
         validate(target, "fixture llm_target")
-        collect_leftovers()
-        started = time.perf_counter()
+        if not beside:
+            collect_leftovers()
         try:
-            with unchanged_process():
+            with unchanged_process() as changes, Meter() as meter:
                 model: object = target.load(str(checkpoint), cell)
         except UnsupportedByLibrary as error:
             return cls(unsupported=str(error))
-        except Exception as error:  # noqa: BLE001  # whatever the code under test raises is its result
-            return cls(error=_report(cell, error))
+        except of_target() as error:
+            return cls._failed(cell, error)
         if not isinstance(model, nn.Module):
-            return cls(error=f"{cell.id}: load returned {type(model).__name__}, not a torch.nn.Module ({CONTRACT})")
+            cause = f"load returned {not_a_model(model)}"
+            return cls(error=f"{cell.id}: {cause}\n{CONTRACT}", cause=cause)
         _LAST.append(weakref.ref(model))
-        return cls(model, time.perf_counter() - started)
+        measures = remember(model, meter.measures)
+        _CHANGES[model] = tuple(changes)
+        return cls(model, measures.seconds, measures=measures)
+
+    @classmethod
+    def _failed(cls, cell: Cell, error: BaseException) -> Loaded:
+        cause, trace = _first_line(error), "".join(traceback.format_exception(error, limit=-_FRAMES))
+        if isinstance(error, SystemExit):
+            cause += " (the loader ends the process: load must return, not call sys.exit or a command's main)"
+        _forget_frames(error)
+        return cls(error=f"{cell.id} did not load: {cause}\n\n{trace}", cause=cause, exception=error)
 
     def release(self) -> None:
         """Let go of the model and give cached device memory back."""
@@ -65,6 +88,14 @@ class Loaded:
 
         if _card_in_use():
             torch.cuda.empty_cache()
+
+
+_CHANGES: weakref.WeakKeyDictionary[nn.Module, tuple[Change, ...]] = weakref.WeakKeyDictionary()
+
+
+def changes_of(model: nn.Module) -> tuple[Change, ...] | None:
+    """What the load of `model` changed of the process; None for a model that no target was asked for."""
+    return _CHANGES.get(model)
 
 
 _LAST: list[weakref.ref[nn.Module]] = []
@@ -81,46 +112,26 @@ def collect_leftovers() -> None:
     _LAST.clear()
 
 
-@contextmanager
-def unchanged_process() -> Iterator[None]:
-    """Put back what a load may change: environment, random states, default dtype and device, threads, current card."""
-    import numpy as np
-    import torch
-
-    environment = dict(os.environ)
-    python_state, torch_state = random.getstate(), torch.get_rng_state()
-    numpy_state = np.random.get_state()  # noqa: NPY002  # the global one, which `transformers.set_seed` seeds
-    threads = torch.get_num_threads()
-    dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    card = torch.cuda.current_device() if _card_in_use() else None
-    grad = torch.is_grad_enabled()
-    try:
-        yield
-    finally:
-        if dict(os.environ) != environment:
-            os.environ.clear()
-            os.environ.update(environment)
-        random.setstate(python_state)
-        torch.set_rng_state(torch_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002  # likewise
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        torch.set_default_dtype(dtype)
-        if torch.get_default_device() != device:
-            torch.set_default_device(device)
-        if card is not None:
-            torch.cuda.set_device(card)
-        torch.set_grad_enabled(grad)
-
-
 _FRAMES = 8
 """Innermost frames shown of a failed load: the loader's and the library's, not the way to them."""
 
 
-def _report(cell: Cell, error: Exception) -> str:
-    lines = str(error).strip().splitlines() or ["(no message)"]
-    trace = "".join(traceback.format_exception(error, limit=-_FRAMES))
-    return f"{cell.id} did not load: {type(error).__name__}: {lines[0]}\n\n{trace}"
+def _first_line(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception as second:  # noqa: BLE001  # an exception of the target may fail to say what it is
+        text = f"(its text cannot be had: {type(second).__name__})"
+    lines = text.strip().splitlines() or ["(no message)"]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of the frames of `error` and of what it came from: they keep half-loaded models alive."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _card_in_use() -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.loading.generation import inputs_for, is_encoder_decoder, pad_token
+from pytest_llmdevice.loading.names import configuration_of, runnable
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,7 @@ def choice_logits(model: Any, prompt: Sequence[int], tokens: Sequence[int]) -> t
 def _shifted(model: Any, ids: torch.Tensor) -> torch.Tensor:
     import torch
 
-    configured = getattr(model.config, "decoder_start_token_id", None)
+    configured = getattr(configuration_of(model), "decoder_start_token_id", None)
     start = ids.new_full((ids.shape[0], 1), pad_token(model) if configured is None else configured)
     return torch.cat([start, ids[:, :-1]], dim=1)
 
@@ -46,5 +47,5 @@ def _logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     import torch
 
     with torch.inference_mode():
-        logits: torch.Tensor = model(**inputs).logits
+        logits: torch.Tensor = runnable(model)(**inputs).logits
     return logits

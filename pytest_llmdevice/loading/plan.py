@@ -3,17 +3,20 @@
 The plan does not trust the loader under test. Names, shapes, dtypes and ties come from a skeleton that
 transformers builds from the checkpoint's configuration; devices come from the cell. Only for strategies in
 which accelerate chooses does it read the map that accelerate left on the model, and it holds that map to what
-the cell allows.
+the cell allows. What a target put around the model (PEFT, a compiled module, a class of its own) only makes names
+longer: the plan speaks of tensors by their names in the loaded model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.loading.dtypes import intended_dtype
 from pytest_llmdevice.loading.generation import execution_device
+from pytest_llmdevice.loading.names import Named, Names, core
+from pytest_llmdevice.loading.places import DeviceMap, allowed_devices, offload_hook, with_index
 from pytest_llmdevice.loading.pretrained import skeleton, stored_equal
 from pytest_llmdevice.loading.quantization import LAYER_CLASS, STORAGE_DTYPE
 from pytest_llmdevice.matrix.cell import Cell
@@ -22,8 +25,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+KEPT: Final = "kept in float32 by the model class"
+
 OFFLOADING: Final = frozenset({"cpu-offload", "disk-offload"})
-AUTOMATIC: Final = frozenset({"auto", "balanced", "sequential"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,9 @@ class Expected:
         dtype: without the `torch.` in front.
         storage: `"dense"`, `"packed"` (bitsandbytes) or `"offloaded"`.
         why: the rule behind a dtype that is not simply the cell's.
+        architecture: its name in the architecture, shorter than `name` in a model that is wrapped.
+        shape: of the dense tensor.
+        computed: a buffer that no checkpoint holds: the class computes it, in the dtype that is the default then.
     """
 
     name: str
@@ -46,6 +53,24 @@ class Expected:
     dtype: str
     storage: str
     why: str = ""
+    architecture: str = ""
+    shape: tuple[int, ...] = ()
+    computed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """A tensor that the architecture does not have: an adapter's, or one of the target's own.
+
+    Attributes:
+        name: in the loaded model.
+        devices: where it may be: beside what it belongs to.
+        beside: the tensor of the architecture that it works with, empty where there is none.
+    """
+
+    name: str
+    devices: tuple[str, ...]
+    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +94,10 @@ class Plan:
         untied: pairs (embedding, head) that must not share one.
         weights: linear and expert weights, and whether the cell wants them quantized.
         devices: every device that the cell may use.
+        extras: what the loaded model has beyond the architecture.
+        attributes: names, as `module.attribute`, under which modules of the architecture themselves keep tensors
+            that are neither parameters nor buffers.
+        architecture: the name of the class that transformers has for the checkpoint.
     """
 
     tensors: tuple[Expected, ...]
@@ -76,110 +105,131 @@ class Plan:
     untied: tuple[tuple[str, str], ...]
     weights: tuple[LinearWeight, ...]
     devices: tuple[str, ...]
+    extras: tuple[Extra, ...] = ()
+    attributes: frozenset[str] = frozenset()
+    architecture: str = ""
 
 
 def make_plan(model: nn.Module, checkpoint: str, cell: Cell) -> Plan:
     """The plan for `model`, which was loaded from `checkpoint` for `cell`."""
     bones = skeleton(checkpoint, cell)
+    names = Names(model, bones)
+    entries = DeviceMap(model)
+    allowed = allowed_devices(model, entries, cell)
     weights = _weights(bones, cell)
     packed = {weight.parameter for weight in weights if weight.quantized and not weight.expert}
-    allowed = _allowed_devices(model, cell)
-    tensors = [
-        _expected(model, bones, name, "parameter", tensor.dtype, packed, allowed, cell)
-        for name, tensor in bones.named_parameters(remove_duplicate=False)
-    ] + [
-        _expected(model, bones, name, "buffer", tensor.dtype, packed, allowed, cell)
-        for name, tensor in bones.named_buffers(remove_duplicate=False)
-    ]
+    tensors = tuple(
+        _expected(_Place(model, entries, allowed), bones, names.loaded_name(name), name, role, tensor, packed, cell)
+        for role, held in (
+            ("parameter", bones.named_parameters(remove_duplicate=False)),
+            ("buffer", bones.named_buffers(remove_duplicate=False)),
+        )
+        for name, tensor in held
+    )
     ties = _ties(bones, checkpoint)
-    return Plan(tuple(tensors), ties, _untied(bones, ties), weights, allowed)
+    return Plan(
+        tensors,
+        tuple(tuple(map(names.loaded_name, group)) for group in ties),
+        tuple((names.loaded_name(one), names.loaded_name(other)) for one, other in _untied(bones, ties)),
+        tuple(_loaded(weight, names) for weight in weights),
+        allowed,
+        tuple(_extras(names, tensors, allowed)),
+        frozenset(_join(name, key) for name, module in bones.named_modules() for key in tensor_attributes(module)),
+        type(bones).__name__,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What decides where a tensor belongs."""
+
+    model: nn.Module
+    entries: DeviceMap
+    allowed: tuple[str, ...]
+
+    def of(self, name: str, architecture: str, role: str, cell: Cell) -> tuple[tuple[str, ...], str]:
+        """Where a tensor may be, and its storage. An offloaded one is on meta; its hook brings it for each forward."""
+        if cell.strategy in OFFLOADING and role == "parameter" and offload_hook(self.model, name) is not None:
+            return ("meta",), "offloaded"
+        mapped = self.entries.place(name, architecture)
+        return ((mapped,) if mapped in self.allowed else self.allowed), "dense"
 
 
 def _expected(
-    model: nn.Module,
+    place: _Place,
     bones: nn.Module,
     name: str,
+    architecture: str,
     role: str,
-    dtype: torch.dtype,
+    tensor: torch.Tensor,
     packed: set[str],
-    allowed: tuple[str, ...],
     cell: Cell,
 ) -> Expected:
-    if name in packed:
-        return Expected(
-            name, role, allowed, STORAGE_DTYPE[cell.quantization], "packed", f"a weight in {cell.quantization}"
-        )
-    wanted = cell.torch_dtype
+    shape, dtype, wanted = tuple(tensor.shape), tensor.dtype, cell.torch_dtype
+    devices, storage = place.of(name, architecture, role, cell)
+    if architecture in packed:
+        why = f"a weight in {cell.quantization}"
+        return Expected(name, role, devices, STORAGE_DTYPE[cell.quantization], "packed", why, architecture, shape)
     # The skeleton was built in the cell's dtype: a tensor that is not in it is so on purpose (rotary
     # frequencies). Lists of what to keep in float32 apply only while weights are read.
-    final = intended_dtype(bones, name, dtype, wanted, cell.quantization) if dtype == wanted else dtype
+    final = intended_dtype(bones, architecture, dtype, wanted, cell.quantization) if dtype == wanted else dtype
     why = ""
     if dtype.is_floating_point and final != wanted:
-        why = "kept in float32 by the model class" if dtype == wanted else f"created in {_name(dtype)} on purpose"
-    devices, storage = _devices(model, name, role, allowed, cell)
-    return Expected(name, role, devices, _name(final), storage, why)
+        why = KEPT if dtype == wanted else f"created in {_name(dtype)} on purpose"
+    computed = role == "buffer" and _computed(bones, architecture)
+    return Expected(name, role, devices, _name(final), storage, why, architecture, shape, computed)
 
 
-def _devices(
-    model: nn.Module, name: str, role: str, allowed: tuple[str, ...], cell: Cell
-) -> tuple[tuple[str, ...], str]:
-    """Where a tensor may be, and its storage. An offloaded one is on meta; its hook brings it for each forward."""
-    if cell.strategy in OFFLOADING and role == "parameter" and offload_hook(model, name) is not None:
-        return ("meta",), "offloaded"
-    mapped = _mapped(model, name)
-    return ((mapped,) if mapped in allowed else allowed), "dense"
+def _computed(bones: nn.Module, name: str) -> bool:
+    path, _, key = name.rpartition(".")
+    return key in getattr(bones.get_submodule(path), "_non_persistent_buffers_set", ())
 
 
-def _allowed_devices(model: nn.Module, cell: Cell) -> tuple[str, ...]:
-    device = with_index(cell.torch_device)
-    if cell.strategy == "split" or cell.strategy in AUTOMATIC:
-        values = device_map(model).values()
-        cards = tuple(dict.fromkeys(value for value in values if value.partition(":")[0] == cell.torch_device.type))
-        return tuple(dict.fromkeys((device, *cards)))
-    return (device,)
+def _loaded(weight: LinearWeight, names: Names) -> LinearWeight:
+    module = names.module_name(weight.module) or names.loaded_name(weight.module)
+    return replace(weight, module=module, parameter=names.loaded_name(weight.parameter))
 
 
-def device_map(model: nn.Module) -> Mapping[str, str]:
-    """`hf_device_map` with every device in PyTorch's spelling; empty where there is none."""
-    found: Mapping[str, Any] = getattr(model, "hf_device_map", None) or {}
-    return {name: value if value == "disk" else with_index(_device(value)) for name, value in found.items()}
+def _extras(names: Names, tensors: tuple[Expected, ...], allowed: tuple[str, ...]) -> Iterator[Extra]:
+    """What the architecture does not have. An adapter belongs where the nearest tensors of the architecture are."""
+    known = {expected.name for expected in tensors}
+    for named in names.tensors:
+        if named.architecture is None and named.name not in known:
+            beside = _beside(named, names, tensors)
+            places = tuple(dict.fromkeys(place for one in beside for place in one.devices))
+            yield Extra(named.name, places or allowed, beside[0].name if beside else "")
 
 
-def _device(value: Any) -> torch.device:
+def _beside(named: Named, names: Names, tensors: tuple[Expected, ...]) -> list[Expected]:
+    path = named.name
+    while path:
+        path = path.rpartition(".")[0]
+        architecture = names.modules.get(path)
+        found = [one for one in tensors if architecture and one.architecture.startswith(f"{architecture}.")]
+        if found:
+            return [one for one in found if one.architecture.rpartition(".")[0] == architecture] or found
+    return []
+
+
+def tensor_attributes(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Tensors that `module` keeps as plain attributes, neither parameters nor buffers, one level deep."""
     import torch
 
-    if not isinstance(value, int):
-        return torch.device(value)
-    # A bare number is a card's; `torch.device(0)` itself raises where torch finds no card.
-    accelerator = torch.accelerator.current_accelerator()
-    return torch.device(accelerator.type if accelerator is not None else "cuda", value)
+    found: dict[str, torch.Tensor] = {}
+    for key, value in vars(module).items():
+        if key in {"_parameters", "_buffers", "_modules"}:
+            continue
+        inner = (
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+        )
+        if isinstance(value, torch.Tensor):
+            found[key] = value
+        found |= {f"{key}[{number!r}]": one for number, one in inner if isinstance(one, torch.Tensor)}
+    return found
 
 
-def _mapped(model: nn.Module, name: str) -> str | None:
-    entries = device_map(model)
-    fitting = [entry for entry in entries if not entry or name == entry or name.startswith(f"{entry}.")]
-    return entries[max(fitting, key=len)] if fitting else None
-
-
-def offload_hook(model: nn.Module, name: str) -> Any:
-    """The accelerate hook that brings the offloaded tensor `name` to its device, or None."""
-    path, _, _ = name.rpartition(".")
-    try:
-        owner = model.get_submodule(path)
-    except AttributeError:
-        return None
-    hook = getattr(owner, "_hf_hook", None)
-    for inner in getattr(hook, "hooks", (hook,)):
-        if getattr(inner, "offload", False):
-            return inner
-    return None
-
-
-def with_index(device: torch.device) -> str:
-    """`device` as a string with the index that PyTorch would use: `cuda` is `cuda:0` for a tensor."""
-    if device.type in {"cuda", "xpu"}:
-        return f"{device.type}:{device.index or 0}"
-    return device.type
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
 
 
 def _ties(bones: nn.Module, checkpoint: str) -> tuple[tuple[str, ...], ...]:
@@ -232,8 +282,9 @@ def _weights(bones: Any, cell: Cell) -> tuple[LinearWeight, ...]:
 
 def execution_devices(model: nn.Module) -> tuple[str, str]:
     """Where the input embedding and the head compute, as (embedding, head)."""
-    embedding = execution_device(model.get_input_embeddings())  # type: ignore[operator]
-    head = getattr(model, "get_output_embeddings", lambda: None)()
+    inner: Any = core(model)
+    embedding = execution_device(inner.get_input_embeddings())
+    head = getattr(inner, "get_output_embeddings", lambda: None)()
     return with_index(embedding), with_index(execution_device(head) if head is not None else embedding)
 
 

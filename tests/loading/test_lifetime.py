@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import random
@@ -18,8 +19,9 @@ from torch import nn
 
 from pytest_llmdevice import Cell
 from pytest_llmdevice.errors import ConfigurationError, UnsupportedByLibrary
-from pytest_llmdevice.loading.lifetime import Loaded, collect_leftovers, unchanged_process
-from pytest_llmdevice.loading.target import BuiltinTarget
+from pytest_llmdevice.loading.lifetime import Loaded, collect_leftovers
+from pytest_llmdevice.loading.process import unchanged_process
+from pytest_llmdevice.loading.target import CONTRACT, BuiltinTarget
 
 Checkpoint = Callable[[str], str]
 
@@ -77,17 +79,65 @@ def test_what_a_library_cannot_do_is_no_error() -> None:
     assert (loaded.unsupported, loaded.error, loaded.model) == ("transformers 4 cannot", "", None)
 
 
-@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), SystemExit(1)])
+class OfPytest(BaseException):
+    """As the exceptions of `pytest.skip` and of a time limit."""
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), OfPytest()])
 def test_an_interruption_is_not_kept_back(interruption: BaseException) -> None:
     with pytest.raises(type(interruption)):
         loading(failing(interruption))
 
 
-@pytest.mark.parametrize("returned", [None, "a model", (nn.Linear(1, 1), "tokenizer"), nn.Linear])
-def test_what_is_no_module_is_refused_with_what_a_target_is(returned: object) -> None:
-    loaded = loading(lambda _checkpoint, _cell: returned)
-    kind = type(returned).__name__
-    assert loaded.error.startswith(f"{CELL.id}: load returned {kind}, not a torch.nn.Module (a target is an object")
+@pytest.mark.parametrize("end", [SystemExit(1), GeneratorExit(), asyncio.CancelledError()])
+def test_a_loader_that_would_end_the_run_fails_its_cell(end: BaseException) -> None:
+    loaded = loading(failing(end))
+    assert loaded.error.startswith(f"{CELL.id} did not load: {type(end).__name__}: ")
+    assert loaded.exception is end
+
+
+def test_a_script_that_exits_is_told_to_return() -> None:
+    assert "load must return, not call sys.exit" in loading(failing(SystemExit(2))).cause
+
+
+def test_an_exception_without_a_text_of_its_own_is_reported_all_the_same() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+    assert loading(failing(Mute())).error.startswith(
+        f"{CELL.id} did not load: Mute: (its text cannot be had: ValueError)"
+    )
+
+
+def test_an_endless_recursion_is_reported() -> None:
+    def load(checkpoint: str, cell: Cell) -> object:
+        return load(checkpoint, cell)
+
+    assert "did not load: RecursionError: maximum recursion depth exceeded" in loading(load).error
+
+
+def test_what_was_half_loaded_is_not_kept_alive_by_the_error() -> None:
+    models: list[weakref.ref[nn.Module]] = []
+
+    def load(checkpoint: str, cell: Cell) -> object:
+        model = nn.Linear(1, 1)
+        models.append(weakref.ref(model))
+        try:
+            raise ValueError("inner")
+        except ValueError as error:
+            raise RuntimeError("outer") from error
+
+    loaded = loading(load)
+    assert isinstance(loaded.exception, RuntimeError)
+    assert models[0]() is None
+
+
+def test_what_is_no_module_is_refused_with_what_a_target_is() -> None:
+    loaded = loading(lambda _checkpoint, _cell: "a model")
+    first, second = loaded.error.splitlines()
+    assert first.startswith(f"{CELL.id}: load returned a str ('a model'), not a torch.nn.Module: return what ")
+    assert second == CONTRACT
     assert loaded.model is None
 
 

@@ -13,7 +13,8 @@ from torch import nn
 
 from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.loading.dtypes import intended_dtype, kept_in_float32
-from pytest_llmdevice.loading.plan import Plan, device_map, make_plan, offload_hook, with_index
+from pytest_llmdevice.loading.places import device_map, offload_hook, with_index
+from pytest_llmdevice.loading.plan import Plan, make_plan
 from pytest_llmdevice.matrix.vocabulary import DTYPES, QUANTIZATIONS
 
 Checkpoint = Callable[[str], str]

@@ -1,0 +1,154 @@
+"""Feeding a model a text in pieces: with a cache that is carried from one to the next, or each time from the start."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_llmdevice.loading.generation import embedding_device, is_encoder_decoder
+
+if TYPE_CHECKING:
+    import torch
+
+LONG: Final = 272
+"""Tokens of a long text: beyond 256, where bfloat16 stops counting exactly."""
+
+_STATE_SPACE: Final = "cache_params"
+"""The argument of models whose cache is a state and has no row for each token."""
+
+_CACHES: Final = ("past_key_values", _STATE_SPACE, "state")
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One model and what its encoder reads, if it has one.
+
+    Attributes:
+        model: the model.
+        source: token ids for the encoder of an encoder-decoder; a decoder has no use for them.
+    """
+
+    model: Any
+    source: Sequence[int] = ()
+
+    def __call__(
+        self, tokens: Sequence[int], cache: Any = None, *, past: int = 0, use_cache: bool = False
+    ) -> tuple[torch.Tensor, Any]:
+        """The logits of `tokens`, float32 on the cpu of shape (tokens, vocabulary), and the cache after them.
+
+        Args:
+            tokens: token ids; for an encoder-decoder, what the decoder reads.
+            cache: what the call before returned, None to start from nothing.
+            past: how many tokens are in `cache`.
+            use_cache: whether to ask for a cache. Some classes have none to give, and return None.
+        """
+        import torch
+
+        device = embedding_device(self.model)
+        ids = torch.tensor([list(tokens)], dtype=torch.long, device=device)
+        accepted = _parameters(self.model)
+        given: dict[str, Any] = {"use_cache": use_cache} if accepted is None or "use_cache" in accepted else {}
+        if is_encoder_decoder(self.model):
+            given |= {"input_ids": ids.new_tensor([list(self.source)]), "decoder_input_ids": ids}
+        else:
+            given["input_ids"] = ids
+            # A mask over a state's past has nothing to apply to.
+            if accepted is None or _STATE_SPACE not in accepted:
+                given["attention_mask"] = ids.new_ones((1, past + len(tokens)))
+        if cache is not None:
+            given[_argument(accepted)] = cache
+            # Transformers 4 cannot tell from a state how far it has come. `generate` counts from the size of the
+            # convolution, however short the prompt was: a smaller number is where in it the token is written.
+            if accepted is not None and {_STATE_SPACE, "cache_position"} <= accepted:
+                first = past + getattr(self.model.config, "conv_kernel", 0)
+                given["cache_position"] = torch.arange(first, first + len(tokens), device=device)
+        with torch.inference_mode():
+            output = self.model(**given)
+        logits: torch.Tensor = output.logits[0].float().cpu()
+        return logits, cache_of(output)
+
+
+def cache_of(output: Any) -> Any:
+    """The cache in what a forward pass or `generate` returned, None where there is none."""
+    for name in _CACHES:
+        cache = output.get(name) if isinstance(output, dict) else getattr(output, name, None)
+        if cache is not None:
+            return cache
+    return None
+
+
+def is_state_space(model: Any) -> bool:
+    """Whether the model's cache is a state of one size, which takes the next tokens one at a time."""
+    accepted = _parameters(model)
+    return accepted is not None and _STATE_SPACE in accepted
+
+
+def _argument(accepted: frozenset[str] | None) -> str:
+    return next((name for name in _CACHES if accepted is not None and name in accepted), _CACHES[0])
+
+
+def _parameters(model: Any) -> frozenset[str] | None:
+    """The names that `forward` takes; None where it takes any.
+
+    An adapter's `forward` hands on to its base model's, a wrapper's to the function that it wraps.
+    """
+    base = getattr(model, "get_base_model", None)
+    inner = base() if callable(base) else model
+    found = inspect.signature(type(inner).forward).parameters
+    if any(name in found for name in _CACHES):
+        return frozenset(found)
+    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in found.values())
+    return None if takes_any else frozenset(found)
+
+
+def text(prompts: Sequence[Sequence[int]], length: int, seed: int = 0) -> list[int]:
+    """`length` token ids drawn from those of the prompts, which the model is known to read."""
+    known = sorted({token for prompt in prompts for token in prompt})
+    return random.Random(seed).choices(known, k=length)  # noqa: S311  # no secret
+
+
+def longest_text(model: Any, prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens a long text for `model` may have: `LONG`, or as many as it has positions for.
+
+    Past its positions a model may raise, or scale them on purpose (`rope_type`), which makes what it says of the
+    first tokens depend on how many follow. Plain rotary positions have no end; a table of them has, and what happens
+    there (transformers#29496) is looked at where it is near.
+    """
+    config = _text_config(model)
+    if config is None:
+        return max(map(len, prompts))
+    ends = [getattr(config, name, None) for name in ("max_position_embeddings", "original_max_position_embeddings")]
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    ends += [rope.get("original_max_position_embeddings")]
+    known = [end for end in ends if isinstance(end, int) and end > 0]
+    if not known:
+        return LONG
+    end = min(known)
+    return end + _BEYOND if end <= _NEAR and _plain_rotary(model, rope) else min(end, LONG)
+
+
+_NEAR: Final = 512
+_BEYOND: Final = 8
+
+
+def _plain_rotary(model: Any, rope: Any) -> bool:
+    kinds = {"default", None}
+    parameters = [rope, *(inner for inner in rope.values() if isinstance(inner, dict))]
+    if any(one.get("rope_type", one.get("type")) not in kinds for one in parameters):
+        return False
+    return any(name.rpartition(".")[2].endswith("inv_freq") for name, _ in model.named_buffers())
+
+
+def sliding_window(model: Any) -> int | None:
+    """How many tokens a sliding layer sees; None where there is no such layer."""
+    window = getattr(_text_config(model), "sliding_window", None)
+    return window if isinstance(window, int) and window > 0 else None
+
+
+def _text_config(model: Any) -> Any:
+    config = getattr(model, "config", None)
+    inner = getattr(config, "get_text_config", None)
+    return inner(decoder=True) if callable(inner) else config

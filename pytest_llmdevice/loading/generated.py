@@ -1,0 +1,58 @@
+"""What a target generates for the prompts, and what it handed to its model meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmdevice.errors import of_target
+from pytest_llmdevice.loading.change import Change
+from pytest_llmdevice.loading.generation import generate_one_by_one, generate_with
+from pytest_llmdevice.loading.handed import Handed
+from pytest_llmdevice.loading.measures import Measures, Meter
+from pytest_llmdevice.loading.observation import observed
+from pytest_llmdevice.loading.process import unchanged_process
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass
+class Generated:
+    """What `generate` returned for the batch, two times, and for each prompt alone; or how far it came.
+
+    Attributes:
+        first: the output for the batch, None when it raised.
+        second: the output of the next call with the same batch.
+        alone: the first row of the output for each prompt by itself.
+        handed: what was handed to the model meanwhile.
+        error: what was raised, None when nothing was.
+        measures: what the first call took, None when it raised.
+        changes: what the calls changed of the process, and is put back.
+    """
+
+    first: Any = None
+    second: Any = None
+    alone: Any = None
+    handed: Handed = field(default_factory=Handed)
+    error: BaseException | None = None
+    measures: Measures | None = None
+    changes: Sequence[Change] = ()
+
+
+def generate_observed(
+    target: Any, model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> Generated:
+    """Have `target` generate for `prompts`. Never raises for what the target does."""
+    found = Generated()
+    with unchanged_process() as found.changes, observed(model) as found.handed:
+        try:
+            with Meter() as meter:
+                found.first = generate_with(target, model, prompts, max_new_tokens)
+            found.measures = meter.measures
+            found.second = generate_with(target, model, prompts, max_new_tokens)
+            found.alone = generate_one_by_one(target, model, prompts, max_new_tokens)
+        except of_target() as error:
+            found.error = error
+    return found

@@ -1,0 +1,44 @@
+"""Plain loads on the cpu to compare with: what `from_pretrained` alone makes of a checkpoint."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pytest_llmdevice.loading.pretrained import from_pretrained
+from pytest_llmdevice.matrix.cell import Cell
+
+if TYPE_CHECKING:
+    from torch import nn
+
+KEPT: Final = 2
+"""How many plain models stay in memory: a run goes through the cells of one model one after another."""
+
+LARGEST: Final = 2**30
+"""Bytes. A model with more than this is loaded anew each time: beside the one under test there may be no room."""
+
+_models: OrderedDict[tuple[object, ...], nn.Module] = OrderedDict()
+
+
+def plain_model(checkpoint: str, dtype: str = "float32") -> nn.Module:
+    """A plain load of `checkpoint` on the cpu, unquantized, to be read only: the next caller gets the same one.
+
+    It is never handed to a target. Raises whatever `from_pretrained` raises.
+    """
+    key = (*stamps(checkpoint), dtype)
+    model = _models.pop(key, None)
+    if model is None:
+        model = from_pretrained(checkpoint, Cell("plain", "cpu", dtype))
+    if sum(tensor.nbytes for tensor in model.parameters()) <= LARGEST:
+        _models[key] = model
+    while len(_models) > KEPT:
+        _models.popitem(last=False)
+    return model
+
+
+def stamps(checkpoint: str) -> tuple[object, ...]:
+    """What tells whether the folder `checkpoint` still holds the same files: its path, their sizes and times."""
+    folder = Path(checkpoint).resolve()
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return (str(folder), *((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files))

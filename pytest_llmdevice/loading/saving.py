@@ -1,0 +1,92 @@
+"""Saving a loaded model into a folder and loading it from there, with the model left as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmdevice.loading.pretrained import auto_class, from_pretrained
+from pytest_llmdevice.matrix.cell import Cell
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@contextmanager
+def unchanged(model: Any) -> Iterator[None]:
+    """Put back what `save_pretrained` changes of the model: its configurations, and weights that it repacks.
+
+    It writes the dtype into the configuration, as a word (transformers#31861). Weights of 4 bits that bitsandbytes
+    repacked for the processor are unpacked for the files, not as they were.
+    """
+    configurations = {
+        id(one): one
+        for module in model.modules()
+        for one in (getattr(module, "config", None), getattr(module, "generation_config", None))
+        if hasattr(one, "__dict__")
+    }
+    kept = [(one, dict(vars(one))) for one in configurations.values()]
+    packed = [
+        (weight, weight.data, state, dict(vars(state)))
+        for weight in model.parameters()
+        if (state := getattr(weight, "quant_state", None)) is not None
+    ]
+    try:
+        yield
+    finally:
+        for one, before in kept:
+            vars(one).clear()
+            vars(one).update(before)
+        for weight, data, state, before in packed:
+            if weight.data_ptr() != data.data_ptr():
+                weight.data = data
+            vars(state).clear()
+            vars(state).update(before)
+
+
+def is_adapted(model: Any) -> bool:
+    """Whether PEFT wraps the model, so that only its adapters are saved."""
+    return hasattr(model, "peft_config") and callable(getattr(model, "get_base_model", None))
+
+
+def saved_again(model: Any, checkpoint: str, cell: Cell, folder: Path) -> nn.Module:
+    """Save `model` into `folder` and load it from there, by itself, on the cell's device.
+
+    A model with adapters is loaded from its folder onto a plain load of its base.
+    """
+    model.save_pretrained(folder)
+    place = _place(model, cell)
+    if is_adapted(model):
+        from peft import PeftModel
+
+        base: Any = from_pretrained(checkpoint, cell, **place)
+        adapted: nn.Module = PeftModel.from_pretrained(base, str(folder)).eval()
+        return adapted if place else adapted.to(cell.torch_device)
+    kind: Any = type(model) if hasattr(type(model), "from_pretrained") else auto_class(model.config)
+    again: nn.Module = kind.from_pretrained(
+        folder,
+        dtype="auto",
+        attn_implementation=getattr(model.config, "_attn_implementation", None),
+        local_files_only=True,
+        **place,
+    ).eval()
+    return again if place else again.to(cell.torch_device)
+
+
+def _place(model: Any, cell: Cell) -> dict[str, Any]:
+    """The map of one device that quantized weights need to be read, nothing for others."""
+    quantized = getattr(getattr(model, "config", None), "quantization_config", None) is not None
+    return {"device_map": {"": cell.torch_device}} if quantized or cell.quantization != "none" else {}
+
+
+def saved_dtype(folder: Path) -> str | None:
+    """The dtype that `config.json` in `folder` names, None where there is no such file or word."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return None
+    words = json.loads(path.read_text("utf-8"))
+    found = words.get("dtype", words.get("torch_dtype"))
+    return found.removeprefix("torch.") if isinstance(found, str) else None
