@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.result import Finding, Result
-from pytest_llmdevice.checks.running import token_rows
+from pytest_llmdevice.checks.generation import token_rows
+from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.diagnosis import Finding
+from pytest_llmdevice.diagnosis.hints.generation import CHOICE
+from pytest_llmdevice.diagnosis.hints.values import NUMERIC
 from pytest_llmdevice.loading.generation import inputs_for
 from pytest_llmdevice.loading.logits import choice_logits, forward_logits
 from pytest_llmdevice.loading.reference import Reference
@@ -16,15 +19,6 @@ if TYPE_CHECKING:
     import torch
 
 Tokens = Sequence[Sequence[int]]
-
-NUMERIC: Final = (
-    "the logits are finite and wrong: weights of another checkpoint or dtype, buffers that were never computed "
-    "or were rounded, or another attention mask or position numbering"
-)
-CHOICE: Final = (
-    "the forward pass agrees and generation does not: padding on the wrong side, a missing attention mask, "
-    "wrong position ids, sampling, or a cache in another dtype"
-)
 
 
 def relative_errors(logits: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:

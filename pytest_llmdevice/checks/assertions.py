@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.checks.agreement import check_agreement
+from pytest_llmdevice.checks.dtypes import check_dtypes
+from pytest_llmdevice.checks.generation import check_generation
+from pytest_llmdevice.checks.inputs import check_inputs
+from pytest_llmdevice.checks.meta import check_meta
+from pytest_llmdevice.checks.placement import check_placement
 from pytest_llmdevice.checks.quantization import check_quantization
-from pytest_llmdevice.checks.running import check_forward, check_generation, check_mode
-from pytest_llmdevice.checks.structure import check_dtypes, check_meta, check_placement, check_tied
+from pytest_llmdevice.checks.running import check_forward, check_mode
+from pytest_llmdevice.checks.tied import check_tied
 from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.checks.tolerance import tolerance as tolerance_of
 from pytest_llmdevice.loading.plan import make_plan
@@ -38,7 +43,7 @@ def assert_placement(model: nn.Module, checkpoint: str | Path, cell: Cell) -> No
 def assert_dtypes(model: nn.Module, checkpoint: str | Path, cell: Cell) -> None:
     """Every dense parameter and buffer has the dtype that `cell` asks for. Raises AssertionError."""
     __tracebackhide__ = True
-    check_dtypes(model, make_plan(model, str(checkpoint), cell), cell).require(cell.id)
+    check_dtypes(model, make_plan(model, str(checkpoint), cell), cell, str(checkpoint)).require(cell.id)
 
 
 def assert_tied(model: nn.Module, checkpoint: str | Path, cell: Cell) -> None:
@@ -66,17 +71,19 @@ def assert_forward(model: nn.Module, checkpoint: str | Path, cell: Cell, prompts
 
 
 def assert_generates(target: Target, model: Any, prompts: Tokens, max_new_tokens: int = 8) -> list[list[int]]:
-    """The target generates greedily, twice the same, as many tokens as asked; returns them.
+    """The target generates greedily, twice the same, as many tokens as asked, from inputs that are right.
+
+    Returns the tokens.
 
     A target without `generate` is run with the built-in one. Raises AssertionError.
     """
     __tracebackhide__ = True
-    from pytest_llmdevice.loading.generation import generate_with
+    from pytest_llmdevice.loading.generated import generate_observed
 
-    first = generate_with(target, model, prompts, max_new_tokens)
-    second = generate_with(target, model, prompts, max_new_tokens)
-    check_generation(first, second, prompts, max_new_tokens, model).require()
-    return [list(map(int, row)) for row in first]
+    generated = generate_observed(target, model, prompts, max_new_tokens)
+    check_generation(generated, prompts, max_new_tokens, model).require()
+    check_inputs(generated, prompts, model).require()
+    return [list(map(int, row)) for row in generated.first]
 
 
 def assert_agrees(

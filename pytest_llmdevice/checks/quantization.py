@@ -1,10 +1,16 @@
-"""The check that quantization was really done: classes, storage, compute dtype, exclusions and share."""
+"""The check that quantization was really done: classes, storage, exclusions and share."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.result import Finding, Result
+from pytest_llmdevice.checks.packed import packed_problems
+from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.diagnosis import Finding
+from pytest_llmdevice.diagnosis.hints import quantization as hints
+from pytest_llmdevice.diagnosis.hints.loads import OTHER_MODEL
+from pytest_llmdevice.loading.names import configuration_of, inside
 from pytest_llmdevice.loading.plan import LinearWeight, Plan
 from pytest_llmdevice.loading.quantization import LAYER_CLASS, STORAGE_DTYPE
 from pytest_llmdevice.matrix.cell import Cell
@@ -12,22 +18,21 @@ from pytest_llmdevice.matrix.cell import Cell
 if TYPE_CHECKING:
     from torch import nn
 
-DROPPED: Final = "the quantization config did not arrive, was dropped on this device, or skipped this module"
-COMPUTE: Final = "bnb_4bit_compute_dtype is float32 unless it is given"
-EXPERTS: Final = (
-    "the experts are one 3-D parameter, not nn.Linear modules, and bitsandbytes replaces only nn.Linear: most of "
-    "the model's weights stay dense"
-)
-EXCLUDED: Final = "giving llm_int8_skip_modules replaces the default exclusion of the head"
 PACKED_CLASSES: Final = frozenset(LAYER_CLASS.values())
+EMBEDDING_CLASSES: Final = frozenset({"Embedding4bit", "Embedding8bit", "EmbeddingFP4", "EmbeddingNF4"})
 
 
 def check_quantization(model: nn.Module, plan: Plan, cell: Cell) -> Result:
-    """Each weight is packed, or left dense, as the cell asks; nothing is half done.
+    """Each weight is packed, or left dense, as the cell asks; nothing is half done, and the configuration says so.
 
     The evidence holds the share of the linear and expert weights that is packed, by number of elements.
     """
     modules = dict(model.named_modules())
+    lacking = [weight.module for weight in plan.weights if weight.module not in modules]
+    if len(lacking) > 3 and 2 * len(lacking) > len(plan.weights):
+        actual = f"{len(lacking)} of {len(plan.weights)} are not there, the first one being {lacking[0]}"
+        finding = Finding("the model", "the linear layers of the checkpoint's architecture", actual, OTHER_MODEL)
+        return Result("quantization", (finding,))
     findings: list[Finding] = []
     packed_elements = 0
     for weight in plan.weights:
@@ -38,14 +43,19 @@ def check_quantization(model: nn.Module, plan: Plan, cell: Cell) -> Result:
         problems, packed = _weight(weight, module, cell)
         findings += problems
         packed_elements += weight.elements if packed else 0
-    stray = [name for name, module in modules.items() if type(module).__name__ in PACKED_CLASSES]
+    # PEFT's layers around packed ones are called like those.
+    own = {name: type(module).__name__ for name, module in modules.items() if inside(module) is None}
+    stray = [name for name, kind in own.items() if kind in PACKED_CLASSES]
     if cell.quantization == "none":
         known = {finding.where for finding in findings}
-        findings += [
-            Finding(name, "a dense layer", type(modules[name]).__name__, EXCLUDED)
-            for name in stray
-            if name not in known
-        ]
+        findings += [Finding(name, "a dense layer", own[name], hints.EXCLUDED) for name in stray if name not in known]
+    findings += [
+        Finding(name, "a dense embedding", kind, hints.EMBEDDING)
+        for name, kind in own.items()
+        if kind in EMBEDDING_CLASSES
+    ]
+    if not findings:
+        findings += _configured(configuration_of(model), cell)
     total = sum(weight.elements for weight in plan.weights)
     evidence: dict[str, int | float | str] = {
         "linear weights": sum(not weight.expert for weight in plan.weights),
@@ -64,37 +74,38 @@ def _weight(weight: LinearWeight, module: Any, cell: Cell) -> tuple[list[Finding
     packed = dtype in set(STORAGE_DTYPE.values())
     if not weight.quantized:
         if packed or kind in PACKED_CLASSES:
-            return [Finding(weight.module, "dense: not to be quantized", f"{kind} with {dtype}", EXCLUDED)], packed
+            hint = hints.WRAPPED if not packed else hints.EXCLUDED if kind in PACKED_CLASSES else hints.PLAIN
+            return [Finding(weight.module, "dense: not to be quantized", f"{kind} with {dtype}", hint)], packed
         return [], packed
     if weight.expert:
         if not packed:
             shape = "x".join(map(str, parameter.shape)) if parameter is not None else "missing"
             wanted = f"quantized to {cell.quantization}"
-            return [Finding(weight.parameter, wanted, f"dense {dtype} {shape}", EXPERTS)], packed
+            return [Finding(weight.parameter, wanted, f"dense {dtype} {shape}", hints.EXPERTS)], packed
         return [], packed
     layer = (LAYER_CLASS[cell.quantization], STORAGE_DTYPE[cell.quantization])
     if (kind, dtype) != layer:
-        return [Finding(weight.module, " with ".join(layer), f"{kind} with {dtype}", DROPPED)], packed
-    return _details(weight.module, module, cell), packed
+        hint = hints.DROPPED
+        if packed != (kind in PACKED_CLASSES):
+            hint = hints.PLAIN if packed else hints.WRAPPED
+        return [Finding(weight.module, " with ".join(layer), f"{kind} with {dtype}", hint)], packed
+    return list(packed_problems(weight.module, module, cell)), packed
 
 
-def _details(name: str, module: Any, cell: Cell) -> list[Finding]:
-    if cell.quantization == "int8":
-        state = getattr(module, "state", None)
-        has_fp16 = bool(getattr(state, "has_fp16_weights", False))
-        return [Finding(name, "int8 weights kept", "has_fp16_weights: weights are kept in half")] if has_fp16 else []
-    findings = []
-    compute = str(getattr(module, "compute_dtype", None)).removeprefix("torch.")
-    if compute != cell.dtype:
-        findings.append(Finding(name, f"compute dtype {cell.dtype}", compute, COMPUTE))
-    state = getattr(module.weight, "quant_state", None)
-    if state is None:
-        return [*findings, Finding(name, "a quantization state beside the weight", "none", DROPPED)]
-    if state.quant_type != cell.quantization.removesuffix("-double"):
-        findings.append(Finding(name, cell.quantization, str(state.quant_type), DROPPED))
-    if bool(state.nested) != cell.quantization.endswith("-double"):
-        wanted = "single quantization" if state.nested else "double quantization"
-        findings.append(Finding(name, wanted, f"nested={state.nested}", DROPPED))
-    if state.absmax is not None and state.absmax.device != module.weight.device:
-        findings.append(Finding(f"{name}.quant_state", str(module.weight.device), str(state.absmax.device)))
-    return findings
+def _configured(config: Any, cell: Cell) -> Iterator[Finding]:
+    """What `config.quantization_config` says otherwise than the cell. A model that was packed by hand has none."""
+    found = getattr(config, "quantization_config", None)
+    if found is None:
+        return
+    said = found if isinstance(found, Mapping) else vars(found)
+    eight = bool(said.get("load_in_8bit", said.get("_load_in_8bit")))
+    four = bool(said.get("load_in_4bit", said.get("_load_in_4bit")))
+    if not (eight or four):
+        return
+    kind = "int8" if eight else str(said.get("bnb_4bit_quant_type", "fp4"))
+    kind += "-double" if four and said.get("bnb_4bit_use_double_quant") else ""
+    if kind != cell.quantization:
+        yield Finding("config.quantization_config", f"quantization {cell.quantization}", kind, hints.CONFIG)
+    compute = str(said.get("bnb_4bit_compute_dtype") or cell.dtype).removeprefix("torch.")
+    if four and compute != cell.dtype:
+        yield Finding("config.quantization_config", f"compute dtype {cell.dtype}", compute, hints.CONFIG)

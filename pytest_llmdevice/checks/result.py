@@ -5,24 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pytest_llmdevice.diagnosis.finding import Finding, Hint
+from pytest_llmdevice.diagnosis.folding import folded
+from pytest_llmdevice.errors import CARRIED
+
 SHOWN = 12
+"""Rows of the table of a failure."""
 
+SHOWN_OF_ONE_CAUSE = 3
+"""Rows that each cause has at least."""
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong.
-
-    Attributes:
-        where: the tensor, module or step.
-        expected: what it should have been.
-        actual: what it is.
-        hint: what usually causes this, in a sentence; may be empty.
-    """
-
-    where: str
-    expected: str
-    actual: str
-    hint: str = ""
+WIDEST = 100
+"""Characters of a column; the first finding is told in full above the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +27,16 @@ class Result:
         check: its name, one of `vocabulary.CHECKS`.
         findings: everything that is wrong; empty when the check passed.
         evidence: what was looked at, as counts and figures by name. A check that looked at nothing is hollow.
+        origin: the first module, in the order of execution, that does something else than it should; empty where
+            nobody looked.
+        details: what helps to understand the findings and is too long for a table: the end of a traceback.
     """
 
     check: str
     findings: tuple[Finding, ...] = ()
     evidence: Mapping[str, int | float | str] = field(default_factory=dict)
+    origin: str = ""
+    details: str = ""
 
     @property
     def hollow(self) -> bool:
@@ -54,7 +53,10 @@ class Result:
         return not self.findings and not self.hollow
 
     def message(self, subject: str = "") -> str:
-        """Why the check did not pass: a first line with the first finding, a table of offenders, hints."""
+        """Why the check did not pass: a first line with the first finding, then offenders and hints, by cause.
+
+        Repeated layers are one row: `model.layers.{0,1}.mlp.up_proj.weight`.
+        """
         of = f" of {subject}" if subject else ""
         if self.hollow:
             return f"{self.check}{of}: hollow: there was nothing to check"
@@ -68,7 +70,9 @@ class Result:
         """
         __tracebackhide__ = True
         if not self.passed:
-            raise AssertionError(self.message(subject))
+            error = AssertionError(self.message(subject))
+            vars(error)[CARRIED] = self
+            raise error
 
 
 def _lines(result: Result, of: str) -> Iterable[str]:
@@ -78,21 +82,58 @@ def _lines(result: Result, of: str) -> Iterable[str]:
         f"{result.check}{of}: {first.where}: expected {first.expected}, found {first.actual}"
         + (f" (and {more} more)" if more else "")
     )
+    if result.origin:
+        yield f"origin: {result.origin}"
+    groups = _by_hint(findings)
     if more:
         yield ""
-        yield from _table(findings[:SHOWN])
-    if len(findings) > SHOWN:
-        yield f"  ... and {len(findings) - SHOWN} more"
-    for hint in dict.fromkeys(finding.hint for finding in findings if finding.hint):
-        yield f"hint: {hint}"
+        yield from _table(groups)
+    else:
+        yield from (f"hint: {hint}" for hint in groups if hint)
     if result.evidence:
         yield "looked at: " + ", ".join(f"{name} {value}" for name, value in result.evidence.items())
+    if result.details:
+        yield ""
+        yield result.details
 
 
-def _table(findings: Sequence[Finding]) -> Iterable[str]:
-    rows = [("where", "expected", "found"), *((f.where, f.expected, f.actual) for f in findings)]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for number, row in enumerate(rows):
-        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        if number == 0:
-            yield "  " + "  ".join("-" * width for width in widths)
+Row = tuple[Finding, int]
+
+
+def _by_hint(findings: Sequence[Finding]) -> dict[Hint | None, list[Row]]:
+    """Repeated layers as one row each, with the number of findings in it; the rows of one cause together."""
+    groups: dict[Hint | None, list[Row]] = {}
+    for row in folded(findings):
+        groups.setdefault(row[0].hint, []).append(row)
+    return groups
+
+
+def _table(groups: Mapping[Hint | None, Sequence[Row]]) -> Iterable[str]:
+    each = max(SHOWN // len(groups), SHOWN_OF_ONE_CAUSE)
+    shown = {hint: [_cells(finding) for finding, _ in rows[:each]] for hint, rows in groups.items()}
+    head = ("where", "expected", "found")
+    widths = [
+        max(map(len, column)) for column in zip(head, *(row for rows in shown.values() for row in rows), strict=True)
+    ]
+    yield _line(head, widths)
+    yield _line(tuple("-" * width for width in widths), widths)
+    for hint, rows in groups.items():
+        yield from (_line(row, widths) for row in shown[hint])
+        left_out = sum(count for _, count in rows[each:])
+        if left_out:
+            yield f"  ... and {left_out} more"
+        if hint:
+            yield f"hint: {hint}"
+
+
+def _cells(finding: Finding) -> tuple[str, str, str]:
+    return _cut(finding.where), _cut(finding.expected), _cut(finding.actual)
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    return "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -11,7 +11,9 @@ from torch import nn
 
 from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.checks import Result, check_agreement, generation_tolerance, tolerance
-from pytest_llmdevice.checks.agreement import CHOICE, NUMERIC, overall_error, relative_errors
+from pytest_llmdevice.checks.agreement import overall_error, relative_errors
+from pytest_llmdevice.diagnosis.hints.generation import CHOICE
+from pytest_llmdevice.diagnosis.hints.values import NUMERIC
 from pytest_llmdevice.loading.generation import batch, generate, inputs_for, is_encoder_decoder, pad_token
 from pytest_llmdevice.loading.reference import Reference
 from pytest_llmdevice.matrix.vocabulary import DTYPES, QUANTIZATIONS

@@ -86,7 +86,8 @@ def test_each_fails_with_its_first_finding_in_the_first_line(
 def test_a_target_that_generates_badly_is_found(load: Load, prompts: Tokens) -> None:
     target: Any = SimpleNamespace(load=None, generate=lambda _model, _prompts, _count: "text")
     assert failure(assert_generates, target, load(CELL), prompts) == (
-        "generation: what generate returned: expected 3 lists of new token ids, one for each prompt, found str: 'text'"
+        "generation: what generate returned: expected 3 lists of new token ids, one for each prompt, "
+        "found text, str: 'text'"
     )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from pytest_llmdevice.checks import Finding, Result
+from pytest_llmdevice.diagnosis import Hint
 
-ONE = Finding("lm_head.weight", "bfloat16", "float32", "the dtype was dropped")
-TWO = Finding("model.norm.weight", "bfloat16", "float32", "the dtype was dropped")
+CAUSE = Hint("dropped", "the dtype was dropped", "https://example.org/1")
+ONE = Finding("lm_head.weight", "bfloat16", "float32", CAUSE)
+TWO = Finding("model.norm.weight", "bfloat16", "float32", CAUSE)
 
 
 @pytest.mark.parametrize("evidence", [{"tensors": 1}, {"share": 0.5}, {"layers": 0, "tensors": 3}])
@@ -39,7 +41,7 @@ def test_a_finding_counts_whatever_was_looked_at(evidence: dict[str, int | float
 def test_one_finding_is_told_in_a_line_with_hint_and_evidence() -> None:
     assert Result("dtypes", (ONE,), {"float32": 1, "bfloat16": 20}).message("a.cell").splitlines() == [
         "dtypes of a.cell: lm_head.weight: expected bfloat16, found float32",
-        "hint: the dtype was dropped",
+        "hint: the dtype was dropped (https://example.org/1)",
         "looked at: float32 1, bfloat16 20",
     ]
 
@@ -52,7 +54,7 @@ def test_several_findings_are_a_table_and_a_hint_is_given_once() -> None:
         "  -----------------  --------  -------",
         "  lm_head.weight     bfloat16  float32",
         "  model.norm.weight  bfloat16  float32",
-        "hint: the dtype was dropped",
+        "hint: the dtype was dropped (https://example.org/1)",
     ]
 
 
@@ -61,6 +63,43 @@ def test_a_long_table_is_cut_with_the_number_of_rows_that_are_left_out() -> None
     assert lines[0].endswith("(and 39 more)")
     assert lines[-1] == "  ... and 28 more"
     assert len(lines) == 1 + 1 + 2 + 12 + 1
+
+
+def test_repeated_layers_are_one_row() -> None:
+    layers = [Finding(f"model.layers.{n}.norm.weight", "bfloat16", "float32", CAUSE) for n in (0, 1, 2, 5)]
+    message = Result("dtypes", (ONE, *layers)).message()
+    assert message.splitlines()[0].endswith("(and 4 more)")
+    assert "  model.layers.{0..2,5}.norm.weight  bfloat16  float32\n" in message
+
+
+def test_rows_are_put_together_by_cause_each_with_its_hint_and_a_share_of_the_table() -> None:
+    other = Hint("kept", "kept in float32", "https://example.org/2")
+    many = [Finding(f"part{name}.weight", "a", "b", CAUSE) for name in "abcdefgh"]
+    odd = Finding("head", "a", "c", other)
+    plain = Finding("tail", "a", "d")
+    lines = Result("dtypes", (many[0], odd, *many[1:], plain)).message().splitlines()
+    wheres = [line.split()[0] for line in lines[4:]]
+    assert wheres == [*(finding.where for finding in many[:4]), "...", "hint:", "head", "hint:", "tail"]
+    assert lines[8] == "  ... and 4 more"
+
+
+def test_a_long_text_does_not_widen_the_table() -> None:
+    long = Finding("generation", "no exception", "RuntimeError: " + "very " * 100)
+    lines = Result("generation", (long, ONE)).message().splitlines()
+    assert "very " * 90 in lines[0]
+    assert max(map(len, lines[1:])) < 160
+
+
+def test_the_origin_comes_before_the_table() -> None:
+    lines = Result("agreement", (ONE, TWO), origin="first differs at model.norm").message().splitlines()
+    assert lines[1] == "origin: first differs at model.norm"
+
+
+def test_the_failure_carries_the_result() -> None:
+    result = Result("dtypes", (ONE,))
+    with pytest.raises(AssertionError) as caught:
+        result.require()
+    assert vars(caught.value)["llm_result"] is result
 
 
 def test_the_failure_is_the_message() -> None:

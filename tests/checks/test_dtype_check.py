@@ -11,7 +11,17 @@ from torch import nn
 
 from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.checks import Result, check_dtypes
-from pytest_llmdevice.checks.structure import FLOAT32
+from pytest_llmdevice.diagnosis.hints.dtypes import (
+    ADAPTER,
+    BUFFER_CAST,
+    CONFIG,
+    GROWN,
+    HARD_CODED,
+    KBIT,
+    KEPT_CAST,
+    LATE,
+)
+from pytest_llmdevice.diagnosis.hints.loads import OTHER_MODEL
 from pytest_llmdevice.loading.plan import Plan
 from pytest_llmdevice.matrix.vocabulary import DTYPES
 
@@ -22,8 +32,8 @@ BF16 = Cell("llama", "cpu", "bfloat16")
 
 
 @pytest.fixture
-def check(plan: MakePlan) -> Callable[[Any, Cell], Result]:
-    return lambda model, cell: check_dtypes(model, plan(model, cell), cell)
+def check(plan: MakePlan, checkpoint: Callable[[str], str]) -> Callable[[Any, Cell], Result]:
+    return lambda model, cell: check_dtypes(model, plan(model, cell), cell, checkpoint(cell.model))
 
 
 Check = Callable[[Any, Cell], Result]
@@ -63,8 +73,8 @@ def test_one_part_in_float32_is_found(name: str, load: Load, check: Check) -> No
     model.get_submodule(name).float()
     result = check(model, BF16)
     assert found(result) == [(f"{name}.weight", "bfloat16", "float32")]
-    assert result.findings[0].hint == FLOAT32
-    assert result.evidence == {"bfloat16": 20, "float32": 3}
+    assert result.findings[0].hint == (GROWN if name in {"lm_head", "model.embed_tokens"} else LATE)
+    assert (result.evidence["bfloat16"], result.evidence["float32"]) == (20, 3)
 
 
 def test_experts_in_float32_are_found(load: Load, check: Check) -> None:
@@ -166,5 +176,91 @@ def test_an_integer_buffer_is_no_matter_of_the_dtype(load: Load, check: Check) -
     assert check(model, BF16).passed
 
 
-def test_a_model_without_tensors_is_hollow(check: Check) -> None:
-    assert check(nn.ReLU(), BF16).hollow
+def test_a_model_without_tensors_is_one_finding(check: Check) -> None:
+    (finding,) = check(nn.ReLU(), BF16).findings
+    assert (finding.where, finding.hint) == ("the model", OTHER_MODEL)
+
+
+def hinted(result: Result) -> set[tuple[str, Any]]:
+    return {(finding.where, finding.hint) for finding in result.findings}
+
+
+def test_an_embedding_that_grew_in_the_default_dtype_is_found_as_such(load: Load, check: Check) -> None:
+    model = load(BF16)
+    grown = nn.Embedding(384, 64)
+    model.model.embed_tokens = grown
+    assert hinted(check(model, BF16)) == {("model.embed_tokens.weight", GROWN)}
+
+
+def test_a_cast_of_everything_is_told_by_its_buffers(load: Load, check: Check) -> None:
+    model = load(Cell("llama", "cpu", "float32")).to(torch.bfloat16)
+    assert hinted(check(model, BF16)) == {
+        ("model.rotary_emb.inv_freq", BUFFER_CAST),
+        ("model.rotary_emb.original_inv_freq", BUFFER_CAST),
+    }
+
+
+def test_a_kept_module_that_was_cast_is_told_by_the_list(load: Load, check: Check) -> None:
+    cell = Cell("t5", "cpu", "float16")
+    assert {hint for _, hint in hinted(check(load(cell).half(), cell))} == {KEPT_CAST}
+
+
+def test_a_half_that_is_written_in_the_code_is_told(load: Load, check: Check) -> None:
+    result = check(load(Cell("llama", "cpu", "float16")), Cell("llama", "cpu", "float32"))
+    assert {hint for where, hint in hinted(result) if where != "config.dtype"} == {HARD_CODED}
+    assert ("config.dtype", CONFIG) in hinted(result)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_model_that_was_prepared_for_training_is_told(load: Load, check: Check) -> None:
+    peft = pytest.importorskip("peft")
+    cell = Cell("llama", "cpu", "bfloat16", "nf4")
+    model = peft.prepare_model_for_kbit_training(load(cell))
+    assert {hint for _, hint in hinted(check(model, cell))} == {KBIT}
+
+
+@pytest.mark.parametrize("dtype", ["float16", torch.float16])
+def test_a_configuration_that_says_another_dtype_is_found(dtype: Any, load: Load, check: Check) -> None:
+    model = load(BF16)
+    model.config.dtype = dtype
+    assert found(check(model, BF16)) == [("config.dtype", "bfloat16 or float32", "float16")]
+
+
+def test_the_dtype_of_the_checkpoint_may_stay_in_the_configuration(load: Load, check: Check) -> None:
+    model = load(BF16)
+    model.config.dtype = torch.float32
+    assert check(model, BF16).passed
+
+
+def test_a_part_of_the_configuration_that_was_not_updated_is_found(load: Load, check: Check) -> None:
+    model = load(BF16)
+    model.config.text_config = type(model.config)(dtype="float16")
+    assert found(check(model, BF16)) == [("config.text_config.dtype", "bfloat16 or float32", "float16")]
+    model.config.text_config = type(model.config)(dtype="bfloat16")
+    assert check(model, BF16).passed
+
+
+def test_a_buffer_that_the_class_computes_may_stay_in_float32(load: Load, check: Check) -> None:
+    cell = Cell("gemma3", "cpu", "bfloat16")
+    model = load(cell)
+    model.model.embed_tokens.embed_scale = model.model.embed_tokens.embed_scale.float()
+    assert check(model, cell).passed
+
+
+def test_accelerate_may_cast_what_a_class_keeps_in_float32(check: Check, checkpoint: Callable[[str], str]) -> None:
+    from accelerate import init_empty_weights, load_checkpoint_and_dispatch
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+    auto: Any = AutoModelForSeq2SeqLM
+    with init_empty_weights():
+        model = auto.from_config(AutoConfig.from_pretrained(checkpoint("t5")))
+    model.tie_weights()
+    model = load_checkpoint_and_dispatch(model, checkpoint("t5"), device_map={"": "cpu"}, dtype=torch.float16)
+    result = check(model, Cell("t5", "cpu", "float16"))
+    assert result.passed, result.message()
+
+
+def test_an_adapter_in_another_half_is_told(load: Load, check: Check) -> None:
+    model = load(BF16)
+    model.model.layers[0].adapter = nn.Linear(2, 2, bias=False, dtype=torch.float16)
+    assert hinted(check(model, BF16)) == {("model.layers.0.adapter.weight", ADAPTER)}

@@ -12,7 +12,8 @@ from torch import nn
 
 from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.checks import Result, check_forward, running
-from pytest_llmdevice.checks.running import NONFINITE, UPCAST
+from pytest_llmdevice.diagnosis.hints.dtypes import UPCAST
+from pytest_llmdevice.diagnosis.hints.values import NONFINITE
 from pytest_llmdevice.matrix.vocabulary import DTYPES
 
 Load = Callable[[Cell], Any]

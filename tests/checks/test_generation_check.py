@@ -12,7 +12,8 @@ import torch
 
 from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.checks import Result, check_generation
-from pytest_llmdevice.checks.running import NONDETERMINISTIC
+from pytest_llmdevice.diagnosis.hints.generation import NONDETERMINISTIC, PROMPT_IN_FRONT
+from pytest_llmdevice.loading.generated import Generated
 from pytest_llmdevice.loading.generation import generate
 
 Load = Callable[[Cell], Any]
@@ -24,7 +25,7 @@ MODEL = SimpleNamespace(config=SimpleNamespace(vocab_size=10, eos_token_id=9), g
 
 
 def checked(first: object, second: object = None, model: Any = MODEL) -> Result:
-    return check_generation(first, first if second is None else second, PROMPTS, 3, model)
+    return check_generation(Generated(first, first if second is None else second), PROMPTS, 3, model)
 
 
 def only(result: Result) -> tuple[str, str, str]:
@@ -35,7 +36,7 @@ def only(result: Result) -> tuple[str, str, str]:
 @pytest.mark.parametrize("family", zoo.families())
 def test_a_loaded_model_passes(family: str, loaded: Load, prompts: Tokens) -> None:
     model = loaded(Cell(family, "cpu", "bfloat16"))
-    result = check_generation(generate(model, prompts, 8), generate(model, prompts, 8), prompts, 8, model)
+    result = check_generation(Generated(generate(model, prompts, 8), generate(model, prompts, 8)), prompts, 8, model)
     assert result.passed
     assert result.evidence == {"prompts": len(prompts), "tokens": 8 * len(prompts)}
 
@@ -62,15 +63,15 @@ def test_token_ids_pass_whatever_holds_them(output: object) -> None:
 @pytest.mark.parametrize(
     ("output", "actual"),
     [
-        ("Hello there", "str: 'Hello there'"),
-        (["Hello", "there"], "list: \"['Hello', 'there']\""),
-        (None, "NoneType: 'None'"),
+        ("Hello there", "text, str: 'Hello there'"),
+        (["Hello", "there"], "text, list: \"['Hello', 'there']\""),
+        (None, "None: is a return missing?"),
         (3, "int: '3'"),
         ([5, 6], "list: '[5, 6]'"),
         ([[5.5], [6.0]], "list: '[[5.5], [6.0]]'"),
         ([[float("nan")], [1.0]], "list: '[[nan], [1.0]]'"),
         ([[float("inf")], [1.0]], "list: '[[inf], [1.0]]'"),
-        ({"sequences": RIGHT}, "dict: \"{'sequences': [[5, 6, 7], [8, 9, 0]]}\""),
+        ({"sequences": RIGHT}, "dict: the ids are in its sequences"),
         ([RIGHT, RIGHT], f"list: '[{RIGHT}, {RIGHT}]'"),
     ],
     ids=["text", "texts", "nothing", "number", "flat", "fractions", "nan", "inf", "dict", "nested"],
@@ -93,7 +94,7 @@ def test_another_number_of_rows_is_found(rows: int) -> None:
 
 
 def test_a_second_generation_that_is_malformed_is_found_too() -> None:
-    assert only(checked(RIGHT, "text"))[2] == "str: 'text'"
+    assert only(checked(RIGHT, "text"))[2] == "text, str: 'text'"
 
 
 @pytest.mark.parametrize("row", [[8], [], [8, 2]])
@@ -117,12 +118,29 @@ def test_the_end_token_of_the_generation_comes_before_the_configurations() -> No
     assert not checked([RIGHT[0], [8, 9]], model=model).passed
 
 
-def test_a_prompt_in_front_of_the_new_tokens_is_found() -> None:
-    whole = [prompt + new for prompt, new in zip(PROMPTS, RIGHT, strict=True)]
-    assert [finding.actual for finding in checked(whole).findings] == [
-        "6 tokens: [1, 2, 3, 5, 6, 7]",
-        "4 tokens: [4, 8, 9, 0]",
+@pytest.mark.parametrize("padding", [0, 2])
+def test_a_prompt_in_front_of_the_new_tokens_is_found(padding: int) -> None:
+    whole = [[0] * padding + prompt + new for prompt, new in zip(PROMPTS, RIGHT, strict=True)]
+    result = checked(whole)
+    assert [(finding.expected, finding.actual) for finding in result.findings] == [
+        ("3 new tokens", f"{6 + padding} tokens, the first {3 + padding} of them the prompt"),
+        ("3 new tokens", f"{4 + padding} tokens, the first {1 + padding} of them the prompt"),
     ]
+    assert {finding.hint for finding in result.findings} == {PROMPT_IN_FRONT}
+    assert "returns, for each prompt and in their order, the ids of the new tokens" in result.message()
+
+
+def test_the_start_token_of_a_decoder_in_front_is_found() -> None:
+    model = SimpleNamespace(config=SimpleNamespace(vocab_size=10, eos_token_id=9, is_encoder_decoder=True))
+    result = checked([[0, *row] for row in RIGHT], model=model)
+    assert result.findings[0].actual == "4 tokens, the first of them the decoder's start token: [0, 5, 6, 7]"
+    assert {finding.hint for finding in result.findings} == {PROMPT_IN_FRONT}
+
+
+def test_padding_behind_an_end_token_is_right() -> None:
+    model = SimpleNamespace(config=SimpleNamespace(vocab_size=10, eos_token_id=9, pad_token_id=0))
+    assert checked([[5, 9], [9, 0]], model=model).passed
+    assert not checked([[5, 9], [9, 4]], model=model).passed
 
 
 @pytest.mark.parametrize("token", [10, 11, -1])
@@ -152,9 +170,9 @@ def test_sampling_is_found(load: Load, prompts: Tokens) -> None:
         rows = model.generate(inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=8, min_new_tokens=8)
         return [row.tolist() for row in rows[:, inputs.shape[1] :]]
 
-    result = check_generation(sample(), sample(), prompts[:1], 8, model)
+    result = check_generation(Generated(sample(), sample()), prompts[:1], 8, model)
     assert [finding.hint for finding in result.findings] == [NONDETERMINISTIC]
 
 
 def test_no_prompts_are_hollow() -> None:
-    assert check_generation([], [], [], 3, MODEL).hollow
+    assert check_generation(Generated([], []), [], 3, MODEL).hollow

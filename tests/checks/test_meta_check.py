@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.checks import check_meta
+from pytest_llmdevice.diagnosis.hints.placement import NO_DATA
 
 Load = Callable[[Cell], Any]
 
@@ -86,3 +88,23 @@ def test_a_model_that_is_all_on_meta_is_found_whole() -> None:
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     assert len(check_meta(model).findings) == 7
+
+
+def test_offloaded_data_of_another_name_is_found(load: Load) -> None:
+    model = load(Cell("llama", "cpu", "float32", strategy="disk-offload"))
+    model.model.layers[1].mlp.up_proj._hf_hook.weights_map.prefix = "layers.1.mlp.up_proj."
+    (finding,) = check_meta(model).findings
+    assert (finding.where, finding.hint) == ("model.layers.1.mlp.up_proj.weight", NO_DATA)
+    assert finding.actual == "meta, and its hook has nothing of the name layers.1.mlp.up_proj.weight"
+
+
+def test_an_offload_folder_that_is_gone_is_found(load: Load, tmp_path: Path) -> None:
+    from accelerate import disk_offload
+
+    model = load(LLAMA)
+    disk_offload(model, str(tmp_path), execution_device=torch.device("cpu"))
+    assert check_meta(model).passed
+    (tmp_path / "lm_head.weight.dat").unlink()
+    (finding,) = check_meta(model).findings
+    assert (finding.where, finding.hint) == ("lm_head.weight", NO_DATA)
+    assert finding.actual.endswith("lm_head.weight.dat is not there")

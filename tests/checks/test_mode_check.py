@@ -7,7 +7,7 @@ from typing import Any
 
 from pytest_llmdevice import Cell
 from pytest_llmdevice.checks import check_mode
-from pytest_llmdevice.checks.running import TRAINING
+from pytest_llmdevice.diagnosis.hints.state import TRAINING
 
 Load = Callable[[Cell], Any]
 

@@ -25,6 +25,7 @@ from pytest_llmdevice.checks import (
     generation_tolerance,
     tolerance,
 )
+from pytest_llmdevice.loading.generated import Generated
 from pytest_llmdevice.loading.generation import generate
 from pytest_llmdevice.loading.plan import make_plan
 from pytest_llmdevice.loading.reference import Reference, reference
@@ -122,7 +123,7 @@ def all_checks(folder: str, cell: Cell, known: Reference) -> list[Result]:
         check_quantization(model, plan, cell),
         check_mode(model),
         check_forward(model, cell, PROMPTS, folder),
-        check_generation(first, second, PROMPTS, 6, model),
+        check_generation(Generated(first, second), PROMPTS, 6, model),
         check_agreement(model, known, PROMPTS, first, alone, tolerance(cell), generation_tolerance(cell)),
     ]
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from pytest_llmdevice import Cell, zoo
+from pytest_llmdevice import Cell, simulate, zoo
 from pytest_llmdevice.checks import check_placement
-from pytest_llmdevice.checks.structure import LEFT_BEHIND, WRONG_INDEX
+from pytest_llmdevice.diagnosis.hints.placement import (
+    ADAPTER,
+    ATTRIBUTE,
+    BUFFER_LEFT_BEHIND,
+    CARD_PREFERRED,
+    LEFT_BEHIND,
+    NEVER_MOVED,
+    NOT_FOLLOWED,
+    SPREAD,
+    STALE,
+    WRONG_INDEX,
+)
 from pytest_llmdevice.loading.plan import Expected, Plan
 
 Load = Callable[[Cell], Any]
@@ -32,20 +43,21 @@ class Placed:
         return self.device.type == "meta"
 
 
-@dataclass
-class Pretended:
+class Pretended(nn.Module):
     """A model whose tensors are said to be somewhere."""
 
-    parameters: dict[str, str]
-    buffers: dict[str, str] = field(default_factory=dict)
+    def __init__(self, parameters: dict[str, str], buffers: dict[str, str]) -> None:
+        super().__init__()
+        self.places = {"parameter": parameters, "buffer": buffers}
 
-    def named_parameters(self, *, remove_duplicate: bool) -> Iterator[tuple[str, Placed]]:
-        assert not remove_duplicate
-        return ((name, Placed(torch.device(place))) for name, place in self.parameters.items())
+    def named(self, role: str) -> Iterator[tuple[str, Any]]:
+        return ((name, Placed(torch.device(place))) for name, place in self.places[role].items())
 
-    def named_buffers(self, *, remove_duplicate: bool) -> Iterator[tuple[str, Placed]]:
-        assert not remove_duplicate
-        return ((name, Placed(torch.device(place))) for name, place in self.buffers.items())
+    def named_parameters(self, *_: Any, **__: Any) -> Iterator[Any]:
+        return self.named("parameter")
+
+    def named_buffers(self, *_: Any, **__: Any) -> Iterator[Any]:
+        return self.named("buffer")
 
 
 def pretended(**places: str) -> Any:
@@ -87,16 +99,14 @@ def test_a_model_that_stayed_on_the_cpu_is_found_whole(device: str, load: Load, 
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     assert {finding.where for finding in result.findings} == {name for name, _ in named}
     assert {(finding.expected, finding.actual) for finding in result.findings} == {(device, "cpu")}
-    assert {finding.hint for finding in result.findings} == {LEFT_BEHIND}
+    assert {finding.hint for finding in result.findings} == {NEVER_MOVED}
 
 
-def test_a_model_without_its_tensors_is_found_whole(plan: MakePlan) -> None:
+def test_a_model_without_its_tensors_is_one_finding(plan: MakePlan) -> None:
     asked = cell("cpu")
-    result = check_placement(nn.Module(), plan(nn.Module(), asked), asked)
-    assert ("lm_head.weight", "a parameter", "nothing of that name") in [
-        (finding.where, finding.expected, finding.actual) for finding in result.findings
-    ]
-    assert len(result.findings) == len(plan(nn.Module(), asked).tensors)
+    (finding,) = check_placement(nn.Module(), plan(nn.Module(), asked), asked).findings
+    assert finding.where == "the model"
+    assert finding.actual == "23 of 23 are not there, the first one being model.embed_tokens.weight"
 
 
 def test_a_right_card_passes_with_a_count_for_each_place() -> None:
@@ -122,7 +132,7 @@ def test_one_tensor_that_was_left_behind_is_found(name: str) -> None:
     model, plan = pretended(**{name: "cpu", "b": "cuda:0"}), planned("cuda:0", **{name: "cuda:0", "b": "cuda:0"})
     (finding,) = check_placement(model, plan, cell("cuda:0")).findings
     assert (finding.where, finding.expected, finding.actual) == (name, "cuda:0", "cpu")
-    assert finding.hint == LEFT_BEHIND
+    assert finding.hint == (LEFT_BEHIND if name == "weight" else BUFFER_LEFT_BEHIND)
 
 
 def test_a_card_without_an_index_is_the_first_one() -> None:
@@ -175,3 +185,86 @@ def test_an_offloaded_tensor_that_lies_on_the_device_is_found(load: Load, plan: 
 
 def test_nothing_planned_and_nothing_there_is_hollow() -> None:
     assert check_placement(pretended(), planned("cpu"), cell("cpu")).hollow
+
+
+def test_a_cpu_cell_that_went_to_a_card_is_told(plan: MakePlan, load: Load) -> None:
+    with simulate("cuda:1"):
+        model = load(Cell("llama", "cuda:0", "float32"))
+        result = check_placement(model, plan(model, cell("cpu")), cell("cpu"))
+    assert {(finding.actual, finding.hint) for finding in result.findings} == {("cuda:0", CARD_PREFERRED)}
+
+
+@pytest.mark.parametrize("strategy", ["to", "device-map"])
+def test_a_map_that_overrides_the_card_that_was_asked_for_is_told(strategy: str, load: Load, plan: MakePlan) -> None:
+    with simulate("cuda:2"):
+        model = load(Cell("llama", "cuda:0", "float16", strategy="auto"))
+        asked = cell("cuda:1", strategy)
+        result = check_placement(model, plan(model, asked), asked)
+    assert {(finding.actual, finding.hint) for finding in result.findings} == {("cuda:0", SPREAD)}
+    assert "model.embed_tokens.weight" in {finding.where for finding in result.findings}
+
+
+def test_a_model_that_was_moved_after_its_dispatch_has_a_stale_map(load: Load, plan: MakePlan) -> None:
+    with simulate("cuda:2"):
+        asked = Cell("llama", "cuda:0", "float16", strategy="auto")
+        model = load(asked)
+        super(type(model), model).cuda(0)
+        findings = check_placement(model, plan(model, asked), asked).findings
+    first = findings[0]
+    assert (first.where, first.expected, first.actual) == ("model.layers.1.self_attn.q_proj.weight", "cuda:1", "cuda:0")
+
+
+def test_a_hook_that_sends_inputs_elsewhere_is_found(load: Load, plan: MakePlan) -> None:
+    with simulate("cuda:2"):
+        asked = Cell("llama", "cuda:0", "float16", strategy="auto")
+        model = load(asked)
+        model.model.layers[1].mlp.up_proj._hf_hook.execution_device = 0
+        (finding,) = check_placement(model, plan(model, asked), asked).findings
+    assert finding.where == "model.layers.1.mlp.up_proj.weight"
+    assert finding.expected == "cuda:0, where the hook of model.layers.1.mlp.up_proj sends its inputs"
+    assert (finding.actual, finding.hint) == ("cuda:1", STALE)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_tied_head_that_a_map_put_on_another_card_is_found(checkpoint: Callable[[str], str], plan: MakePlan) -> None:
+    from transformers import AutoModelForCausalLM
+
+    parts = {"model.embed_tokens": 0, "model.layers": 0, "model.rotary_emb": 0, "model.norm": 1, "lm_head": 1}
+    with simulate("cuda:2"):
+        asked = Cell("qwen2", "cuda:0", "float32", strategy="split")
+        model = AutoModelForCausalLM.from_pretrained(checkpoint("qwen2"), device_map=parts)
+        findings = check_placement(model, plan(model, asked), asked).findings
+    assert [(finding.where, finding.expected, finding.actual) for finding in findings] == [
+        ("model.embed_tokens.weight", "cuda:0", "cuda:1")
+    ]
+
+
+def test_a_disk_offload_that_stayed_in_memory_is_found(load: Load, plan: MakePlan) -> None:
+    with simulate("cuda:1"):
+        model = load(Cell("llama", "cuda:0", "float16", strategy="cpu-offload"))
+        asked = cell("cuda:0", "disk-offload")
+        (finding,) = check_placement(model, plan(model, asked), asked).findings
+    assert (finding.expected, finding.actual) == ("its data in a file on disk (disk-offload)", "the CPU's memory")
+    assert finding.hint == NOT_FOLLOWED
+
+
+def test_a_model_that_accelerate_carries_whole_counts_as_offloaded(load: Load, plan: MakePlan) -> None:
+    from accelerate import cpu_offload_with_hook
+
+    with simulate("cuda:1"):
+        asked = cell("cuda:0", "cpu-offload")
+        model, _ = cpu_offload_with_hook(load(cell("cpu")), execution_device=torch.device("cuda:0"))
+        assert check_placement(model, plan(model, asked), asked).passed
+
+
+@pytest.mark.parametrize("hint", [ADAPTER, ATTRIBUTE])
+def test_what_is_beside_the_model_is_told_from_the_model(hint: Any, load: Load, plan: MakePlan) -> None:
+    with simulate("cuda:1"):
+        model = load(cell("cuda:0"))
+        if hint is ADAPTER:
+            model.model.layers[0].adapter = nn.Linear(2, 2, bias=False)
+        else:
+            model.model.layers[0].adapter = torch.zeros(2)
+        (finding,) = check_placement(model, plan(model, cell("cuda:0")), cell("cuda:0")).findings
+    assert finding.where.startswith("model.layers.0.adapter")
+    assert finding.hint is hint

@@ -13,7 +13,17 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from pytest_llmdevice import Cell
 from pytest_llmdevice.checks import Result, check_quantization
-from pytest_llmdevice.checks.quantization import COMPUTE, DROPPED, EXCLUDED, EXPERTS
+from pytest_llmdevice.diagnosis.hints.quantization import (
+    COMPUTE,
+    CONFIG,
+    DROPPED,
+    EMBEDDING,
+    EXCLUDED,
+    EXPERTS,
+    KEPT_HALF,
+    PLAIN,
+    WRAPPED,
+)
 from pytest_llmdevice.loading.plan import LinearWeight, Plan
 from pytest_llmdevice.matrix.vocabulary import QUANTIZATIONS
 
@@ -179,7 +189,11 @@ def test_a_quantization_state_that_was_left_on_another_device_is_found(load: Loa
     state = model.model.layers[0].mlp.up_proj.weight.quant_state
     state.absmax = state.absmax.to("meta")
     (finding,) = check(model, llama("nf4")).findings
-    assert (finding.where, finding.expected, finding.actual) == (f"{UP}.quant_state", "cpu", "meta")
+    assert (finding.where, finding.expected, finding.actual) == (
+        f"{UP}.weight.quant_state.absmax",
+        "cpu, as its weight",
+        "meta",
+    )
 
 
 def test_a_layer_that_is_gone_is_found(load: Load, check: Check) -> None:
@@ -232,3 +246,52 @@ def test_a_model_without_linear_weights_is_hollow(quantization: str) -> None:
     result = check_quantization(nn.ReLU(), plan, llama(quantization))  # type: ignore[arg-type]
     assert result.hollow
     assert not result.passed
+
+
+def test_a_wrapper_around_a_dense_weight_is_found(load: Load, check: Check) -> None:
+    model = load(llama("nf4"))
+    model.model.layers[0].mlp.up_proj.weight = nn.Parameter(torch.zeros(128, 64, dtype=torch.bfloat16))
+    (finding,) = check(model, llama("nf4")).findings
+    assert (finding.where, finding.actual, finding.hint) == (UP, "Linear4bit with bfloat16", WRAPPED)
+
+
+def test_a_packed_weight_in_a_plain_layer_is_found(load: Load, check: Check) -> None:
+    model = load(llama("nf4"))
+    mlp = model.model.layers[0].mlp
+    packed, mlp.up_proj = mlp.up_proj.weight, nn.Linear(64, 128, bias=False)
+    mlp.up_proj.weight = packed
+    (finding,) = check(model, llama("nf4")).findings
+    assert (finding.where, finding.actual, finding.hint) == (UP, "Linear with uint8", PLAIN)
+
+
+def test_a_configuration_that_says_another_quantization_is_found(load: Load, check: Check) -> None:
+    model = load(llama("nf4"))
+    model.config.quantization_config.bnb_4bit_quant_type = "fp4"
+    (finding,) = check(model, llama("nf4")).findings
+    assert (finding.where, finding.expected, finding.actual, finding.hint) == (
+        "config.quantization_config",
+        "quantization nf4",
+        "fp4",
+        CONFIG,
+    )
+
+
+def test_a_configuration_of_a_quantization_that_was_not_done_is_found(load: Load, check: Check) -> None:
+    model = load(llama("none"))
+    model.config.quantization_config = {"load_in_8bit": True}
+    (finding,) = check(model, llama("none")).findings
+    assert (finding.expected, finding.actual) == ("quantization none", "int8")
+
+
+def test_a_quantized_embedding_is_found(load: Load, check: Check) -> None:
+    embedding: Any = pytest.importorskip("bitsandbytes").nn.EmbeddingNF4
+    model = load(Cell("qwen2", "cpu", "bfloat16", "nf4"))
+    model.model.embed_tokens = embedding(320, 64)
+    (finding,) = check(model, Cell("qwen2", "cpu", "bfloat16", "nf4")).findings
+    assert (finding.where, finding.actual, finding.hint) == ("model.embed_tokens", "EmbeddingNF4", EMBEDDING)
+
+
+def test_half_weights_beside_the_packed_ones_are_told(load: Load, check: Check) -> None:
+    model = load(llama("int8"))
+    model.model.layers[0].mlp.up_proj.state.has_fp16_weights = True
+    assert [finding.hint for finding in check(model, llama("int8")).findings] == [KEPT_HALF]

@@ -1,0 +1,75 @@
+"""The check that a cpu cell stays on the cpu when the machine has cards."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_llmdevice.checks.dtypes import check_dtypes
+from pytest_llmdevice.checks.generation import check_generation, token_rows
+from pytest_llmdevice.checks.inputs import check_inputs
+from pytest_llmdevice.checks.placement import check_placement
+from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.diagnosis import Finding
+from pytest_llmdevice.diagnosis.hints.placement import CARD_PREFERRED
+from pytest_llmdevice.loading.generated import Generated, generate_observed
+from pytest_llmdevice.loading.lifetime import Loaded
+from pytest_llmdevice.loading.plan import make_plan
+from pytest_llmdevice.simulation import Profile, Simulation
+
+if TYPE_CHECKING:
+    from pytest_llmdevice.loading.target import Target
+    from pytest_llmdevice.matrix.cell import Cell
+
+Tokens = Sequence[Sequence[int]]
+
+
+def check_cards(
+    target: Target,
+    checkpoint: str,
+    cell: Cell,
+    profile: Profile,
+    prompts: Tokens,
+    max_new_tokens: int,
+    alone: Generated,
+    known: Collection[Finding] = (),
+) -> Result:
+    """Load and generate once more on a pretended machine with cards: nothing of a cpu cell may go to one of them.
+
+    Args:
+        target: the code under test.
+        checkpoint: the local folder of the model.
+        cell: a cell on the cpu.
+        profile: the cards to pretend.
+        prompts: lists of token ids.
+        max_new_tokens: how many are asked for.
+        alone: what the target generated where no card was visible.
+        known: what is wrong there too, and no matter of cards.
+    """
+    with Simulation(profile):
+        loaded = Loaded.load(target, Path(checkpoint), cell)
+        if loaded.model is None:
+            why = (loaded.error or loaded.unsupported).partition("\n")[0]
+            finding = Finding(f"load, with {profile} visible", "a model, as without cards", why, CARD_PREFERRED)
+            return Result("cards", (finding,), details=loaded.error.partition("\n")[2].strip())
+        model = loaded.model
+        plan = make_plan(model, checkpoint, cell)
+        # Before it runs: an exception in a forward pass leaves what a hook brought where it is.
+        parts = [check_placement(model, plan, cell), check_dtypes(model, plan, cell, checkpoint)]
+        generated = generate_observed(target, model, prompts, max_new_tokens)
+        if alone.error is None:
+            parts.append(check_generation(generated, prompts, max_new_tokens, model))
+            parts.append(check_inputs(generated, prompts, model, cell))
+        found = (finding for part in parts for finding in part.findings)
+        findings = [_with_cards(finding, profile) for finding in found if finding not in known]
+        rows, before = token_rows(generated.first or []), token_rows(alone.first or [])
+        if alone.error is None and generated.error is None and rows != before:
+            findings.append(Finding(f"tokens, with {profile} visible", str(before), str(rows), CARD_PREFERRED))
+        loaded.release()
+    return Result("cards", tuple(findings), {"tensors": len(plan.tensors), "visible": str(profile)})
+
+
+def _with_cards(finding: Finding, profile: Profile) -> Finding:
+    return replace(finding, where=f"{finding.where}, with {profile} visible", hint=finding.hint or CARD_PREFERRED)

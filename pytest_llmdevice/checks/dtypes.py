@@ -1,0 +1,142 @@
+"""The check that the dtype that was asked for arrived in every tensor, and in the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.checks.tensors import foreign, tensors
+from pytest_llmdevice.diagnosis import Finding
+from pytest_llmdevice.diagnosis.hints import dtypes as hints
+from pytest_llmdevice.loading.names import configuration_of
+from pytest_llmdevice.loading.places import DeviceMap
+from pytest_llmdevice.loading.plan import KEPT, Expected, Plan
+from pytest_llmdevice.loading.pretrained import configuration
+from pytest_llmdevice.matrix.cell import Cell
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pytest_llmdevice.diagnosis import Hint
+
+
+def check_dtypes(model: nn.Module, plan: Plan, cell: Cell, checkpoint: str = "") -> Result:
+    """Every dense parameter and buffer has the dtype that was asked for, or the one its class insists on.
+
+    Packed weights are the quantization check's. Tensors that the architecture does not have (adapters) must
+    be in the cell's dtype or, as PEFT keeps them, in float32. The configuration, and each configuration inside it,
+    says what was asked for or, as after `load_checkpoint_and_dispatch`, what the `config.json` of `checkpoint` says.
+    """
+    planned = {expected.name: expected for expected in plan.tensors}
+    named = list(tensors(model))
+    if another := foreign(plan, {name for name, _, _ in named}):
+        return Result("dtypes", (another,))
+    packed = {weight.parameter for weight in plan.weights if weight.quantized}
+    configs = list(_configurations(configuration_of(model), checkpoint))
+    # `load_checkpoint_and_dispatch` leaves the configuration as it was, and a map, also for one device.
+    filled = bool(DeviceMap(model).entries) and any(dtype != cell.dtype for _, dtype, _ in configs)
+    # A quantized model that was loaded in the right dtype, and is not in it.
+    prepared = cell.quantization != "none" and any(dtype == cell.dtype != "float32" for _, dtype, _ in configs)
+    findings = []
+    wrong: list[tuple[Expected, Finding]] = []
+    seen: dict[str, int] = {}
+    right = 0
+    for name, _, tensor in named:
+        if name in packed and not tensor.is_floating_point():
+            continue
+        dtype = _name(tensor.dtype)
+        seen[dtype] = seen.get(dtype, 0) + 1
+        expected = planned.get(name)
+        if expected is None:
+            if tensor.is_floating_point() and dtype not in {cell.dtype, "float32"}:
+                wanted = " or ".join(dict.fromkeys((cell.dtype, "float32")))
+                findings.append(Finding(name, wanted, dtype, hints.ADAPTER))
+            continue
+        wanted = cell.dtype if expected.storage == "packed" else expected.dtype
+        if dtype == wanted or _excused(expected, dtype, cell, filled=filled):
+            right += expected.role == "parameter"
+            continue
+        reason = f"{wanted} ({expected.why})" if expected.why and expected.storage != "packed" else wanted
+        wrong.append((expected, Finding(name, reason, dtype)))
+    findings = [
+        Finding(
+            one.where,
+            one.expected,
+            one.actual,
+            _cause(expected, one.actual, cell, others_right=right > 0, prepared=prepared),
+        )
+        for expected, one in wrong
+    ] + findings
+    findings += [
+        Finding(where, " or ".join(dict.fromkeys((cell.dtype, *own))), dtype, hints.CONFIG)
+        for where, dtype, own in configs
+        if dtype not in {cell.dtype, *own}
+    ]
+    return Result("dtypes", tuple(findings), {**seen, "dtypes in the configuration": len(configs)})
+
+
+def _excused(expected: Expected, dtype: str, cell: Cell, *, filled: bool) -> bool:
+    """Whether a tensor may be in another dtype than transformers would give it.
+
+    A buffer that the class computes is in float32 where the model is made first and filled afterwards (Gemma's
+    `embed_scale`, with accelerate). And accelerate casts what it reads and knows no lists of what to keep in float32.
+    """
+    if expected.computed:
+        return dtype == "float32"
+    return filled and expected.why == KEPT and dtype == cell.dtype
+
+
+def _cause(expected: Expected, dtype: str, cell: Cell, *, others_right: bool, prepared: bool) -> Hint:
+    """What usually makes a tensor `dtype` that was to be something else."""
+    last = expected.architecture.split(".")
+    if expected.role == "buffer" and expected.dtype == "float32":
+        return hints.BUFFER_CAST
+    if expected.dtype == "float32" and cell.dtype != "float32":
+        return hints.KEPT_CAST
+    if dtype in {"float16", "bfloat16"}:
+        return hints.HARD_CODED
+    if prepared and dtype == "float32":
+        return hints.KBIT
+    if not others_right:
+        return hints.DROPPED
+    if len(expected.shape) == 2 and any("embed" in part or part in {"lm_head", "wte", "shared"} for part in last):
+        return hints.GROWN
+    return hints.LATE
+
+
+def _configurations(config: Any, checkpoint: str) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """(name, dtype, the checkpoint's own dtypes for it) of `config` and of every configuration inside it.
+
+    Parts that name no dtype are left out.
+    """
+    if config is None:
+        return
+    stored = dict(_parts("config", configuration(checkpoint))) if checkpoint else {}
+    for name, part in _parts("config", config):
+        dtype = _dtype_of(part)
+        # A part whose own configuration names none has the whole's.
+        own = {_dtype_of(stored[one]) for one in (name, "config") if one in stored} - {""}
+        if dtype:
+            yield f"{name}.dtype", dtype, tuple(sorted(own))
+
+
+def _parts(name: str, config: Any, depth: int = 3) -> Iterator[tuple[str, Any]]:
+    from transformers import PretrainedConfig
+
+    yield name, config
+    for key, value in vars(config).items() if depth else ():
+        if isinstance(value, PretrainedConfig):
+            yield from _parts(f"{name}.{key}", value, depth - 1)
+
+
+def _dtype_of(config: Any) -> str:
+    """The dtype that `config` names, empty for none. Before transformers 4.56 it was called `torch_dtype`."""
+    values = vars(config)
+    found = values.get("dtype") or values.get("_dtype") or values.get("torch_dtype") or getattr(config, "dtype", None)
+    return _name(found) if found is not None else ""
+
+
+def _name(dtype: torch.dtype | str) -> str:
+    return str(dtype).removeprefix("torch.")

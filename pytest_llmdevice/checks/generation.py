@@ -1,0 +1,136 @@
+"""The check of what a target's `generate` returns: as many new token ids as asked for, the same each time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.diagnosis import Finding, raised
+from pytest_llmdevice.diagnosis.failure import excerpt
+from pytest_llmdevice.diagnosis.hints import generation
+from pytest_llmdevice.loading.generated import Generated
+from pytest_llmdevice.loading.generation import is_encoder_decoder, pad_token
+
+Tokens = Sequence[Sequence[int]]
+
+CONTRACT: Final = (
+    "generate(model, prompts, max_new_tokens) returns, for each prompt and in their order, the ids of the new tokens: "
+    "no text, no prompt, no padding in front; fewer than max_new_tokens only where an end token came before"
+)
+
+
+def check_generation(generated: Generated, prompts: Tokens, max_new_tokens: int, model: Any) -> Result:
+    """Two greedy generations of one batch: as many new tokens as asked, real token ids, the same twice.
+
+    Fewer tokens are right only where an end token is among them, and nothing but padding behind it.
+
+    Args:
+        generated: what the target's `generate` returned, or raised.
+        prompts: lists of token ids.
+        max_new_tokens: how many were asked for.
+        model: the model.
+    """
+    if generated.error is not None:
+        findings = [*_strangers(generated, model), raised(generated.error, model, doing="generation")]
+        return Result("generation", tuple(findings), details=excerpt(generated.error))
+    first, second = generated.first, generated.second
+    findings = [*_malformed(first, prompts), *_malformed(second, prompts)]
+    if findings:
+        return Result("generation", tuple(dict.fromkeys(findings)), details=CONTRACT)
+    one, two = token_rows(first) or [], token_rows(second) or []
+    vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
+    for number, (row, again) in enumerate(zip(one, two, strict=True)):
+        where = f"prompt {number}"
+        findings += _length(where, row, list(prompts[number]), max_new_tokens, model)
+        outside = [token for token in row if token < 0 or (vocabulary is not None and token >= vocabulary)]
+        if outside:
+            findings.append(Finding(where, f"token ids below {vocabulary}", str(outside)))
+        if row != again:
+            findings.append(Finding(where, f"the same tokens twice: {row}", str(again), generation.NONDETERMINISTIC))
+    evidence = {"prompts": len(one), "tokens": sum(map(len, one))}
+    return Result("generation", tuple(findings), evidence, CONTRACT if findings else "")
+
+
+def _length(where: str, row: list[int], prompt: list[int], wanted: int, model: Any) -> list[Finding]:
+    if len(row) == wanted or (len(row) < wanted and _ended(row, model)):
+        return []
+    if prompt and len(row) >= len(prompt):
+        # Padding may stand in front of the prompt.
+        starts = [at for at in range(len(row) - len(prompt) + 1) if row[at : at + len(prompt)] == prompt]
+        if starts and len(set(row[: starts[0]])) <= 1:
+            actual = f"{len(row)} tokens, the first {starts[0] + len(prompt)} of them the prompt"
+            return [Finding(where, f"{wanted} new tokens", actual, generation.PROMPT_IN_FRONT)]
+    if is_encoder_decoder(model) and len(row) == wanted + 1:
+        actual = f"{len(row)} tokens, the first of them the decoder's start token: {row}"
+        return [Finding(where, f"{wanted} new tokens", actual, generation.PROMPT_IN_FRONT)]
+    return [Finding(where, f"{wanted} new tokens (or an end token)", f"{len(row)} tokens: {row}")]
+
+
+def _ended(row: list[int], model: Any) -> bool:
+    ends = end_tokens(model)
+    at = next((at for at, token in enumerate(row) if token in ends), None)
+    return at is not None and all(token in ends or token == pad_token(model) for token in row[at:])
+
+
+def _strangers(generated: Generated, model: Any) -> list[Finding]:
+    """The first module that got a tensor of another device than its own, and did not come to an end."""
+    from pytest_llmdevice.loading.generation import execution_device
+    from pytest_llmdevice.loading.places import with_index
+
+    modules = dict(model.named_modules()) if hasattr(model, "named_modules") else {}
+    for name, passage in reversed(generated.handed.modules.items()):
+        module = modules.get(name)
+        # A hook of accelerate's brings what it is given; a module of several parts has no device of its own.
+        if passage.finished or module is None or hasattr(module, "_hf_hook") or any(True for _ in module.children()):
+            continue
+        if next(module.parameters(), None) is None:
+            continue
+        home = with_index(execution_device(module))
+        for path, tensor in passage.inputs.items():
+            if tensor.shape and with_index(tensor.device) != home:
+                return [Finding(f"{name}, {path}", f"device {home}", f"device {with_index(tensor.device)}")]
+    return []
+
+
+def _malformed(output: object, prompts: Tokens) -> list[Finding]:
+    contract = f"{len(prompts)} lists of new token ids, one for each prompt"
+    where = "what generate returned"
+    rows = token_rows(output)
+    if rows is None:
+        return [Finding(where, contract, _described(output))]
+    if len(rows) != len(prompts):
+        return [Finding(where, contract, f"{len(rows)} of them")]
+    return []
+
+
+def _described(output: Any) -> str:
+    if output is None:
+        return "None: is a return missing?"
+    shown = f"{type(output).__name__}: {str(output)[:60]!r}"
+    texts = [output] if isinstance(output, str) else output if isinstance(output, (list, tuple)) else []
+    if texts and all(isinstance(text, str) for text in texts):
+        return f"text, {shown}"
+    if hasattr(output, "sequences") or (isinstance(output, dict) and "sequences" in output):
+        return f"{type(output).__name__}: the ids are in its sequences"
+    return shown
+
+
+def token_rows(output: Any) -> list[list[int]] | None:
+    """`output` as lists of token ids, None when it is something else. Tensors count: the ids are what matters."""
+    try:
+        rows = [row.tolist() if hasattr(row, "tolist") else list(row) for row in output]
+        if any(isinstance(token, (str, bytes)) or token != int(token) for row in rows for token in row):
+            return None
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return [[int(token) for token in row] for row in rows]
+
+
+def end_tokens(model: Any) -> set[int]:
+    """The tokens that end a sequence, by the model's generation configuration, or else by its own."""
+    for source in (getattr(model, "generation_config", None), getattr(model, "config", None)):
+        token = getattr(source, "eos_token_id", None)
+        if token is not None:
+            return set(token) if isinstance(token, (list, tuple)) else {token}
+    return set()

@@ -1,0 +1,73 @@
+"""The check that what a target loaded is the checkpoint's model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.checks.tensors import foreign, tensors
+from pytest_llmdevice.diagnosis import Finding
+from pytest_llmdevice.diagnosis.hints.loads import ATTENTION, OTHER_MODEL, RESIZED
+from pytest_llmdevice.loading.names import configuration_of, core
+from pytest_llmdevice.loading.plan import Plan
+from pytest_llmdevice.loading.pretrained import configuration
+from pytest_llmdevice.loading.target import CONTRACT
+from pytest_llmdevice.matrix.cell import Cell
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")
+
+
+def check_loads(model: nn.Module, plan: Plan, checkpoint: str, cell: Cell | None = None) -> Result:
+    """The model is of the checkpoint's architecture, has its tensors in their shapes, and as many of them.
+
+    A vocabulary that was made larger, for a padding token, is no harm; one that was made smaller is. The attention
+    implementation is looked at where `cell` names one.
+    """
+    named = {name: tensor for name, _, tensor in tensors(model)}
+    evidence = {"parameters": sum(1 for _ in model.parameters())}
+    stored = configuration(checkpoint)
+    own = configuration_of(model)
+    wanted = f"{plan.architecture}, as in the checkpoint ({stored.model_type})"
+    details = f"what load returns: {CONTRACT}"
+    kind = getattr(own, "model_type", None)
+    actual = f"{type(core(model)).__name__} ({kind})" if kind else type(core(model)).__name__
+    lacking = foreign(plan, named)
+    if (kind is not None and kind != stored.model_type and not _same(plan, named)) or lacking:
+        why = f"{actual}; {lacking.actual}" if lacking else actual
+        return Result("loads", (Finding("the model", wanted, why, OTHER_MODEL),), evidence, details=details)
+    findings = [
+        Finding(f"config.{size}", str(asked), str(found), RESIZED)
+        for size in SIZES
+        if (asked := getattr(stored, size, None)) is not None
+        and (found := getattr(own, size, asked)) is not None
+        and (found < asked if size == "vocab_size" else found != asked)
+    ]
+    findings += _shapes(plan, named, stored)
+    attention = getattr(own, "_attn_implementation", None)
+    if cell is not None and cell.attention != "default" and attention is not None and attention != cell.attention:
+        findings.append(Finding("attention implementation", cell.attention, str(attention), ATTENTION))
+    return Result("loads", tuple(findings), evidence, details=details if findings else "")
+
+
+def _same(plan: Plan, named: dict[str, Any]) -> bool:
+    """Whether all tensors are there: a class of one's own with a configuration of its own, and the same model."""
+    return all(expected.name in named for expected in plan.tensors)
+
+
+def _shapes(plan: Plan, named: dict[str, Any], config: Any) -> list[Finding]:
+    vocabulary = getattr(config, "vocab_size", None)
+    findings = []
+    for expected in plan.tensors:
+        tensor = named.get(expected.name)
+        # Packed weights, and those that wait elsewhere in another form, are not in the layer's shape.
+        if tensor is None or not tensor.is_floating_point() or expected.storage == "packed":
+            continue
+        shape = tuple(tensor.shape)
+        grown = shape[:1] > (vocabulary,) and shape[1:] == expected.shape[1:] and expected.shape[:1] == (vocabulary,)
+        if shape != expected.shape and not grown:
+            wanted = " x ".join(map(str, expected.shape)) or "a number"
+            findings.append(Finding(expected.name, wanted, " x ".join(map(str, shape)) or "a number", RESIZED))
+    return findings

@@ -1,0 +1,179 @@
+"""The check that every tensor is on its device, and that hooks and maps agree with where tensors are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.checks.tensors import foreign, tensors
+from pytest_llmdevice.diagnosis import Finding
+from pytest_llmdevice.diagnosis.hints import placement as hints
+from pytest_llmdevice.loading.generation import device_named
+from pytest_llmdevice.loading.places import DeviceMap, hooks_of, offload_hook, with_index
+from pytest_llmdevice.loading.plan import OFFLOADING, Expected, Plan, tensor_attributes
+from pytest_llmdevice.matrix.cell import Cell
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pytest_llmdevice.diagnosis import Hint
+
+
+def check_placement(model: nn.Module, plan: Plan, cell: Cell) -> Result:
+    """Every tensor of the plan exists and is on its device, index included; so is whatever else the model has.
+
+    Adapters are beside the layer they belong to, tensors that are plain attributes of a module are beside the
+    model, hooks send inputs to where the parameters are, and a strategy that spreads or offloads really did so.
+    """
+    present = {name: tensor for name, _, tensor in tensors(model)}
+    if another := foreign(plan, present):
+        return Result("placement", (another,))
+    entries = DeviceMap(model)
+    places: dict[str, int] = {}
+    findings = []
+    for expected in plan.tensors:
+        tensor = present.get(expected.name)
+        if tensor is None:
+            findings.append(Finding(expected.name, f"a {expected.role}", "nothing of that name"))
+            continue
+        place = with_index(tensor.device)
+        places[place] = places.get(place, 0) + 1
+        if place not in expected.devices and not _carried(model, expected.name, place, cell):
+            findings.append(_misplaced(expected, place, entries, cell))
+    if findings and len(places) == 1:
+        findings = [Finding(one.where, one.expected, one.actual, _whole(one, cell)) for one in findings]
+    findings += _strategy(model, places, cell)
+    findings += _extras(model, plan, present, cell)
+    findings += _attributes(model, plan)
+    # Where tensors are wrong themselves, what their hooks say adds nothing.
+    findings += [] if findings else _hooks(model)
+    return Result("placement", tuple(findings), {f"on {place}": count for place, count in places.items()})
+
+
+def _misplaced(expected: Expected, place: str, entries: DeviceMap, cell: Cell) -> Finding:
+    wanted = " or ".join(expected.devices)
+    return Finding(expected.name, wanted, place, _cause(expected.role, place, entries.devices, cell))
+
+
+def _cause(role: str, place: str, mapped: Sequence[str], cell: Cell) -> Hint:
+    kind = place.partition(":")[0]
+    if place == "meta":
+        return hints.OFFLOADED
+    if cell.kind == "cpu":
+        return hints.CARD_PREFERRED
+    if len(mapped) > 1:
+        return hints.SPREAD
+    if kind == cell.torch_device.type:
+        return hints.WRONG_INDEX
+    return hints.BUFFER_LEFT_BEHIND if role == "buffer" else hints.LEFT_BEHIND
+
+
+def _whole(finding: Finding, cell: Cell) -> Hint | None:
+    """The cause when all tensors are on one wrong device: it was not one of them that was forgotten."""
+    return hints.NEVER_MOVED if finding.actual == "cpu" and cell.kind != "cpu" else finding.hint
+
+
+def _carried(model: nn.Module, name: str, place: str, cell: Cell) -> bool:
+    """Whether a tensor waits on the cpu for accelerate's `cpu_offload_with_hook`, which moves whole modules."""
+    if place != "cpu" or cell.strategy not in OFFLOADING:
+        return False
+    path = name
+    while path:
+        path = path.rpartition(".")[0]
+        if any(type(hook).__name__ == "CpuOffload" for hook in hooks_of(model.get_submodule(path))):
+            return True
+    return False
+
+
+def _strategy(model: nn.Module, places: dict[str, int], cell: Cell) -> Iterator[Finding]:
+    """What is wrong where a strategy was asked for and not followed."""
+    if cell.strategy == "split" and len(places) < 2:
+        yield Finding(
+            "the model", "spread over two devices", f"all on {next(iter(places), 'no device')}", hints.NOT_FOLLOWED
+        )
+    if cell.strategy not in OFFLOADING:
+        return
+    if "meta" not in places and not any(_carried(model, f"{name}.", "cpu", cell) for name, _ in model.named_modules()):
+        yield Finding("the model", f"part of it offloaded ({cell.strategy})", "nothing offloaded", hints.NOT_FOLLOWED)
+        return
+    kept = {kind: name for name, _ in model.named_parameters() if (kind := storage_of(model, name))}
+    wanted = "disk" if cell.strategy == "disk-offload" else "memory"
+    if kept and wanted not in kept:
+        where, name = next(iter(kept.items()))
+        yield Finding(name, f"its data in {_STORAGE[wanted]} ({cell.strategy})", _STORAGE[where], hints.NOT_FOLLOWED)
+
+
+_STORAGE = {"disk": "a file on disk", "memory": "the CPU's memory"}
+
+
+def storage_of(model: nn.Module, name: str) -> str:
+    """Where the data of the offloaded parameter `name` is, `"disk"` or `"memory"`; empty where it is not known."""
+    weights = getattr(offload_hook(model, name), "weights_map", None)
+    dataset = getattr(weights, "dataset", None)
+    if dataset is None:
+        return ""
+    key = f"{getattr(weights, 'prefix', '')}{name.rpartition('.')[2]}"
+    if key in (getattr(dataset, "index", None) or ()):
+        return "disk"
+    return "memory" if key in (getattr(dataset, "state_dict", dataset) or ()) else ""
+
+
+def _extras(model: nn.Module, plan: Plan, present: dict[str, Any], cell: Cell) -> Iterator[Finding]:
+    known = {extra.name: extra for extra in plan.extras}
+    planned = {expected.name for expected in plan.tensors}
+    for name, tensor in present.items():
+        if name in planned:
+            continue
+        place, extra = with_index(tensor.device), known.get(name)
+        allowed = extra.devices if extra else plan.devices
+        beside = extra.beside if extra else ""
+        if place in allowed or (place == "meta" and offload_hook(model, name) is not None):
+            continue
+        # An adapter beside an offloaded layer is where that layer computes, or waits with it.
+        if "meta" in allowed and (place in plan.devices or place == "cpu"):
+            continue
+        wanted = " or ".join(allowed) + (f", as {beside}" if beside else "")
+        hint = hints.CARD_PREFERRED if cell.kind == "cpu" else hints.ADAPTER if beside else hints.LEFT_BEHIND
+        yield Finding(name, wanted, place, hint)
+
+
+def _attributes(model: nn.Module, plan: Plan) -> Iterator[Finding]:
+    """Floating-point tensors that modules keep as plain attributes, which `to` and device maps pass by.
+
+    Integers are left alone, and so is what the outermost module keeps: stop tokens and the like, of the target's own.
+    """
+    owned = {expected.name.rpartition(".")[0]: expected.architecture.rpartition(".")[0] for expected in plan.tensors}
+    for name, module in model.named_modules():
+        if not name:
+            continue
+        for key, tensor in tensor_attributes(module).items():
+            place = with_index(tensor.device)
+            if not tensor.is_floating_point() or place in plan.devices:
+                continue
+            if f"{owned.get(name, name)}.{key}" in plan.attributes or key.startswith("_hf"):
+                continue
+            yield Finding(f"{name}.{key}", " or ".join(plan.devices), place, hints.ATTRIBUTE)
+
+
+def _hooks(model: nn.Module) -> Iterator[Finding]:
+    """Modules whose hook sends inputs to another device than the one that their parameters are on."""
+    for name, module in model.named_modules():
+        for hook in hooks_of(module):
+            device = getattr(hook, "execution_device", None)
+            if device is None or getattr(hook, "offload", False) or type(hook).__name__ == "CpuOffload":
+                continue
+            there = with_index(device_named(device))
+            for key, tensor in _own(module):
+                place = with_index(tensor.device)
+                if place not in {there, "meta"}:
+                    where = f"{name}.{key}" if name else key
+                    yield Finding(
+                        where, f"{there}, where the hook of {name or 'the model'} sends its inputs", place, hints.STALE
+                    )
+
+
+def _own(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters(recurse=False)
+    yield from module.named_buffers(recurse=False)

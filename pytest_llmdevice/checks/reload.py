@@ -1,0 +1,203 @@
+"""The check that a second load is a load of its own, and that no model outlives the next one."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_llmdevice.checks.agreement import overall_error
+from pytest_llmdevice.checks.dtypes import check_dtypes
+from pytest_llmdevice.checks.placement import check_placement
+from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.checks.tensors import tensors
+from pytest_llmdevice.checks.tolerance import generation_tolerance
+from pytest_llmdevice.checks.values import check_values
+from pytest_llmdevice.diagnosis import Finding
+from pytest_llmdevice.diagnosis.errors import hint_of
+from pytest_llmdevice.diagnosis.hints.raised import MEMORY
+from pytest_llmdevice.diagnosis.hints.state import CACHED, KEPT_ALIVE, OTHER_AGAIN
+from pytest_llmdevice.diagnosis.holders import holders
+from pytest_llmdevice.errors import of_target
+from pytest_llmdevice.loading.generation import generate_with, inputs_for
+from pytest_llmdevice.loading.lifetime import Loaded
+from pytest_llmdevice.loading.logits import forward_logits
+from pytest_llmdevice.loading.names import core
+from pytest_llmdevice.loading.plan import make_plan
+from pytest_llmdevice.matrix.cell import Cell
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pytest_llmdevice.loading.target import Target
+
+Tokens = Sequence[Sequence[int]]
+
+FEW: Final = 2
+"""New tokens that a model is made to generate before it must go: what a generation keeps shows with any number."""
+
+
+def check_reload(
+    target: Target, model: nn.Module, checkpoint: str, cell: Cell, others: Sequence[Cell], prompts: Tokens
+) -> Result:
+    """Load the others, then the cell once more: each as it was asked for, the last one like the first.
+
+    Without others the cell is loaded two times more. Each model generates a little and is let go of, and must be gone
+    when the next one is there: a target that keeps its latest model only, to generate with it, may do so. One that
+    does not load an other cell is no finding here: that cell's own tests say so.
+
+    Args:
+        target: the code under test.
+        model: what it returned for `cell`; it stays as it is.
+        checkpoint: the local folder of the model.
+        cell: what `model` was loaded for.
+        others: cells of the same model that the target is to load as well.
+        prompts: lists of token ids.
+    """
+    rounds = _Rounds(target, model, checkpoint, cell, prompts)
+    for other in [*others, cell] if others else [cell, cell]:
+        rounds.load(other)
+    if rounds.last is not None and rounds.last is not model:
+        rounds.compare()
+    evidence: dict[str, int | float | str] = {"loads": rounds.loads, "models gone": rounds.gone}
+    if rounds.skipped:
+        evidence["not loaded"] = ", ".join(rounds.skipped)
+    if rounds.same:
+        evidence["returned once more"] = rounds.same
+    if rounds.in_frames:
+        evidence["held by frames only"] = rounds.in_frames
+    return Result("reload", tuple(dict.fromkeys(rounds.findings)), evidence)
+
+
+class _Rounds:
+    """Loads one after another, each looked at while its model is there, and the one before looked for."""
+
+    def __init__(self, target: Target, model: nn.Module, checkpoint: str, cell: Cell, prompts: Tokens) -> None:
+        self.target, self.model, self.checkpoint, self.cell, self.prompts = target, model, checkpoint, cell, prompts
+        self.findings: list[Finding] = []
+        self.skipped: list[str] = []
+        self.loads = self.gone = self.same = self.in_frames = 0
+        self.last: nn.Module | None = None
+        self._before = _state(model)
+        self._known = {(finding.where, finding.actual) for _, finding in self._problems(model, cell)}
+        self._previous: list[tuple[Cell, weakref.ref[nn.Module]]] = []
+
+    def load(self, cell: Cell) -> None:
+        """Load `cell`, see whether the model before is gone, and look at the one that came."""
+        self.last = None
+        loaded = Loaded.load(self.target, Path(self.checkpoint), cell, beside=True)
+        if loaded.model is None:
+            self._missing(cell, loaded)
+            return
+        self.loads += 1
+        self.last = loaded.model
+        # A frame that outlives this call would hold it.
+        loaded.model = None
+        self._look_for_the_last_one()
+        self._look_at(self.last, cell)
+        if self.last is self.model:
+            return
+        with suppress(*of_target()):
+            # What it raises, the generation check has said.
+            generate_with(self.target, self.last, [self.prompts[0]], FEW)
+        self._previous = [(cell, weakref.ref(one)) for one in {id(m): m for m in (self.last, core(self.last))}.values()]
+
+    def _missing(self, cell: Cell, loaded: Loaded) -> None:
+        full = loaded.exception is not None and hint_of(loaded.exception) is MEMORY
+        if cell != self.cell or loaded.unsupported or full:
+            self.skipped.append(
+                f"{cell.id} ({'no memory for a second model' if full else loaded.cause or 'unsupported'})"
+            )
+        else:
+            self.findings.append(Finding("loaded once more", "a model, as the first time", loaded.cause, OTHER_AGAIN))
+
+    def _look_at(self, model: nn.Module, cell: Cell) -> None:
+        where = f"loaded as {cell.id}" if cell != self.cell else "loaded once more"
+        if model is self.model:
+            self.same += 1
+            if cell != self.cell:
+                actual = f"the model that was loaded as {self.cell.id}"
+                self.findings.append(Finding(where, "a model of its own", actual, CACHED))
+            return
+        changed = [name for name, value in _state(self.model).items() if self._before.get(name) != value]
+        if changed:
+            before, after = self._before.get(changed[0], "nothing"), _state(self.model)[changed[0]]
+            found = f"{after}, since the model was {where}"
+            self.findings.append(Finding(f"{changed[0]} of the first model", before, found, CACHED))
+            self._before = _state(self.model)
+        for name, finding in self._problems(model, cell):
+            if cell != self.cell or (finding.where, finding.actual) not in self._known:
+                hint = (
+                    CACHED
+                    if name != "values" and self._before.get(finding.where, "").startswith(finding.actual)
+                    else None
+                )
+                self.findings.append(
+                    Finding(f"{finding.where}, {where}", finding.expected, finding.actual, hint or OTHER_AGAIN)
+                )
+                # One is enough to say that the second load is not like a first one.
+                break
+
+    def _problems(self, model: nn.Module, cell: Cell) -> list[tuple[str, Finding]]:
+        plan = make_plan(model, self.checkpoint, cell)
+        results = (
+            check_dtypes(model, plan, cell, self.checkpoint),
+            check_placement(model, plan, cell),
+            check_values(model, self.checkpoint, cell),
+        )
+        return [(result.check, finding) for result in results for finding in result.findings]
+
+    def _look_for_the_last_one(self) -> None:
+        previous, self._previous = self._previous, []
+        if any(reference() is not None for _, reference in previous):
+            # Hooks of offloaded models, and what a generation leaves, are cycles.
+            gc.collect()
+        for cell, reference in previous:
+            kept = reference()
+            if kept is None:
+                self.gone += 1
+            elif kept is not self.model and kept is not self.last:
+                by = ", ".join(holders(kept))
+                del kept
+                if not by:
+                    # Frames of an exception that a library caught and logged, and that pytest keeps with the record.
+                    self.in_frames += 1
+                    continue
+                where = f"the model loaded as {cell.id}"
+                self.findings.append(Finding(where, "gone when the next one was loaded", f"held by {by}", KEPT_ALIVE))
+                return
+
+    def compare(self) -> None:
+        """Hold what the model says that was loaded last against what the first one says."""
+        longest = max(self.prompts, key=len)
+        try:
+            first, again = self._logits(self.model, longest), self._logits(self.model, longest)
+        except of_target():
+            # The forward check has said so.
+            return
+        if not first.isfinite().all() or not bool((first == again).all()):
+            # Not even the first model says the same twice: that is another finding.
+            return
+        second = self._logits(self.last, longest)
+        if second.shape != first.shape:
+            self.findings.append(Finding("logits, loaded once more", str(tuple(first.shape)), str(tuple(second.shape))))
+            return
+        error, allowed = overall_error([second], [first]), generation_tolerance(self.cell)
+        if not error <= allowed:
+            wanted = f"those of the first load, relative error at most {allowed:g}"
+            self.findings.append(Finding("logits, loaded once more", wanted, f"{error:.3g}", OTHER_AGAIN))
+
+    @staticmethod
+    def _logits(model: Any, prompt: Sequence[int]) -> torch.Tensor:
+        return forward_logits(model, inputs_for(model, [prompt]))[0].float().cpu()
+
+
+def _state(model: nn.Module) -> dict[str, str]:
+    """The dtype and device of each tensor, in words."""
+    return {
+        name: f"{str(tensor.dtype).removeprefix('torch.')} on {tensor.device}" for name, _, tensor in tensors(model)
+    }

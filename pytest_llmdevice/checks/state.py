@@ -1,0 +1,95 @@
+"""The check that neither the load nor the generation left the process otherwise than it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.diagnosis import Finding, Hint
+from pytest_llmdevice.diagnosis.hints import state
+from pytest_llmdevice.loading.change import Change
+
+HARMLESS: Final[Mapping[str, str]] = {
+    "TOKENIZERS_PARALLELISM": "tokenizers' threads; loaders set it to silence the warning after a fork",
+    "HF_": "settings of the Hugging Face libraries: caches, offline mode, progress bars",
+    "HUGGINGFACE_": "likewise",
+    "TRANSFORMERS_": "likewise",
+    "DIFFUSERS_": "likewise",
+    "SAFETENSORS_": "likewise",
+    "ACCELERATE_": "accelerate keeps its own settings there",
+    "BITSANDBYTES_": "bitsandbytes' settings: which library it loads",
+    "BNB_": "likewise",
+    "TORCHINDUCTOR_": "torch sets its cache folder when it is first needed",
+    "TORCH_COMPILE_": "settings of torch.compile",
+    "TORCHDYNAMO_": "likewise",
+    "TORCH_LOGS": "torch's messages",
+    "TRITON_": "Triton's caches",
+    "PYTORCH_ALLOC_CONF": "how the allocator cuts memory, not where tensors go",
+    "PYTORCH_CUDA_ALLOC_CONF": "likewise",
+    "PYTORCH_HIP_ALLOC_CONF": "likewise",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "how torch looks for cards, which a loader may ask to do without a context",
+    "CUDA_MODULE_LOADING": "torch sets it when it starts CUDA",
+    "CUDA_CACHE_": "where compiled kernels are kept",
+    "OMP_": "the number of threads",
+    "MKL_": "likewise",
+    "KMP_": "likewise",
+    "OPENBLAS_": "likewise",
+    "NUMEXPR_": "likewise",
+    "TF_CPP_": "TensorFlow's messages",
+    "PYTHONWARNINGS": "which warnings are shown",
+    "PYTEST_": "pytest's own",
+    "COVERAGE_": "coverage's own",
+    "WANDB_": "logging of training runs",
+}
+"""What the names of environment variables begin with that a load may set: no later load or generation is on another
+device, in another dtype or says something else for it."""
+
+WHAT_IS_WATCHED: Final = 8
+"""Environment, default dtype, modes with the default device, autocast, cards, functions, folder, collector."""
+
+_HINTS: Final[Mapping[str, Hint]] = {
+    "environment": state.ENVIRONMENT,
+    "dtype": state.DEFAULT_DTYPE,
+    "device": state.DEFAULT_DEVICE,
+    "card": state.CURRENT_CARD,
+    "function": state.PATCHED,
+    "mode": state.MODE,
+    "autocast": state.AUTOCAST,
+    "folder": state.FOLDER,
+    "collector": state.COLLECTOR,
+}
+
+
+def check_state(load: Sequence[Change] | None, generation: Sequence[Change] | None) -> Result:
+    """Nothing of the process is otherwise after the load and after the generation; what was is put back already.
+
+    Not held against them: environment variables that only choose caches, threads and messages (see `HARMLESS`). Random
+    states, the number of threads and whether gradients are computed are not even recorded.
+
+    Args:
+        load: what the load changed; None where nobody recorded it, the model having been handed over.
+        generation: likewise for the target's `generate`.
+    """
+    findings = []
+    watched, harmless = 0, 0
+    for doing, changes in (("load", load), ("generate", generation)):
+        if changes is None:
+            continue
+        watched += WHAT_IS_WATCHED
+        for change in changes:
+            if is_harmless(change):
+                harmless += 1
+                continue
+            what = f"environment variable {change.name}" if change.kind == "environment" else change.name
+            found = f"{change.after}, when {doing} came back"
+            findings.append(Finding(what, change.before, found, _HINTS[change.kind]))
+    evidence: dict[str, int | float | str] = {"kinds of state compared": watched}
+    if harmless:
+        evidence["harmless environment variables"] = harmless
+    return Result("state", tuple(findings), evidence)
+
+
+def is_harmless(change: Change) -> bool:
+    """Whether `change` is of an environment variable that no later load depends on."""
+    return change.kind == "environment" and change.name.startswith(tuple(HARMLESS))

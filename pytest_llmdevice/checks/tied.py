@@ -1,0 +1,71 @@
+"""The check that weights are tied as the checkpoint says, on one device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.checks.tensors import foreign
+from pytest_llmdevice.diagnosis import Finding
+from pytest_llmdevice.diagnosis.hints.placement import TIED
+from pytest_llmdevice.loading.places import offload_hook, with_index
+from pytest_llmdevice.loading.plan import Plan
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def check_tied(model: nn.Module, plan: Plan) -> Result:
+    """Weights that the configuration ties share one tensor, and an untied head does not share the embedding."""
+    present = dict(model.named_parameters(remove_duplicate=False))
+    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    if another := foreign(plan, present.keys() | buffers):
+        return Result("tied", (another,))
+    findings = []
+    for group in plan.ties:
+        first = group[0]
+        for name in group[1:]:
+            if first not in present or name not in present:
+                missing = first if first not in present else name
+                findings.append(Finding(missing, f"tied to {first}", "nothing of that name"))
+            elif not _shared(model, first, name, present):
+                findings.append(Finding(name, f"the same tensor as {first}", _apart(present, first, name), TIED))
+    for embedding, head in plan.untied:
+        if embedding in present and head in present and _shared(model, embedding, head, present):
+            findings.append(
+                Finding(head, "a tensor of its own (tie_word_embeddings is false)", f"the tensor of {embedding}")
+            )
+    evidence = {"tied tensors": sum(map(len, plan.ties)), "untied pairs": len(plan.untied)}
+    return Result("tied", tuple(findings), evidence)
+
+
+def _apart(present: dict[str, nn.Parameter], first: str, second: str) -> str:
+    one, other = present[first], present[second]
+    if one.device != other.device:
+        return f"a tensor of its own, on {with_index(other.device)} and not on {with_index(one.device)}"
+    if one.dtype != other.dtype:
+        return f"a tensor of its own, in {str(other.dtype).removeprefix('torch.')}"
+    return "a tensor of its own"
+
+
+def _shared(model: nn.Module, first: str, second: str, present: dict[str, nn.Parameter]) -> bool:
+    one, other = present[first], present[second]
+    if one is other:
+        return True
+    if one.is_meta and other.is_meta:
+        # Offloaded: the hooks hold the data. A map that keeps one entry for both is what accelerate does.
+        values = [_offloaded(model, name) for name in (first, second)]
+        return values[0] is not None and values[1] is not None and bool((values[0] == values[1]).all())
+    return one.device == other.device and one.data_ptr() == other.data_ptr() and one.shape == other.shape
+
+
+def _offloaded(model: nn.Module, name: str) -> torch.Tensor | None:
+    weights = getattr(offload_hook(model, name), "weights_map", None)
+    if weights is None:
+        return None
+    try:
+        tensor: torch.Tensor = weights[name.rpartition(".")[2]]
+    except (KeyError, OSError):
+        return None
+    return tensor

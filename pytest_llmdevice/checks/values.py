@@ -1,0 +1,181 @@
+"""The check that every tensor has the value that a plain load of the same checkpoint gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.checks.tensors import tensors
+from pytest_llmdevice.diagnosis import Finding
+from pytest_llmdevice.diagnosis.divergence import unravel
+from pytest_llmdevice.diagnosis.hints.values import PACKED, SHAPE
+from pytest_llmdevice.diagnosis.wrong_values import explain, relative_error
+from pytest_llmdevice.loading.names import Named, Names
+from pytest_llmdevice.loading.plain import plain_model
+from pytest_llmdevice.loading.stored import is_packed, offloaded, unpacked
+from pytest_llmdevice.matrix.cell import Cell
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+PACKING_ERROR: Final = {"int8": 0.04, "nf4": 0.18, "nf4-double": 0.18, "fp4": 0.22}
+"""The largest relative error, ||unpacked - plain|| / ||plain||, of a weight that was quantized.
+
+Measured over the zoo on a CPU: int8 at most 0.0073, nf4 0.094, fp4 0.12. Twice that and more, because the weights of
+trained models have outliers; unrelated weights are off by 1.4, packed ones that were not scaled back by nearly 1.
+"""
+
+COMPUTED: Final = 1e-5
+"""The relative error that a buffer may have which another device, or another order of operations, computed."""
+
+
+def check_values(model: nn.Module, checkpoint: str, cell: Cell) -> Result:
+    """Parameters are those of a plain load up to one rounding of their dtype, buffers are freshly computed ones.
+
+    Packed weights are unpacked and held to what their quantization loses. Offloaded ones are read from where their
+    hook has them. A tensor in another dtype than was asked for is right here if it was rounded to its own dtype only;
+    that it has this dtype is the dtype check's, and that it is not there at all the placement check's.
+    """
+    plain = Plain.of(checkpoint, cell.dtype)
+    findings: list[Finding] = []
+    counts = {"parameters": 0, "buffers": 0, "packed weights": 0, "offloaded": 0}
+    worst = 0.0
+    for named in Names(model, plain.model).tensors:
+        if named.architecture not in plain.tensors:
+            continue
+        value = offloaded(model, named.name) if named.tensor.is_meta else named.tensor.detach()
+        if value is None:
+            # Nothing brings it: the meta check says so.
+            continue
+        counts["offloaded"] += named.tensor.is_meta
+        if is_packed(named.tensor):
+            owner = model.get_submodule(named.name.rpartition(".")[0])
+            error, finding = _packed(owner, named, plain, cell)
+            counts["packed weights"] += 1
+            worst = max(worst, error)
+        else:
+            finding = _dense(named, value.cpu(), plain)
+            counts[f"{named.role}s"] += 1
+        if finding is not None:
+            findings.append(finding)
+    evidence: dict[str, int | float | str] = {key: count for key, count in counts.items() if count}
+    if counts["packed weights"]:
+        evidence["largest error of a packed weight"] = f"{worst:.2g}"
+    return Result("values", tuple(findings), evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Plain loads of a checkpoint on the cpu.
+
+    Attributes:
+        checkpoint: its folder.
+        dtype: the dtype of the cell.
+        model: the load in float32.
+        tensors: every tensor of the load in float32, by name.
+        spread: the standard deviation that the class draws initial weights with.
+        turned: the weights of `Conv1D` modules.
+    """
+
+    checkpoint: str
+    dtype: str
+    model: nn.Module
+    tensors: Mapping[str, torch.Tensor]
+    spread: float
+    turned: frozenset[str]
+
+    @classmethod
+    def of(cls, checkpoint: str, dtype: str) -> Plain:
+        """The plain load of `checkpoint`, for a cell in `dtype`."""
+        model: Any = plain_model(checkpoint)
+        spread = getattr(model.config, "initializer_range", None)
+        turned = frozenset(
+            f"{name}.weight" for name, module in model.named_modules() if type(module).__name__ == "Conv1D"
+        )
+        return cls(checkpoint, dtype, model, _by_name(model), spread if isinstance(spread, float) else 0.02, turned)
+
+    def as_linear(self, name: str) -> torch.Tensor:
+        """The weight `name` as `nn.Linear` would have it: a `Conv1D` of transformers has it the other way round.
+
+        Both are packed as linear layers.
+        """
+        weight = self.tensors[name]
+        return weight.T if name in self.turned else weight
+
+    def in_dtype(self, name: str) -> torch.Tensor | None:
+        """What a plain load in the cell's own dtype has under `name`; None where that is the same load."""
+        if self.dtype == "float32":
+            return None
+        return _by_name(plain_model(self.checkpoint, self.dtype)).get(name)
+
+
+def _by_name(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach() for name, _, tensor in tensors(model)}
+
+
+def _packed(module: nn.Module, named: Named, plain: Plain, cell: Cell) -> tuple[float, Finding | None]:
+    """The relative error of a packed weight, and what is wrong with it."""
+    name, values, expected = named.name, unpacked(module, named.tensor), plain.as_linear(named.architecture or "")
+    if values is None:
+        return 0.0, Finding(name, "a scale beside the packed weight", "none", PACKED)
+    if values.shape != expected.shape:
+        return 0.0, Finding(name, f"shape {tuple(expected.shape)}", f"shape {tuple(values.shape)} unpacked", SHAPE)
+    error = relative_error(values, expected.float())
+    # In a cell that asks for none, the quantization check says what is wrong with being packed at all.
+    allowed = PACKING_ERROR.get(cell.quantization, max(PACKING_ERROR.values()))
+    # Written so that a nan, which compares false to everything, is a finding.
+    if not error <= allowed:
+        wanted = f"the checkpoint's value, relative error at most {allowed:g} once unpacked"
+        return error, Finding(name, wanted, f"relative error {error:.3g}", PACKED)
+    return error, None
+
+
+def _dense(named: Named, value: torch.Tensor, plain: Plain) -> Finding | None:
+    name, architecture = named.name, named.architecture or ""
+    expected, computed = plain.tensors[architecture], named.role == "buffer"
+    if value.shape != expected.shape:
+        return Finding(name, f"shape {tuple(expected.shape)}", f"shape {tuple(value.shape)}", SHAPE)
+    if same_values(value, expected, computed=computed):
+        return None
+    # A class may compute what no checkpoint holds in the dtype that it is loaded in.
+    second = plain.in_dtype(architecture)
+    if second is not None and same_values(value, second, computed=computed):
+        return None
+    wanted, found = at_worst(value, expected)
+    if not value.is_floating_point():
+        return Finding(name, wanted, found)
+    others = {other: tensor for other, tensor in plain.tensors.items() if other != architecture}
+    wrong = explain(value, expected.float(), buffer=computed, initial_spread=plain.spread, others=others)
+    return Finding(name, wanted, f"{found} ({wrong.what})", wrong.hint)
+
+
+def same_values(value: torch.Tensor, expected: torch.Tensor, *, computed: bool) -> bool:
+    """Whether `value` is `expected` up to one rounding of its dtype, or to `COMPUTED` where it was `computed`."""
+    import torch
+
+    rounded = expected.to(value.dtype)
+    if torch.equal(value, rounded):
+        return True
+    if not value.is_floating_point():
+        return False
+    limits = torch.finfo(value.dtype)
+    found, wanted = value.float(), expected.float()
+    size = wanted.abs()
+    # Below the smallest normal number the steps are absolute.
+    allowed = limits.eps * size + limits.tiny * limits.eps
+    if computed:
+        # A table of sines is as exact as its largest entry.
+        finite = size[size.isfinite()]
+        allowed = torch.maximum(allowed, COMPUTED * size + COMPUTED / 10 * (finite.max() if finite.numel() else 0.0))
+    return bool(((value == rounded) | ((found - wanted).abs() <= allowed)).all())
+
+
+def at_worst(value: torch.Tensor, expected: torch.Tensor) -> tuple[str, str]:
+    """What was expected and found where the two differ most, in words."""
+    off = (value.float() - expected.float()).abs()
+    place = int(off.nan_to_num(float("inf")).argmax())
+    where = unravel(place, value.shape)
+    return f"{float(expected.flatten()[place]):.6g} at {where}", f"{float(value.flatten()[place]):.6g}"

@@ -1,0 +1,40 @@
+"""One thing that is wrong, and what is known of its cause."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """A known cause of findings.
+
+    Attributes:
+        name: what findings of this cause are grouped by, in words joined by hyphens.
+        text: what usually causes it and what to do, in a sentence or two.
+        source: a public page that shows it: an issue, a pull request, or the library's source.
+    """
+
+    name: str
+    text: str
+    source: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.source})" if self.source else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        where: the tensor, module or step.
+        expected: what it should have been.
+        actual: what it is.
+        hint: what usually causes this; None where nothing is known.
+    """
+
+    where: str
+    expected: str
+    actual: str
+    hint: Hint | None = None

@@ -1,0 +1,25 @@
+"""A load that gives something else than the checkpoint's model."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pytest_llmdevice.diagnosis.finding import Hint
+
+OTHER_MODEL: Final = Hint(
+    "other-model",
+    "the target returned another model than the checkpoint's: another class (AutoModel has no head), another "
+    "checkpoint, or one that is kept from an earlier load",
+    "https://huggingface.co/docs/transformers/model_doc/auto",
+)
+RESIZED: Final = Hint(
+    "resized",
+    "the model was made for other sizes than the checkpoint has: layers were cut off, the vocabulary was resized to "
+    "the tokenizer's, or a configuration of another checkpoint was used",
+    "https://github.com/huggingface/transformers/pull/28122",
+)
+ATTENTION: Final = Hint(
+    "other-attention",
+    "attn_implementation was not handed on, or is chosen by the device: each has limits and rounding of its own",
+    "https://huggingface.co/docs/transformers/attention_interface",
+)

@@ -1,0 +1,87 @@
+"""Tensors that are not where they belong."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pytest_llmdevice.diagnosis.finding import Hint
+
+LEFT_BEHIND: Final = Hint(
+    "left-behind",
+    "this tensor was not moved with the rest: it is created after the move, is not registered as a parameter "
+    "or buffer, or the device map does not name its module",
+    "https://github.com/huggingface/transformers/pull/35417",
+)
+WRONG_INDEX: Final = Hint(
+    "wrong-index",
+    "a device without an index means the current card, not the one that was asked for",
+    "https://github.com/huggingface/optimum/issues/1669",
+)
+META: Final = Hint(
+    "never-materialized",
+    "a parameter was never given its weights: operations with it read uninitialised memory",
+    "https://github.com/huggingface/accelerate/issues/2082",
+)
+TIED: Final = Hint(
+    "tie-lost",
+    "loading or moving replaced one of the two tensors; call model.tie_weights() after it",
+    "https://huggingface.co/docs/accelerate/concept_guides/big_model_inference",
+)
+CARD_PREFERRED: Final = Hint(
+    "card-preferred",
+    "the code takes a card where there is one (torch.cuda.is_available(), device_map='auto'), whatever was asked for: "
+    "the same call behaves otherwise on a machine with cards",
+    "https://huggingface.co/docs/accelerate/concept_guides/big_model_inference",
+)
+NEVER_MOVED: Final = Hint(
+    "never-moved",
+    "the whole model stayed where it was loaded: the device was dropped on the way, or is honoured on one branch only",
+    "https://github.com/huggingface/peft/issues/1840",
+)
+BUFFER_LEFT_BEHIND: Final = Hint(
+    "buffer-left-behind",
+    "this buffer was not moved with its module: only parameters were moved, the layers were moved one by one, or the "
+    "device map names the layers and not the module that has it (rotary_emb)",
+    "https://github.com/huggingface/transformers/pull/35417",
+)
+ATTRIBUTE: Final = Hint(
+    "plain-attribute",
+    "this tensor is a plain attribute, neither a parameter nor a buffer, and Module.to passes it by: register_buffer("
+    "..., persistent=False) makes it move",
+    "https://github.com/huggingface/transformers/pull/22234",
+)
+SPREAD: Final = Hint(
+    "spread-by-a-map",
+    "a device map spread the model over several devices (device_map='auto', 'balanced') although one was asked for: "
+    "device_map={'': device} is for one",
+    "https://github.com/unslothai/unsloth/pull/11129",
+)
+OFFLOADED: Final = Hint(
+    "offloaded-unasked",
+    "a device map offloaded this tensor, which nobody asked for: accelerate took the device to be full (max_memory), "
+    "or the map says cpu or disk",
+    "https://huggingface.co/docs/accelerate/concept_guides/big_model_inference",
+)
+STALE: Final = Hint(
+    "stale-map",
+    "the model was moved, or a module or tie was replaced, after it was dispatched: hooks and hf_device_map still send "
+    "inputs to the old device; do not call .to() or .cuda() on a model that has a device map, dispatch it again",
+    "https://github.com/01-ai/Yi/issues/242",
+)
+ADAPTER: Final = Hint(
+    "adapter-elsewhere",
+    "what was added to this layer was created on another device than the layer's: on the current card or on the cpu",
+    "https://github.com/huggingface/accelerate/issues/2829",
+)
+NOT_FOLLOWED: Final = Hint(
+    "strategy-not-followed",
+    "the map was dropped, or one that has a single device in it was used: accelerate then places the whole model there "
+    "and attaches no hooks",
+    "https://github.com/huggingface/accelerate/pull/1648",
+)
+NO_DATA: Final = Hint(
+    "offloaded-data-gone",
+    "the hook that is to bring this tensor has no data for it: it was offloaded under another name, a tie was made or "
+    "a module replaced afterwards, or the folder that it was offloaded to is gone",
+    "https://github.com/huggingface/accelerate/issues/2082",
+)

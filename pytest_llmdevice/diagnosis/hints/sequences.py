@@ -1,0 +1,55 @@
+"""What makes a token's logits depend on what follows it, on the length of the text, or on the cache."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pytest_llmdevice.diagnosis.finding import Hint
+
+LEAK: Final = Hint(
+    "mask-error",
+    "a mask error and no numeric noise: other tokens later on, in a text of the same length, change what the model "
+    "says earlier; the causal mask is missing or off by one, or is not handed to the attention that is in use",
+    "https://github.com/huggingface/transformers/pull/48770",
+)
+LENGTH: Final = Hint(
+    "depends-on-length",
+    "no later token is looked at, and no rounding is that large: what the model computes depends on how long the text "
+    "is, as a table of rotary angles does that is made again for longer texts, or a window counted from the end",
+    "https://github.com/huggingface/transformers/issues/29496",
+)
+NOISE: Final = Hint(
+    "noise-of-a-half",
+    "numeric noise and no mask error, but more than this dtype has: a part of the model, or its matrix products, "
+    "computes in a lower precision",
+    "https://github.com/huggingface/transformers/issues/25420",
+)
+FAR: Final = Hint(
+    "far-positions",
+    "short texts are right and long ones are not: rotary frequencies that were rounded, or positions that are counted "
+    "in a half, which cannot tell 256 from 257 in bfloat16 and 2048 from 2049 in float16",
+    "https://github.com/oarriaga/paz/pull/415",
+)
+CACHED: Final = Hint(
+    "cache-changes-the-result",
+    "a cache must not change what the model says: positions or a mask that count only the new tokens, a history that "
+    "is kept in a lower precision or in the wrong order, or a cache that is kept from an earlier call",
+    "https://github.com/MemTensor/MemOS/issues/2301",
+)
+CACHE_DTYPE: Final = Hint(
+    "cache-dtype",
+    "the history is kept in another precision than it was computed in: a cache that was allocated with a dtype of its "
+    "own, or cast when it was written",
+    "https://github.com/jagmarques/nexusquant/pull/10",
+)
+CACHE_DEVICE: Final = Hint(
+    "cache-device",
+    "a layer's history belongs where the layer computes: the cache was allocated on one device for all layers, or was "
+    "moved as a whole",
+    "https://github.com/huggingface/transformers/issues/32624",
+)
+BEAMS: Final = Hint(
+    "beams-not-reordered",
+    "after each step of a beam search the rows of every layer's cache have to follow the beams that were kept",
+    "https://github.com/huggingface/transformers/issues/46612",
+)

@@ -1,0 +1,83 @@
+"""What a load or a generation left behind in the model or the process."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pytest_llmdevice.diagnosis.finding import Hint
+
+TRAINING: Final = Hint(
+    "training-mode",
+    "dropout is active: the same prompt gives other logits each time; call model.eval()",
+    "https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.eval",
+)
+ENVIRONMENT: Final = Hint(
+    "environment-changed",
+    "the environment belongs to the whole process: which cards are visible, and what their numbers mean, is another "
+    "for whatever is loaded next; hand the choice over as an argument",
+    "https://github.com/aschampion/diluvian/issues/11",
+)
+DEFAULT_DTYPE: Final = Hint(
+    "default-dtype-left",
+    "torch.set_default_dtype was not set back: every tensor that is made from now on without a dtype has this one; "
+    "set it back in a finally block, or ask from_pretrained for the dtype",
+    "https://github.com/huggingface/transformers/issues/28461",
+)
+DEFAULT_DEVICE: Final = Hint(
+    "default-device-left",
+    "torch.set_default_device was not set back, or a torch.device context was entered and not left: every tensor that "
+    "is made from now on without a device is on this one; use `with torch.device(...)` around the load only",
+    "https://github.com/pytorch/pytorch/pull/174317",
+)
+CURRENT_CARD: Final = Hint(
+    "current-card-changed",
+    "set_device changes what `cuda` without an index means for the whole process; name the index instead, or use "
+    "`with torch.cuda.device(...)`",
+    "https://github.com/pytorch/tensorpipe/pull/254",
+)
+PATCHED: Final = Hint(
+    "function-left-patched",
+    "a function of a library was replaced for the load (initialisers that do nothing, parameters that go to meta) and "
+    "not put back: the next model is made with it; restore it in a finally block, or use a context such as "
+    "torch.nn.utils.skip_init or accelerate.init_empty_weights",
+    "https://github.com/pytorch/pytorch/issues/29523",
+)
+MODE: Final = Hint(
+    "mode-left-on",
+    "a context that sees every call of torch was entered and not left; use it in a `with` block",
+    "https://docs.pytorch.org/docs/stable/notes/extending.html#extending-all-torch-api-with-modes",
+)
+AUTOCAST: Final = Hint(
+    "autocast-left-on",
+    "autocast was switched on for the whole process: operations of whatever runs next are in another dtype than its "
+    "tensors; use it in a `with` block around the forward pass",
+    "https://docs.pytorch.org/docs/stable/amp.html",
+)
+FOLDER: Final = Hint(
+    "working-folder-changed",
+    "relative paths mean something else from now on; give libraries absolute paths instead of os.chdir",
+    "https://docs.python.org/3/library/contextlib.html#contextlib.chdir",
+)
+COLLECTOR: Final = Hint(
+    "garbage-collection-off",
+    "offloaded models are part of cycles, which only the garbage collector frees: with it off they stay in memory",
+    "https://docs.python.org/3/library/gc.html#gc.disable",
+)
+CACHED: Final = Hint(
+    "served-from-a-cache",
+    "the loader keeps its models under a key that leaves something out (dtype, device, quantization), and returns or "
+    "changes one that was loaded for another request",
+    "https://github.com/PriorLabs/TabPFN/pull/1219",
+)
+KEPT_ALIVE: Final = Hint(
+    "model-kept-alive",
+    "something still refers to a model after the next one was loaded (a cache, a list, a closure, a registered hook): "
+    "its memory is never given back",
+    "https://github.com/facebookresearch/ParlAI/pull/2487",
+)
+OTHER_AGAIN: Final = Hint(
+    "other-the-second-time",
+    "what a load leaves behind, in the loader or the process, changes the next one: a setting kept from the first "
+    "call, weights changed in place, an initialisation that is done only once",
+    "https://github.com/PriorLabs/TabPFN/pull/1219",
+)

@@ -1,0 +1,120 @@
+"""A cpu cell stays on the cpu when cards are visible."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from pytest_llmdevice import BuiltinTarget, Cell, Result, examine, zoo
+from pytest_llmdevice.checks import check_cards, check_dtypes
+from pytest_llmdevice.diagnosis.hints.placement import CARD_PREFERRED, LEFT_BEHIND
+from pytest_llmdevice.loading.generated import generate_observed
+from pytest_llmdevice.loading.plan import make_plan
+from pytest_llmdevice.matrix.vocabulary import MODELS
+from pytest_llmdevice.simulation.profiles import parse
+
+PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12]]
+
+
+def looked(target: Any, cell: Cell, machine: str = "cuda:2") -> Result:
+    checkpoint = str(zoo.checkpoint(cell.model))
+    model = target.load(checkpoint, cell)
+    alone = generate_observed(target, model, PROMPTS, 4)
+    assert alone.error is None
+    # T5's wo under disk offload.
+    known = check_dtypes(model, make_plan(model, checkpoint, cell), cell, checkpoint).findings
+    return check_cards(target, checkpoint, cell, parse(machine), PROMPTS, 4, alone, known)
+
+
+@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize(
+    ("dtype", "quantization", "strategy"),
+    [("float32", "none", "to"), ("bfloat16", "none", "auto"), ("float16", "none", "disk-offload")],
+)
+def test_the_builtin_target_stays(family: str, dtype: str, quantization: str, strategy: str) -> None:
+    if (family, dtype, strategy) == ("mamba", "float16", "disk-offload"):
+        pytest.skip("one offloaded Mamba is enough")
+    assert looked(BuiltinTarget(), Cell(family, "cpu", dtype, quantization, strategy)).passed
+
+
+@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+@pytest.mark.parametrize("machine", ["cuda:2", "mps", "xpu"])
+def test_quantized_cells_stay(quantization: str, machine: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    assert looked(BuiltinTarget(), Cell("qwen2", "cpu", "bfloat16", quantization), machine).passed
+
+
+def card_if_any() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class PrefersTheCard:
+    def load(self, checkpoint: str, cell: Cell) -> Any:
+        model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=cell.torch_dtype)
+        return model.to(card_if_any())
+
+
+class SendsInputsToTheCard:
+    def load(self, checkpoint: str, cell: Cell) -> Any:
+        return BuiltinTarget().load(checkpoint, cell)
+
+    def generate(self, model: Any, prompts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
+        rows = []
+        for prompt in prompts:
+            ids = torch.tensor([prompt], device=card_if_any())
+            output = model.generate(
+                ids, do_sample=False, max_new_tokens=max_new_tokens, min_new_tokens=max_new_tokens, pad_token_id=0
+            )
+            rows.append(output[0, len(prompt) :].tolist())
+        return rows
+
+
+class HalfOnCards:
+    def load(self, checkpoint: str, cell: Cell) -> Any:
+        dtype = torch.float16 if torch.cuda.is_available() else cell.torch_dtype
+        return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype)
+
+
+class NeedsNoCard:
+    def load(self, checkpoint: str, cell: Cell) -> Any:
+        if torch.cuda.is_available():
+            raise RuntimeError("a card, and nothing to do with it")
+        return BuiltinTarget().load(checkpoint, cell)
+
+
+CELL = Cell("llama", "cpu", "float32")
+
+
+def test_a_model_that_goes_to_the_card_is_found() -> None:
+    first = looked(PrefersTheCard(), CELL).findings[0]
+    assert (first.where, first.expected, first.actual) == (
+        "model.embed_tokens.weight, with cuda:2 visible",
+        "cpu",
+        "cuda:0",
+    )
+    assert first.hint in {CARD_PREFERRED, LEFT_BEHIND}
+
+
+def test_inputs_that_go_to_the_card_are_found() -> None:
+    result = looked(SendsInputsToTheCard(), CELL)
+    assert any("cuda:0" in finding.actual for finding in result.findings)
+
+
+def test_another_dtype_on_a_machine_with_cards_is_found() -> None:
+    assert looked(HalfOnCards(), CELL).findings[0].actual == "float16"
+
+
+def test_a_load_that_only_fails_with_cards_is_found() -> None:
+    (finding,) = looked(NeedsNoCard(), CELL).findings
+    assert finding.where == "load, with cuda:2 visible"
+    assert "a card, and nothing to do with it" in finding.actual
+    assert finding.hint == CARD_PREFERRED
+
+
+def test_without_a_machine_the_check_is_not_made() -> None:
+    names = [result.check for result in examine(BuiltinTarget(), zoo.checkpoint("llama"), CELL)]
+    assert "placement" in names
+    assert "cards" not in names

@@ -1,0 +1,21 @@
+"""The table of known causes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pytest_llmdevice import Hint
+from pytest_llmdevice.diagnosis.hints import ALL, FAMILIES
+
+
+def test_no_two_causes_share_a_name() -> None:
+    assert len(ALL) == sum(map(len, FAMILIES.values()))
+
+
+@pytest.mark.parametrize("hint", ALL.values(), ids=ALL)
+def test_each_says_what_to_look_at_and_where_it_was_seen(hint: Hint) -> None:
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", hint.name)
+    assert len(hint.text.split()) >= 5
+    assert re.fullmatch(r"https://\S+", hint.source)
