@@ -25,15 +25,24 @@ if TYPE_CHECKING:
         assert_quantized,
         assert_tied,
     )
+    from pytest_llmdevice.diagnosis import Hint
+    from pytest_llmdevice.errors import ConfigurationError, LLMDeviceError, SimulationError
+    from pytest_llmdevice.examination import examine
     from pytest_llmdevice.hardware import Inventory
     from pytest_llmdevice.loading.target import BuiltinTarget, Target
+    from pytest_llmdevice.simulation import Simulation, simulate
 
 __all__ = [
     "BuiltinTarget",
     "Cell",
+    "ConfigurationError",
     "Finding",
+    "Hint",
     "Inventory",
+    "LLMDeviceError",
     "Result",
+    "Simulation",
+    "SimulationError",
     "Target",
     "assert_agrees",
     "assert_dtypes",
@@ -44,12 +53,21 @@ __all__ = [
     "assert_placement",
     "assert_quantized",
     "assert_tied",
+    "examine",
+    "simulate",
 ]
 
 _MODULES = {
     "BuiltinTarget": "pytest_llmdevice.loading.target",
+    "ConfigurationError": "pytest_llmdevice.errors",
+    "Hint": "pytest_llmdevice.diagnosis",
     "Inventory": "pytest_llmdevice.hardware",
+    "LLMDeviceError": "pytest_llmdevice.errors",
+    "Simulation": "pytest_llmdevice.simulation",
+    "SimulationError": "pytest_llmdevice.errors",
     "Target": "pytest_llmdevice.loading.target",
+    "examine": "pytest_llmdevice.examination",
+    "simulate": "pytest_llmdevice.simulation",
 }
 
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
+    from pytest_llmdevice.loading.lifetime import Loaded
     from pytest_llmdevice.loading.target import Target
+    from pytest_llmdevice.reported import LoadFailed
     from pytest_llmdevice.run import MatrixRun
 
 RUN: pytest.StashKey[MatrixRun] = pytest.StashKey()
@@ -89,9 +91,13 @@ def llm_model(
     if loaded.unsupported:
         pytest.skip(f"unsupported: {loaded.unsupported}")
     if loaded.error:
-        pytest.fail(loaded.error, pytrace=False)
+        raise _load_failed(loaded)
     request.config.hook.pytest_llm_cell_loaded(
-        config=request.config, cell=llm_cell, model=loaded.model, seconds=loaded.seconds
+        config=request.config,
+        cell=llm_cell,
+        model=loaded.model,
+        seconds=loaded.seconds,
+        measures=loaded.measures,
     )
     yield loaded.model
     loaded.release()
@@ -122,6 +128,16 @@ def llm_inputs(llm_model: Any, llm_prompts: list[list[int]]) -> dict[str, torch.
     from pytest_llmdevice.loading.generation import inputs_for
 
     return inputs_for(llm_model, llm_prompts)
+
+
+def _load_failed(loaded: Loaded) -> LoadFailed:
+    from pytest_llmdevice.examination import not_loaded
+    from pytest_llmdevice.reported import LoadFailed
+
+    result = not_loaded(loaded)
+    first, _, rest = loaded.error.partition("\n")
+    hints = "".join(f"\nhint: {finding.hint}" for finding in result.findings if finding.hint)
+    return LoadFailed(f"{first}{hints}\n{rest}", result)
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,16 +9,20 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pytest_llmdevice.checks import Result
+    from pytest_llmdevice.loading.measures import Measures
     from pytest_llmdevice.matrix.cell import Cell
 
 
-def pytest_llm_cell_loaded(config: pytest.Config, cell: Cell, model: nn.Module, seconds: float) -> None:
+def pytest_llm_cell_loaded(
+    config: pytest.Config, cell: Cell, model: nn.Module, seconds: float, measures: Measures
+) -> None:
     """Called once for each cell, right after the target loaded it, in the process that runs the cell.
 
-    Log where things went, for example::
+    `measures` has the wall time (`seconds` is the same), the processor time, the memory of the host and of every card
+    before, after and at its peak, and a summary of which tensors are where. Log them, for example::
 
-        def pytest_llm_cell_loaded(cell, model, seconds):
-            print(f"{cell}: {seconds:.2f} s, {getattr(model, 'hf_device_map', model.device)}")
+        def pytest_llm_cell_loaded(cell, measures):
+            print(f"{cell}: {measures}")
     """
 
 

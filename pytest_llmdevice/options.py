@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pytest_llmdevice.errors import ConfigurationError
 
 DEFAULT_MATRIX = "default"
 PROBE_TIMEOUT_SECONDS = 120.0
+CELL_TIMEOUT_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +27,10 @@ class Settings:
         base: the folder that a relative path is relative to.
         cells: the expressions of `--llm-cell`, any of which may fit.
         require: devices that must be here.
+        simulate: machines to pretend where their devices are absent, such as `"cuda:2,memory=16GiB"`.
         target: `module:attribute`, or None for the built-in loader.
         probe_timeout: seconds that the hardware probe may take.
+        cell_timeout: seconds that all tests of a cell may take together, its load included; 0 for no limit.
     """
 
     active: bool
@@ -34,8 +38,10 @@ class Settings:
     base: Path = Path()
     cells: tuple[str, ...] = ()
     require: tuple[str, ...] = ()
+    simulate: tuple[str, ...] = ()
     target: str | None = None
     probe_timeout: float = PROBE_TIMEOUT_SECONDS
+    cell_timeout: float = CELL_TIMEOUT_SECONDS
 
     @classmethod
     def from_config(cls, config: pytest.Config) -> Settings:
@@ -43,11 +49,11 @@ class Settings:
         called, one in the ini file to the root directory.
 
         Raises:
-            pytest.UsageError: `--llm-probe-timeout` is not a positive number, or an option that only means
-                something with `--llm-matrix` is given without it.
+            pytest.UsageError: `--llm-probe-timeout` or `--llm-cell-timeout` is no number of seconds, or an option
+                that only means something with `--llm-matrix` is given without it.
         """
         if not config.getoption("llm_matrix"):
-            orphans = [flag for flag, key in _NEEDS_MATRIX.items() if config.getoption(key)]
+            orphans = [flag for flag, key in _NEEDS_MATRIX.items() if config.getoption(key) is not None]
             if orphans:
                 raise pytest.UsageError(f"{', '.join(orphans)}: add --llm-matrix, without it no matrix is run")
             return cls(active=False)
@@ -58,8 +64,10 @@ class Settings:
             base=config.invocation_params.dir if flag_matrix else config.rootpath,
             cells=tuple(config.getoption("llm_cell") or ()),
             require=tuple(config.getoption("llm_require") or config.getini("llm_require")),
+            simulate=tuple(config.getoption("llm_simulate") or config.getini("llm_simulate")),
             target=target_name(config),
-            probe_timeout=_seconds(config.getoption("llm_probe_timeout") or config.getini("llm_probe_timeout")),
+            probe_timeout=_seconds(config, "--llm-probe-timeout"),
+            cell_timeout=_seconds(config, "--llm-cell-timeout", or_none=True),
         )
 
 
@@ -67,16 +75,23 @@ _NEEDS_MATRIX = {
     "--llm-matrix-file": "llm_matrix_file",
     "--llm-cell": "llm_cell",
     "--llm-require": "llm_require",
+    "--llm-simulate": "llm_simulate",
+    "--llm-cell-timeout": "llm_cell_timeout",
 }
 
 
-def _seconds(text: str) -> float:
+def _seconds(config: pytest.Config, flag: str, *, or_none: bool = False) -> float:
+    """The value of `flag`, else of its ini key; with `or_none`, 0 stands for no limit."""
+    key = flag.removeprefix("--").replace("-", "_")
+    given = config.getoption(key)
+    text: str = config.getini(key) if given is None else given
     try:
         seconds = float(text)
     except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise pytest.UsageError(f"--llm-probe-timeout {text!r} is not a positive number of seconds")
+        seconds = math.nan
+    if not (0 < seconds < math.inf or (or_none and seconds == 0)):
+        alternative = ", or 0 for no limit" if or_none else ""
+        raise pytest.UsageError(f"{flag} {text!r} is not a positive number of seconds{alternative}")
     return seconds
 
 
@@ -113,6 +128,14 @@ def add_options(parser: pytest.Parser) -> None:
         help="fail at once unless this device is here and works: 'cuda', 'cuda:1', 'mps'; can be given again",
     )
     group.addoption(
+        "--llm-simulate",
+        action="append",
+        metavar="PROFILE[:COUNT][,memory=SIZE]",
+        dest="llm_simulate",
+        help="run the cells of absent devices on pretended ones, computed by the CPU: 'cuda:2', 'rocm', 'mps', 'xpu', "
+        "'cuda-t4,memory=8GiB'; proves placement and dtypes, not the hardware; can be given again",
+    )
+    group.addoption(
         "--llm-target",
         metavar="MODULE:ATTR",
         dest="llm_target",
@@ -124,10 +147,19 @@ def add_options(parser: pytest.Parser) -> None:
         dest="llm_probe_timeout",
         help=f"how long the hardware probe may take (default {PROBE_TIMEOUT_SECONDS:g})",
     )
+    group.addoption(
+        "--llm-cell-timeout",
+        metavar="SECONDS",
+        dest="llm_cell_timeout",
+        help="how long the load and all tests of a cell may take together; then it fails and the run goes on with the "
+        f"next (default {CELL_TIMEOUT_SECONDS:g}, 0 for no limit)",
+    )
     parser.addini("llm_matrix_file", "matrix to run with --llm-matrix, a shipped name or a path")
     parser.addini("llm_require", "devices that must be here, one a line", type="linelist", default=[])
+    parser.addini("llm_simulate", "machines to pretend, as --llm-simulate, one a line", type="linelist", default=[])
     parser.addini("llm_target", "the loader to test, 'module:attribute'")
     parser.addini("llm_probe_timeout", "seconds the hardware probe may take", default=str(PROBE_TIMEOUT_SECONDS))
+    parser.addini("llm_cell_timeout", "seconds a cell may take, 0 for no limit", default=str(CELL_TIMEOUT_SECONDS))
 
 
 @contextmanager

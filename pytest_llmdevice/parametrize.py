@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FIXTURE = "llm_cell"
 
 NOT_REQUESTED = "not requested: this test is for {marker}; run it with --llm-matrix"
+NO_CARDS = "not requested: --llm-simulate shows pretended cards to the cells of the cpu, to see whether they stay there"
 NO_CELL = "not requested: no cell of the matrix fits {marker}"
 
 _NEEDS = tuple(field.name for field in fields(Needs))
@@ -45,7 +46,7 @@ class Parameters:
 
     @cached_property
     def _properties(self) -> dict[Cell, dict[str, Any]]:
-        return {cell: user_properties(cell) for cell in self._run.cells}
+        return {cell: user_properties(cell, self._run) for cell in self._run.cells}
 
     def label(self, item: pytest.Item, cell: Cell) -> None:
         """Give `item` the flat `llm.*` properties of its cell, for JUnit XML, reportlog and other reporters."""
@@ -66,17 +67,16 @@ class Parameters:
         """Parametrize a test that asks for a cell, directly or through another fixture."""
         marks = list(metafunc.definition.iter_markers("llm_matrix"))
         selectors = [selector_of(mark) for mark in marks]
-        parameters: Iterable[ParameterSet] = self._by_cell.values()
-        if selectors:
-            parameters = [
-                parameter
-                for cell, parameter in self._by_cell.items()
-                if all(selector.matches(cell) for selector in selectors)
-            ]
-            if not parameters:
-                skip = pytest.mark.skip(reason=NO_CELL.format(marker=_written(marks)))
-                parameters = [pytest.param(None, id="no-cell", marks=[skip])]
-        metafunc.parametrize(FIXTURE, list(parameters), indirect=True, scope="session")
+        beside = any(mark.args == ("cards",) for mark in metafunc.definition.iter_markers("llm_check"))
+        parameters = [
+            parameter
+            for cell, parameter in self._by_cell.items()
+            if all(selector.matches(cell) for selector in selectors) and (not beside or self._run.beside(cell))
+        ]
+        if not parameters:
+            reason = NO_CARDS if beside else NO_CELL.format(marker=_written(marks))
+            parameters = [pytest.param(None, id="no-cell", marks=[pytest.mark.skip(reason=reason)])]
+        metafunc.parametrize(FIXTURE, parameters, indirect=True, scope="session")
 
 
 def skip_beyond_reference(item: pytest.Item) -> None:
@@ -154,9 +154,10 @@ def cell_of(item: pytest.Item) -> Cell | None:
     return cell if isinstance(cell, Cell) else None
 
 
-def user_properties(cell: Cell) -> dict[str, Any]:
-    """Flat `llm.*` properties of a cell."""
-    return {
+def user_properties(cell: Cell, run: MatrixRun) -> dict[str, Any]:
+    """Flat `llm.*` properties of a cell; of a simulated one, the machine that was pretended too."""
+    profile = {"llm.profile": str(run.pretended.profile(cell))} if cell.simulated else {}
+    return profile | {
         "llm.cell": cell.id,
         "llm.model": cell.model,
         "llm.device": cell.device,

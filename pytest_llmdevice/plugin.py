@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import Any
+
 import pytest
 
 from pytest_llmdevice import fixtures, hooks, options
+from pytest_llmdevice.errors import CARRIED
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,3 +38,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 from pytest_llmdevice import parametrize
 
                 parametrize.skip_beyond_reference(item)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    if call.excinfo is None or not hasattr(call.excinfo.value, CARRIED):
+        return (yield)
+    from pytest_llmdevice.reported import attach, briefly
+
+    briefly(item, call)
+    report = yield
+    attach(report, call)
+    return report

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import gc
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.hardware import Inventory, ProbeProcess, Verdict, expand_devices, judge, required_missing, start
-from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.cell import AXES, Cell
 from pytest_llmdevice.matrix.select import Selector, parse_all
+from pytest_llmdevice.matrix.vocabulary import CHECKS
+from pytest_llmdevice.pretended import Pretended, simulated
 
 if TYPE_CHECKING:
     from pytest_llmdevice.loading.target import Target
     from pytest_llmdevice.matrix.schema import Matrix
     from pytest_llmdevice.options import Settings
+    from pytest_llmdevice.simulation.profiles import Profile
 
 
 WORKER_INPUT: Final = "llmdevice_inventory"
@@ -29,11 +35,13 @@ class MatrixRun:
     Attributes:
         settings: what the user asked for.
         matrix: the validated matrix file.
+        pretended: the machines that are simulated where their devices are absent.
         known: an inventory that another process made; then no probe is started.
     """
 
     settings: Settings
     matrix: Matrix
+    pretended: Pretended = field(default_factory=Pretended)
     known: Inventory | None = None
     _probe: ProbeProcess | None = field(default=None, repr=False)
 
@@ -42,13 +50,14 @@ class MatrixRun:
         """Start the probe, so that it overlaps all that follows, and read the matrix.
 
         Raises:
-            ConfigurationError: the matrix cannot be found, read or validated.
+            ConfigurationError: the matrix cannot be found, read or validated, or there is no such machine to simulate.
         """
+        pretended = Pretended.read(settings.simulate)
         probe = start(settings.probe_timeout) if inventory is None else None
         try:
             from pytest_llmdevice.matrix.expand import load
 
-            return cls(settings, load(settings.matrix, settings.base), inventory, probe)
+            return cls(settings, load(settings.matrix, settings.base), pretended, inventory, probe)
         except BaseException:
             if probe is not None:
                 probe.close()
@@ -61,12 +70,15 @@ class MatrixRun:
             warm: import the heavy libraries here while the probe is under way; this process will need them.
 
         Raises:
-            ConfigurationError: the target, a required device, a cell expression or the matrix is no good.
+            ConfigurationError: the target, a required device, a simulated one, a cell expression or the matrix is no
+                good.
         """
         if self.settings.target is not None:
             _ = self.target
         elif warm and self.known is None:
             import transformers  # noqa: F401
+        if warm and self.pretended.profiles:
+            _import_on_the_real_machine()
         missing = required_missing(self.settings.require, self.inventory)
         if missing:
             raise ConfigurationError(f"--llm-require: {missing}")
@@ -83,18 +95,23 @@ class MatrixRun:
 
     @cached_property
     def inventory(self) -> Inventory:
-        """The hardware and library versions; waits for the probe."""
+        """The hardware, the pretended devices and the library versions; waits for the probe.
+
+        Raises:
+            ConfigurationError: real devices of a pretended type are here.
+        """
         if self.known is not None:
-            return self.known
+            return self.pretended.beside(self.known)
         assert self._probe is not None
-        return self._probe.result()
+        return self.pretended.beside(self._probe.result())
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
         """Every cell of the matrix, also those that will not run."""
         from pytest_llmdevice.matrix.expand import cells
 
-        return cells(self.matrix, lambda specs: expand_devices(specs, self.inventory))
+        found = cells(self.matrix, lambda specs: expand_devices(specs, self.inventory))
+        return tuple(simulated(cell, self.inventory) for cell in found)
 
     @cached_property
     def selectors(self) -> tuple[Selector, ...]:
@@ -114,6 +131,33 @@ class MatrixRun:
             else Verdict.skip("not requested", "--llm-cell leaves it out")
             for cell in self.cells
         }
+
+    def beside(self, cell: Cell) -> Profile | None:
+        """The cards to pretend while `cell`, one of the cpu, is looked at once more; None when there are none."""
+        return self.pretended.profiles[0] if self.pretended.profiles and cell.kind == "cpu" else None
+
+    def others(self, cell: Cell) -> tuple[Cell, ...]:
+        """Cells of the same model that a target may be asked for between `cell` and `cell` again, at most two.
+
+        They run on the same machine, real or pretended, and nothing is known beforehand to be wrong with them. First
+        one of another dtype, then one on another device, each otherwise as like `cell` as there is.
+        """
+        fitting = [
+            other
+            for other, verdict in self.verdicts.items()
+            if verdict.runs
+            and other.model == cell.model
+            and other.simulated == cell.simulated
+            and (other.kind == cell.kind or not cell.simulated)
+            and not any(self.xfail(other, check) for check in CHECKS)
+        ]
+
+        def unlike(other: Cell) -> tuple[int, str]:
+            return sum(getattr(other, axis) != getattr(cell, axis) for axis in AXES), other.id
+
+        dtypes = sorted((other for other in fitting if other.dtype != cell.dtype), key=unlike)
+        devices = sorted((other for other in fitting if other.device != cell.device), key=unlike)
+        return tuple(dict.fromkeys(dtypes[:1] + devices[:1]))
 
     @cached_property
     def target(self) -> Target:
@@ -135,3 +179,15 @@ class MatrixRun:
             if expectation.tolerance and expectation.applies(cell, "agreement", self.inventory.versions):
                 return expectation.tolerance
         return None
+
+
+def _import_on_the_real_machine() -> None:
+    """Import what looks for devices while it is imported, so that it never takes a pretended one for real."""
+    with warnings.catch_warnings():
+        # What they deprecate is not this run's affair.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for name in ("torch", "transformers", "accelerate"):
+            import_module(name)
+        # Optional; and where its import fails, the probe says so.
+        with suppress(Exception):
+            import_module("bitsandbytes")

@@ -11,6 +11,7 @@ import pytest
 from pytest_llmdevice import parametrize
 from pytest_llmdevice.fixtures import RUN
 from pytest_llmdevice.hardware import Inventory, describe
+from pytest_llmdevice.limited import LimitedItems
 from pytest_llmdevice.options import usage_errors
 from pytest_llmdevice.outcomes import Outcomes
 from pytest_llmdevice.run import WORKER_INPUT, MatrixRun
@@ -37,10 +38,16 @@ def begin(config: pytest.Config, settings: Settings) -> None:
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args.append(str(SUITE))
     config.pluginmanager.register(MatrixPlugin(config, run), "llmdevice-matrix")
+    if settings.cell_timeout:
+        config.pluginmanager.register(LimitedItems(config, run), "llmdevice-limited")
+    if settings.simulate:
+        from pytest_llmdevice import simulated
+
+        config.pluginmanager.register(simulated.SimulatedItems(run), "llmdevice-simulated")
     if config.pluginmanager.hasplugin("xdist"):
         from pytest_llmdevice import xdist
 
-        config.pluginmanager.register(xdist.Distribution(run), "llmdevice-xdist")
+        config.pluginmanager.register(xdist.Distribution(config, run), "llmdevice-xdist")
 
 
 VERDICT = "llm.verdict"
@@ -79,7 +86,9 @@ class MatrixPlugin:
             self._run.prepare(warm=self._loads)
 
     def pytest_report_header(self) -> list[str]:
-        return [self._outcomes.headline(), *(f"  {line}" for line in describe(self._run.inventory))]
+        inventory = self._run.inventory
+        devices = [*describe(inventory), *self._run.pretended.describe(inventory)]
+        return [self._outcomes.headline(), *(f"  {line}" for line in devices)]
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if parametrize.FIXTURE in metafunc.fixturenames:

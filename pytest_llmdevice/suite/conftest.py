@@ -1,20 +1,19 @@
-"""What the tests of the suite share: the plan, the reference outputs, and what the target generated."""
+"""What the tests of the suite share: one examination for each cell."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmdevice.checks import Result, tolerance
+from pytest_llmdevice.examination import NEW_TOKENS, Examination
 from pytest_llmdevice.fixtures import RUN
-from pytest_llmdevice.loading.generation import generate_one_by_one, generate_with
-from pytest_llmdevice.loading.plan import Plan, make_plan
+from pytest_llmdevice.loading.measures import measures_of
 from pytest_llmdevice.loading.reference import Reference, reference
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.reported import CheckFailed
 from pytest_llmdevice.zoo import cache_directory
 
 if TYPE_CHECKING:
@@ -22,15 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_llmdevice.loading.target import Target
 
-NEW_TOKENS = 8
-
 Tokens = list[list[int]]
-
-
-@pytest.fixture(scope="session")
-def llm_plan(llm_model: nn.Module, llm_checkpoint: Path, llm_cell: Cell) -> Plan:
-    """Where every tensor of the model belongs, and in which dtype."""
-    return make_plan(llm_model, str(llm_checkpoint), llm_cell)
 
 
 @pytest.fixture(scope="session")
@@ -39,45 +30,45 @@ def llm_reference(llm_checkpoint: Path, llm_prompts: Tokens) -> Reference:
     return reference(str(llm_checkpoint), llm_prompts, NEW_TOKENS, cache_directory() / "references")
 
 
-@dataclass(frozen=True)
-class Generated:
-    """What the target's `generate` returned for the batch, two times, and for each prompt alone; or its error."""
-
-    first: Any = None
-    second: Any = None
-    alone: Any = None
-    error: Exception | None = None
-
-
 @pytest.fixture(scope="session")
-def llm_generated(llm_target: Target, llm_model: nn.Module, llm_prompts: Tokens) -> Generated:
-    """What the target generates for the prompts, two times as a batch and one by one."""
-    try:
-        return Generated(
-            generate_with(llm_target, llm_model, llm_prompts, NEW_TOKENS),
-            generate_with(llm_target, llm_model, llm_prompts, NEW_TOKENS),
-            generate_one_by_one(llm_target, llm_model, llm_prompts, NEW_TOKENS),
-        )
-    except Exception as error:  # noqa: BLE001  # the generation test raises it; the others do without
-        return Generated(error=error)
-
-
-@pytest.fixture(scope="session")
-def llm_tolerance(request: pytest.FixtureRequest, llm_cell: Cell) -> float:
-    """The largest relative error of the logits: what the matrix says, else by dtype and quantization."""
+def llm_examination(
+    request: pytest.FixtureRequest,
+    llm_target: Target,
+    llm_checkpoint: Path,
+    llm_cell: Cell,
+    llm_model: nn.Module,
+    llm_prompts: Tokens,
+    llm_reference: Reference,
+) -> Examination:
+    """The loaded cell, and what several checks need of it."""
     run = request.config.stash.get(RUN, None)
-    given = run.tolerance(llm_cell) if run is not None else None
-    return tolerance(llm_cell) if given is None else given
+    tolerance = run.tolerance(llm_cell) if run is not None else None
+    beside = run.beside(llm_cell) if run is not None else None
+    others = run.others(llm_cell) if run is not None else ()
+    return Examination(
+        llm_target, str(llm_checkpoint), llm_cell, llm_model, llm_prompts, llm_reference, tolerance, beside, others
+    )
 
 
 @pytest.fixture
-def conclude(request: pytest.FixtureRequest, llm_cell: Cell) -> Callable[[Result], None]:
-    """Report the result of a check, then fail if it found something or looked at nothing."""
+def check(request: pytest.FixtureRequest, llm_examination: Examination) -> Callable[[str], None]:
+    """`check(name)`: make a check, report its result, then fail if it found something or looked at nothing."""
 
-    def report(result: Result) -> None:
+    def make(name: str) -> None:
         __tracebackhide__ = True
-        request.config.hook.pytest_llm_check(config=request.config, cell=llm_cell, result=result)
+        result = llm_examination.check(name)
+        request.node.user_properties.extend(_measured(name, llm_examination))
+        request.config.hook.pytest_llm_check(config=request.config, cell=llm_examination.cell, result=result)
         if not result.passed:
-            pytest.fail(result.message(llm_cell.id), pytrace=False)
+            raise CheckFailed(result.message(llm_examination.cell.id), result)
 
-    return report
+    return make
+
+
+def _measured(check: str, exam: Examination) -> Iterable[tuple[str, object]]:
+    """What the load or the generation took, as properties of the test that is about it: reporters carry them."""
+    doing = {"loads": "load", "generation": "generate"}.get(check)
+    if doing is None:
+        return ()
+    measures = measures_of(exam.model) if doing == "load" else exam.generated.measures
+    return () if measures is None else measures.properties(doing).items()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar, Self
 
 import pytest
 
+from pytest_llmdevice import simulation
 from pytest_llmdevice.hardware import Inventory
 from pytest_llmdevice.hardware.probe import probe
+from pytest_llmdevice.simulation import Profile
 
 ONE_CELL = """
 models = "llama"
@@ -30,7 +34,9 @@ def inventory() -> Inventory:
     # Imported here so that runs in this process find them imported: pytester drops what a run imported.
     import accelerate  # noqa: F401
     import bitsandbytes  # noqa: F401
-    import transformers  # noqa: F401
+
+    # With what transformers imports when it is asked for: a class of one run is no class of the next.
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, LlamaForCausalLM  # noqa: F401
 
     found = probe()
     assert not found.failure
@@ -59,6 +65,43 @@ def known_probe(inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> Callab
 
     hand_over(inventory)
     return hand_over
+
+
+@pytest.fixture
+def no_cards(inventory: Inventory, known_probe: Callable[[Inventory], None]) -> Inventory:
+    """A machine without accelerators, whatever this one has: what can be simulated is the same everywhere."""
+    alone = replace(inventory, devices=inventory.of_kind("cpu"), visible={})
+    known_probe(alone)
+    return alone
+
+
+class FakeSimulation:
+    """Says when it is on, and does nothing else."""
+
+    on: FakeSimulation | None = None
+    made: ClassVar[list[str]] = []
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.made.append(str(profile))
+
+    def __enter__(self) -> Self:
+        assert FakeSimulation.on is None, "a simulation inside a simulation"
+        FakeSimulation.on = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert FakeSimulation.on is self
+        FakeSimulation.on = None
+
+
+@pytest.fixture
+def fake_simulation(no_cards: Inventory, monkeypatch: pytest.MonkeyPatch) -> type[FakeSimulation]:
+    """Runs in this process have `pytest_llmdevice.simulation.Simulation` as a fake, to see when it is on."""
+    monkeypatch.setattr(simulation, "Simulation", FakeSimulation)
+    monkeypatch.setattr(FakeSimulation, "made", [])
+    monkeypatch.setattr(FakeSimulation, "on", None)
+    return FakeSimulation
 
 
 @pytest.fixture

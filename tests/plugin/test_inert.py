@@ -80,7 +80,9 @@ def test_a_test_for_other_cells_is_skipped_with_the_reason(project: pytest.Pytes
     )
 
 
-@pytest.mark.parametrize("flag", ["--llm-cell=device=cpu", "--llm-matrix-file=cpu", "--llm-require=cuda"])
+@pytest.mark.parametrize(
+    "flag", ["--llm-cell=device=cpu", "--llm-matrix-file=cpu", "--llm-require=cuda", "--llm-simulate=mps"]
+)
 def test_a_flag_that_needs_the_matrix_says_so(project: pytest.Pytester, flag: str) -> None:
     result = project.runpytest(flag)
     assert result.ret == pytest.ExitCode.USAGE_ERROR

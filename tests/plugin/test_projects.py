@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from pytest_llmdevice.matrix.vocabulary import CHECKS
+
+EACH = len(CHECKS) - 1
+"""Tests of the suite on a cell; "cards" is one of those that run where something is simulated."""
+
 TRANSFORMERS = int(version("transformers").partition(".")[0])
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -17,14 +22,14 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def test_without_paths_the_projects_own_tests_and_the_suite_run(project: pytest.Pytester) -> None:
     project.makepyfile(test_own="def test_own(llm_cell): pass\ndef test_plain(): pass")
     result = project.runpytest("--llm-matrix", "--llm-matrix-file=one.toml", "-v")
-    result.assert_outcomes(passed=12)
+    result.assert_outcomes(passed=EACH + 2, skipped=1)
     result.stdout.fnmatch_lines_random(["*test_own.py::test_own?llama*", "*test_cells.py::test_agreement?llama*"])
 
 
 def test_testpaths_count_as_no_paths(project: pytest.Pytester) -> None:
     project.makeini("[pytest]\ntestpaths = own\n")
     (project.mkdir("own") / "test_own.py").write_text("def test_own(llm_cell): pass")
-    project.runpytest("--llm-matrix", "--llm-matrix-file=one.toml").assert_outcomes(passed=11)
+    project.runpytest("--llm-matrix", "--llm-matrix-file=one.toml").assert_outcomes(passed=EACH + 1, skipped=1)
 
 
 def test_with_a_path_only_that_runs(project: pytest.Pytester) -> None:
@@ -132,7 +137,7 @@ def test_the_run_leaves_the_process_as_it_was(project: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("example", "cells", "own"),
     [
-        ("infolens", "18 cells: 2 passed, *", "test_logits.py"),
+        ("infolens", "21 cells: 2 passed, *", "test_logits.py"),
         # Before transformers 5 an 8-bit model cannot be moved, and that cell is skipped.
         ("ibench", f"38 cells: {6 if TRANSFORMERS >= 5 else 5} passed, *", "test_local"),
     ],

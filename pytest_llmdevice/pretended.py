@@ -1,0 +1,95 @@
+"""The machines of `--llm-simulate`: checked against the real one, and which cells they play."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.hardware import Device, Inventory
+from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.simulation.profiles import Profile, parse
+
+_PROVES = "values are computed on the CPU, a pass proves placement and dtypes, not the hardware"
+
+
+@dataclass(frozen=True, slots=True)
+class Pretended:
+    """The machines that a run pretends where their devices are absent, at most one of each kind."""
+
+    profiles: tuple[Profile, ...] = ()
+
+    @classmethod
+    def read(cls, texts: Iterable[str]) -> Pretended:
+        """Read the values of `--llm-simulate`.
+
+        Raises:
+            ConfigurationError: a value that is no profile, or two machines of one kind.
+        """
+        by_kind: dict[str, Profile] = {}
+        for text in texts:
+            try:
+                profile = parse(text)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"--llm-simulate: {error}") from None
+            other = by_kind.setdefault(profile.kind, profile)
+            if other is not profile:
+                raise ConfigurationError(
+                    f"--llm-simulate: {other} and {profile} both play {profile.kind} cards, and a run has one machine "
+                    f"of a kind: choose one"
+                )
+        return cls(tuple(by_kind.values()))
+
+    def beside(self, inventory: Inventory) -> Inventory:
+        """`inventory` with the pretended devices added; as it is after a failed probe, for then nothing is known.
+
+        Raises:
+            ConfigurationError: real devices of a pretended type are here.
+        """
+        if inventory.failure or not self.profiles:
+            return inventory
+        for profile in self.profiles:
+            _refuse_present(profile, inventory)
+        return replace(inventory, pretended=tuple(device for profile in self.profiles for device in devices(profile)))
+
+    def profile(self, cell: Cell) -> Profile:
+        """The machine that a simulated cell runs on."""
+        return next(profile for profile in self.profiles if profile.plays(cell.kind, cell.device))
+
+    def describe(self, inventory: Inventory) -> list[str]:
+        """One line for each machine: its devices, the card, and what a pass on it is worth."""
+        if inventory.failure:
+            return []
+        return [f"simulated {profile}: {_cards(profile)}; {_PROVES}" for profile in self.profiles]
+
+
+def simulated(cell: Cell, inventory: Inventory) -> Cell:
+    """`cell`, marked as simulated when its device is absent and there is a pretended one."""
+    if inventory.find(cell.device, cell.kind) is None and inventory.plays(cell.device, cell.kind) is not None:
+        return replace(cell, simulated=True)
+    return cell
+
+
+def devices(profile: Profile) -> tuple[Device, ...]:
+    """The devices of a pretended machine as an inventory has them. Nothing was tried on them."""
+    names = profile.devices if profile.indexed else (profile.device_type,)
+    has_number = profile.device_type == "cuda" and not profile.architecture
+    capability = ".".join(map(str, profile.capability)) if has_number else profile.architecture
+    return tuple(Device(name, profile.kind, profile.card, profile.memory, profile.memory, capability) for name in names)
+
+
+def _cards(profile: Profile) -> str:
+    specs = [device.spec for device in devices(profile)]
+    each = " each" if len(specs) > 1 else ""
+    return f"{', '.join(specs)} as {profile.card}, {profile.memory / 2**30:.3g} GiB{each}"
+
+
+def _refuse_present(profile: Profile, inventory: Inventory) -> None:
+    # By PyTorch's type and not by kind: a ROCm card is called `cuda:0` too, and would be shadowed by a CUDA profile.
+    here = [found for found in inventory.devices if found.device.partition(":")[0] == profile.device_type]
+    if here:
+        named = ", ".join(f"{found.spec} ({found.name})" if found.name else found.spec for found in here)
+        raise ConfigurationError(
+            f"--llm-simulate: this machine has {named}, and real cards are never shadowed by {profile}: leave it out, "
+            f"or run it where there is no {profile.device_type} device"
+        )

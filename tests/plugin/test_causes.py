@@ -1,0 +1,139 @@
+"""The end of a run: what is wrong, by cause."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+SUITE = "pytest_llmdevice.suite"
+
+THREE = """
+models = ["llama", "gpt2"]
+devices = "cpu"
+dtypes = ["float32", "bfloat16"]
+"""
+
+BUGGY = """
+import torch
+from transformers import AutoModelForCausalLM
+
+def load(checkpoint, cell):
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).to(cell.device)
+    return model if "llama" in cell.model else model.train()
+"""
+
+
+@pytest.fixture
+def buggy(project: pytest.Pytester) -> pytest.Pytester:
+    """A loader that drops the dtype, and leaves one model in training mode."""
+    project.makefile(".toml", four=THREE)
+    project.makepyfile(buggy=BUGGY)
+    project.makeini("[pytest]\npythonpath = .\n")
+    return project
+
+
+FLAGS = ("--llm-matrix", "--llm-matrix-file=four.toml", "--llm-target=buggy", "--pyargs", SUITE)
+
+
+def listed(result: pytest.RunResult) -> list[str]:
+    lines = result.outlines
+    start = next(number for number, line in enumerate(lines) if "cause" in line and line.endswith(":"))
+    return [line for line in lines[start:] if line.startswith("  ") and line.strip()[:1].isdigit()]
+
+
+def test_one_bug_in_several_cells_and_checks_is_one_cause(buggy: pytest.Pytester) -> None:
+    result = buggy.runpytest(*FLAGS, "-k", "test_dtypes or eval_mode")
+    assert listed(result) == [
+        "  1. 2 cells, dtypes: model.embed_tokens.weight: expected bfloat16, found float32 (llama.cpu.bf16.none.to)",
+        "  2. 2 cells, mode: the model: expected eval mode, found training mode (gpt2.cpu.fp32.none.to)",
+    ]
+    result.stdout.fnmatch_lines(["2 causes, of most cells first:", "  1. *", "     *(https://*)", "  2. *"])
+
+
+def test_workers_hand_their_findings_to_the_controller_and_junit_xml_has_none(buggy: pytest.Pytester) -> None:
+    result = buggy.runpytest_subprocess(*FLAGS, "-k", "test_dtypes", "-n2", "--junit-xml=report.xml")
+    assert listed(result)[0].startswith("  1. 2 cells, dtypes: ")
+    assert "llm_findings" not in (buggy.path / "report.xml").read_text()
+
+
+def test_a_report_of_a_failure_has_the_findings_as_data(buggy: pytest.Pytester) -> None:
+    buggy.makepyfile(
+        recorder="""
+        import json
+
+        def pytest_runtest_logreport(report):
+            with open("reports.jsonl", "a") as file:
+                file.write(json.dumps([report.nodeid, getattr(report, "llm_findings", None)]) + "\\n")
+        """
+    )
+    buggy.syspathinsert()
+    buggy.runpytest("-p", "recorder", *FLAGS, "-k", "test_dtypes and llama")
+    rows = [json.loads(line) for line in (Path(buggy.path) / "reports.jsonl").read_text().splitlines()]
+    with_findings = [(nodeid, findings) for nodeid, findings in rows if findings is not None]
+    assert [nodeid.partition("[")[2] for nodeid, _ in with_findings] == ["llama.cpu.bf16.none.to]"]
+    check, where, expected, actual, *_ = with_findings[0][1][1]
+    assert (check, where) == ("dtypes", "model.layers.{0,1}.self_attn.q_proj.weight")
+    assert (expected, actual) == ("bfloat16", "float32")
+
+
+def test_what_a_test_of_the_project_asserts_is_a_cause_too(buggy: pytest.Pytester) -> None:
+    buggy.makepyfile(
+        test_own="""
+        from pytest_llmdevice import assert_eval_mode
+
+        def test_it(llm_model): assert_eval_mode(llm_model)
+        def test_more(llm_model): assert llm_model is None
+        """
+    )
+    result = buggy.runpytest(*FLAGS[:-2], "test_own.py")
+    assert listed(result) == [
+        "  1. 2 cells, mode: the model: expected eval mode, found training mode (gpt2.cpu.fp32.none.to)"
+    ]
+
+
+def test_a_check_that_looked_at_nothing_is_a_cause(buggy: pytest.Pytester) -> None:
+    buggy.makepyfile(
+        test_own="""
+        from pytest_llmdevice.checks import Result
+
+        def test_it(llm_cell): Result("tied").require()
+        """
+    )
+    result = buggy.runpytest(*FLAGS[:-2], "test_own.py")
+    assert listed(result) == [
+        "  1. 4 cells, tied: the check: expected something to look at, found nothing (llama.cpu.fp32.none.to)"
+    ]
+
+
+def test_an_expected_failure_and_a_good_run_list_none(buggy: pytest.Pytester) -> None:
+    text = THREE + '[[expect]]\nmodels = "*"\nchecks = ["dtypes"]\nxfail = "known"\n[[exclude]]\ndtypes = "float32"\n'
+    (buggy.path / "four.toml").write_text(text)
+    result = buggy.runpytest(*FLAGS, "-k", "test_dtypes")
+    result.assert_outcomes(xfailed=2, deselected=result.parseoutcomes()["deselected"])
+    assert "cause" not in result.stdout.str()
+
+
+def test_of_many_causes_ten_are_shown(buggy: pytest.Pytester) -> None:
+    buggy.makepyfile(
+        test_own="""
+        import pytest
+        from pytest_llmdevice.checks import Finding, Result
+
+        @pytest.mark.parametrize("name", "abcdefghijkl")
+        def test_it(llm_cell, name): Result("tied", (Finding(name, "x", "y"),)).require()
+        """
+    )
+    result = buggy.runpytest(*FLAGS[:-2], "test_own.py")
+    assert len(listed(result)) == 10
+    assert listed(result)[9] == "  10. the cells of 1, tied: j: expected x, found y (llama.cpu.fp32.none.to)"
+    result.stdout.fnmatch_lines(["12 causes, of most cells first:", "  ... and 2 more"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="real cards are never shadowed")
+def test_simulated_cells_are_said_to_be(buggy: pytest.Pytester) -> None:
+    (buggy.path / "four.toml").write_text('models = "gpt2"\ndevices = ["cpu", "cuda:0"]\ndtypes = "float32"\n')
+    result = buggy.runpytest_subprocess(*FLAGS, "-k", "eval_mode", "--llm-simulate=cuda:1")
+    assert listed(result)[0].startswith("  1. 2 cells (1 simulated), mode: the model: ")
