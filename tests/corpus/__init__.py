@@ -1,0 +1,1 @@
+"""Loaders with bugs that people shipped, each beside its correct twin."""

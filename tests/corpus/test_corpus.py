@@ -1,0 +1,45 @@
+"""Each bug is caught on one of its cells at least, and its correct twin passes every check on all of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from corpus.case import Case
+from corpus.catalog import CASES
+from corpus.table import DOCUMENT
+
+pytestmark = pytest.mark.filterwarnings("default", "ignore::DeprecationWarning", "ignore::FutureWarning")
+
+by_name = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+@by_name
+def test_the_bug_is_caught(case: Case) -> None:
+    if case.needs:
+        pytest.importorskip(case.needs)
+    caught = next(case.failures(case.buggy()), None)
+    if case.missed:
+        assert caught is None, f"{case.name} is caught now: it is no longer missed"
+        pytest.xfail(case.missed)
+    assert caught is not None
+
+
+@by_name
+def test_the_twin_passes(case: Case) -> None:
+    if case.needs:
+        pytest.importorskip(case.needs)
+    messages = [result.message(cell.id) for cell, result in case.failures(case.fixed())]
+    assert not messages, "\n\n".join(messages)
+
+
+def test_names_are_given_once_and_sources_are_public() -> None:
+    names = [case.name for case in CASES]
+    assert len(names) == len(set(names))
+    assert all(case.source.startswith("https://github.com/") for case in CASES)
+    assert all(case.cells for case in CASES)
+
+
+def test_the_document_is_made_of_these_cases() -> None:
+    rows = {line.split("`")[1]: line for line in DOCUMENT.read_text("utf-8").splitlines() if line.startswith("| `")}
+    assert sorted(rows) == sorted(case.name for case in CASES), "python -m corpus.table, in tests/, writes it again"
+    assert not [case.name for case in CASES if case.source not in rows[case.name]]
