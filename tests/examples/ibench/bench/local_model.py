@@ -57,6 +57,8 @@ class LocalModel:
 class LocalModelTarget:
     """The class above as a target: it keeps the wrapper beside the model that it hands out."""
 
+    local_model = LocalModel
+
     def __init__(self) -> None:
         self._wrapper: LocalModel | None = None
 
@@ -64,7 +66,7 @@ class LocalModelTarget:
         """Load `checkpoint` as `cell` asks."""
         bits = {"int8": 8, "nf4": 4}.get(cell.quantization)
         mapped: Any = {"device-map": {"": cell.device}, "auto": "auto"}.get(cell.strategy)
-        self._wrapper = LocalModel(checkpoint, cell.device, cell.torch_dtype, bits=bits, device_map=mapped)
+        self._wrapper = self.local_model(checkpoint, cell.device, cell.torch_dtype, bits=bits, device_map=mapped)
         return self._wrapper.model
 
     def generate(self, model: Any, prompts: list[list[int]], max_new_tokens: int) -> list[list[int]]:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from lens.model_loader import decide, load_model
+from lens.model_loader import LoadPlan, decide, load_model
 from pytest_llmdevice import Cell
 
 
+def environment(cell: Cell) -> dict[str, str]:
+    """What a user with this cell's hardware would have set."""
+    int8, bfloat16 = cell.quantization == "int8", cell.kind == "cpu" and cell.dtype == "bfloat16"
+    return {"FORCE_INT8": str(int(int8)), "CPU_FORCE_BFLOAT16": str(int(bfloat16))}
+
+
+def plan(cell: Cell) -> LoadPlan:
+    """The loader's plan for a cell."""
+    return decide(cell.torch_device, environment(cell))
+
+
 def load(checkpoint: str, cell: Cell) -> Any:
-    """Load `checkpoint` as the environment variables of a user with this cell's hardware would have it."""
-    plan = decide(
-        cell.torch_device, force_int8=cell.quantization == "int8", cpu_force_bfloat16=cell.dtype == "bfloat16"
-    )
-    return load_model(checkpoint, plan)
+    """Load `checkpoint` by the loader's plan."""
+    return load_model(checkpoint, plan(cell))

@@ -1,0 +1,1 @@
+"""A downstream project that runs models on DCU cards."""

@@ -1,0 +1,1 @@
+"""A downstream project whose models get their experts from the memory of another process."""

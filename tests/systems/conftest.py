@@ -1,0 +1,84 @@
+"""The example projects on the path, and runs of pytest with them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pytest_llmdevice.hardware import Inventory
+from pytest_llmdevice.hardware.probe import probe
+from pytest_llmdevice.zoo import cache_directory
+
+TESTS = Path(__file__).parents[1]
+PROJECTS = ("ibench", "infolens", "qwen_tied", "dcu", "lmp")
+
+# Test modules import the projects while they are collected.
+sys.path[:0] = [str(TESTS / "examples" / name) for name in PROJECTS]
+
+RunMatrix = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture(scope="session")
+def inventory() -> Inventory:
+    """What this machine would be without cards, so that all are pretended wherever these tests run."""
+    # Imported here so that runs in this process find them imported: pytester drops what a run imported.
+    import accelerate  # noqa: F401
+    import bitsandbytes  # noqa: F401
+    from transformers import (  # noqa: F401
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        DeepseekV3ForCausalLM,
+        Gemma3ForCausalLM,
+        LlamaForCausalLM,
+        MixtralForCausalLM,
+        Qwen2ForCausalLM,
+        Qwen3ForCausalLM,
+    )
+
+    found = probe()
+    assert not found.failure
+    return replace(found, devices=found.of_kind("cpu"), visible={})
+
+
+class Probed:
+    """A probe that has its answer already."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+
+    def result(self) -> Inventory:
+        return self._inventory
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def without_cards(inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process take the machine for one without cards, and the checkpoints that are there already."""
+    monkeypatch.setattr("pytest_llmdevice.run.start", lambda _timeout: Probed(inventory))
+    monkeypatch.setenv("LLMDEVICE_CACHE", str(cache_directory()))
+
+
+@pytest.fixture
+def run_matrix(pytester: pytest.Pytester, without_cards: None) -> RunMatrix:
+    """`run_matrix("ibench", "systems.bugs.ibench:UnmovedTarget", "cuda:8", *cells)`: a run of the suite.
+
+    In this process: importing torch and transformers anew would take longer than all the rest.
+    """
+
+    def run(matrix: str, target: str, machine: str, *cells: str, more: tuple[str, ...] = ()) -> pytest.RunResult:
+        return pytester.runpytest_inprocess(
+            "--llm-matrix",
+            f"--llm-matrix-file={matrix}",
+            f"--llm-target={target}",
+            *([f"--llm-simulate={machine}"] if machine else []),
+            *(f"--llm-cell={cell}" for cell in cells),
+            *("-rf", "-p", "no:cacheprovider", *more, "--pyargs", "pytest_llmdevice.suite"),
+        )
+
+    return run
