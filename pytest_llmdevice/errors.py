@@ -45,3 +45,7 @@ class SimulationError(LLMDeviceError):
     """Devices cannot be simulated here and now: real ones are present, a simulation is already under way, or
     something ran out of its sight. The message says what to do.
     """
+
+
+class ResultsError(ConfigurationError):
+    """A file of results or a baseline cannot be read or written. The message has the file, the line and what to do."""

@@ -1,0 +1,59 @@
+"""The group of all subcommands. Each is imported when it is called: `--help` and `--version` stay quick."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import Final
+
+import click
+
+from pytest_llmdevice.errors import LLMDeviceError
+
+SUBCOMMANDS: Final = {
+    "doctor": "what is here, what each kind of cell would do, and what to install",
+    "matrix": "the cells of a matrix, and what is wrong with its file",
+    "plan": "jobs for a CI service, balanced by recorded times",
+    "merge": "the results of several machines as one",
+    "gate": "whether results are good enough, held against a baseline",
+    "report": "a report of results: Markdown, a page, JSON",
+    "show": "the grid of results in the terminal",
+}
+"""Each is the command `command` of the module of its name."""
+
+
+class Group(click.Group):
+    """Subcommands by name. What the user got wrong is one message and exit code 2."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the work."""
+        del ctx
+        return list(SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The subcommand of this name, None where there is none."""
+        del ctx
+        if cmd_name not in SUBCOMMANDS:
+            return None
+        found = import_module(f"pytest_llmdevice.cli.{cmd_name}").command
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUBCOMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the subcommand."""
+        try:
+            return super().invoke(ctx)
+        except LLMDeviceError as error:
+            raise click.UsageError(str(error)) from None
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("pytest-llmdevice"), prog_name="llmdevice")
+def command() -> None:
+    """Matrices of models, devices, dtypes and quantizations, and what runs of them found."""

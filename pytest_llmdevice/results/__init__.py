@@ -1,0 +1,1 @@
+"""What a run learned, kept as JSON lines: writing, reading, uniting, comparing. Neither pytest nor torch."""

@@ -1,0 +1,65 @@
+"""Where a cell ran, so far as it decides whether two outcomes can be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.results.records import Run
+
+LIBRARIES: Final = ("python", "torch", "transformers", "accelerate", "bitsandbytes", "cuda", "hip", "driver")
+"""What a cell's outcome may depend on; of Python only the major and minor version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Hardware and versions under one cell.
+
+    Attributes:
+        hardware: the device that computed: the card's name; the processor's where the cell is simulated or on the cpu.
+        pretended: the machine that was pretended, empty for a real one.
+        versions: (library, version), in the order of `LIBRARIES`, those that are there and that the cell uses.
+    """
+
+    hardware: str
+    pretended: str
+    versions: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, cell: Cell, run: Run) -> Environment:
+        """Of `cell` in `run`."""
+        on_cpu = cell.simulated or cell.kind == "cpu"
+        card = next((device.name for device in run.machine.devices if device.spec == cell.spec), "")
+        kind = f"{cell.kind}:" if cell.kind != "cpu" else ""
+        pretended = next((one for one in run.simulated if one.partition(":")[0].startswith(cell.kind)), "")
+        unused = set() if cell.quantization != "none" else {"bitsandbytes"}
+        unused |= {"cuda", "hip", "driver"} if on_cpu else set()
+        return cls(
+            hardware=run.machine.cpu if on_cpu else f"{kind}{card}",
+            pretended=pretended if cell.simulated else "",
+            versions=tuple(
+                (name, _short(name, run.versions[name]))
+                for name in LIBRARIES
+                if name in run.versions and name not in unused
+            ),
+        )
+
+    def differences(self, other: Environment) -> list[str]:
+        """What is another one in `other`, each in words; empty when outcomes can be compared."""
+        found = []
+        if self.hardware != other.hardware:
+            found.append(f"{self.hardware or 'unknown hardware'} -> {other.hardware or 'unknown hardware'}")
+        if self.pretended != other.pretended:
+            found.append(f"simulated {self.pretended or 'nothing'} -> {other.pretended or 'nothing'}")
+        mine, theirs = dict(self.versions), dict(other.versions)
+        found += [
+            f"{name} {mine.get(name, 'absent')} -> {theirs.get(name, 'absent')}"
+            for name in LIBRARIES
+            if mine.get(name) != theirs.get(name)
+        ]
+        return found
+
+
+def _short(name: str, version: str) -> str:
+    return ".".join(version.split(".")[:2]) if name == "python" else version

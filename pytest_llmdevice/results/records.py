@@ -1,0 +1,329 @@
+"""What is kept of a run, as data: one record a line, each of one of five types, and their schema.
+
+A file has, in this order: one `Run` (what ran, where, with which versions), one `Planned` for each cell of the matrix,
+a `Check` and a `CellDone` for whatever finished, as it finished, and an `End`, which a run that was killed does not
+reach. The types are told apart by their key `type`. `SCHEMA` counts up whenever a reader of an older version would
+misunderstand a newer file; docs/results.md and docs/results.schema.json describe it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+
+from pytest_llmdevice.matrix.cell import Cell
+
+SCHEMA: Final = 1
+
+Outcome: TypeAlias = Literal["passed", "failed", "error", "hollow", "skipped", "xfail", "xpass", "aborted"]
+"""`failed`: a check found something. `error`: it could not be made, the cell did not load. `hollow`: it looked at
+nothing. `xfail` and `xpass`: it was expected to fail, and did or did not. `aborted`: the run, the worker or the device
+was gone before it could end."""
+
+FailureClass: TypeAlias = Literal[
+    "out-of-memory",
+    "device-lost",
+    "unsupported-dtype",
+    "library-refusal",
+    "placement",
+    "dtype",
+    "numeric",
+    "loader",
+    "time-out",
+    "other",
+]
+"""What kind of thing went wrong; `other` is what a test of one's own asserts, and what has no class of its own."""
+
+SkipCause: TypeAlias = Literal["not requested", "absent", "unusable", "unsupported", "by the test"]
+"""Why something did not run: the four causes of a verdict, and a test that skips itself."""
+
+WORST_FIRST: Final[tuple[Outcome, ...]] = (
+    "error",
+    "failed",
+    "aborted",
+    "hollow",
+    "xpass",
+    "xfail",
+    "passed",
+    "skipped",
+)
+"""Of several outcomes of a cell, the first in this order is the cell's."""
+
+BAD: Final[frozenset[Outcome]] = frozenset({"error", "failed", "aborted", "hollow", "xpass"})
+"""Outcomes that make a run red."""
+
+BUILTIN: Final = "builtin"
+"""The name of the built-in target."""
+
+assert set(WORST_FIRST) == set(get_args(Outcome))
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, and a key that is not listed is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MachineDevice(Record):
+    """A device of the machine: `spec` as a matrix spells it (`rocm:0`), the vendor's name, total bytes of memory, and
+    the compute capability or architecture.
+    """
+
+    spec: str
+    name: str = ""
+    memory: int = 0
+    capability: str = ""
+
+
+class Machine(Record):
+    """The machine: operating system, architecture, processor, cores, bytes of RAM, and the real devices it has."""
+
+    system: str = ""
+    architecture: str = ""
+    cpu: str = ""
+    cores: int = 0
+    memory: int = 0
+    devices: tuple[MachineDevice, ...] = ()
+
+
+class MatrixInfo(Record):
+    """The matrix: its name as it was asked for, a digest of its cells, and how many it has on this machine."""
+
+    name: str
+    digest: str = ""
+    cells: int = 0
+
+
+class Commit(Record):
+    """The commit of the code under test, and whether the tree had changes that are not committed."""
+
+    id: str
+    dirty: bool = False
+
+
+class Run(Record):
+    """The first record of a file: what ran.
+
+    Attributes:
+        run: an identifier, unique among all runs, that sorts by start.
+        started: ISO 8601, UTC.
+        plugin: the version of pytest-llmdevice.
+        command: the command line, with the home folder as `~` and nothing secret.
+        versions: of Python and of the libraries that matter.
+        machine: where it ran.
+        simulated: the machines that were pretended, as `--llm-simulate` spells them.
+        matrix: what ran.
+        target: the code under test, `module:attribute`, or `"builtin"`.
+        commit: of the project whose tests ran; None where there is no repository.
+        shard: `"2/5"` where only a part of the cells was asked for; empty otherwise.
+        ci: whether the variable `CI` was set.
+    """
+
+    type: Literal["run"] = "run"
+    schema_version: Annotated[int, Field(alias="schema")] = SCHEMA
+    run: str
+    started: str
+    plugin: str = ""
+    command: tuple[str, ...] = ()
+    versions: dict[str, str] = {}
+    machine: Machine = Machine()
+    simulated: tuple[str, ...] = ()
+    matrix: MatrixInfo
+    target: str = BUILTIN
+    commit: Commit | None = None
+    shard: str = ""
+    ci: bool = False
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Planned(Record):
+    """A cell of the matrix, and what becomes of it on this machine.
+
+    Attributes:
+        cell: its id.
+        model, device, dtype, quantization, strategy, attention, kind, simulated: its axes, see `Cell`.
+        verdict: whether it runs.
+        cause: why not; None where it runs.
+        reason: the same in a sentence.
+    """
+
+    type: Literal["planned"] = "planned"
+    cell: str
+    model: str
+    device: str
+    dtype: str
+    quantization: str = "none"
+    strategy: str = "to"
+    attention: str = "default"
+    kind: str = ""
+    simulated: bool = False
+    verdict: Literal["run", "run simulated", "skip"]
+    cause: SkipCause | None = None
+    reason: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.axes.id != self.cell:
+            raise ValueError(f"the axes are those of {self.axes.id}, not of {self.cell}")
+        if (self.cause is not None) != (self.verdict == "skip"):
+            raise ValueError(f"the verdict {self.verdict!r} does not go with the cause {self.cause!r}")
+        return self
+
+    @property
+    def axes(self) -> Cell:
+        """The cell itself."""
+        return Cell(
+            self.model,
+            self.device,
+            self.dtype,
+            self.quantization,
+            self.strategy,
+            self.attention,
+            self.kind,
+            self.simulated,
+        )
+
+    @classmethod
+    def of(cls, cell: Cell, verdict: Literal["run", "run simulated", "skip"], cause: Any, reason: str) -> Planned:
+        """The record of `cell`."""
+        return cls(
+            cell=cell.id,
+            model=cell.model,
+            device=cell.device,
+            dtype=cell.dtype,
+            quantization=cell.quantization,
+            strategy=cell.strategy,
+            attention=cell.attention,
+            kind=cell.kind,
+            simulated=cell.simulated,
+            verdict=verdict,
+            cause=cause,
+            reason=reason,
+        )
+
+
+class RecordedFinding(Record):
+    """One thing that is wrong, as `Finding`; the hint's name, text and source are empty where it has none."""
+
+    where: str
+    expected: str
+    actual: str
+    hint: str = ""
+    advice: str = ""
+    source: str = ""
+
+
+class Outcomes(Record):
+    """What `Check` and `CellDone` have in common.
+
+    Attributes:
+        cell: the id of the cell.
+        target: the code under test.
+        simulated: whether the cell ran on a pretended device.
+        outcome: what became of it.
+        failure: what kind of thing went wrong; None where nothing did.
+        cause: why it did not run; None where it did.
+        seconds: how long it took.
+    """
+
+    cell: str
+    target: str = BUILTIN
+    simulated: bool = False
+    outcome: Outcome
+    failure: FailureClass | None = None
+    cause: SkipCause | None = None
+    seconds: float = 0.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.simulated != self.cell.endswith(".sim"):
+            raise ValueError(f"{self.cell} is {'not ' if self.simulated else ''}simulated by its id")
+        if (self.failure is not None) != (self.outcome in _FAILURES):
+            raise ValueError(f"the outcome {self.outcome!r} does not go with the failure {self.failure!r}")
+        if (self.cause is not None) != (self.outcome == "skipped"):
+            raise ValueError(f"the outcome {self.outcome!r} does not go with the cause {self.cause!r}")
+        return self
+
+
+_FAILURES: Final = frozenset({"failed", "error", "aborted"})
+
+
+class Check(Outcomes):
+    """One check of one cell, finished.
+
+    Attributes:
+        check: its name: of the suite, or `module::test` of a test of one's own, with parameters other than the cell.
+        message: the first line of what a failure says, or the reason of a skip or an expected failure.
+        findings: everything that is wrong.
+        evidence: what was looked at.
+    """
+
+    type: Literal["check"] = "check"
+    check: str
+    message: str = ""
+    findings: tuple[RecordedFinding, ...] = ()
+    evidence: dict[str, int | float | str] = {}
+
+
+class Memory(Record):
+    """Bytes held by one place (`"host"`, `"cuda:0"`) before, after, and at most."""
+
+    place: str
+    before: int
+    after: int
+    peak: int
+
+
+class CellDone(Outcomes):
+    """A cell all of whose tests are over.
+
+    Attributes:
+        checks: how many checks had each outcome.
+        load_seconds: what the load took; None where nothing was loaded.
+        first_token_seconds: from the call of `generate` to the end of the first forward pass.
+        tokens_per_second: new tokens by the time that the generation of the batch took.
+        load_memory, generate_memory: of the host and of every card.
+        devices: which tensors are where, in words.
+        tokens: the new token ids of each prompt, greedy; empty where nothing was generated.
+    """
+
+    type: Literal["cell"] = "cell"
+    checks: dict[Outcome, int] = {}
+    load_seconds: float | None = None
+    first_token_seconds: float | None = None
+    tokens_per_second: float | None = None
+    load_memory: tuple[Memory, ...] = ()
+    generate_memory: tuple[Memory, ...] = ()
+    devices: str = ""
+    tokens: tuple[tuple[int, ...], ...] = ()
+
+
+class End(Record):
+    """The last record: the run came to its end.
+
+    Attributes:
+        finished: ISO 8601, UTC.
+        exit_status: pytest's.
+    """
+
+    type: Literal["end"] = "end"
+    finished: str
+    exit_status: int = 0
+
+
+Line: TypeAlias = Annotated[Run | Planned | Check | CellDone | End, Field(discriminator="type")]
+"""Any record."""
+
+
+@cache
+def adapter() -> TypeAdapter[Run | Planned | Check | CellDone | End]:
+    """Reads a line into its record; raises pydantic's `ValidationError`."""
+    return TypeAdapter(Line)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of one line."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **adapter().json_schema(by_alias=True)}

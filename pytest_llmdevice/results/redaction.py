@@ -1,0 +1,87 @@
+"""Keeping secrets and home folders out of what is written."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+HIDDEN: Final = "***"
+
+_SECRET_NAME: Final = re.compile(
+    r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|AUTH", re.IGNORECASE
+)
+_SHORTEST: Final = 6
+"""Characters that a secret has at least: a shorter value is a flag, and would be found in every other word."""
+
+_TOKENS: Final = re.compile(
+    r"\b(hf_[A-Za-z0-9]{8,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|sk-[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{12,}|"
+    r"xox[abprs]-[A-Za-z0-9-]{8,}|glpat-[\w-]{16,})"
+)
+_GIVEN: Final = re.compile(
+    r"(?P<name>(?:[\w-]*(?:token|secret|passw(?:or)?d|api[_-]?key|access[_-]?key))\s*[=:]\s*|Bearer\s+)"
+    r"(?P<value>['\"]?[^\s'\",;&]+['\"]?)",
+    re.IGNORECASE,
+)
+_VARIABLE: Final = re.compile(r"\b(?P<name>[A-Z][A-Z0-9_]{2,})=(?P<value>[^\s;,)]+)")
+_USERINFO: Final = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^/\s:@]+(?::[^/\s@]*)?@", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Redactor:
+    """Shortens home folders to `~` and hides secrets in texts.
+
+    Hidden are values of environment variables whose names sound secret, tokens of well-known forms, what is given to
+    a name such as `token=`, users and passwords in addresses, and the values of variables that are quoted with their
+    names (`CUDA_VISIBLE_DEVICES=1`).
+
+    Attributes:
+        homes: the folders to shorten, the longest first.
+        secrets: values to hide wherever they are found, the longest first.
+        variables: names of the variables of the environment.
+    """
+
+    homes: tuple[str, ...]
+    secrets: tuple[str, ...]
+    variables: frozenset[str]
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str] | None = None, home: Path | None = None) -> Self:
+        """For `environment` and `home`; those of this process when left out."""
+        environment = os.environ if environment is None else environment
+        home = Path.home() if home is None else home
+        secret = {value for name, value in environment.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST}
+        homes = {str(home), str(home.resolve())} - {"/", "."}
+        return cls(
+            tuple(sorted(homes, key=len, reverse=True)),
+            tuple(sorted(secret, key=len, reverse=True)),
+            frozenset(environment),
+        )
+
+    def text(self, text: str) -> str:
+        """`text` without secrets."""
+        for secret in self.secrets:
+            text = text.replace(secret, HIDDEN)
+        text = _TOKENS.sub(HIDDEN, text)
+        text = _USERINFO.sub(rf"\g<scheme>{HIDDEN}@", text)
+        text = _GIVEN.sub(rf"\g<name>{HIDDEN}", text)
+        text = _VARIABLE.sub(self._variable, text)
+        for home in self.homes:
+            text = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text)
+        return text
+
+    def _variable(self, match: re.Match[str]) -> str:
+        return f"{match['name']}={HIDDEN}" if match["name"] in self.variables else match[0]
+
+    def data(self, value: Any) -> Any:
+        """`value`, made of dictionaries, lists and texts, with each text redacted; keys are left as they are."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {key: self.data(inner) for key, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.data(inner) for inner in value]
+        return value

@@ -1,0 +1,214 @@
+"""Writing records as they come, and reading them back: also from a run that was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from pydantic import ValidationError
+
+from pytest_llmdevice.errors import ResultsError
+from pytest_llmdevice.results.records import SCHEMA, CellDone, Check, End, Planned, Record, Run, adapter
+from pytest_llmdevice.results.redaction import Redactor
+
+SUFFIX: Final = ".jsonl"
+
+
+class Writer:
+    """Appends records to a new file of a folder, each as one line that is handed to the system at once.
+
+    A process that is killed loses at most the record that it was writing.
+
+    Args:
+        folder: made where it is missing.
+        run: the first record; its `run` names the file.
+        redactor: what hides secrets; that of this process by default.
+
+    Raises:
+        ResultsError: the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, run: Run, redactor: Redactor | None = None) -> None:
+        self.path = folder / f"{run.run}{SUFFIX}"
+        self._redactor = redactor or Redactor.of()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise ResultsError(f"{folder}: results cannot be written there: {error.strerror or error}") from None
+        self.write(run)
+
+    def write(self, *records: Record) -> None:
+        """Append `records`. Texts are redacted here and nowhere else.
+
+        Raises:
+            ResultsError: the disk is full, or the file has gone.
+        """
+        lines = (dumped(record, self._redactor) for record in records)
+        data = "".join(f"{line}\n" for line in lines).encode()
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+        except OSError as error:
+            raise ResultsError(f"{self.path}: the results cannot be written: {error.strerror or error}") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def dumped(record: Record, redactor: Redactor) -> str:
+    """`record` as a line of JSON, without its end. Defaults are left out, but for the type."""
+    data = record.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    head: dict[str, Any] = {"type": getattr(record, "type", None)}
+    if isinstance(record, Run):
+        head["schema"] = record.schema_version
+    return json.dumps(head | redactor.data(data), ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass
+class RunFile:
+    """What a file holds.
+
+    Attributes:
+        path: the file.
+        run: its first record.
+        planned: the cells of the matrix, by id.
+        checks: the checks that finished, in their order.
+        cells: the cells that finished, by id.
+        end: None in a file of a run that did not come to its end.
+        cut: whether the last line was only half written.
+    """
+
+    path: Path
+    run: Run
+    planned: dict[str, Planned] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+    cells: dict[str, CellDone] = field(default_factory=dict)
+    end: End | None = None
+    cut: bool = False
+
+
+def read(paths: Path | list[Path]) -> list[RunFile]:
+    """The runs in files and folders, by the time of their start; one run that is found twice is read once.
+
+    Args:
+        paths: each a file, or a folder whose `*.jsonl` are read.
+
+    Raises:
+        ResultsError: one is missing, holds no run, or a line is not what it should be: file, line and what to do.
+    """
+    given = [paths] if isinstance(paths, Path) else paths
+    found: dict[str, RunFile] = {}
+    for path in given:
+        before = len(found)
+        files = list(_files(path))
+        for file in files:
+            one = read_file(file)
+            if one is not None:
+                found.setdefault(one.run.run, one)
+        if not files or (len(found) == before and not any(_same(found, file) for file in files)):
+            raise ResultsError(f"{path}: no results here; run pytest with --llm-matrix --llm-results {path}")
+    return sorted(found.values(), key=lambda each: (each.run.started, each.run.run))
+
+
+def _same(found: dict[str, RunFile], file: Path) -> bool:
+    return file.stem in found
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from sorted(path.glob(f"*{SUFFIX}"))
+    elif path.is_file():
+        yield path
+    else:
+        raise ResultsError(f"{path}: no such file or folder; give the folder that --llm-results wrote")
+
+
+def read_file(path: Path) -> RunFile | None:
+    """What the file `path` holds; None where its run was killed before its first record was complete.
+
+    Raises:
+        ResultsError: a line is not what it should be.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot be read: {error.strerror or error}") from None
+    *lines, last = text.split(b"\n")
+    if not lines:
+        return None
+    run = _head(path, lines[0])
+    found = RunFile(path, run, cut=bool(last))
+    for number, line in enumerate(lines[1:], start=2):
+        _take(found, _record(path, number, line), number)
+    return found
+
+
+def _head(path: Path, line: bytes) -> Run:
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ResultsError(f"{path}:1: not JSON; this is no file of results, or it was damaged: {_REMOVE}") from None
+    version = data.get("schema") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or data.get("type") != "run" or not isinstance(version, int):
+        raise ResultsError(f"{path}:1: not the first record of a run; this is no file of results: {_REMOVE}")
+    if version > SCHEMA:
+        raise ResultsError(
+            f"{path}:1: written in schema {version}, and this version reads up to {SCHEMA}: update pytest-llmdevice"
+        )
+    record = _record(path, 1, line)
+    assert isinstance(record, Run)
+    return record
+
+
+_REMOVE: Final = "leave it out, or run again"
+
+
+def _record(path: Path, number: int, line: bytes) -> Record:
+    try:
+        return adapter().validate_json(line)
+    except ValidationError as error:
+        raise ResultsError(f"{path}:{number}: {explained(error)}: {_REMOVE}") from None
+
+
+def explained(error: ValidationError) -> str:
+    """The first problem of a line in words."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    if first["type"] == "json_invalid":
+        return "not JSON, the line was damaged or cut off"
+    where = ".".join(str(part) for part in first["loc"][1:])
+    return f"{where}: {first['msg']}" if where else str(first["msg"]).removeprefix("Value error, ")
+
+
+def _take(found: RunFile, record: Record, number: int) -> None:
+    twice = ""
+    match record:
+        case Planned():
+            twice = f"{record.cell} is planned" if record.cell in found.planned else ""
+            found.planned[record.cell] = record
+        case Check():
+            found.checks.append(record)
+        case CellDone():
+            twice = f"{record.cell} is finished" if record.cell in found.cells else ""
+            found.cells[record.cell] = record
+        case End():
+            twice = "the run is ended" if found.end is not None else ""
+            found.end = record
+        case _:
+            twice = "the run is begun"
+    if twice:
+        raise ResultsError(f"{found.path}:{number}: {twice} a second time; the file was changed by hand: {_REMOVE}")

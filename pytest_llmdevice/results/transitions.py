@@ -1,0 +1,74 @@
+"""What became of each check and cell since a baseline was written: the names, and the comparison as data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, get_args
+
+Name: TypeAlias = Literal[
+    "regression",
+    "aborted",
+    "hollow",
+    "skipped",
+    "vanished",
+    "other-tokens",
+    "slower",
+    "larger",
+    "not-comparable",
+    "expected",
+    "unused",
+    "fixed",
+    "new",
+]
+"""`regression`: passed, and now fails, is an error or passes although it was expected to fail. `vanished`: the matrix
+has the cell, and the check is not there any more. `unused`: the matrix or the run has no such cell or target any more.
+`expected`: passed, and is now declared as an expected failure. `not-comparable`: other hardware or versions."""
+
+NAMES: Final[tuple[Name, ...]] = get_args(Name)
+"""All names, the worst first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One difference from the baseline.
+
+    Attributes:
+        name: what kind of difference.
+        cell: the id of the cell.
+        check: the check; empty where it is about the whole cell (`slower`, `larger`, `other-tokens`).
+        target: the code under test.
+        before: what the baseline has, in a few words.
+        after: what is there now, in a few words.
+        detail: the finding, the reason, or what differs in hardware and versions; may be empty.
+    """
+
+    name: Name
+    cell: str
+    check: str
+    target: str
+    before: str
+    after: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Results held against a baseline.
+
+    Attributes:
+        baseline: the file.
+        transitions: every difference, the worst names first, then by cell.
+        unchanged: how many entries are as they were.
+        notes: sentences on what could not be compared at all, such as timings with one sample.
+    """
+
+    baseline: str
+    transitions: tuple[Transition, ...]
+    unchanged: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> Counter[Name]:
+        """How many transitions there are of each name."""
+        return Counter(each.name for each in self.transitions)
