@@ -40,6 +40,14 @@ class CellTimeout(CheckFailed):
     """A cell has used up its time. No `Exception`: a target that tries again and again must not catch it."""
 
     __module__ = "builtins"
+    failure = "time-out"
+
+
+class NoTimeLeft(CellTimeout):
+    """A test that was not run, because an earlier one of its cell took all the time."""
+
+    __module__ = "builtins"
+    aborted = True
 
 
 class LimitedItems:
@@ -78,7 +86,7 @@ class LimitedItems:
         """Time a setup; the tests that a cell has no time left for fail at once."""
         cell = cell_of(item)
         if cell is not None and self._spent[cell] >= self._seconds:
-            raise CheckFailed(f"{cell.id}: not run: it had used up {self._limit_words()}{self._over.get(cell, '')}")
+            raise NoTimeLeft(f"{cell.id}: not run: it had used up {self._limit_words()}{self._over.get(cell, '')}")
         return (yield from self._limited(item, cell, "the setup of "))
 
     @pytest.hookimpl(wrapper=True, trylast=True)

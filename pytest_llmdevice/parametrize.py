@@ -51,6 +51,7 @@ class Parameters:
     def label(self, item: pytest.Item, cell: Cell) -> None:
         """Give `item` the flat `llm.*` properties of its cell, for JUnit XML, reportlog and other reporters."""
         item.user_properties.extend(self._properties[cell].items())
+        item.user_properties.append(("llm.check", check_of(item)))
 
     def mark(self, item: pytest.Item, cell: Cell) -> None:
         """Add the skips and expected failures that the test's own markers stand for on this cell."""
@@ -152,6 +153,34 @@ def cell_of(item: pytest.Item) -> Cell | None:
     callspec = getattr(item, "callspec", None)
     cell = callspec.params.get(FIXTURE) if callspec is not None else None
     return cell if isinstance(cell, Cell) else None
+
+
+def cell_id_in(nodeid: str, cell_ids: frozenset[str]) -> str | None:
+    """The cell that a test with this node id runs on, None for a test without one."""
+    parameters = nodeid.partition("[")[2].removesuffix("]")
+    if parameters in cell_ids:
+        return parameters
+    # Stacked parameters are joined by "-", which cell ids contain too.
+    inside = [cell_id for cell_id in cell_ids if cell_id in parameters] if parameters else []
+    return max(inside, key=len, default=None)
+
+
+def check_of(item: pytest.Item) -> str:
+    """The name under which results of `item` are kept: of its check, or `module::Class::test` of a test of one's own.
+
+    Never the node id: that has the path, and the cell. Other parameters than the cell stay.
+    """
+    for mark in item.iter_markers("llm_check"):
+        return str(mark.args[0])
+    names = [part.name for part in item.listchain() if isinstance(part, pytest.Class)]
+    module = item.getparent(pytest.Module)
+    path = module.obj.__name__ if module is not None else item.path.stem
+    cell = cell_of(item)
+    of_item = item.callspec.id if isinstance(item, pytest.Function) and cell is not None else ""
+    before, _, after = of_item.partition(cell.id if cell is not None else "-")
+    others = "-".join(part for part in (before.rstrip("-"), after.lstrip("-")) if part)
+    parameters = f"[{others}]" if others else ""
+    return "::".join((path, *names, f"{getattr(item, 'originalname', item.name)}{parameters}"))
 
 
 def user_properties(cell: Cell, run: MatrixRun) -> dict[str, Any]:

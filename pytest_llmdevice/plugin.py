@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from pytest_llmdevice import fixtures, hooks, options
+from pytest_llmdevice import fixtures, flags, hooks, options
 from pytest_llmdevice.errors import CARRIED
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    options.add_options(parser)
+    flags.add_options(parser)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -20,7 +20,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    options.add_markers(config)
+    flags.add_markers(config)
     config.pluginmanager.register(fixtures, "llmdevice-fixtures")
     settings = options.Settings.from_config(config)
     if settings.active:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+import pytest
+
 # The class behind `pytest.fail.Exception`, under the only name that a type checker takes for a base class.
 from _pytest.outcomes import Failed
 
@@ -13,12 +15,20 @@ from pytest_llmdevice.diagnosis.folding import folded
 from pytest_llmdevice.errors import CARRIED
 
 if TYPE_CHECKING:
-    import pytest
-
     from pytest_llmdevice.checks.result import Result
+    from pytest_llmdevice.results.records import FailureClass
 
 FINDINGS: Final = "llm_findings"
 """The attribute of a report with the findings, as lists of texts: xdist and reportlog carry it, JUnit XML does not."""
+
+DETAILS: Final = "llm_details"
+"""The attribute of a report with what else a record has, see `Details`; carried likewise."""
+
+EVIDENCE: Final[pytest.StashKey[dict[str, Any]]] = pytest.StashKey()
+"""What the check of an item looked at."""
+
+TOKENS: Final[pytest.StashKey[list[list[int]]]] = pytest.StashKey()
+"""What the check of an item had generated."""
 
 MOST = 20
 LONGEST = 400
@@ -26,13 +36,31 @@ SHORT = 160
 
 
 class CheckFailed(Failed):
-    """A test fails with a result; shown without a traceback."""
+    """A test fails with a result; shown without a traceback.
+
+    Attributes:
+        failure: what kind of thing went wrong; None where the result says it.
+        aborted: whether nothing was looked at, because what it needs is gone.
+    """
 
     __module__ = "builtins"  # As pytest's own: reports show the bare name.
 
-    def __init__(self, message: str, result: Result | None = None) -> None:
+    failure: FailureClass | None = None
+    aborted = False
+
+    def __init__(self, message: str, result: Result | None = None, failure: FailureClass | None = None) -> None:
         super().__init__(message, pytrace=False)
         vars(self)[CARRIED] = result
+        if failure is not None:
+            self.failure = failure
+
+
+class DeviceLost(CheckFailed):
+    """A test that was not run, because an earlier one left its device unusable for the process."""
+
+    __module__ = "builtins"
+    failure = "device-lost"
+    aborted = True
 
 
 class LoadFailed(CheckFailed):
@@ -44,14 +72,14 @@ class LoadFailed(CheckFailed):
 
     __module__ = "builtins"
 
-    def __init__(self, message: str, result: Result) -> None:
-        super().__init__(message, result)
+    def __init__(self, message: str, result: Result, failure: FailureClass | None = None) -> None:
+        super().__init__(message, result, failure)
         self.told = ""
 
     def again(self) -> CheckFailed:
         """The same in one line."""
         first = (self.msg or "").partition("\n")[0]
-        return CheckFailed(f"{_cut(first, SHORT)} -- see {self.told}")
+        return CheckFailed(f"{_cut(first, SHORT)} -- see {self.told}", failure=self.failure)
 
 
 def briefly(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
@@ -70,6 +98,44 @@ def attach(report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
     result: Result | None = getattr(call.excinfo.value, CARRIED, None) if call.excinfo is not None else None
     if report.outcome == "failed" and result is not None:
         vars(report)[FINDINGS] = list(_packed(result))
+
+
+def detail(item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport) -> None:
+    """Put into the report of an item of a cell what a record of it needs and no other part of the report has.
+
+    A dictionary, where there is something to say: `failure` (what kind of thing went wrong), `aborted` and `hollow`
+    (true or absent), `evidence` and `tokens`.
+    """
+    found: dict[str, Any] = {}
+    if report.outcome == "failed" and call.excinfo is not None:
+        found = _of_failure(call.excinfo.value)
+    if report.when == "call":
+        for key, stash in (("evidence", EVIDENCE), ("tokens", TOKENS)):
+            if stash in item.stash:
+                found[key] = item.stash[stash]
+    if found:
+        vars(report)[DETAILS] = found
+
+
+def details_of(report: pytest.TestReport) -> dict[str, Any]:
+    """What `detail` put into `report`."""
+    found: dict[str, Any] = getattr(report, DETAILS, {})
+    return found
+
+
+def _of_failure(error: BaseException) -> dict[str, Any]:
+    from pytest_llmdevice.diagnosis.classes import of_error, of_findings
+
+    result: Result | None = getattr(error, CARRIED, None)
+    failure = getattr(error, "failure", None)
+    if failure is None:
+        failure = of_error(error) if result is None else of_findings(result.check, result.findings)
+    found: dict[str, Any] = {"failure": failure}
+    if getattr(error, "aborted", False):
+        found["aborted"] = True
+    if result is not None and not result.findings:
+        found["hollow"] = True
+    return found
 
 
 def _packed(result: Result) -> Iterator[list[str]]:

@@ -82,7 +82,7 @@ class MatrixRun:
         missing = required_missing(self.settings.require, self.inventory)
         if missing:
             raise ConfigurationError(f"--llm-require: {missing}")
-        _ = self.selectors
+        _ = self.selectors, self.elsewhere
         # The libraries' hundreds of thousands of objects stay to the end: without this, every collection of
         # garbage, while tests are collected and between cells, walks through all of them.
         gc.freeze()
@@ -118,9 +118,26 @@ class MatrixRun:
         """What `--llm-cell` asks for; empty when it was not given."""
         return parse_all(self.settings.cells, self.cells)
 
+    @cached_property
+    def elsewhere(self) -> dict[Cell, str]:
+        """The cells that belong to another shard, each with the sentence that says so; empty without `--llm-shard`.
+
+        Raises:
+            ConfigurationError: there is no such shard.
+        """
+        if not self.settings.shard:
+            return {}
+        from pytest_llmdevice.results.shards import Shard
+
+        try:
+            return Shard.parse(self.settings.shard).others(self.cells)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"--llm-shard: {error}") from None
+
     def requested(self, cell: Cell) -> bool:
-        """Whether `--llm-cell` leaves `cell` in."""
-        return not self.selectors or any(selector.matches(cell) for selector in self.selectors)
+        """Whether `--llm-cell` and `--llm-shard` leave `cell` in."""
+        chosen = not self.selectors or any(selector.matches(cell) for selector in self.selectors)
+        return chosen and cell not in self.elsewhere
 
     @cached_property
     def verdicts(self) -> dict[Cell, Verdict]:
@@ -128,7 +145,7 @@ class MatrixRun:
         return {
             cell: judge(cell, self.inventory)
             if self.requested(cell)
-            else Verdict.skip("not requested", "--llm-cell leaves it out")
+            else Verdict.skip("not requested", self.elsewhere.get(cell, "--llm-cell leaves it out"))
             for cell in self.cells
         }
 

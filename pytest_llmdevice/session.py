@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,12 +14,12 @@ from pytest_llmdevice.fixtures import RUN
 from pytest_llmdevice.hardware import Inventory, describe
 from pytest_llmdevice.limited import LimitedItems
 from pytest_llmdevice.options import usage_errors
-from pytest_llmdevice.outcomes import Outcomes
+from pytest_llmdevice.recorded import RecordedItems
+from pytest_llmdevice.reported import DeviceLost, detail, details_of
 from pytest_llmdevice.run import WORKER_INPUT, MatrixRun
+from pytest_llmdevice.summary import headline
 
 if TYPE_CHECKING:
-    from _pytest.terminal import TerminalReporter
-
     from pytest_llmdevice.options import Settings
 
 SUITE = Path(__file__).parent / "suite"
@@ -38,6 +39,8 @@ def begin(config: pytest.Config, settings: Settings) -> None:
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args.append(str(SUITE))
     config.pluginmanager.register(MatrixPlugin(config, run), "llmdevice-matrix")
+    if handed is None and not config.option.collectonly:
+        config.pluginmanager.register(RecordedItems(config, run), "llmdevice-recorded")
     if settings.cell_timeout:
         config.pluginmanager.register(LimitedItems(config, run), "llmdevice-limited")
     if settings.simulate:
@@ -72,10 +75,9 @@ class MatrixPlugin:
     def __init__(self, config: pytest.Config, run: MatrixRun) -> None:
         self._run = run
         self._parameters = parametrize.Parameters(run)
-        self._outcomes = Outcomes(run)
-        self._is_worker = hasattr(config, "workerinput")
+        self._lost: dict[tuple[str, str], str] = {}
         self._workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
-        distributes = not self._is_worker and bool(config.getoption("tx", None))
+        distributes = not hasattr(config, "workerinput") and bool(config.getoption("tx", None))
         self._loads = not distributes and not config.option.collectonly
 
     @pytest.hookimpl(tryfirst=True)
@@ -88,7 +90,7 @@ class MatrixPlugin:
     def pytest_report_header(self) -> list[str]:
         inventory = self._run.inventory
         devices = [*describe(inventory), *self._run.pretended.describe(inventory)]
-        return [self._outcomes.headline(), *(f"  {line}" for line in devices)]
+        return [headline(self._run), *(f"  {line}" for line in devices)]
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if parametrize.FIXTURE in metafunc.fixturenames:
@@ -116,24 +118,28 @@ class MatrixPlugin:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         # Raised here and not a marker: pytest then folds the skips of a device into one line of `-rs`.
         cell = parametrize.cell_of(item)
-        if cell is not None and not (verdict := self._run.verdicts[cell]).runs:
+        if cell is None:
+            return
+        if not (verdict := self._run.verdicts[cell]).runs:
             item.user_properties.append((VERDICT, verdict.cause))
             pytest.skip(verdict.reason)
+        if where := self._lost.get((cell.kind, cell.device)):
+            raise DeviceLost(f"{cell.id}: not run: {cell.spec} was lost in {where}, and is so for the whole process")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[Any]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        cell = parametrize.cell_of(item)
+        if cell is not None:
+            detail(item, call, report)
+            if not cell.simulated and details_of(report).get("failure") == "device-lost":
+                self._lost.setdefault((cell.kind, cell.device), item.name)
+        return report
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         # Thousands of letters for cells that cannot run here would hide those that do; they are counted at the end.
         if report.skipped and any(key == VERDICT for key, _ in report.user_properties):
             return "skipped", "", "SKIPPED"
         return None
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._outcomes.add(report)
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        # Only a run that ended well can be turned red: an interruption has a status of its own.
-        if not self._is_worker and exitstatus == pytest.ExitCode.OK and self._outcomes.unmet():
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
-        self._outcomes.summarize(terminalreporter)

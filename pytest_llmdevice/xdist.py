@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from xdist.scheduler import LoadScopeScheduling
 
+from pytest_llmdevice.parametrize import cell_id_in
 from pytest_llmdevice.run import WORKER_INPUT
 
 if TYPE_CHECKING:
@@ -72,9 +73,4 @@ class CellScheduling(LoadScopeScheduling):  # type: ignore[misc]
         return crashed
 
     def _split_scope(self, nodeid: str) -> str:
-        parameters = nodeid.partition("[")[2].removesuffix("]")
-        if parameters in self._cell_ids:
-            return parameters
-        # Stacked parameters are joined by "-", which cell ids contain too.
-        inside = [cell_id for cell_id in self._cell_ids if cell_id in parameters] if parameters else []
-        return max(inside, key=len, default=nodeid)
+        return cell_id_in(nodeid, self._cell_ids) or nodeid

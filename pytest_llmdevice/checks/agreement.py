@@ -65,6 +65,8 @@ def check_agreement(
     What is no list of token ids for each prompt, or no token id, is left to the generation check.
     """
     logits = [forward_logits(model, inputs_for(model, [prompt]))[0].float().cpu() for prompt in prompts]
+    # A vocabulary that was made larger, for a padding token, has more logits; what was there before is what counts.
+    logits = [one[:, : other.shape[-1]] for one, other in zip(logits, expected.logits, strict=True)]
     shapes = [(tuple(one.shape), tuple(other.shape)) for one, other in zip(logits, expected.logits, strict=True)]
     if wrong := [Finding("logits", str(other), str(one)) for one, other in shapes if one != other]:
         return Result("agreement", tuple(wrong))
@@ -131,7 +133,7 @@ def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance:
         logits = steps[step]
         order = logits.argsort(descending=True).tolist()
         gap = float(logits[tokens[step]] - logits[row[step]])
-        allowed = _allowed_gap(logits, tolerance)
+        allowed = allowed_gap(logits, tolerance)
         if not gap <= allowed:
             findings.append(
                 Finding(
@@ -158,7 +160,7 @@ def _batch_effects(
             continue
         logits = choice_logits(model, prompt, single[: step + 1])[step].float().cpu()
         gap = abs(float(logits[single[step]] - logits[row[step]]))
-        allowed = _allowed_gap(logits, tolerance)
+        allowed = allowed_gap(logits, tolerance)
         if not gap <= allowed:
             findings.append(
                 Finding(
@@ -171,7 +173,7 @@ def _batch_effects(
     return findings
 
 
-def _allowed_gap(logits: torch.Tensor, tolerance: float) -> float:
+def allowed_gap(logits: torch.Tensor, tolerance: float) -> float:
     # Two logits can each be off by the largest deviation of one: the norm spread over few entries.
     return 2 * tolerance * float((logits - logits.mean()).std()) * PEAK
 

@@ -13,6 +13,7 @@ from pytest_llmdevice.loading.names import configuration_of
 from pytest_llmdevice.loading.places import DeviceMap
 from pytest_llmdevice.loading.plan import KEPT, Expected, Plan
 from pytest_llmdevice.loading.pretrained import configuration
+from pytest_llmdevice.loading.stored import is_packed
 from pytest_llmdevice.matrix.cell import Cell
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def check_dtypes(model: nn.Module, plan: Plan, cell: Cell, checkpoint: str = "")
     seen: dict[str, int] = {}
     right = 0
     for name, _, tensor in named:
-        if name in packed and not tensor.is_floating_point():
+        if name in packed and (is_packed(tensor) or not tensor.is_floating_point()):
             continue
         dtype = _name(tensor.dtype)
         seen[dtype] = seen.get(dtype, 0) + 1

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmdevice.checks.configured import overridden
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import foreign, tensors
 from pytest_llmdevice.diagnosis import Finding
-from pytest_llmdevice.diagnosis.hints.loads import ATTENTION, OTHER_MODEL, RESIZED
+from pytest_llmdevice.diagnosis.hints.loads import ATTENTION, HEADLESS, OTHER_MODEL, RESIZED
 from pytest_llmdevice.loading.names import configuration_of, core
 from pytest_llmdevice.loading.plan import Plan
-from pytest_llmdevice.loading.pretrained import configuration
+from pytest_llmdevice.loading.pretrained import configuration, skeleton
 from pytest_llmdevice.loading.target import CONTRACT
-from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.cell import REFERENCE, Cell
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +22,7 @@ SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")
 
 
 def check_loads(model: nn.Module, plan: Plan, checkpoint: str, cell: Cell | None = None) -> Result:
-    """The model is of the checkpoint's architecture, has its tensors in their shapes, and as many of them.
+    """The model is of the checkpoint's architecture and settings, has its tensors in their shapes, and as many of them.
 
     A vocabulary that was made larger, for a padding token, is no harm; one that was made smaller is. The attention
     implementation is looked at where `cell` names one.
@@ -38,6 +39,11 @@ def check_loads(model: nn.Module, plan: Plan, checkpoint: str, cell: Cell | None
     if (kind is not None and kind != stored.model_type and not _same(plan, named)) or lacking:
         why = f"{actual}; {lacking.actual}" if lacking else actual
         return Result("loads", (Finding("the model", wanted, why, OTHER_MODEL),), evidence, details=details)
+    missing = [one.name for one in plan.tensors if one.role == "parameter" and one.name not in named]
+    if type(core(model)).__name__ != plan.architecture and missing:
+        return Result(
+            "loads", (Finding("the model", wanted, f"{actual}, which has no {missing[0]}", HEADLESS),), evidence, details=details
+        )
     findings = [
         Finding(f"config.{size}", str(asked), str(found), RESIZED)
         for size in SIZES
@@ -46,6 +52,8 @@ def check_loads(model: nn.Module, plan: Plan, checkpoint: str, cell: Cell | None
         and (found < asked if size == "vocab_size" else found != asked)
     ]
     findings += _shapes(plan, named, stored)
+    # What has other shapes was made from another configuration as a whole.
+    findings += [] if findings else overridden(model, skeleton(checkpoint, cell or REFERENCE))
     attention = getattr(own, "_attn_implementation", None)
     if cell is not None and cell.attention != "default" and attention is not None and attention != cell.attention:
         findings.append(Finding("attention implementation", cell.attention, str(attention), ATTENTION))

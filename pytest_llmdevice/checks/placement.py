@@ -43,7 +43,7 @@ def check_placement(model: nn.Module, plan: Plan, cell: Cell) -> Result:
         if place not in expected.devices and not _carried(model, expected.name, place, cell):
             findings.append(_misplaced(expected, place, entries, cell))
     if findings and len(places) == 1:
-        findings = [Finding(one.where, one.expected, one.actual, _whole(one, cell)) for one in findings]
+        findings = [Finding(one.where, one.expected, one.actual, _whole(one, entries, cell)) for one in findings]
     findings += _strategy(model, places, cell)
     findings += _extras(model, plan, present, cell)
     findings += _attributes(model, plan)
@@ -70,9 +70,11 @@ def _cause(role: str, place: str, mapped: Sequence[str], cell: Cell) -> Hint:
     return hints.BUFFER_LEFT_BEHIND if role == "buffer" else hints.LEFT_BEHIND
 
 
-def _whole(finding: Finding, cell: Cell) -> Hint | None:
+def _whole(finding: Finding, entries: DeviceMap, cell: Cell) -> Hint | None:
     """The cause when all tensors are on one wrong device: it was not one of them that was forgotten."""
-    return hints.NEVER_MOVED if finding.actual == "cpu" and cell.kind != "cpu" else finding.hint
+    if finding.actual != "cpu" or cell.kind == "cpu":
+        return finding.hint
+    return hints.OFFLOADED if "cpu" in entries.devices else hints.NEVER_MOVED
 
 
 def _carried(model: nn.Module, name: str, place: str, cell: Cell) -> bool:

@@ -127,6 +127,8 @@ def _far(
         tokens,
         source,
     )
+    # A larger vocabulary has more logits.
+    own = own[:, : plain.shape[-1]]
     if own.shape != plain.shape:
         return [], {}
     limit = _far_limit(cell) if allowed is None else allowed

@@ -13,6 +13,7 @@ from pytest_llmdevice.diagnosis.hints.loads import OTHER_MODEL
 from pytest_llmdevice.loading.names import configuration_of, inside
 from pytest_llmdevice.loading.plan import LinearWeight, Plan
 from pytest_llmdevice.loading.quantization import LAYER_CLASS, STORAGE_DTYPE
+from pytest_llmdevice.loading.stored import is_packed
 from pytest_llmdevice.matrix.cell import Cell
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ def _weight(weight: LinearWeight, module: Any, cell: Cell) -> tuple[list[Finding
     parameter = getattr(module, weight.parameter.rpartition(".")[2], None)
     kind = type(module).__name__
     dtype = str(getattr(parameter, "dtype", "nothing")).removeprefix("torch.")
-    packed = dtype in set(STORAGE_DTYPE.values())
+    # `bnb_4bit_quant_storage` chooses the dtype that holds the packed numbers; FSDP needs the model's own.
+    stored = parameter is not None and is_packed(parameter)
+    packed = stored or dtype in set(STORAGE_DTYPE.values())
     if not weight.quantized:
         if packed or kind in PACKED_CLASSES:
             hint = hints.WRAPPED if not packed else hints.EXCLUDED if kind in PACKED_CLASSES else hints.PLAIN
@@ -84,7 +87,7 @@ def _weight(weight: LinearWeight, module: Any, cell: Cell) -> tuple[list[Finding
             return [Finding(weight.parameter, wanted, f"dense {dtype} {shape}", hints.EXPERTS)], packed
         return [], packed
     layer = (LAYER_CLASS[cell.quantization], STORAGE_DTYPE[cell.quantization])
-    if (kind, dtype) != layer:
+    if kind != layer[0] or (dtype != layer[1] and not (stored and cell.quantization != "int8")):
         hint = hints.DROPPED
         if packed != (kind in PACKED_CLASSES):
             hint = hints.PLAIN if packed else hints.WRAPPED

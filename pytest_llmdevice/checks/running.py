@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import dtypes, state, values
 from pytest_llmdevice.loading.generation import inputs_for
 from pytest_llmdevice.loading.logits import forward_logits
+from pytest_llmdevice.loading.names import core_with_path
 from pytest_llmdevice.loading.places import with_index
 from pytest_llmdevice.loading.plan import execution_devices
 from pytest_llmdevice.loading.reference import logits_dtype
@@ -21,16 +22,42 @@ if TYPE_CHECKING:
 Tokens = Sequence[Sequence[int]]
 
 
+SAME_IN_BOTH: Final = frozenset(
+    (
+        *("Embedding", "Linear", "Conv1D", "LayerNorm", "RMSNorm", "GroupNorm", "Identity"),
+        *("ModuleList", "ModuleDict", "Sequential", "ParameterList", "ParameterDict"),
+    )
+)
+"""Classes of torch and transformers that do the same in training mode. `resize_token_embeddings` makes new ones."""
+
+
 def check_mode(model: nn.Module) -> Result:
-    """The model and all its modules are in evaluation mode."""
+    """The model and all its modules are in evaluation mode.
+
+    But for those that know no other: plain layers and containers that were put in after `eval()`, and a wrapper around
+    a model that is in evaluation mode.
+    """
     modules = dict(model.named_modules())
-    training = {name for name, module in modules.items() if module.training}
+    training = in_training(model)
     # Of a whole that is in training mode, the parts need no mention.
     outermost = [name for name in training if not name or name.rpartition(".")[0] not in training]
     findings = [
         Finding(name or "the model", "eval mode", "training mode", state.TRAINING) for name in sorted(outermost)
     ]
     return Result("mode", tuple(findings), {"modules": len(modules)})
+
+
+def in_training(model: nn.Module) -> set[str]:
+    """The names of the modules that are in training mode and may do something else because of it."""
+    path, inner = core_with_path(model)
+    around = {"", *(path[:end] for end, letter in enumerate(path) if letter == ".")} if path else set()
+    return {
+        name
+        for name, module in model.named_modules()
+        if module.training
+        and type(module).__name__ not in SAME_IN_BOTH
+        and (name not in around or inner.training)
+    }
 
 
 def check_forward(model: Any, cell: Cell, prompts: Tokens, checkpoint: str) -> Result:

@@ -57,7 +57,7 @@ def check_values(model: nn.Module, checkpoint: str, cell: Cell) -> Result:
             counts["packed weights"] += 1
             worst = max(worst, error)
         else:
-            finding = _dense(named, value.cpu(), plain)
+            finding = _dense(named, plain.without_new_rows(value.cpu(), named.architecture), plain)
             counts[f"{named.role}s"] += 1
         if finding is not None:
             findings.append(finding)
@@ -104,6 +104,12 @@ class Plain:
         """
         weight = self.tensors[name]
         return weight.T if name in self.turned else weight
+
+    def without_new_rows(self, value: torch.Tensor, name: str) -> torch.Tensor:
+        """`value` without the rows of a vocabulary that was made larger, as for a padding token."""
+        expected, own = self.tensors[name], getattr(self.model.config, "vocab_size", None)
+        grown = value.shape[:1] > (own,) and expected.shape == (own, *value.shape[1:])
+        return value[:own] if grown else value
 
     def in_dtype(self, name: str) -> torch.Tensor | None:
         """What a plain load in the cell's own dtype has under `name`; None where that is the same load."""

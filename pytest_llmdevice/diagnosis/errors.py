@@ -12,6 +12,20 @@ from pytest_llmdevice.diagnosis.hints import raised
 _TEXTS: Final[tuple[tuple[Hint, tuple[str, ...]], ...]] = (
     (raised.MEMORY, (r"out of memory", r"not enough memory")),
     (
+        raised.LOST,
+        (
+            r"device-side assert",
+            r"illegal (memory access|instruction|address)",
+            r"misaligned address",
+            r"unspecified launch failure",
+            r"uncorrectable ECC",
+            r"hardware (stack )?error",
+            r"device (is )?(lost|unavailable|not ready)|DEVICE_LOST",
+            r"HSA_STATUS_ERROR",
+            r"CUDA error: unknown error",
+        ),
+    ),
+    (
         raised.META,
         (
             r"Cannot copy out of meta tensor",

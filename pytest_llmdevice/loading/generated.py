@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ class Generated:
         error: what was raised, None when nothing was.
         measures: what the first call took, None when it raised.
         changes: what the calls changed of the process, and is put back.
+        first_token: seconds from the first call to the end of its first forward pass; None when there was none.
     """
 
     first: Any = None
@@ -39,6 +41,21 @@ class Generated:
     error: BaseException | None = None
     measures: Measures | None = None
     changes: Sequence[Change] = ()
+    first_token: float | None = None
+
+    def speed(self) -> dict[str, float]:
+        """Flat `llm.*` properties: seconds to the first token, new tokens per second of the whole call.
+
+        Empty where the call raised, or returned something else than rows of tokens.
+        """
+        if self.measures is None or not self.measures.seconds:
+            return {}
+        found = {} if self.first_token is None else {"llm.generate_first_token_seconds": round(self.first_token, 5)}
+        try:
+            tokens = sum(len(row) for row in self.first)
+        except TypeError:
+            return found
+        return found | {"llm.generate_tokens_per_second": round(tokens / self.measures.seconds, 2)}
 
 
 def generate_observed(
@@ -48,9 +65,12 @@ def generate_observed(
     found = Generated()
     with unchanged_process() as found.changes, observed(model) as found.handed:
         try:
+            started = time.perf_counter()
             with Meter() as meter:
                 found.first = generate_with(target, model, prompts, max_new_tokens)
             found.measures = meter.measures
+            if found.handed.first_pass is not None:
+                found.first_token = found.handed.first_pass - started
             found.second = generate_with(target, model, prompts, max_new_tokens)
             found.alone = generate_one_by_one(target, model, prompts, max_new_tokens)
         except of_target() as error:

@@ -80,6 +80,8 @@ class Handed:
         autocast: the first module that ran under it, by (type of device, dtype).
         warnings: what libraries warned of, each once.
         compiled: whether a part of the model ran compiled, unobserved.
+        first_pass: when (`time.perf_counter`) the first forward pass that gives logits was over; on a card, handed to
+            it. None when there was none.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -90,6 +92,7 @@ class Handed:
     autocast: dict[tuple[str, torch.dtype], str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     compiled: bool = False
+    first_pass: float | None = None
 
     @property
     def outer(self) -> list[Call]:

@@ -7,6 +7,7 @@ so in `forward`: a target that leaves its inputs on the CPU works with one versi
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, wraps
@@ -102,6 +103,8 @@ class _Observer:
             return
         while self.stack.pop() != id(module):
             pass
+        if self.handed.first_pass is None and getattr(output, "logits", None) is not None:
+            self.handed.first_pass = time.perf_counter()
         passage = self.handed.modules.get(self.names[id(module)])
         if passage is not None and not passage.finished and output is not None:
             passage.finished = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_llmdevice.matrix.cell import Cell
@@ -58,6 +58,21 @@ class Environment:
             for name in LIBRARIES
             if mine.get(name) != theirs.get(name)
         ]
+        return found
+
+
+@dataclass(slots=True)
+class Environments:
+    """`Environment.of`, each worked out once: a run has thousands of cells and few environments."""
+
+    _known: dict[tuple[str, str, str, bool, bool], Environment] = field(default_factory=dict)
+
+    def of(self, cell: Cell, run: Run) -> Environment:
+        """Of `cell` in `run`."""
+        key = run.run, cell.kind, cell.device, cell.simulated, cell.quantization == "none"
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = Environment.of(cell, run)
         return found
 
 

@@ -107,7 +107,7 @@ class Run(Record):
     """The first record of a file: what ran.
 
     Attributes:
-        run: an identifier, unique among all runs, that sorts by start.
+        run: an identifier, unique among all runs, that sorts by start; it names the file.
         started: ISO 8601, UTC.
         plugin: the version of pytest-llmdevice.
         command: the command line, with the home folder as `~` and nothing secret.
@@ -123,7 +123,7 @@ class Run(Record):
 
     type: Literal["run"] = "run"
     schema_version: Annotated[int, Field(alias="schema")] = SCHEMA
-    run: str
+    run: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=100)]
     started: str
     plugin: str = ""
     command: tuple[str, ...] = ()
@@ -133,7 +133,7 @@ class Run(Record):
     matrix: MatrixInfo
     target: str = BUILTIN
     commit: Commit | None = None
-    shard: str = ""
+    shard: Annotated[str, Field(pattern=r"^([0-9]{1,4}/[0-9]{1,4})?$")] = ""
     ci: bool = False
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -224,7 +224,7 @@ class Outcomes(Record):
         target: the code under test.
         simulated: whether the cell ran on a pretended device.
         outcome: what became of it.
-        failure: what kind of thing went wrong; None where nothing did.
+        failure: what kind of thing went wrong; None where nothing did, or nothing is known of what was aborted.
         cause: why it did not run; None where it did.
         seconds: how long it took.
     """
@@ -241,14 +241,15 @@ class Outcomes(Record):
     def _consistent(self) -> Self:
         if self.simulated != self.cell.endswith(".sim"):
             raise ValueError(f"{self.cell} is {'not ' if self.simulated else ''}simulated by its id")
-        if (self.failure is not None) != (self.outcome in _FAILURES):
+        # What was aborted may have done no wrong.
+        if self.outcome != "aborted" and (self.failure is not None) != (self.outcome in _FAILURES):
             raise ValueError(f"the outcome {self.outcome!r} does not go with the failure {self.failure!r}")
         if (self.cause is not None) != (self.outcome == "skipped"):
             raise ValueError(f"the outcome {self.outcome!r} does not go with the cause {self.cause!r}")
         return self
 
 
-_FAILURES: Final = frozenset({"failed", "error", "aborted"})
+_FAILURES: Final = frozenset({"failed", "error"})
 
 
 class Check(Outcomes):

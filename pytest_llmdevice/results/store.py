@@ -109,24 +109,30 @@ def read(paths: Path | list[Path]) -> list[RunFile]:
         paths: each a file, or a folder whose `*.jsonl` are read.
 
     Raises:
-        ResultsError: one is missing, holds no run, or a line is not what it should be: file, line and what to do.
+        ResultsError: one is missing or holds no run, a line is not what it should be, or two files of one run
+            contradict each other: file, line and what to do.
     """
     given = [paths] if isinstance(paths, Path) else paths
     found: dict[str, RunFile] = {}
     for path in given:
-        before = len(found)
-        files = list(_files(path))
-        for file in files:
-            one = read_file(file)
-            if one is not None:
-                found.setdefault(one.run.run, one)
-        if not files or (len(found) == before and not any(_same(found, file) for file in files)):
+        runs = [one for file in _files(path) if (one := read_file(file)) is not None]
+        if not runs:
             raise ResultsError(f"{path}: no results here; run pytest with --llm-matrix --llm-results {path}")
+        for one in runs:
+            other = found.get(one.run.run)
+            found[one.run.run] = one if other is None else _fuller(other, one)
     return sorted(found.values(), key=lambda each: (each.run.started, each.run.run))
 
 
-def _same(found: dict[str, RunFile], file: Path) -> bool:
-    return file.stem in found
+def _fuller(first: RunFile, second: RunFile) -> RunFile:
+    """Of two files of one run the one that has more: a copy may have been taken while it ran."""
+    shorter, longer = sorted((first, second), key=lambda each: each.path.stat().st_size)
+    if shorter.path == longer.path or longer.path.read_bytes().startswith(shorter.path.read_bytes()):
+        return longer
+    raise ResultsError(
+        f"{second.path}: the run {second.run.run} is in {first.path} too, with other records; one of the two files was "
+        f"changed by hand: leave it out"
+    )
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -164,6 +170,8 @@ def _head(path: Path, line: bytes) -> Run:
     except (ValueError, RecursionError):
         raise ResultsError(f"{path}:1: not JSON; this is no file of results, or it was damaged: {_REMOVE}") from None
     version = data.get("schema") if isinstance(data, dict) else None
+    if isinstance(data, dict) and data.get("type") == "baseline":
+        raise ResultsError(f"{path}:1: this is a baseline and no run; keep it outside of the folder of results")
     if not isinstance(data, dict) or data.get("type") != "run" or not isinstance(version, int):
         raise ResultsError(f"{path}:1: not the first record of a run; this is no file of results: {_REMOVE}")
     if version > SCHEMA:
@@ -195,20 +203,32 @@ def explained(error: ValidationError) -> str:
 
 
 def _take(found: RunFile, record: Record, number: int) -> None:
-    twice = ""
+    wrong = ""
     match record:
         case Planned():
-            twice = f"{record.cell} is planned" if record.cell in found.planned else ""
+            wrong = f"{record.cell} is planned a second time" if record.cell in found.planned else ""
             found.planned[record.cell] = record
         case Check():
+            wrong = _unplanned(found, record)
             found.checks.append(record)
         case CellDone():
-            twice = f"{record.cell} is finished" if record.cell in found.cells else ""
+            again = f"{record.cell} is finished a second time" if record.cell in found.cells else ""
+            wrong = again or _unplanned(found, record)
             found.cells[record.cell] = record
         case End():
-            twice = "the run is ended" if found.end is not None else ""
+            wrong = "the run is ended a second time" if found.end is not None else ""
             found.end = record
         case _:
-            twice = "the run is begun"
-    if twice:
-        raise ResultsError(f"{found.path}:{number}: {twice} a second time; the file was changed by hand: {_REMOVE}")
+            wrong = "the run is begun a second time"
+    if wrong:
+        raise ResultsError(f"{found.path}:{number}: {wrong}; the file was changed by hand: {_REMOVE}")
+
+
+def _unplanned(found: RunFile, record: Check | CellDone) -> str:
+    """How `record` contradicts what became of its cell, in words; empty where it does not."""
+    planned = found.planned.get(record.cell)
+    if planned is None:
+        return f"{record.cell} is {record.outcome} and no line before it plans that cell"
+    if planned.verdict == "skip" and record.outcome != "skipped":
+        return f"{record.cell} is {record.outcome}, and was not to run: {planned.reason or planned.cause}"
+    return ""

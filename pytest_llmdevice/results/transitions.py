@@ -21,9 +21,10 @@ Name: TypeAlias = Literal[
     "fixed",
     "new",
 ]
-"""`regression`: passed, and now fails, is an error or passes although it was expected to fail. `vanished`: the matrix
-has the cell, and the check is not there any more. `unused`: the matrix or the run has no such cell or target any more.
-`expected`: passed, and is now declared as an expected failure. `not-comparable`: other hardware or versions."""
+"""`regression`: passed, and now fails, is an error or passes although it was expected to fail; or was expected to fail
+and is not any more. `vanished`: the matrix has the cell, and the check is not there any more. `unused`: the matrix or
+the run has no such cell or target any more. `expected`: is now declared as an expected failure. `not-comparable`: other
+hardware or versions. docs/results.md has the table of all pairs, `rules.TRANSITIONS` is it."""
 
 NAMES: Final[tuple[Name, ...]] = get_args(Name)
 """All names, the worst first."""
@@ -41,6 +42,7 @@ class Transition:
         before: what the baseline has, in a few words.
         after: what is there now, in a few words.
         detail: the finding, the reason, or what differs in hardware and versions; may be empty.
+        failing: whether it makes a run red now and did not when the baseline was written, whatever its name.
     """
 
     name: Name
@@ -50,6 +52,7 @@ class Transition:
     before: str
     after: str
     detail: str = ""
+    failing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

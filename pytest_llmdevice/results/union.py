@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.results.environments import Environment
+from pytest_llmdevice.results.environments import Environment, Environments
 from pytest_llmdevice.results.records import WORST_FIRST, CellDone, Check, Outcome, Planned, Run
 from pytest_llmdevice.results.store import RunFile
 
 Key: TypeAlias = tuple[str, str]
 """(target, id of the cell without `.sim`): what two runs have in common that ask the same question."""
+
+TWOFOLD: Final = "one commit on one machine has two outcomes"
+"""Why of a conflict that no newer commit and no other machine explains: the check is not deterministic."""
+
+DIFFERING: Final = "machines or versions differ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class Conflict:
     Attributes:
         cell: the id of the cell.
         check: the check.
-        samples: the latest one of each environment, that which counts first.
+        samples: the latest one of each environment, that which counts first; all of them where `why` is `TWOFOLD`.
         why: whether it is the machines that differ, or one machine says two things of one commit.
     """
 
@@ -50,8 +55,10 @@ class CellView:
         cell: the cell as it ran: simulated only where it never ran on real hardware.
         checks: the sample that counts, by check.
         planned: what became of the cell on each machine, with the run.
-        done: the records of the cell as it is in `cell`, with the run, the latest last.
-        aborted: the runs that planned it and were gone before it was finished.
+        done: the records of the cell as it is in `cell`, with the run, the latest last; those of runs that skipped it
+            only where all did.
+        aborted: the runs that were gone before the cell was finished, and that no run of the same commit and no later
+            one made good.
     """
 
     target: str
@@ -68,10 +75,10 @@ class CellView:
 
     @cached_property
     def outcome(self) -> Outcome:
-        """The worst of its checks; `skipped` where it never ran, `aborted` where its run was gone before any check."""
+        """The worst of its checks; `skipped` where it never ran, `aborted` where a run was gone in the middle of it."""
         found = {sample.check.outcome for sample in self.checks.values()}
         found |= {record.outcome for _, record in self.done[-1:]} if not found else set()
-        if self.aborted and not self.done:
+        if self.aborted:
             found.add("aborted")
         return next((outcome for outcome in WORST_FIRST if outcome in found), "skipped")
 
@@ -101,8 +108,11 @@ class CellView:
     @property
     def reasons(self) -> dict[str, str]:
         """Why it did not run, by cause; empty where it ran."""
-        skipped = [planned for _, planned in self.planned if planned.cause is not None]
-        return {} if self.ran else {str(planned.cause): planned.reason for planned in skipped}
+        if self.ran:
+            return {}
+        found = {str(planned.cause): planned.reason for _, planned in self.planned if planned.cause is not None}
+        found |= {str(sample.check.cause): sample.check.message for sample in self.checks.values()}
+        return found or {str(record.cause): "not requested: none of its tests was chosen" for _, record in self.done}
 
 
 @dataclass
@@ -133,9 +143,15 @@ class Union:
 
     def passed(self, cell: Cell) -> bool:
         """Whether `cell` passed with every target that it ran with, and with one at least; for `[require]`."""
-        views = [view for (_, name), view in self.cells.items() if name == base_id(cell.id)]
-        ran = [view for view in views if view.ran]
+        ran = [view for view in self._by_id.get(base_id(cell.id), ()) if view.ran]
         return bool(ran) and all(view.outcome == "passed" and view.cell.simulated == cell.simulated for view in ran)
+
+    @cached_property
+    def _by_id(self) -> dict[str, list[CellView]]:
+        found: dict[str, list[CellView]] = {}
+        for (_, name), view in self.cells.items():
+            found.setdefault(name, []).append(view)
+        return found
 
 
 def base_id(cell_id: str) -> str:
@@ -153,74 +169,114 @@ def unite(files: Sequence[RunFile]) -> Union:
     ordered = sorted(files, key=lambda file: (file.run.started, file.run.run))
     samples: dict[Key, dict[str, list[Sample]]] = {}
     cells: dict[Key, CellView] = {}
+    gone: dict[Key, list[tuple[Run, bool]]] = {}
     for file in ordered:
+        targets = _targets(file)
         for planned in file.planned.values():
-            key = file.run.target, base_id(planned.cell)
-            view = cells.setdefault(key, CellView(file.run.target, planned.axes))
-            view.planned.append((file.run, planned))
+            base = base_id(planned.cell)
+            for target in targets.get(planned.cell, (file.run.target,)):
+                if (view := cells.get((target, base))) is None:
+                    view = cells[target, base] = CellView(target, planned.axes)
+                view.planned.append((file.run, planned))
+                if _was_gone(file, planned):
+                    gone.setdefault((target, base), []).append((file.run, planned.simulated))
         for check in file.checks:
-            samples.setdefault((check.target, base_id(check.cell)), {}).setdefault(check.check, []).append(
-                Sample(file.run, check)
-            )
-    _add_cells(cells, ordered)
+            of_checks = samples.setdefault((check.target, base_id(check.cell)), {})
+            of_checks.setdefault(check.check, []).append(Sample(file.run, check))
+        for record in file.cells.values():
+            cells[record.target, base_id(record.cell)].done.append((file.run, record))
+    environments = Environments()
     conflicts: list[Conflict] = []
     for key, view in cells.items():
-        of_checks = samples.get(key, {})
-        view.cell = _as_it_ran(view, of_checks.values())
-        for name, found in of_checks.items():
-            view.checks[name], conflict = _counting(view, name, found)
-            conflicts += [conflict] if conflict else []
-        view.done = [each for each in view.done if each[1].simulated == view.cell.simulated]
+        _settle(view, samples.get(key, {}), gone.get(key, ()), environments, conflicts)
     notes = tuple(note for file in ordered for note in _notes(file))
     return Union(tuple(file.run for file in ordered), cells, tuple(conflicts), notes)
 
 
-def _add_cells(cells: dict[Key, CellView], files: Iterable[RunFile]) -> None:
-    for file in files:
-        for record in file.cells.values():
-            view = cells.get((record.target, base_id(record.cell))) or cells.get(
-                (file.run.target, base_id(record.cell))
-            )
-            if view is not None:
-                view.done.append((file.run, record))
-        if file.end is None:
-            for planned in file.planned.values():
-                if planned.verdict != "skip" and planned.cell not in file.cells:
-                    cells[file.run.target, base_id(planned.cell)].aborted.append(file.run)
+def _targets(file: RunFile) -> dict[str, dict[str, None]]:
+    """The targets that each cell ran with, which a project may choose test by test."""
+    found: dict[str, dict[str, None]] = {}
+    for record in (*file.checks, *file.cells.values()):
+        found.setdefault(record.cell, {})[record.target] = None
+    return found
 
 
-def _as_it_ran(view: CellView, samples: Iterable[Sequence[Sample]]) -> Cell:
+def _was_gone(file: RunFile, planned: Planned) -> bool:
+    done = file.cells.get(planned.cell)
+    if done is None:
+        return file.end is None and planned.verdict != "skip"
+    return done.outcome == "aborted"
+
+
+def _settle(
+    view: CellView,
+    samples: dict[str, list[Sample]],
+    gone: Iterable[tuple[Run, bool]],
+    environments: Environments,
+    conflicts: list[Conflict],
+) -> None:
+    """Fill `view` with what counts of all that was found of it, and `conflicts` with what contradicts it."""
+    view.cell = _as_it_ran(view, samples.values(), gone)
+    simulated = view.cell.simulated
+    alike = [each for each in view.done if each[1].simulated == simulated]
+    view.done = [each for each in alike if each[1].outcome != "skipped"] or alike
+    view.aborted = [
+        run for run, pretended in gone if pretended == simulated and not _made_good(view, run, environments)
+    ]
+    for name, found in samples.items():
+        # What only a pretended device was asked says nothing about the real one.
+        if kept := [each for each in found if each.check.simulated == simulated]:
+            view.checks[name], conflict = _counting(view, name, kept, environments)
+            conflicts += [conflict] if conflict else []
+
+
+def _as_it_ran(view: CellView, samples: Iterable[Sequence[Sample]], gone: Iterable[tuple[Run, bool]]) -> Cell:
     """The real cell where it really ran, else the simulated one where that ran, else as it was planned last."""
-    ran = [sample.check.simulated for of_one in samples for sample in of_one if sample.check.outcome != "skipped"]
-    ran += [record.simulated for _, record in view.done if record.outcome != "skipped"]
-    for simulated in (False, True):
-        if simulated in ran:
-            return next(each.axes for _, each in view.planned if each.simulated == simulated)
-    return view.planned[-1][1].axes
+    ran = {sample.check.simulated for of_one in samples for sample in of_one if sample.check.outcome != "skipped"}
+    ran |= {record.simulated for _, record in view.done if record.outcome != "skipped"}
+    ran |= {pretended for _, pretended in gone}
+    simulated = False if False in ran else True if True in ran else view.planned[-1][1].simulated
+    return next(each.axes for _, each in view.planned if each.simulated == simulated)
 
 
-def _counting(view: CellView, name: str, samples: Sequence[Sample]) -> tuple[Sample, Conflict | None]:
+def _made_good(view: CellView, gone: Run, environments: Environments) -> bool:
+    """Whether another run in the environment of `gone` finished the cell, later or of the same commit."""
+    return any(
+        record.outcome != "aborted"
+        and (run.started > gone.started or _one_question(run, gone))
+        and environments.of(view.cell, run) == environments.of(view.cell, gone)
+        for run, record in view.done
+    )
+
+
+def _one_question(one: Run, other: Run) -> bool:
+    """Whether the code was the same: one run, or one commit without changes."""
+    return one.run == other.run or (one.commit == other.commit and one.commit is not None and not one.commit.dirty)
+
+
+def _counting(
+    view: CellView, name: str, samples: Sequence[Sample], environments: Environments
+) -> tuple[Sample, Conflict | None]:
     """The sample that counts among all of one check, and what contradicts it."""
-    kept = [each for each in samples if each.check.simulated == view.cell.simulated] or list(samples)
     # A machine that skipped it says nothing about it.
-    kept = [each for each in kept if each.check.outcome != "skipped"] or kept[-1:]
+    kept = [each for each in samples if each.check.outcome != "skipped"] or samples[-1:]
+    if len(kept) == 1:
+        return kept[0], None
     by_environment: dict[Environment, list[Sample]] = {}
     for each in kept:
-        by_environment.setdefault(Environment.of(view.cell, each.run), []).append(each)
+        by_environment.setdefault(environments.of(view.cell, each.run), []).append(each)
     latest: list[Sample] = []
-    twofold = False
+    twofold: list[Sample] = []
     for of_one in by_environment.values():
-        commit = of_one[-1].run.commit
-        same = [each for each in of_one if each.run.commit == commit and commit is not None and not commit.dirty]
-        outcomes = {each.check.outcome for each in same}
-        twofold = twofold or len(outcomes) > 1
-        latest.append(min(same, key=_badness) if len(outcomes) > 1 else of_one[-1])
+        same = [each for each in of_one if _one_question(each.run, of_one[-1].run)]
+        unsure = len({each.check.outcome for each in same}) > 1
+        latest.append(min(same, key=_badness) if unsure else of_one[-1])
+        twofold += same if unsure else ()
     latest.sort(key=lambda each: (_badness(each), each.run.started))
-    differing = tuple(latest) if len({each.check.outcome for each in latest}) > 1 else ()
     if twofold:
-        return latest[0], Conflict(view.id, name, tuple(kept), "one commit on one machine has two outcomes")
-    if differing:
-        return latest[0], Conflict(view.id, name, differing, "machines or versions differ")
+        return latest[0], Conflict(view.id, name, tuple(sorted(twofold, key=_badness)), TWOFOLD)
+    if len({each.check.outcome for each in latest}) > 1:
+        return latest[0], Conflict(view.id, name, tuple(latest), DIFFERING)
     # All agree: the newest has the timings of today.
     return max(latest, key=lambda each: each.run.started), None
 

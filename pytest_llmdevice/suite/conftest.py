@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llmdevice.checks.generation import token_rows
 from pytest_llmdevice.examination import NEW_TOKENS, Examination
 from pytest_llmdevice.fixtures import RUN
 from pytest_llmdevice.loading.measures import measures_of
 from pytest_llmdevice.loading.reference import Reference, reference
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.reported import CheckFailed
+from pytest_llmdevice.reported import EVIDENCE, TOKENS, CheckFailed
 from pytest_llmdevice.zoo import cache_directory
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ def check(request: pytest.FixtureRequest, llm_examination: Examination) -> Calla
         __tracebackhide__ = True
         result = llm_examination.check(name)
         request.node.user_properties.extend(_measured(name, llm_examination))
+        request.node.stash[EVIDENCE] = dict(result.evidence)
+        if name == "generation":
+            request.node.stash[TOKENS] = token_rows(llm_examination.generated.first) or []
         request.config.hook.pytest_llm_check(config=request.config, cell=llm_examination.cell, result=result)
         if not result.passed:
             raise CheckFailed(result.message(llm_examination.cell.id), result)
@@ -71,4 +75,5 @@ def _measured(check: str, exam: Examination) -> Iterable[tuple[str, object]]:
     if doing is None:
         return ()
     measures = measures_of(exam.model) if doing == "load" else exam.generated.measures
-    return () if measures is None else measures.properties(doing).items()
+    found = {} if measures is None else measures.properties(doing)
+    return (found | (exam.generated.speed() if doing == "generate" else {})).items()

@@ -23,3 +23,15 @@ ATTENTION: Final = Hint(
     "attn_implementation was not handed on, or is chosen by the device: each has limits and rounding of its own",
     "https://huggingface.co/docs/transformers/attention_interface",
 )
+OVERRIDDEN: Final = Hint(
+    "configuration-overridden",
+    "the loader set, dropped or guessed a setting that enters the arithmetic: shapes fit, nothing warns, and the model "
+    "is another one; hand the checkpoint's configuration on as it is",
+    "https://github.com/ggml-org/llama.cpp/issues/2373",
+)
+HEADLESS: Final = Hint(
+    "other-head",
+    "a class without the checkpoint's head, or with another one in its place, was loaded: AutoModelForCausalLM (or "
+    "ForSeq2SeqLM) has it, AutoModel and ForSequenceClassification have not",
+    "https://huggingface.co/docs/transformers/model_doc/auto",
+)

@@ -14,7 +14,8 @@ LEFT_BEHIND: Final = Hint(
 )
 WRONG_INDEX: Final = Hint(
     "wrong-index",
-    "a device without an index means the current card, not the one that was asked for",
+    "a device without an index means the current card, and a number in the code (device_map={'': 0}, device=0) that "
+    "one: the card that was asked for is never looked at",
     "https://github.com/huggingface/optimum/issues/1669",
 )
 META: Final = Hint(

@@ -52,3 +52,9 @@ MEMORY: Final = Hint(
     "the device is full: an earlier model is still alive, or the model was loaded in a wider dtype than asked for",
     "https://docs.pytorch.org/docs/stable/notes/faq.html",
 )
+LOST: Final = Hint(
+    "device-lost",
+    "the device is gone for this process: a kernel read or wrote where it must not, or the hardware failed; what runs "
+    "on it afterwards fails too, whatever it is (CUDA_LAUNCH_BLOCKING=1 shows the operation)",
+    "https://docs.pytorch.org/docs/stable/notes/cuda.html#asynchronous-execution",
+)

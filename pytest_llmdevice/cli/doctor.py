@@ -1,0 +1,213 @@
+"""`llmdevice doctor`: what is here, what each kind of cell would do and why, and what would let more of them run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from pytest_llmdevice.cli.cells import json_option, load_matrix, pretended, print_json, simulate_option
+from pytest_llmdevice.cli.layout import labelled, paragraph, plural, table
+from pytest_llmdevice.matrix.vocabulary import DTYPES, QUANTIZATIONS
+
+if TYPE_CHECKING:
+    from pytest_llmdevice.cli.outlook import Outlook
+    from pytest_llmdevice.hardware import Device, Inventory, Verdict
+    from pytest_llmdevice.matrix.cell import Cell
+    from pytest_llmdevice.pretended import Pretended
+
+_TOOLS: Final = ("pytest-llmdevice", "pytest", "pytest-xdist")
+_WISHED: Final = ("bitsandbytes", "pytest-xdist", "flash_attn")
+"""Optional: without them some cells do not run, or all run more slowly."""
+
+
+@click.command()
+@click.option("--matrix", "name", default="default", metavar="NAME_OR_PATH", help="The matrix whose cells are judged.")
+@simulate_option
+@click.option(
+    "--probe-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the hardware probe may take.",
+)
+@json_option
+def command(name: str, simulate: tuple[str, ...], probe_timeout: float, as_json: bool) -> None:
+    """Say what is here, what each kind of cell would do and why, and what would let more of them run.
+
+    The exit code is 0 also where things are missing, and 1 when the hardware probe failed.
+    """
+    from pytest_llmdevice.hardware import start
+
+    machines = pretended(simulate)
+    with start(probe_timeout) as process:
+        # Meanwhile the probe is under way.
+        from pytest_llmdevice.cli.outlook import outlook
+
+        matrix = load_matrix(name)
+        tools = _installed()
+        inventory = machines.beside(process.result())
+    found = outlook(name, matrix, inventory, tools)
+    if as_json:
+        print_json(_data(found, tools))
+    else:
+        click.echo("\n".join(_lines(found, machines, tools)))
+    if inventory.failure:
+        sys.exit(1)
+
+
+def _installed() -> dict[str, str]:
+    found = {}
+    for name in _TOOLS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _data(found: Outlook, tools: Mapping[str, str]) -> dict[str, Any]:
+    inventory = asdict(found.inventory)
+    # The names are what helps; values of the environment are not for files that are passed around.
+    inventory["visible"] = list(found.inventory.visible)
+    return {
+        "matrix": found.matrix,
+        "count": len(found.verdicts),
+        "running": found.running,
+        "cells": found.counted(),
+        "advice": [asdict(advice) for advice in found.advice],
+        "inventory": inventory,
+        "tools": dict(tools),
+        "cache": dict(zip(("folder", "checkpoints"), _cache(), strict=True)),
+    }
+
+
+def _lines(found: Outlook, machines: Pretended, tools: Mapping[str, str]) -> Iterator[str]:
+    inventory = found.inventory
+    yield "Devices"
+    if inventory.failure:
+        yield from paragraph(f"the hardware probe failed: {inventory.failure}", first="  ")
+    for device in inventory.devices:
+        yield from _device(device, inventory)
+    for line in machines.describe(inventory):
+        yield from paragraph(line, first="  ", rest=" " * 4)
+    for variable in inventory.visible:
+        yield f"  {variable} is set: it hides devices, or renumbers them"
+    yield ""
+    yield "Versions"
+    versions = {**tools, **inventory.versions}
+    yield from paragraph(", ".join(f"{name} {version}" for name, version in versions.items()), first="  ")
+    missing = [name for name in _WISHED if name not in versions]
+    if missing:
+        yield from paragraph(f"not installed, and optional: {', '.join(missing)}", first="  ")
+    yield ""
+    yield "Cache"
+    yield from paragraph(_cache_line(), first="  ")
+    yield ""
+    yield from paragraph(
+        f"Cells of the matrix {found.matrix}: {len(found.verdicts):,}, of which {found.running:,} would run"
+    )
+    yield from _cells(found.verdicts)
+    if found.advice:
+        yield ""
+        yield "To run more"
+        for number, advice in enumerate(found.advice, 1):
+            yield from paragraph(advice.why, first=f"  {number}. ")
+            yield from (f"       {command}" for command in advice.commands)
+
+
+def _device(device: Device, inventory: Inventory) -> Iterator[str]:
+    parts = [device.name or "unknown model"]
+    if device.kind == "cpu":
+        cores = inventory.cpu.physical or inventory.cpu.logical
+        parts.append(plural(cores, "core"))
+    elif device.capability:
+        parts.append(f"{'' if device.kind == 'rocm' else 'compute capability '}{device.capability}")
+    parts.append(f"{device.memory / 2**30:.3g} GiB ({device.memory_free / 2**30:.3g} free)")
+    yield from paragraph(f"{device.spec}: {', '.join(parts)}", first="  ", rest=" " * 4)
+    trials = {**device.dtypes, **device.quantization}
+    works = [name for name, trial in trials.items() if trial.ok]
+    rows = [("works", " ".join(works) or "nothing")]
+    errors: dict[str, list[str]] = {}
+    for name, trial in trials.items():
+        if not trial.ok:
+            errors.setdefault(trial.error, []).append(name)
+        for dtype, error in trial.failures.items() if trial.ok else ():
+            errors.setdefault(error, []).append(f"{name} in {dtype}")
+    rows += [("fails", f"{', '.join(names)}: {error}") for error, names in errors.items()]
+    yield from labelled(rows, indent=4)
+
+
+def _cache() -> tuple[str, int]:
+    """The folder of the checkpoints, with the home folder as `~`, and how many are built."""
+    from pytest_llmdevice.zoo.cache import cache_directory
+
+    folder = cache_directory()
+    home = Path.home()
+    shown = f"~/{folder.relative_to(home).as_posix()}" if folder.is_relative_to(home) else str(folder)
+    return shown, sum(1 for _ in folder.glob("zoo/*/config.json"))
+
+
+def _cache_line() -> str:
+    folder, built = _cache()
+    what = plural(built, "built checkpoint") if built else "no checkpoint yet, they are built when they are needed"
+    named = "" if os.environ.get("LLMDEVICE_CACHE") else "; $LLMDEVICE_CACHE puts it elsewhere"
+    return f"{folder}: {what}{named}"
+
+
+def _cells(verdicts: Mapping[Cell, Verdict]) -> Iterator[str]:
+    by_device: dict[str, dict[Cell, Verdict]] = {}
+    for cell, verdict in verdicts.items():
+        by_device.setdefault(f"{cell.spec}{' simulated' if cell.simulated else ''}", {})[cell] = verdict
+    # Cards that would do the same are shown once.
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for device, found in by_device.items():
+        alike.setdefault(tuple(_of_device(found)), []).append(device)
+    for lines, devices in alike.items():
+        first, *rest = lines
+        each = " each" if len(devices) > 1 else ""
+        yield from paragraph(f"{', '.join(devices)}: {first.replace('cells', f'cells{each}', 1)}", first="  ")
+        yield from rest
+
+
+def _of_device(verdicts: Mapping[Cell, Verdict]) -> Iterator[str]:
+    runs = sum(verdict.runs for verdict in verdicts.values())
+    reasons: dict[str, list[Cell]] = {}
+    for cell, verdict in verdicts.items():
+        if not verdict.runs:
+            reasons.setdefault(verdict.reason, []).append(cell)
+    if not runs and len(reasons) == 1:
+        yield f"{plural(len(verdicts), 'cell')} not run: {next(iter(reasons))}"
+        return
+    yield f"{runs} of {plural(len(verdicts), 'cell')} run{', by dtype and quantization:' if runs else ''}"
+    if runs:
+        yield from _grid(verdicts)
+    for reason, cells in reasons.items():
+        kinds = list(dict.fromkeys(f"{cell.dtype} {cell.quantization}" for cell in cells))
+        shown = ", ".join(kinds[:4]) + (", ..." if len(kinds) > 4 else "")
+        yield from paragraph(f"{len(cells)} not run: {reason} ({shown})", first="    ", rest=" " * 6)
+
+
+def _grid(verdicts: Mapping[Cell, Verdict]) -> Iterator[str]:
+    """Cells by dtype and quantization: how many run, and of how many where not all do."""
+    dtypes = [name for name in DTYPES if any(cell.dtype == name for cell in verdicts)]
+    quantizations = [name for name in QUANTIZATIONS if any(cell.quantization == name for cell in verdicts)]
+    rows = [["", *quantizations]]
+    for dtype in dtypes:
+        row = [dtype]
+        for quantization in quantizations:
+            found = [
+                verdict.runs
+                for cell, verdict in verdicts.items()
+                if (cell.dtype, cell.quantization) == (dtype, quantization)
+            ]
+            row.append("-" if not found else str(sum(found)) if all(found) else f"{sum(found)} of {len(found)}")
+        rows.append(row)
+    yield from table(rows, numbers=range(1, len(quantizations) + 1), indent=4)

@@ -1,0 +1,144 @@
+"""`llmdevice gate`: an exit code for results, held against a baseline and against the coverage of a matrix."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pytest_llmdevice.matrix.schema import Require
+    from pytest_llmdevice.results.gate import Verdict
+    from pytest_llmdevice.results.transitions import Comparison
+    from pytest_llmdevice.results.union import Union
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("gate")
+@click.argument("results", nargs=-1, required=True, type=_PATH)
+@click.option("--baseline", type=_PATH, metavar="FILE", help="What the results have to be like.")
+@click.option("--require", metavar="NAME_OR_PATH", help="A matrix; coverage that its [require] asks for must be there.")
+@click.option(
+    "--fail-on",
+    default="",
+    metavar="WORDS",
+    help="Differences from the baseline that fail: regression, aborted, hollow, skipped, vanished, other-tokens, "
+    "slower:20%, memory:10%, not-comparable, expected, unused, fixed, new, failing. "
+    "By default: regression,aborted,hollow,vanished,failing.",
+)
+@click.option("--update", "updating", is_flag=True, help="Write the baseline from the results instead.")
+@click.option(
+    "--force",
+    multiple=True,
+    metavar="WORD",
+    help="Let --update write what it would refuse: ci, dirty, failing, unstable, vanished, other-matrix.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The verdict and every difference as JSON.")
+def command(
+    results: tuple[Path, ...],
+    baseline: Path | None,
+    require: str | None,
+    fail_on: str,
+    force: tuple[str, ...],
+    *,
+    updating: bool,
+    as_json: bool,
+) -> None:
+    """Say whether RESULTS are good enough: exit code 0 where they are, 1 where not, 2 where the question is wrong."""
+    if updating and (require or fail_on):
+        raise click.UsageError("--update writes a baseline and judges nothing: leave --require and --fail-on out")
+    if force and not updating:
+        raise click.UsageError("--force is for --update: give both")
+    if baseline is None and (fail_on or updating):
+        raise click.UsageError(f"{'--update' if updating else '--fail-on'} needs a baseline: give --baseline FILE")
+    if updating and baseline is not None:
+        _update(results, baseline, force, as_json=as_json)
+    else:
+        _judge(results, baseline, require, fail_on, as_json=as_json)
+
+
+def _update(results: Sequence[Path], baseline: Path, force: Sequence[str], *, as_json: bool) -> None:
+    from pytest_llmdevice.results.store import read
+    from pytest_llmdevice.results.union import unite
+    from pytest_llmdevice.results.update import update
+
+    written = update(unite(read(list(results))), baseline, force=_words(force), environment=os.environ)
+    counts = {"cells": len(written.cells), "checks": len(written.checks)}
+    if as_json:
+        _dump({"baseline": str(baseline), **counts, "notes": list(written.notes)})
+        return
+    click.echo(f"{baseline}: written, {counts['checks']:,} checks of {counts['cells']:,} cells")
+    for note in written.notes:
+        click.echo(note)
+
+
+def _words(given: Sequence[str]) -> list[str]:
+    return [word.strip() for each in given for word in each.split(",") if word.strip()]
+
+
+def _judge(results: Sequence[Path], baseline: Path | None, require: str | None, fail_on: str, *, as_json: bool) -> None:
+    from pytest_llmdevice.results.baseline import read_baseline
+    from pytest_llmdevice.results.compare import compare
+    from pytest_llmdevice.results.gate import judge, parse
+    from pytest_llmdevice.results.store import read
+    from pytest_llmdevice.results.told import lines
+    from pytest_llmdevice.results.union import unite
+
+    # What is wrong with the question is said before thousands of records are read.
+    rules = parse(fail_on)
+    asked = _required(require) if require else None
+    held = read_baseline(baseline) if baseline else None
+    union = unite(read(list(results)))
+    missing = _missing(asked, union) if asked else []
+    comparison = compare(union, held, slower=rules.slower, larger=rules.larger) if held else None
+    verdict = judge(comparison, union, rules, missing)
+    if as_json:
+        _dump(_as_data(verdict, comparison, union))
+    else:
+        for line in lines(verdict, comparison, union):
+            click.echo(line)
+    raise SystemExit(0 if verdict.good else 1)
+
+
+def _required(name: str) -> Require:
+    """The `[require]` of the matrix `name`; a usage error where it has none."""
+    from pytest_llmdevice.matrix.expand import load
+
+    found = load(name, Path.cwd()).require
+    if found is None:
+        raise click.UsageError(f"--require {name}: the matrix has no [require]: add one, or name another matrix")
+    return found
+
+
+def _missing(required: Require, union: Union) -> list[str]:
+    from pytest_llmdevice.matrix.required import missing
+
+    # One cell for each question, however many targets it was asked of.
+    cells = {name: view.cell for (_, name), view in union.cells.items()}
+    return missing(required, list(cells.values()), union.passed)
+
+
+def _as_data(verdict: Verdict, comparison: Comparison | None, union: Union) -> dict[str, object]:
+    from pytest_llmdevice.results.merge import as_data
+
+    return {
+        "good": verdict.good,
+        "reasons": list(verdict.reasons),
+        "missing": list(verdict.missing),
+        "baseline": comparison.baseline if comparison else None,
+        "unchanged": comparison.unchanged if comparison else 0,
+        "counts": dict(comparison.counts) if comparison else {},
+        "transitions": [asdict(each) for each in comparison.transitions] if comparison else [],
+        "comparison_notes": list(comparison.notes) if comparison else [],
+        "results": as_data(union),
+    }
+
+
+def _dump(data: dict[str, object]) -> None:
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False))

@@ -1,0 +1,255 @@
+"""Jobs for a CI service: which cells each runs, on what, and the options by which pytest chooses them. Pure."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pytest_llmdevice.cli.selection import expressions
+from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.results.shards import estimates, shards
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A CI service, by what it refuses.
+
+    Attributes:
+        name: how people call it.
+        jobs: the most jobs of one matrix.
+        selector: the longest text of one job's options, in characters.
+        output: the longest text of all, in characters.
+    """
+
+    name: str
+    jobs: int
+    selector: int
+    output: int
+
+
+GITHUB: Final = Service("GitHub Actions", 256, 8_000, 500_000)
+"""256 jobs of a matrix; 1 MB for the outputs of a job, counted in UTF-16. Windows takes 8,191 characters a command."""
+
+GITLAB: Final = Service("GitLab", 200, 180, 500_000)
+"""200 jobs of a `parallel:matrix`; all values of a job are in its name, and a pipeline with a name of more than 255
+characters is not made: without an error (gitlab-org/gitlab issue 584573)."""
+
+ANYWHERE: Final = Service("a plan", 1_000, 8_000, 10_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The cells of one kind of hardware.
+
+    Attributes:
+        hardware: the kind: `"cpu"`, `"cuda"`, ...
+        labels: those of the machines that run them.
+        simulate: the pretended machine, empty for real devices.
+        cells: the cells.
+    """
+
+    hardware: str
+    labels: tuple[str, ...]
+    simulate: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job.
+
+    Attributes:
+        name: unique, and good as the name of an artifact: `"cuda-1-of-3"`.
+        group: what it is a part of.
+        cells: the cells that it runs.
+        selector: the options by which pytest chooses exactly these.
+        seconds: how long they will take; None where no time was ever recorded.
+    """
+
+    name: str
+    group: Group
+    cells: tuple[Cell, ...]
+    selector: tuple[str, ...]
+    seconds: float | None
+
+    def options(self, matrix: str) -> str:
+        """All that pytest needs besides `--llm-matrix`, to be put into the variable `PYTEST_ADDOPTS`."""
+        simulate = ("--llm-simulate", self.group.simulate) if self.group.simulate else ()
+        return shlex.join(("--llm-matrix-file", matrix, *self.selector, *simulate))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All jobs of a matrix.
+
+    Attributes:
+        matrix: its name as it was asked for.
+        jobs: the jobs, in the order of the groups.
+        notes: what was not done as it was asked for.
+    """
+
+    matrix: str
+    jobs: tuple[Job, ...]
+    notes: tuple[str, ...]
+
+
+def planned(
+    matrix: str,
+    groups: Sequence[Group],
+    seconds: Mapping[str, float],
+    service: Service,
+    *,
+    jobs: int | None = None,
+    minutes: float | None = None,
+) -> Plan:
+    """Deal the cells of `groups` out to jobs.
+
+    Args:
+        matrix: the name of the matrix as it was asked for.
+        groups: the cells, each in one group.
+        seconds: recorded times by id; without them all cells count the same.
+        service: where the jobs will run.
+        jobs: how many there shall be; one for each group if neither this nor `minutes` is given.
+        minutes: how long the cells of a job shall take; needs times.
+
+    Raises:
+        ConfigurationError: more jobs than the service takes, fewer than there are groups, or no times for `minutes`.
+    """
+    weights = {
+        group.hardware: math.fsum(estimates(group.cells, seconds).values()) if seconds else len(group.cells)
+        for group in groups
+    }
+    notes: list[str] = []
+    if minutes is not None:
+        if not seconds:
+            raise ConfigurationError("--minutes needs to know how long cells take: add --times with recorded results")
+        counts = {
+            group.hardware: min(max(1, math.ceil(weights[group.hardware] / 60 / minutes)), len(group.cells))
+            for group in groups
+        }
+        if sum(counts.values()) > service.jobs:
+            notes.append(
+                f"{sum(counts.values())} jobs would be needed, and {service.name} takes at most {service.jobs}: "
+                "each takes longer than was asked for"
+            )
+            counts = _spread(groups, weights, service.jobs)
+    else:
+        counts = _spread(groups, weights, _checked(jobs, groups, service))
+        if jobs is not None and sum(counts.values()) < jobs:
+            notes.append(f"{sum(counts.values())} jobs, not {jobs}: no job would be left without a cell")
+    every = [cell for group in groups for cell in group.cells]
+    found: list[Job] = []
+    for group in groups:
+        parts, note = _parts(group, every, counts[group.hardware], seconds, service)
+        found += parts
+        notes += [note] if note else []
+    return Plan(matrix, tuple(found), tuple(notes))
+
+
+def github(plan: Plan) -> dict[str, Any]:
+    """The value of `strategy.matrix` of a job of GitHub Actions."""
+    return {
+        "include": [
+            {
+                "name": job.name,
+                "runs-on": list(job.group.labels),
+                "hardware": job.group.hardware,
+                "simulate": job.group.simulate,
+                "cells": shlex.join(job.selector),
+                "options": job.options(plan.matrix),
+                "count": len(job.cells),
+                "seconds": None if job.seconds is None else round(job.seconds, 1),
+            }
+            for job in plan.jobs
+        ]
+    }
+
+
+def gitlab(plan: Plan) -> list[dict[str, str]]:
+    """The value of `parallel:matrix` of a job of GitLab.
+
+    Raises:
+        ConfigurationError: a kind of hardware has several labels, and a job takes one from a variable.
+    """
+    for job in plan.jobs:
+        if len(job.group.labels) != 1:
+            raise ConfigurationError(
+                f"--label {job.group.hardware}={','.join(job.group.labels)}: GitLab takes one tag for each kind of "
+                f"hardware here, as in --label {job.group.hardware}=gpu"
+            )
+    return [
+        {"LLM_JOB": job.name, "LLM_RUNNER": job.group.labels[0], "PYTEST_ADDOPTS": job.options(plan.matrix)}
+        for job in plan.jobs
+    ]
+
+
+def _checked(jobs: int | None, groups: Sequence[Group], service: Service) -> int:
+    if jobs is None:
+        return len(groups)
+    if jobs > service.jobs:
+        raise ConfigurationError(f"--jobs {jobs}: {service.name} takes at most {service.jobs} jobs of a matrix")
+    if jobs < len(groups):
+        kinds = ", ".join(group.hardware for group in groups)
+        raise ConfigurationError(
+            f"--jobs {jobs}: each kind of hardware needs a job of its own ({kinds}): ask for {len(groups)} or more, or "
+            "leave a kind out with --without"
+        )
+    return jobs
+
+
+def _spread(groups: Sequence[Group], weights: Mapping[str, float], jobs: int) -> dict[str, int]:
+    """How many of `jobs` each group gets: one, and each further one goes to the group whose jobs are longest."""
+    counts = {group.hardware: 1 for group in groups}
+    sizes = {group.hardware: len(group.cells) for group in groups}
+    for _ in range(jobs - len(groups)):
+        growing = [kind for kind, count in counts.items() if count < sizes[kind]]
+        if not growing:
+            break
+        longest = max(growing, key=lambda kind: weights[kind] / counts[kind])
+        counts[longest] += 1
+    return counts
+
+
+def _parts(
+    group: Group, every: Sequence[Cell], count: int, seconds: Mapping[str, float], service: Service
+) -> tuple[list[Job], str]:
+    """The jobs of one group, and a note where their selectors had to be simpler than the balance asks for."""
+    whole = ("--llm-cell", f"kind={group.hardware}")
+    dealt = shards(group.cells, count, seconds)
+    selectors = [whole] if count == 1 else _by_axes(dealt, every) if seconds else None
+    note = ""
+    if selectors is not None and count > 1:
+        longest = max(len(shlex.join(selector)) for selector in selectors)
+        total = sum(len(shlex.join(selector)) for selector in selectors)
+        if longest > service.selector or total > service.output / 2:
+            note = (
+                f"{group.hardware}: balanced by number of cells, not by their times: a selector of {longest:,} "
+                f"characters is longer than {service.name} takes"
+            )
+            selectors = None
+    if selectors is None:
+        dealt = shards(group.cells, count)
+        selectors = [(*whole, "--llm-shard", f"{index}/{count}") for index in range(1, count + 1)]
+    times = estimates(group.cells, seconds) if seconds else None
+    jobs = [
+        Job(
+            f"{group.hardware}-{index}-of-{count}",
+            group,
+            tuple(cells),
+            selector,
+            math.fsum(times[cell] for cell in cells) if times is not None else None,
+        )
+        for index, (cells, selector) in enumerate(zip(dealt, selectors, strict=True), 1)
+    ]
+    return jobs, note
+
+
+def _by_axes(dealt: Sequence[Sequence[Cell]], every: Sequence[Cell]) -> list[tuple[str, ...]]:
+    return [
+        tuple(part for expression in expressions(cells, every) for part in ("--llm-cell", expression))
+        for cells in dealt
+    ]

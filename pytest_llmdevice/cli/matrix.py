@@ -1,0 +1,157 @@
+"""`llmdevice matrix`: what cells a matrix has, whether its file is good, and which ones are shipped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from pytest_llmdevice.cli.cells import assumed, cards_option, json_option, load_matrix, print_json, simulate_option
+from pytest_llmdevice.cli.layout import UNBROKEN, labelled, paragraph, percent, plural
+from pytest_llmdevice.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pytest_llmdevice.cli.overview import Overview, Rule
+    from pytest_llmdevice.hardware import Inventory
+
+
+@click.group()
+def command() -> None:
+    """The cells of a matrix, and what is wrong with its file."""
+
+
+@command.command()
+@click.argument("name_or_path", default="default")
+@simulate_option
+@cards_option
+@click.option("--probe", is_flag=True, help="Use the cards of this machine, which takes some seconds to find out.")
+@click.option("--ids", is_flag=True, help="Print the ids of the cells and nothing else.")
+@json_option
+def show(
+    name_or_path: str, simulate: tuple[str, ...], cards: tuple[str, ...], probe: bool, ids: bool, as_json: bool
+) -> None:
+    """List the cells of a matrix, and sum up its rules: NAME_OR_PATH is a shipped name or a TOML file."""
+    from pytest_llmdevice.cli.overview import overview
+
+    matrix = load_matrix(name_or_path)
+    inventory = _probed(cards, simulate) if probe else assumed(cards, simulate)
+    found = overview(name_or_path, matrix, inventory)
+    if as_json:
+        print_json(found.to_json())
+        return
+    click.echo("\n".join(cell.id for cell in found.cells))
+    if not ids:
+        click.echo()
+        click.echo("\n".join(_summary(found)))
+        starred = [spec for spec in matrix.devices if spec.endswith("*")]
+        if starred and not (probe or cards or simulate):
+            click.echo()
+            note = f"{' '.join(starred)}: counted as one card each; --cards cuda=2 or --probe shows more"
+            click.echo("\n".join(paragraph(note)))
+
+
+@command.command()
+@click.argument("names", metavar="[NAME_OR_PATH]...", nargs=-1)
+@json_option
+def validate(names: tuple[str, ...], as_json: bool) -> None:
+    """Say of each matrix that it is good, or everything that is wrong with it; all shipped ones by default.
+
+    The exit code is 1 when there is a problem. Notes are on tables that are about no cell: allowed, and often a slip.
+    """
+    from pytest_llmdevice.cli.validation import validated
+    from pytest_llmdevice.matrix.files import shipped
+
+    results = [validated(name) for name in names or shipped()]
+    if as_json:
+        print_json([result.to_json() for result in results])
+    else:
+        for result in results:
+            click.echo("\n".join(result.lines()))
+    if any(result.problems for result in results):
+        sys.exit(1)
+
+
+@command.command(name="list")
+@json_option
+def list_command(as_json: bool) -> None:
+    """List the shipped matrices."""
+    from pytest_llmdevice.matrix.files import folder, read, shipped
+
+    found = {name: str(read(folder() / f"{name}.toml").get("description", "")) for name in shipped()}
+    if as_json:
+        print_json(found)
+    else:
+        click.echo("\n".join(labelled(found.items(), indent=0)))
+
+
+def _probed(cards: tuple[str, ...], simulate: tuple[str, ...]) -> Inventory:
+    from pytest_llmdevice.cli.cells import pretended
+    from pytest_llmdevice.hardware import start
+
+    if cards:
+        raise ConfigurationError("--probe and --cards exclude each other: the cards are found out or said")
+    machines = pretended(simulate)
+    with start() as process:
+        inventory = process.result()
+    if inventory.failure:
+        raise ConfigurationError(f"--probe: the hardware probe failed: {inventory.failure}")
+    return machines.beside(inventory)
+
+
+def _summary(found: Overview) -> Iterator[str]:
+    share = f", {percent(len(found.cells), found.product)} of the product" if found.product else ""
+    yield from paragraph(f"matrix {found.name}: {plural(len(found.cells), 'cell')}{share}")
+    if found.description:
+        yield from paragraph(found.description, first="  ")
+    yield ""
+    yield f"  {found.product:>7,}  cells in the product of the axes"
+    yield f"  {found.product - found.allowed:>7,}  of them excluded"
+    if found.coverage == "pairwise":
+        chosen = len(found.cells) - found.included
+        saved = f"{percent(chosen, found.allowed)} of the {found.allowed:,} left"
+        yield from paragraph(
+            f"cells in which every pair of values occurs on each kind of device ({saved})", first=f"  {chosen:>7,}  "
+        )
+    if found.included:
+        yield f"  {found.included:>7,}  more because [[include]] asks for them"
+    yield ""
+    yield "Cells with each value"
+    yield from labelled((axis, _counts(values)) for axis, values in found.axes.items() if list(values) != ["default"])
+    if found.excluded:
+        yield ""
+        yield "Excluded, of the product"
+        for rule in found.excluded:
+            yield from _rule(rule, rule.reason)
+    if found.expected:
+        yield ""
+        yield "Expected, of the cells"
+        for rule in found.expected:
+            yield from _rule(rule, _expectation(rule), rule.details["source"])
+    if found.required is not None:
+        yield ""
+        yield "Required: each of these in a cell that passed on real hardware"
+        yield from labelled((key, " ".join(values)) for key, values in found.required.items())
+
+
+def _counts(values: dict[str, int]) -> str:
+    return ", ".join(f"{value}{UNBROKEN}{count:,}" for value, count in values.items())
+
+
+def _rule(rule: Rule, sentence: str, source: str = "") -> Iterator[str]:
+    from pytest_llmdevice.cli.overview import written
+
+    yield from paragraph(written(rule.patterns), first=f"  {rule.cells:>7,}  ")
+    for text in (sentence, source):
+        if text:
+            yield from paragraph(text, first=" " * 11)
+
+
+def _expectation(rule: Rule) -> str:
+    checks = ", ".join(rule.details["checks"] or ["every check"])
+    versions = ", ".join(f"{name} {spec}" for name, spec in rule.details["versions"].items())
+    condition = f" (with {versions})" if versions else ""
+    if rule.details["xfail"]:
+        return f"{checks} will fail{condition}: {rule.reason}"
+    return f"agreement within {rule.details['tolerance']:g}{condition}"

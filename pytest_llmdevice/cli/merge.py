@@ -1,0 +1,32 @@
+"""`llmdevice merge`: the results of several machines in one folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("merge")
+@click.argument("inputs", nargs=-1, required=True, type=_PATH)
+@click.option("-o", "--output", required=True, type=_PATH, help="The folder to write; made where it is missing.")
+@click.option("--force", is_flag=True, help="Let the folder hold other things: they stay, and other runs there count.")
+@click.option("--json", "as_json", is_flag=True, help="The summary as JSON.")
+def command(inputs: tuple[Path, ...], output: Path, *, force: bool, as_json: bool) -> None:
+    """Unite the results in INPUTS, each a folder that --llm-results wrote or a file of one.
+
+    Files are copied as they are. Of a cell that ran on real hardware anywhere that counts; of contradicting outcomes
+    the worse.
+    """
+    from pytest_llmdevice.results.merge import as_data, merge, summary
+
+    union = merge(inputs, output, force=force)
+    if as_json:
+        click.echo(json.dumps({"output": str(output), **as_data(union)}, indent=2, ensure_ascii=False))
+        return
+    for line in summary(union):
+        click.echo(line)
+    click.echo(f"written to {output}")

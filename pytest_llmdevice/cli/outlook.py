@@ -1,0 +1,168 @@
+"""What a machine would do with a matrix, and what would let it do more. Pure functions on an inventory."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_llmdevice.cli.cells import cells_on, pretended
+from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.hardware import Inventory, Verdict, judge
+from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.vocabulary import INDEXED_KINDS
+
+if TYPE_CHECKING:
+    from pytest_llmdevice.matrix.schema import Matrix
+
+_INSTALL: Final = 'python -m pip install "pytest-llmdevice[{}]"'
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One thing to do.
+
+    Attributes:
+        why: what it would bring, in a sentence.
+        commands: what to type; more than one where any of them will do.
+    """
+
+    why: str
+    commands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What would become of the cells of a matrix on one machine.
+
+    Attributes:
+        matrix: its name as it was asked for.
+        inventory: the machine.
+        verdicts: of every cell.
+        advice: what would let more cells run, the most important first.
+    """
+
+    matrix: str
+    inventory: Inventory
+    verdicts: dict[Cell, Verdict]
+    advice: tuple[Advice, ...]
+
+    @property
+    def running(self) -> int:
+        """How many cells run, on hardware or simulated."""
+        return sum(verdict.runs for verdict in self.verdicts.values())
+
+    def counted(self) -> list[dict[str, Any]]:
+        """How many cells of each device, dtype and quantization have each verdict, as plain data."""
+        counts = Counter(
+            (cell.spec, cell.simulated, cell.dtype, cell.quantization, verdict.state, verdict.cause, verdict.reason)
+            for cell, verdict in self.verdicts.items()
+        )
+        keys = ("device", "simulated", "dtype", "quantization", "verdict", "cause", "reason")
+        return [{**dict(zip(keys, values, strict=True)), "cells": count} for values, count in counts.items()]
+
+
+def outlook(name: str, matrix: Matrix, inventory: Inventory, installed: Mapping[str, str]) -> Outlook:
+    """What `inventory` would do with `matrix`.
+
+    Args:
+        name: the matrix as it was asked for.
+        matrix: the matrix.
+        inventory: the machine with its pretended devices.
+        installed: versions of installed distributions that the inventory does not have, such as pytest-xdist.
+
+    Raises:
+        ConfigurationError: the matrix has no cells, or two with one id.
+    """
+    verdicts = {cell: judge(cell, inventory) for cell in cells_on(matrix, inventory)}
+    return Outlook(name, inventory, verdicts, tuple(_advice(name, matrix, inventory, verdicts, installed)))
+
+
+def too_old(installed: Mapping[str, str]) -> Iterator[Advice]:
+    """What is older than this package asks for, which pip leaves behind when something else is installed later."""
+    from importlib.metadata import requires
+
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    found = {canonicalize_name(name): version for name, version in installed.items()}
+    for text in requires("pytest-llmdevice") or ():
+        requirement = Requirement(text)
+        version = found.get(canonicalize_name(requirement.name))
+        if version is not None and not requirement.specifier.contains(version, prereleases=True):
+            yield Advice(
+                f"{requirement.name} {version} is installed, and pytest-llmdevice needs {requirement.specifier}",
+                (f'python -m pip install --upgrade "{requirement.name}{requirement.specifier}"',),
+            )
+
+
+def _advice(
+    name: str,
+    matrix: Matrix,
+    inventory: Inventory,
+    verdicts: Mapping[Cell, Verdict],
+    installed: Mapping[str, str],
+) -> Iterator[Advice]:
+    versions = {**installed, **inventory.versions}
+    if inventory.failure:
+        # A probe that had too little time is no broken installation.
+        slow = inventory.failure.startswith("timed out")
+        yield Advice(
+            "the hardware probe failed, so nothing is known of the devices and no cell would run: "
+            + ("give it more time" if slow else "PyTorch has to work first"),
+            ("llmdevice doctor --probe-timeout 600", "pytest --llm-matrix --llm-probe-timeout 600")
+            if slow
+            else ('python -c "import torch; print(torch.__version__, torch.cuda.is_available())"',),
+        )
+    yield from too_old(versions)
+    quantized = sum(cell.quantization != "none" for cell in verdicts)
+    if "bitsandbytes" not in versions and quantized:
+        yield Advice(
+            f"bitsandbytes is not installed: none of the {quantized} quantized cells can run",
+            (_INSTALL.format("bitsandbytes"),),
+        )
+    if "pytest-xdist" not in versions:
+        yield Advice(
+            "pytest-xdist is not installed: cells cannot run side by side (pytest -n 2)", (_INSTALL.format("xdist"),)
+        )
+    if not inventory.failure:
+        yield from _of_devices(name, matrix, inventory, verdicts)
+
+
+def _of_devices(
+    name: str, matrix: Matrix, inventory: Inventory, verdicts: Mapping[Cell, Verdict]
+) -> Iterator[Advice]:
+    for variable in inventory.visible:
+        yield Advice(f"{variable} is set and decides which cards are seen; without it there may be more")
+    for device in inventory.devices:
+        if not device.usable:
+            yield Advice(
+                f"{device.spec} is here and fails every dtype, as listed above; "
+                "a driver that does not go with this PyTorch is the usual cause"
+            )
+    absent = dict.fromkeys(cell.kind for cell, verdict in verdicts.items() if verdict.cause == "absent")
+    profiles = [
+        f"{kind}:2" if kind in INDEXED_KINDS else kind for kind in absent if not inventory.of_kind(kind)
+    ]
+    gains = {profile: gain for profile in profiles if (gain := _simulated(matrix, inventory, profile))}
+    if gains:
+        named = "" if name == "default" else f" --llm-matrix-file {shlex.quote(name)}"
+        yield Advice(
+            "cells of devices that are not here run on pretended ones, which proves placement and dtypes, not the "
+            "hardware",
+            tuple(
+                f"pytest --llm-matrix{named} --llm-simulate {profile}  # {gain} cells" for profile, gain in gains.items()
+            ),
+        )
+
+
+def _simulated(matrix: Matrix, inventory: Inventory, profile: str) -> int:
+    """How many cells would run on the pretended `profile`; 0 where real cards have its place."""
+    try:
+        machine = pretended([profile]).beside(inventory)
+    except ConfigurationError:
+        return 0
+    cells = cells_on(matrix, machine)
+    return sum(judge(cell, machine).state == "run simulated" for cell in cells)

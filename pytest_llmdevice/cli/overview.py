@@ -1,0 +1,162 @@
+"""What a matrix has: its cells counted, what the coverage saves, and what its rules are about. Pure functions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmdevice.cli.cells import cells_on
+from pytest_llmdevice.hardware import Inventory
+from pytest_llmdevice.matrix.cell import AXES, AXIS_KEYS, Cell
+from pytest_llmdevice.matrix.select import value_of
+
+if TYPE_CHECKING:
+    from pytest_llmdevice.matrix.schema import Matrix, Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A table of the file.
+
+    Attributes:
+        patterns: key of the axis -> patterns; an axis that is left out stands for all.
+        cells: how many cells it is about.
+        reason: what the file says for it.
+        details: everything else that it says, ready for JSON.
+    """
+
+    patterns: dict[str, tuple[str, ...]]
+    cells: int
+    reason: str
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A matrix on some machine.
+
+    Attributes:
+        name: as it was asked for.
+        description: as the file has it.
+        coverage: `"full"` or `"pairwise"`.
+        cells: the cells.
+        product: how many the full product of the axes has.
+        allowed: how many of the product no rule excludes.
+        included: how many of the cells are there because `[[include]]` asks for them.
+        excluded: each `[[exclude]]`; a cell of the product counts for the first that fits it.
+        expected: each `[[expect]]` with the cells that it fits.
+        required: `[require]`, None where there is none.
+    """
+
+    name: str
+    description: str
+    coverage: str
+    cells: tuple[Cell, ...]
+    product: int
+    allowed: int
+    included: int
+    excluded: tuple[Rule, ...]
+    expected: tuple[Rule, ...]
+    required: dict[str, tuple[str, ...]] | None
+
+    @property
+    def axes(self) -> dict[str, dict[str, int]]:
+        """Of each axis, how many cells have each value."""
+        return {axis: dict(Counter(value_of(cell, axis) for cell in self.cells)) for axis in AXES}
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain data."""
+        return {
+            "matrix": self.name,
+            "description": self.description,
+            "coverage": self.coverage,
+            "product": self.product,
+            "allowed": self.allowed,
+            "included": self.included,
+            "count": len(self.cells),
+            "axes": self.axes,
+            "excluded": [_rule_json(rule) for rule in self.excluded],
+            "expected": [_rule_json(rule) for rule in self.expected],
+            "required": self.required,
+            "cells": [cell.id for cell in self.cells],
+        }
+
+
+def overview(name: str, matrix: Matrix, inventory: Inventory) -> Overview:
+    """Of `matrix` on a machine with `inventory`.
+
+    Raises:
+        ConfigurationError: the matrix has no cells, or two with one id.
+    """
+    cells = cells_on(matrix, inventory)
+    product = cells_on(matrix.model_copy(update={"coverage": "full", "exclude": (), "include": ()}), inventory)
+    allowed = 0
+    fitting = [0] * len(matrix.exclude)
+    selectors = [rule.selector for rule in matrix.exclude]
+    for cell in product:
+        first = next((index for index, selector in enumerate(selectors) if selector.matches(cell)), None)
+        if first is None:
+            allowed += 1
+        else:
+            fitting[first] += 1
+    without = _without_includes(matrix, inventory)
+    return Overview(
+        name=name,
+        description=matrix.description,
+        coverage=matrix.coverage,
+        cells=cells,
+        product=len(product),
+        allowed=allowed,
+        included=len(set(cells) - set(without)),
+        excluded=tuple(
+            Rule(patterns(rule), count, rule.reason, {}) for rule, count in zip(matrix.exclude, fitting, strict=True)
+        ),
+        expected=_expectations(matrix, cells),
+        required=patterns(matrix.require) if matrix.require is not None else None,
+    )
+
+
+def patterns(rule: Selection) -> dict[str, tuple[str, ...]]:
+    """The patterns of a table, by the key of the axis."""
+    given: dict[str, tuple[str, ...] | None] = {key: getattr(rule, key) for key in AXIS_KEYS}
+    return {key: values for key, values in given.items() if values is not None}
+
+
+def written(found: Mapping[str, Sequence[str]]) -> str:
+    """Patterns in a line: `"devices cpu mps, strategies split"`."""
+    return ", ".join(f"{key} {' '.join(values)}" for key, values in found.items()) or "all cells"
+
+
+def _without_includes(matrix: Matrix, inventory: Inventory) -> tuple[Cell, ...]:
+    if not matrix.include:
+        return cells_on(matrix, inventory)
+    product = matrix.model_copy(update={"include": ()})
+    # Of a matrix all of whose product is excluded nothing is left without the inclusions.
+    from pytest_llmdevice.errors import ConfigurationError
+
+    try:
+        return cells_on(product, inventory)
+    except ConfigurationError:
+        return ()
+
+
+def _expectations(matrix: Matrix, cells: Sequence[Cell]) -> tuple[Rule, ...]:
+    found = []
+    for rule in matrix.expect:
+        selector = rule.selector
+        details: dict[str, Any] = {
+            "checks": rule.checks,
+            "versions": dict(rule.versions),
+            "xfail": rule.xfail is not None,
+            "tolerance": rule.tolerance,
+            "source": rule.source,
+        }
+        count = sum(selector.matches(cell) for cell in cells)
+        found.append(Rule(patterns(rule), count, rule.xfail or "", details))
+    return tuple(found)
+
+
+def _rule_json(rule: Rule) -> dict[str, Any]:
+    return {"patterns": rule.patterns, "cells": rule.cells, "reason": rule.reason, **rule.details}

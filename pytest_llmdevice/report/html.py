@@ -1,0 +1,111 @@
+"""The results as one page that needs nothing else: no network, no server, no library.
+
+The page is a Jinja2 template with what words can say, a script that draws the rest from data inside the page, and a
+policy that lets the browser run that one script, apply that one style and load nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Final
+
+from pytest_llmdevice.report import page_summary
+from pytest_llmdevice.report.page_causes import grouped
+from pytest_llmdevice.report.page_data import page_data, script_json, told
+from pytest_llmdevice.results.transitions import NAMES, Comparison
+from pytest_llmdevice.results.union import Union
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+    from jinja2 import Template
+
+_FOLDER: Final = "templates"
+
+STYLES: Final = ("colours.css", "page.css", "matrix.css", "detail.css")
+SCRIPTS: Final = (
+    "elements.js",
+    "format.js",
+    "data.js",
+    "state.js",
+    "filters.js",
+    "matrix.js",
+    "table.js",
+    "charts.js",
+    "measures.js",
+    "detail.js",
+    "changes.js",
+    "page.js",
+)
+"""In the order in which they need each other; together they are one module."""
+
+
+def html(union: Union, comparison: Comparison | None = None, *, title: str = "Model loading matrix") -> str:
+    """The page for `union`, and against a baseline where there is a comparison; to be written as UTF-8."""
+    style, script = _joined("styles", STYLES), _joined("scripts", SCRIPTS)
+    page = _template().render(
+        title=title,
+        style=style,
+        script=script,
+        policy=_policy(style, script),
+        data=script_json(page_data(union, comparison)),
+        verdict=page_summary.verdict(union),
+        facts=page_summary.facts(union),
+        shares=page_summary.shares(union),
+        cells=len(union.cells),
+        targets=len(union.targets),
+        causes=grouped(union),
+        never_ran=page_summary.never_ran(union),
+        machines=page_summary.machines(union),
+        conflicts=[(each, list(told(each))) for each in union.conflicts],
+        notes=union.notes,
+        comparison=comparison,
+        changes=[] if comparison is None else [(name, comparison.counts[name]) for name in NAMES],
+    )
+    # A lone surrogate, as a hand-made record may have it, cannot be written.
+    return page.encode("utf-8", "replace").decode()
+
+
+def _policy(style: str, script: str) -> str:
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"style-src '{_digest(style)}'",
+            f"script-src '{_digest(script)}'",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _read(name: str) -> str:
+    folder: Traversable = files(__package__) / _FOLDER
+    return folder.joinpath(*name.split("/")).read_text("utf-8")
+
+
+def _joined(folder: str, names: Sequence[str]) -> str:
+    return "\n" + "\n".join(_read(f"{folder}/{name}") for name in names)
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["web"] = is_web
+    return environment.from_string(_read("page.html.jinja"))
+
+
+def is_web(address: str) -> bool:
+    """Whether `address` may be made a link: http or https, and nothing that a browser would read as another scheme."""
+    return address.startswith(("http://", "https://")) and not any(
+        character.isspace() or ord(character) < ord(" ") for character in address
+    )

@@ -1,0 +1,187 @@
+"""Results as Markdown, for the summary of a job on GitHub or a comment: short at first, with more to unfold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+from pytest_llmdevice.report.changes import described
+from pytest_llmdevice.report.changes import headline as compared
+from pytest_llmdevice.report.escaping import address, code, literal, prose
+from pytest_llmdevice.report.folding import folded, without_attention
+from pytest_llmdevice.report.grid import Grid, blank, grids, labels
+from pytest_llmdevice.report.marks import WORDS, Entry
+from pytest_llmdevice.report.problems import Problem, problems
+from pytest_llmdevice.report.spec import DEFAULT, Spec, parse
+from pytest_llmdevice.report.summary import environments, expected, headline, not_run, origin
+from pytest_llmdevice.report.texts import counted
+from pytest_llmdevice.results.records import BAD, Outcome
+from pytest_llmdevice.results.transitions import Comparison
+from pytest_llmdevice.results.union import Union
+
+TITLE: Final = "Language models on devices"
+
+FEW_COLUMNS: Final = 8
+"""Columns of a table that GitHub shows without a bar to scroll."""
+
+MANY_COLUMNS: Final = 16
+
+MOST_ROWS: Final = 120
+"""Of a grid that was asked for; others are folded."""
+
+MOST_PROBLEMS: Final = 20
+
+MOST_LINES: Final = 50
+"""Of changes, and of what did not run: GitHub takes a summary of one MiB."""
+
+
+def markdown(union: Union, comparison: Comparison | None = None, *, title: str = TITLE, grid: str | None = None) -> str:
+    """`union` as Markdown, below 300 KiB.
+
+    Args:
+        union: the results.
+        comparison: with a baseline.
+        title: the heading.
+        grid: what `--llm-grid` asks for.
+
+    Raises:
+        ConfigurationError: `grid` is no grid.
+    """
+    spec = parse(grid) if grid else DEFAULT
+    parts = [f"## {prose(title)}", f"**{prose(headline(union))}**"]
+    parts += [] if comparison is None else [_changes(comparison)]
+    parts += _tables(union, spec)
+    parts += _problems(union)
+    parts += _details("Failed as expected", expected(union))
+    parts += _details("Not run", [str(each) for each in not_run(union)])
+    parts += _details(
+        "Contradictions, of which the worse counts",
+        [f"{each.cell} {each.check}: {each.why}" for each in union.conflicts],
+    )
+    parts += _details("Notes", [*union.notes, *(comparison.notes if comparison else ())])
+    parts.append("<br>\n".join(prose(line) for line in [origin(union), *islice(environments(union.runs), 10)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _details(title: str, lines: Sequence[str], first: Sequence[str] = ()) -> list[str]:
+    if not lines:
+        return []
+    shown = [f"- {prose(line)}" for line in lines[:MOST_LINES]]
+    left = len(lines) - len(shown)
+    shown += [f"- and {left} more"] if left else []
+    return ["\n".join([f"<details><summary>{literal(title)}</summary>", "", *first, *shown, "", "</details>"])]
+
+
+def _changes(comparison: Comparison) -> str:
+    changes = [described(change) for change in comparison.transitions]
+    return "".join(_details(compared(comparison), changes)) or prose(compared(comparison))
+
+
+def _tables(union: Union, spec: Spec) -> Iterator[str]:
+    drawn = [_folded(grid, spec) for grid in grids(union, spec)]
+    for grid in drawn:
+        target = f"target {code(grid.target)}" if union.targets != ("builtin",) else ""
+        about = "; ".join(part for part in (target, prose(grid.title)) if part)
+        if about:
+            yield about
+        yield "\n".join(_table(grid))
+    legend = "; ".join(_legend(drawn, union))
+    if legend:
+        yield f"<sub>{prose(legend)}</sub>"
+
+
+def _folded(grid: Grid, spec: Spec) -> Grid:
+    if spec.asked:
+        return grid
+    return folded(
+        without_attention(grid),
+        narrow=lambda made: len(made.columns) <= FEW_COLUMNS,
+        bearable=lambda made: len(made.columns) <= MANY_COLUMNS,
+    )
+
+
+def _table(grid: Grid) -> Iterator[str]:
+    heads = ["<br>".join(code(part, 80) for part in label) for label in labels(grid.columns)]
+    yield _row([*grid.row_axes, *heads])
+    yield _row(["---"] * len(grid.row_axes) + [":-:"] * len(heads))
+    lines = list(zip(labels(list(grid.rows)), grid.rows.values(), strict=True))
+    for label, entries in lines[:MOST_ROWS]:
+        yield _row([*(code(part, 80) for part in label), *(_words(entries.get(column)) for column in grid.columns)])
+    if len(lines) > MOST_ROWS:
+        yield _row([f"and {len(lines) - MOST_ROWS} more rows", *[""] * (len(grid.row_axes) + len(heads) - 1)])
+
+
+def _row(places: Sequence[str]) -> str:
+    return f"| {' | '.join(places)} |"
+
+
+def _words(entry: Entry | None) -> str:
+    if entry is None:
+        return ""
+    mark = entry.worst
+    words = " ".join(part for part in ("sim." * mark.simulated, _SHORT[mark.outcome], entry.counted) if part)
+    return f"**{words}**" if mark.outcome in BAD else words
+
+
+_SHORT: Final[dict[Outcome, str]] = {
+    "error": "error",
+    "failed": "fail",
+    "aborted": "aborted",
+    "hollow": "hollow",
+    "xpass": "xpass",
+    "xfail": "xfail",
+    "passed": "pass",
+    "skipped": "not run",
+}
+"""The words of pytest, short enough for a table."""
+
+
+def _legend(drawn: Sequence[Grid], union: Union) -> Iterator[str]:
+    entries = [entry for grid in drawn for entry in grid.entries]
+    marks = {mark for entry in entries for mark, _ in entry.marks}
+    outcomes = {mark.outcome for mark in marks}
+    for outcome in ("xfail", "xpass"):
+        if outcome in outcomes:
+            yield f"{outcome}: {WORDS[outcome]}"
+    if any(mark.simulated for mark in marks):
+        yield "sim.: simulated, not on real hardware"
+    mixed = next((entry for entry in entries if entry.mixed), None)
+    if mixed is not None:
+        yield f"{_words(mixed).replace('*', '')}: {mixed.marks[0][1]} of {mixed.total} cells there"
+    if empty := blank(union, drawn):
+        yield f"empty: {empty}"
+
+
+def _problems(union: Union) -> Iterator[str]:
+    found = problems(union)
+    if not found:
+        return
+    more = f", the {MOST_PROBLEMS} of most cells" if len(found) > MOST_PROBLEMS else ""
+    yield f"### {counted(len(found), 'problem')}{more}"
+    for problem in found[:MOST_PROBLEMS]:
+        yield "\n".join(_problem(problem))
+
+
+def _problem(problem: Problem) -> Iterator[str]:
+    checks = [literal(check, 120) for check in problem.checks]
+    finding = problem.finding
+    what = literal(finding.where if finding is not None else problem.message, 120)
+    title = f"<b>{WORDS[problem.outcome]} in {problem.concerns}</b>: {', '.join(checks[:4])}: {what}"
+    yield f"<details><summary>{title}</summary>"
+    yield ""
+    if finding is None:
+        yield f"- {prose(problem.message)}"
+    else:
+        yield f"- where: {code(finding.where)}"
+        yield f"- expected: {code(finding.expected)}"
+        yield f"- found: {code(finding.actual)}"
+        if finding.advice or finding.hint:
+            yield f"- hint: {prose(finding.advice or finding.hint)}"
+        if finding.source:
+            yield f"- source: {address(finding.source)}"
+    cells = list(problem.cells)
+    left = f" and {len(cells) - MOST_LINES} more" if len(cells) > MOST_LINES else ""
+    yield f"- {counted(len(cells), 'cell')}: {', '.join(code(cell, 160) for cell in cells[:MOST_LINES])}{left}"
+    yield ""
+    yield "</details>"

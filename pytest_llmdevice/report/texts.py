@@ -1,0 +1,57 @@
+"""Texts that come from a run, made safe to show: whatever a message holds, it stays a message."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+LONGEST: Final = 600
+"""Characters of a message that are shown; the file of results has all of it."""
+
+
+def printable(text: str, longest: int = LONGEST) -> str:
+    """`text` on one line: control characters, surrogates and changes of direction as escapes, and not too long.
+
+    A terminal would obey them, and a page would show something else than what is there.
+    """
+    cut = text[: longest * 4]
+    line = " ".join("".join(_visible(character) for character in cut).split())
+    return line if len(line) <= longest and cut == text else f"{line[: longest - 3].rstrip()}..."
+
+
+def _visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    return " " if character.isspace() else character.encode("unicode_escape").decode("ascii")
+
+
+def ascii_only(text: str) -> str:
+    """`text` with every other character as an escape, for a terminal that has no more."""
+    return text.encode("ascii", "backslashreplace").decode("ascii")
+
+
+_ADDRESS: Final = re.compile(r"https://[A-Za-z0-9.-]+(?:/[\w.~%/?#=&+:@!,;-]*)?", re.ASCII)
+
+
+def is_address(text: str) -> bool:
+    """Whether `text` is nothing but an address of the web, without a character that Markdown or HTML would read."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """`"1 cell"`, `"2 cells"`; the plural where it is not made with an s."""
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """`"a, b, c and 4 more"`."""
+    found = list(names)
+    rest = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + rest
+
+
+def joined(names: Iterable[str]) -> str:
+    """`"a, b and c"`."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last

@@ -1,0 +1,199 @@
+"""Results held against a baseline: what became of each entry, by the rules of `rules.TRANSITIONS`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from pytest_llmdevice.errors import ResultsError
+from pytest_llmdevice.results.baseline import Baseline, CellLine, CheckLine
+from pytest_llmdevice.results.environments import Environment, Environments
+from pytest_llmdevice.results.measures import FEWEST_SAMPLES, Measures, other_tokens, outside, too_few
+from pytest_llmdevice.results.records import BAD, Check
+from pytest_llmdevice.results.rules import TRANSITIONS
+from pytest_llmdevice.results.transitions import NAMES, Comparison, Name, Transition
+from pytest_llmdevice.results.union import CellView, Sample, Union, base_id
+from pytest_llmdevice.results.words import several
+
+SLOWER: Final = 20.0
+"""Percent by which a time may be worse."""
+
+LARGER: Final = 10.0
+"""Percent by which memory may be more."""
+
+ABSENT: Final = "absent"
+"""What a check is that is not there."""
+
+
+def compare(union: Union, baseline: Baseline, *, slower: float = SLOWER, larger: float = LARGER) -> Comparison:
+    """Hold `union` against `baseline`.
+
+    Args:
+        union: the results.
+        baseline: what they have to be like.
+        slower: percent that a time may be worse; it must be outside of what repeated runs differ by, too.
+        larger: percent that memory may be more, likewise.
+
+    Raises:
+        ResultsError: the baseline is one of another matrix.
+    """
+    refuse_other_matrix(union, baseline)
+    work = _Work(union, baseline)
+    entries = [each for entry in baseline.checks.values() if (each := work.entry(entry)) is not None]
+    unchanged = len(baseline.checks) - len(entries)
+    measured = [each for line in baseline.cells.values() for each in work.measures(line, slower, larger)]
+    order = {name: index for index, name in enumerate(NAMES)}
+    found = sorted(
+        (*entries, *measured, *work.new()),
+        key=lambda each: (order[each.name], each.target, each.cell, each.check, each.detail),
+    )
+    return Comparison(str(baseline.path), tuple(found), unchanged, tuple(work.notes()))
+
+
+def refuse_other_matrix(union: Union, baseline: Baseline) -> None:
+    """Raise `ResultsError` where the baseline is of a matrix that no run of `union` had."""
+    there = {run.matrix.name for run in union.runs}
+    missing = [info.name for info in baseline.head.matrices if info.name not in there]
+    if missing:
+        raise ResultsError(
+            f"{baseline.path}:1: a baseline of the matrix {' and '.join(missing)}, and these results are of "
+            f"{' and '.join(sorted(there))}: give the baseline of those, or merge the results of the other matrix in"
+        )
+
+
+@dataclass
+class _Work:
+    union: Union
+    baseline: Baseline
+    environments: Environments = field(default_factory=Environments)
+    otherwise: list[str] = field(default_factory=list)
+    differences: dict[tuple[Environment, Environment], str] = field(default_factory=dict)
+
+    def entry(self, entry: CheckLine) -> Transition | None:
+        """What became of `entry`; None where it is as it was."""
+        view = self.union.cells.get((entry.target, base_id(entry.cell)))
+        if view is None:
+            known = entry.target in self.union.targets
+            missing = "the matrix has no such cell" if known else "no run is of this target"
+            return _transition("unused", entry, ABSENT, missing)
+        sample = view.checks.get(entry.check)
+        if entry.cell != view.id:
+            return self._on_other_hardware(entry, view, sample)
+        if sample is None:
+            return _gone(entry, view)
+        now = sample.check
+        name = TRANSITIONS[entry.outcome][now.outcome]
+        if now.outcome == "skipped":
+            return _transition("skipped", entry, "skipped", now.message or str(now.cause))
+        if differing := self._difference(entry, view, sample):
+            would = f"{name} otherwise" if name else "unchanged otherwise"
+            return _transition("not-comparable", entry, now.outcome, f"{differing}; {would}", now)
+        if name is None:
+            if entry.failure != now.failure:
+                self.otherwise.append(f"{entry.check} of {entry.cell} ({entry.failure} -> {now.failure})")
+            return None
+        return _transition(name, entry, now.outcome, _said(now), now)
+
+    def _on_other_hardware(self, entry: CheckLine, view: CellView, sample: Sample | None) -> Transition:
+        """What became of a real cell that ran only simulated now, or of a simulated one that ran really."""
+        if not view.ran:
+            return _not_run(entry, view)
+        now = sample.check if sample else None
+        outcome = now.outcome if now else ABSENT
+        if view.cell.simulated:
+            return _transition("skipped", entry, f"{outcome}, simulated", _PRETENDED, now)
+        was = f"simulated on {self.baseline.environments[entry.environment].pretended or 'a pretended device'}"
+        return _transition("not-comparable", entry, outcome, f"{was} -> {view.environment.hardware}", now)
+
+    def _difference(self, entry: CheckLine, view: CellView, sample: Sample) -> str:
+        before, after = self.baseline.environments[entry.environment], self.environments.of(view.cell, sample.run)
+        if before is after:
+            return ""
+        found = self.differences.get((before, after))
+        if found is None:
+            found = self.differences[before, after] = ", ".join(before.differences(after))
+        return found
+
+    def measures(self, line: CellLine, slower: float, larger: float) -> Iterator[Transition]:
+        """What is different in tokens, times and memory of a cell that ran where it ran for the baseline."""
+        view = self.union.cells.get((line.target, base_id(line.cell)))
+        if view is None or view.id != line.cell or view.last is None or view.outcome in {"skipped", "aborted", "error"}:
+            return
+        if self.environments.of(view.cell, view.run) != self.baseline.environments[line.environment]:
+            return
+        now = Measures.of(view, self.environments)
+        detail = other_tokens(line, now)
+        # A check that failed may have ended before anything was generated, and says so itself.
+        if detail and (now.tokens or view.outcome not in BAD):
+            yield Transition("other-tokens", line.cell, "", line.target, "its tokens", "other tokens", detail)
+        yield from outside(line, now, slower, larger)
+
+    def new(self) -> Iterator[Transition]:
+        """The checks that the baseline does not know, whether of the real or of the simulated cell."""
+        known = {(target, base_id(cell), check) for target, cell, check in self.baseline.checks}
+        cells = {(target, cell) for target, cell, _ in known}
+        for key, view in self.union.cells.items():
+            for name, sample in view.checks.items():
+                now = sample.check
+                if (*key, name) not in known and now.outcome != "skipped":
+                    failing = now.outcome in BAD
+                    yield Transition("new", view.id, name, view.target, ABSENT, now.outcome, _said(now), failing)
+            if view.aborted and key not in cells:
+                yield Transition("new", view.id, "", view.target, ABSENT, "aborted", _ABORTED, failing=True)
+
+    def notes(self) -> Iterator[str]:
+        """Sentences on what could not be told."""
+        yield from _shards(self.union)
+        if self.otherwise:
+            more = f" and {len(self.otherwise) - 1} more" if len(self.otherwise) > 1 else ""
+            yield f"known failures that fail in another way now: {self.otherwise[0]}{more}"
+        few = sum(map(too_few, self.baseline.cells.values()))
+        if few:
+            yield (
+                f"the baseline has fewer than {FEWEST_SAMPLES} runs of {several(few, 'cell')}, too few to tell slower and "
+                f"larger: run {FEWEST_SAMPLES} times into one folder of results and update the baseline from it"
+            )
+
+
+_ABORTED: Final = "the run was gone before the cell was finished"
+_PRETENDED: Final = "it ran only simulated, which proves nothing about the hardware"
+_VANISHED: Final = "the cell ran, and no test of this name: renamed, removed or left out"
+
+
+def _gone(entry: CheckLine, view: CellView) -> Transition:
+    """What became of an entry whose check left no record."""
+    if view.aborted:
+        return replace(_transition("aborted", entry, "aborted", _ABORTED), failing=entry.outcome not in BAD)
+    return _transition("vanished", entry, ABSENT, _VANISHED) if view.ran else _not_run(entry, view)
+
+
+def _not_run(entry: CheckLine, view: CellView) -> Transition:
+    return _transition("skipped", entry, "skipped", "; ".join(view.reasons.values()))
+
+
+def _transition(name: Name, entry: CheckLine, after: str, detail: str, now: Check | None = None) -> Transition:
+    failing = now is not None and now.outcome in BAD and entry.outcome not in BAD
+    return Transition(name, entry.cell, entry.check, entry.target, entry.outcome, after, detail, failing)
+
+
+def _said(check: Check) -> str:
+    """What a check says of its outcome, on one line."""
+    if check.outcome == "passed":
+        return ""
+    finding = check.findings[0] if check.findings else None
+    text = f"{finding.where}: expected {finding.expected}, is {finding.actual}" if finding else check.message
+    more = f" (and {len(check.findings) - 1} more)" if len(check.findings) > 1 else ""
+    text = " ".join(text.split()) + more
+    return f"{text} [{check.failure}]" if check.failure else text
+
+
+def _shards(union: Union) -> Iterable[str]:
+    """What is missing of runs that are parts of a whole."""
+    there = {run.shard for run in union.runs}
+    if "" in there:
+        return
+    for count in sorted({int(shard.partition("/")[2]) for shard in there}):
+        missing = [part for number in range(1, count + 1) if (part := f"{number}/{count}") not in there]
+        if missing:
+            yield f"these are parts of a run, without {', '.join(missing)}: merge the results of all shards, then gate"

@@ -1,0 +1,169 @@
+"""Whether results are good enough: which differences fail, and the verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.matrix.suggest import unknown
+from pytest_llmdevice.results.compare import LARGER, SLOWER
+from pytest_llmdevice.results.records import BAD
+from pytest_llmdevice.results.transitions import NAMES, Comparison, Name
+from pytest_llmdevice.results.union import Union
+from pytest_llmdevice.results.words import several
+
+FAILING: Final = "failing"
+"""A word of `--fail-on` beside the names: whatever makes a run red now and did not for the baseline, under any name."""
+
+WORDS: Final = (*(name for name in NAMES if name != "larger"), "memory", FAILING)
+"""What `--fail-on` takes; `larger` is spelled `memory`, and both are understood."""
+
+DEFAULT: Final = "regression,aborted,hollow,vanished,failing"
+"""What fails where nothing else is asked for: what is worse for certain. Timings and memory are not, nor is what did
+not run here, which is for `[require]` to say."""
+
+_LARGEST_PERCENT: Final = 10_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class FailOn:
+    """Which differences fail.
+
+    Attributes:
+        names: of transitions, and `failing`.
+        slower, larger: percent that a time or a size may be worse.
+    """
+
+    names: frozenset[str]
+    slower: float = SLOWER
+    larger: float = LARGER
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer of the gate.
+
+    Attributes:
+        good: whether results are good enough.
+        reasons: why not, a few words each; empty where they are.
+        failing: the names of transitions that fail.
+        missing: the coverage that is missing, a sentence each.
+    """
+
+    good: bool
+    reasons: tuple[str, ...]
+    failing: frozenset[str]
+    missing: tuple[str, ...] = ()
+
+
+def parse(text: str) -> FailOn:
+    """Read `"regression,vanished,slower:20%,memory:10%"`; nothing stands for `DEFAULT`.
+
+    Raises:
+        ConfigurationError: a word that is not known, one given twice, or a percentage that is none.
+    """
+    percents: dict[str, float] = {}
+    names: set[str] = set()
+    for part in (text if text.strip() else DEFAULT).split(","):
+        word, colon, number = (piece.strip() for piece in part.partition(":"))
+        name = "larger" if word == "memory" else word
+        if name not in (*NAMES, FAILING):
+            raise ConfigurationError(f"fail-on {text!r}: {unknown('difference', word, WORDS)}")
+        if name in names:
+            raise ConfigurationError(f"fail-on {text!r}: {word} is given twice; leave one out")
+        names.add(name)
+        if colon:
+            percents[name] = _percent(text, word, name, number)
+    return FailOn(frozenset(names), percents.get("slower", SLOWER), percents.get("larger", LARGER))
+
+
+def _percent(text: str, word: str, name: str, number: str) -> float:
+    if name not in {"slower", "larger"}:
+        raise ConfigurationError(f"fail-on {text!r}: {word} takes no percentage; only slower and memory do")
+    try:
+        percent = float(number.removesuffix("%"))
+    except ValueError:
+        percent = -1.0
+    if not 0 < percent <= _LARGEST_PERCENT:
+        raise ConfigurationError(
+            f"fail-on {text!r}: {number!r} is not a percentage above 0 and up to {_LARGEST_PERCENT:.0f}; "
+            f"write {word}:20%"
+        )
+    return percent
+
+
+def judge(comparison: Comparison | None, union: Union, fail_on: FailOn, missing: Sequence[str] = ()) -> Verdict:
+    """Whether `union` is good enough.
+
+    With a baseline, the differences that `fail_on` names fail; what failed for the baseline already is known and does
+    not. Without one, every cell fails that a run would be red for. Coverage that is missing always fails, and so does
+    a baseline of which nothing ran.
+
+    Args:
+        comparison: the results held against a baseline; None where there is none.
+        union: the results.
+        fail_on: which differences fail.
+        missing: what `[require]` asks for and no cell has shown.
+    """
+    reasons = [f"coverage is missing, {several(len(missing), 'value')}"] if missing else []
+    if comparison is None:
+        reasons += _red(union)
+    else:
+        reasons += _differences(comparison, fail_on)
+        if nothing_ran(comparison):
+            reasons.append(
+                f"nothing of {comparison.baseline} ran here: check the matrix, the target, the devices and the baseline"
+            )
+    return Verdict(not reasons, tuple(reasons), fail_on.names, tuple(missing))
+
+
+def _red(union: Union) -> Iterator[str]:
+    counts = Counter(view.outcome for view in union.cells.values())
+    bad = [
+        f"{counts[outcome]} {outcome}"
+        for outcome in ("error", "failed", "aborted", "hollow", "xpass")
+        if counts[outcome]
+    ]
+    if bad:
+        total = sum(counts[each] for each in BAD)
+        yield f"{several(total, 'cell')} of {len(union.cells):,}: {', '.join(bad)}"
+    if union.cells and not any(view.ran for view in union.cells.values()):
+        yield "no cell ran at all"
+
+
+def _differences(comparison: Comparison, fail_on: FailOn) -> Iterator[str]:
+    counts = comparison.counts
+    yield from (f"{counted(name, counts)}" for name in NAMES if name in fail_on.names and counts[name])
+    if FAILING in fail_on.names:
+        # What has a name that fails is counted there.
+        others = Counter(
+            each.name for each in comparison.transitions if each.failing and each.name not in fail_on.names
+        )
+        yield from (f"{counted(name, others)}, failing now" for name in NAMES if others[name])
+
+
+def nothing_ran(comparison: Comparison) -> bool:
+    """Whether no entry of a baseline that has some was run at all."""
+    ran = comparison.unchanged + sum(
+        count for name, count in comparison.counts.items() if name not in {"skipped", "unused", "vanished", "new"}
+    )
+    return ran == 0 and any(each.name != "new" for each in comparison.transitions)
+
+
+def nothing_compared(comparison: Comparison) -> bool:
+    """Whether whatever ran of the baseline ran elsewhere, so that the comparison says nothing."""
+    told = set(comparison.counts) - {"skipped", "unused", "vanished", "new", "not-comparable"}
+    return not comparison.unchanged and not told and bool(comparison.counts["not-comparable"])
+
+
+_PLURAL: Final[Mapping[str, str]] = {"regression": "regressions"}
+
+
+def counted(name: Name, counts: Mapping[Name, int]) -> str:
+    """`"3 regressions"`, `"1 not comparable"`."""
+    count = counts[name]
+    word = _PLURAL.get(name, name) if count > 1 else name
+    return f"{count:,} {word.replace('-', ' ')}"

@@ -1,0 +1,32 @@
+"""The rule for each pair of outcomes: what it is called that a check had the one and has the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pytest_llmdevice.results.records import Outcome
+from pytest_llmdevice.results.transitions import Name
+
+AFTER: Final[tuple[Outcome, ...]] = (
+    "passed", "failed", "error", "hollow", "skipped", "xfail", "xpass", "aborted",
+)  # fmt: skip
+"""The columns of the table."""
+
+# What failed and fails in another way is no news to a gate: the comparison has a note on it.
+_ROWS: Final[Mapping[Outcome, tuple[Name | None, ...]]] = {
+    # before   passed   failed        error         hollow    skipped    xfail       xpass         aborted
+    "passed":  (None,    "regression", "regression", "hollow", "skipped", "expected", "regression", "aborted"),
+    "xfail":   ("fixed", "regression", "regression", "hollow", "skipped", None,       "fixed",      "aborted"),
+    "xpass":   ("fixed", "regression", "regression", "hollow", "skipped", "expected", None,         "aborted"),
+    "hollow":  ("fixed", "regression", "regression", None,     "skipped", "expected", "fixed",      "aborted"),
+    "failed":  ("fixed", None,         None,         "hollow", "skipped", "expected", "fixed",      "aborted"),
+    "error":   ("fixed", None,         None,         "hollow", "skipped", "expected", "fixed",      "aborted"),
+    "aborted": ("fixed", None,         None,         "hollow", "skipped", "expected", "fixed",      None),
+}  # fmt: skip
+
+TRANSITIONS: Final[Mapping[Outcome, Mapping[Outcome, Name | None]]] = {
+    before: dict(zip(AFTER, row, strict=True)) for before, row in _ROWS.items()
+}
+"""By the outcome in the baseline and the outcome now: the name; None where nothing changed. A check that was skipped is
+no entry of a baseline, so no row is about it."""

@@ -1,0 +1,277 @@
+"""Writing a baseline from results: what is refused, what is kept from the old one, and the numbers of environments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, TypeVar
+
+from pytest_llmdevice.errors import ConfigurationError, ResultsError
+from pytest_llmdevice.matrix.suggest import unknown
+from pytest_llmdevice.results.baseline import (
+    Baseline,
+    CellKey,
+    CellLine,
+    CheckKey,
+    CheckLine,
+    Head,
+    read_baseline,
+    write_baseline,
+)
+from pytest_llmdevice.results.compare import refuse_other_matrix
+from pytest_llmdevice.results.environments import Environment, Environments
+from pytest_llmdevice.results.measures import Measures
+from pytest_llmdevice.results.records import BAD
+from pytest_llmdevice.results.union import TWOFOLD, CellView, Union, base_id
+from pytest_llmdevice.results.words import several
+
+FORCE_WORDS: Final[Mapping[str, str]] = {
+    "ci": "the variable CI is set",
+    "dirty": "the tree had changes that are not committed",
+    "failing": "checks fail that the old baseline does not know as failing",
+    "unstable": "outcomes or tokens of one commit differ from run to run",
+    "vanished": "checks of the old baseline did not run in cells that did",
+    "other-matrix": "the old baseline is of another matrix, and is not kept",
+}
+"""What an update refuses, and can be told to do all the same."""
+
+Line = TypeVar("Line", CellLine, CheckLine)
+
+_NOT_CI: Final = frozenset({"", "0", "false", "no", "off"})
+
+
+def update(
+    union: Union, path: Path, *, force: Iterable[str] = (), environment: Mapping[str, str], today: str = ""
+) -> Baseline:
+    """Write the baseline in `path` from `union`, and return it.
+
+    Cells that ran replace what the old baseline has of them. Cells that did not run here, for whatever cause, and
+    targets that no run was of keep their entries; cells that the matrix has no more lose them. A simulated cell never
+    takes the place of a real one.
+
+    Args:
+        union: the results.
+        path: the file; an old one must be readable.
+        force: words of `FORCE_WORDS` for what is not to be refused.
+        environment: the variables of the process, for `CI`.
+        today: the date to write, ISO 8601; the current one when left out.
+
+    Raises:
+        ConfigurationError: an unknown word in `force`.
+        ResultsError: a refusal, with what to do, one a line; or the old file cannot be read. Nothing was written.
+    """
+    words = frozenset(force)
+    for word in sorted(words - set(FORCE_WORDS)):
+        raise ConfigurationError(f"baseline update: {unknown('word to force', word, FORCE_WORDS)}")
+    old = _old(path, union, words)
+    work = _Work(union, old)
+    refused = [line for word, line in work.refusals(environment) if word not in words]
+    if refused:
+        head = f"{path}: not updated: "
+        raise ResultsError(head + (refused[0] if len(refused) == 1 else "\n  ".join(["", *refused])))
+    baseline = work.made(path, today or datetime.now(UTC).date().isoformat())
+    write_baseline(baseline)
+    return baseline
+
+
+def _old(path: Path, union: Union, words: frozenset[str]) -> Baseline | None:
+    if not path.exists():
+        return None
+    old = read_baseline(path)
+    try:
+        refuse_other_matrix(union, old)
+    except ResultsError as error:
+        if "other-matrix" in words:
+            return None
+        raise ResultsError(f"{error}; to write it anew, force 'other-matrix'") from None
+    return old
+
+
+@dataclass
+class _Work:
+    union: Union
+    old: Baseline | None
+    environments: Environments = field(default_factory=Environments)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        real = {(target, cell) for target, cell in self._old_cells() if not cell.endswith(".sim")}
+        self.views = [
+            view
+            for key, view in self.union.cells.items()
+            if any(sample.check.outcome != "skipped" for sample in view.checks.values())
+            and not (view.cell.simulated and key in real)
+        ]
+        self.ran = {(view.target, base_id(view.id)) for view in self.views}
+
+    def _old_cells(self) -> dict[CellKey, CellLine]:
+        return self.old.cells if self.old else {}
+
+    def _old_checks(self) -> dict[CheckKey, CheckLine]:
+        return self.old.checks if self.old else {}
+
+    def refusals(self, environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """(word, sentence) of each reason not to write it."""
+        if environment.get("CI", "").strip().lower() not in _NOT_CI:
+            yield "ci", "CI is set: update the baseline on a machine of yours and commit it, or force 'ci'"
+        runs = {each.run for view in self.views for each, _ in view.done}
+        runs |= {sample.run.run for view in self.views for sample in view.checks.values()}
+        dirty = sum(run.run in runs and run.commit is not None and run.commit.dirty for run in self.union.runs)
+        if dirty:
+            yield (
+                "dirty",
+                (f"{several(dirty, 'run')} of a tree with changes: commit them and run again, or force 'dirty'"),
+            )
+        if not self.views:
+            yield "", "no cell ran: run the matrix on a machine that has its devices"
+        yield from self._failing()
+        yield from self._unstable()
+        gone = sorted(self._vanished())
+        if gone:
+            yield (
+                "vanished",
+                (
+                    f"{several(len(gone), 'check')} of the old baseline did not run, such as {gone[0][2]} of "
+                    f"{gone[0][1]}: run all of them, or force 'vanished' to drop them"
+                ),
+            )
+
+    def _failing(self) -> Iterator[tuple[str, str]]:
+        known = {key for key, line in self._old_checks().items() if line.outcome in BAD}
+        found = [
+            f"{name} of {view.id} ({sample.check.outcome})"
+            for view in self.views
+            for name, sample in view.checks.items()
+            if sample.check.outcome in BAD and (view.target, view.id, name) not in known
+        ]
+        found += [f"{view.id} (aborted)" for view in self.union.cells.values() if view.aborted]
+        if found:
+            yield (
+                "failing",
+                (
+                    f"{several(len(found), 'check')} failed, such as {found[0]}: fix or declare them with "
+                    f"[[expect]], or force 'failing' to have them known as failing"
+                ),
+            )
+
+    def _unstable(self) -> Iterator[tuple[str, str]]:
+        found = [f"{each.check} of {each.cell}" for each in self.union.conflicts if each.why == TWOFOLD]
+        found += [
+            f"the tokens of {view.id}" for view in self.views if not Measures.of(view, self.environments).repeatable
+        ]
+        if found:
+            yield (
+                "unstable",
+                (
+                    f"one commit gave different results {several(len(found), 'time')}, such as {found[0]}: make it "
+                    f"deterministic, or force 'unstable' to take the worse outcome and the last tokens"
+                ),
+            )
+
+    def _vanished(self) -> Iterator[CheckKey]:
+        there = {(view.target, view.id): view for view in self.views}
+        for target, cell, check in self._old_checks():
+            view = there.get((target, cell))
+            if view is not None and check not in view.checks:
+                yield target, cell, check
+
+    def made(self, path: Path, today: str) -> Baseline:
+        """The new baseline."""
+        kept = {key for key in self._old_cells() if self._keeps(key)}
+        checks: list[tuple[CheckLine, Environment]] = []
+        cells: list[tuple[CellLine, Environment]] = []
+        if self.old:
+            where = self.old.environments
+            cells += [(line, where[line.environment]) for key, line in self.old.cells.items() if key in kept]
+            checks += [(line, where[line.environment]) for key, line in self.old.checks.items() if key[:2] in kept]
+            self._note(kept)
+        for view in self.views:
+            cells.append((_cell_line(view, self.environments), self.environments.of(view.cell, view.run)))
+            checks += _check_lines(view, self.environments)
+        numbers = _numbered({value for _, value in (*cells, *checks)}, self.old.environments if self.old else {})
+        matrices = {run.matrix.name: run.matrix for run in self.union.runs}
+        return Baseline(
+            path,
+            Head(
+                matrices=tuple(matrices[name] for name in sorted(matrices)),
+                written=today,
+                commit=self.union.runs[-1].commit,
+                environments=len(numbers),
+                cells=len(cells),
+                checks=len(checks),
+            ),
+            {number: value for value, number in numbers.items()},
+            {(line.target, line.cell): _pointing(line, numbers[value]) for line, value in cells},
+            {(line.target, line.cell, line.check): _pointing(line, numbers[value]) for line, value in checks},
+            tuple(self.notes),
+        )
+
+    def _keeps(self, key: CellKey) -> bool:
+        target, cell = key
+        if (target, base_id(cell)) in self.ran:
+            return False
+        return (target, base_id(cell)) in self.union.cells or target not in self.union.targets
+
+    def _note(self, kept: set[CellKey]) -> None:
+        gone = [key for key in self._old_cells() if key not in kept and (key[0], base_id(key[1])) not in self.ran]
+        if kept:
+            self.notes.append(f"kept as they were: {several(len(kept), 'cell')} that did not run here")
+        if gone:
+            self.notes.append(
+                f"dropped: {several(len(gone), 'cell')} that the matrix does not have, such as {gone[0][1]}"
+            )
+
+
+def _cell_line(view: CellView, environments: Environments) -> CellLine:
+    found = Measures.of(view, environments)
+    return CellLine(
+        cell=view.id,
+        target=view.target,
+        environment=0,
+        tokens=found.tokens,
+        memory=dict(found.memory),
+        load_seconds=found.times.get("load_seconds", ()),
+        first_token_seconds=found.times.get("first_token_seconds", ()),
+        tokens_per_second=found.times.get("tokens_per_second", ()),
+        seconds=found.times.get("seconds", ()),
+    )
+
+
+def _check_lines(view: CellView, environments: Environments) -> Iterator[tuple[CheckLine, Environment]]:
+    for name, sample in view.checks.items():
+        check = sample.check
+        if check.outcome != "skipped":
+            line = CheckLine(
+                cell=view.id,
+                target=view.target,
+                check=name,
+                outcome=check.outcome,
+                failure=check.failure,
+                environment=0,
+            )
+            yield line, environments.of(view.cell, sample.run)
+
+
+def _pointing(line: Line, environment: int) -> Line:
+    return line.model_copy(update={"environment": environment})
+
+
+def _numbered(needed: set[Environment], old: Mapping[int, Environment]) -> dict[Environment, int]:
+    """A number for each: the one that it had, else that of what it replaces on the same hardware, else a new one."""
+    numbers = {value: number for number, value in old.items() if value in needed}
+    free = {number: value for number, value in old.items() if value not in needed}
+    for value in sorted(needed - set(numbers), key=lambda each: (each.hardware, each.pretended, each.versions)):
+        alike = (number for number, other in free.items() if _replaces(value, other))
+        number = next(alike, None)
+        if number is None:
+            number = max((*numbers.values(), *free, -1)) + 1
+        free.pop(number, None)
+        numbers[value] = number
+    return numbers
+
+
+def _replaces(new: Environment, old: Environment) -> bool:
+    same_libraries = [name for name, _ in new.versions] == [name for name, _ in old.versions]
+    return (new.hardware, new.pretended) == (old.hardware, old.pretended) and same_libraries
