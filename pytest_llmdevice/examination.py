@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice import checks
+from pytest_llmdevice.checks.crowd import crowd_findings, ended_findings
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding, raised
 from pytest_llmdevice.diagnosis.divergence import first_divergence
@@ -20,10 +21,12 @@ from pytest_llmdevice.loading.generation import inputs_for
 from pytest_llmdevice.loading.lifetime import Loaded, changes_of
 from pytest_llmdevice.loading.logits import forward_logits
 from pytest_llmdevice.loading.names import Names
+from pytest_llmdevice.loading.places import put_back
 from pytest_llmdevice.loading.plan import Plan, make_plan
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.loading.prompts import encode, load_tokenizer
 from pytest_llmdevice.loading.reference import Reference, reference
+from pytest_llmdevice.loading.target import changes_by_import
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import CHECKS
 from pytest_llmdevice.simulation.profiles import Profile, parse
@@ -91,6 +94,7 @@ class Examination:
         try:
             result = run(self)
         except of_target() as error:  # the model under test runs in it, and may raise anything
+            put_back(self.model)
             result = Result(name, (raised(error, self.model, doing=name),), details=excerpt(error))
         # An exception says itself where it was raised.
         said = any(finding.expected != NO_EXCEPTION for finding in result.findings)
@@ -99,6 +103,11 @@ class Examination:
     @cached_property
     def origin(self) -> str:
         """The first module that says something else than in a plain load of the same cell on the cpu, in words."""
+        # Not looked for where nothing has been generated yet.
+        changes = vars(self)["generated"].changes if "generated" in vars(self) else ()
+        changed = next((one for one in changes if one.kind == "model" and not one.after.endswith(" mode")), None)
+        if changed is not None:
+            return f"generate, which changed the model: {changed.name} was {changed.before}, and is {changed.after} now"
         longest = max(self.prompts, key=len)
         try:
             modules = Names(self.model).modules
@@ -136,7 +145,17 @@ SAME: Final = (
 def _agreement(exam: Examination) -> Result:
     own = checks.generation_tolerance(exam.cell)
     rows, alone = exam.generated.first, exam.generated.alone
-    return checks.check_agreement(exam.model, exam.reference, exam.prompts, rows, alone, exam.logits_tolerance, own)
+    result = checks.check_agreement(
+        exam.model, exam.reference, exam.prompts, rows, alone, exam.logits_tolerance, own
+    )
+    if result.findings or exam.generated.error is not None:
+        # What is wrong with a few prompts is wrong with many.
+        return result
+    findings, evidence = crowd_findings(exam.target, exam.model, exam.prompts, alone, own)
+    if not findings:
+        findings, more = ended_findings(exam.target, exam.model, exam.prompts, rows)
+        evidence = {**evidence, **more}
+    return replace(result, findings=tuple(findings), evidence={**result.evidence, **evidence})
 
 
 def _padding(exam: Examination) -> Result:
@@ -186,7 +205,9 @@ RUN: Final[Mapping[str, Callable[[Examination], Result]]] = {
     "cache": _cache,
     "sampling": lambda exam: checks.check_sampling(exam.model, exam.prompts, exam.checkpoint),
     "save": lambda exam: checks.check_save(exam.model, exam.plan, exam.cell, exam.prompts, exam.checkpoint),
-    "state": lambda exam: checks.check_state(changes_of(exam.model), exam.generated.changes),
+    "state": lambda exam: checks.check_state(
+        changes_of(exam.model), exam.generated.changes, changes_by_import(exam.target)
+    ),
     "reload": _reload,
     "cards": _cards,
 }

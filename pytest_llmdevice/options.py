@@ -117,7 +117,7 @@ _NEEDS_MATRIX = {
 
 def _path(config: pytest.Config, key: str) -> Path | None:
     """A path of the command line from where pytest was called, else one of the ini file from the root directory."""
-    given = config.getoption(key)
+    given: str | None = config.getoption(key)
     if given:
         return config.invocation_params.dir / given
     kept: str = config.getini(key)

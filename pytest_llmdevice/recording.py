@@ -53,6 +53,7 @@ class _Item:
 
     cell: Cell
     check: str
+    target: str
     outcome: Outcome = "passed"
     seconds: float = 0.0
     values: dict[str, Any] = field(default_factory=dict)
@@ -123,8 +124,10 @@ class Recorder:
         cell_id = properties.get("llm.cell") or cell_id_in(report.nodeid, self._ids)
         if cell_id not in self._running:
             return
-        name = properties.get("llm.check") or report.nodeid.rpartition("::")[2].partition("[")[0].removeprefix("test_")
-        item = self._open.setdefault(report.nodeid, _Item(self._cells[cell_id], name))
+        name = str(properties.get("llm.check", "")) or report.nodeid.rpartition("::")[2].partition("[")[0].removeprefix(
+            "test_"
+        )
+        item = self._open.setdefault(report.nodeid, _Item(self._cells[cell_id], name, self.file.run.target))
         _add(item, report)
         measured = self._measured.setdefault(cell_id, {})
         measured |= {key: value for key, value in properties.items() if key.startswith(("llm.load_", "llm.generate_"))}
@@ -137,7 +140,7 @@ class Recorder:
     def finish(self, exit_status: int) -> None:
         """Write what was cut short, and the end. The file is closed."""
         for item in self._open.values():
-            self._keep(_check(item, self.file.run.target))
+            self._keep(_check(item))
         for cell_id, cell in self._cells.items():
             if cell_id in self._running and cell_id not in self.file.cells:
                 self._keep(self._unfinished(cell))
@@ -153,7 +156,7 @@ class Recorder:
     def _close(self, item: _Item) -> None:
         if item.rerun:
             return
-        check = _check(item, self.file.run.target)
+        check = _check(item)
         self._keep(check)
         cell_id = item.cell.id
         self._checks.setdefault(cell_id, []).append(check)
@@ -223,9 +226,11 @@ def _add(item: _Item, report: pytest.TestReport) -> None:
     """Take one phase of a test in: the worst one counts, a failure in its teardown too."""
     item.seconds += report.duration
     details = details_of(report)
+    item.target = details.get("target", item.target)
     if "evidence" in details:
         item.values["evidence"] = details["evidence"]
-    if report.outcome == "rerun":
+    # Of other plugins: pytest itself knows neither this outcome nor xdist's phase below.
+    if str(report.outcome) == "rerun":
         item.rerun = True
     elif report.outcome == "failed":
         item.outcome = _of_failure(report, details)
@@ -246,7 +251,11 @@ def _of_failure(report: pytest.TestReport, details: Mapping[str, Any]) -> Outcom
     text = str(report.longrepr)
     if text.startswith("[XPASS(strict)]"):
         return "xpass"
-    if details.get("aborted") or report.when == _CRASHED or text.startswith("not run: the worker of this cell died"):
+    if (
+        details.get("aborted")
+        or str(report.when) == _CRASHED
+        or text.startswith("not run: the worker of this cell died")
+    ):
         return "aborted"
     if details.get("hollow"):
         return "hollow"
@@ -271,10 +280,10 @@ def _finding(_: str, found: Any) -> RecordedFinding:
     return RecordedFinding(where=found.where, expected=found.expected, actual=found.actual, **known)
 
 
-def _check(item: _Item, target: str) -> Check:
+def _check(item: _Item) -> Check:
     return Check(
         cell=item.cell.id,
-        target=target,
+        target=item.target,
         simulated=item.cell.simulated,
         check=item.check,
         outcome=item.outcome,

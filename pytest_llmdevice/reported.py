@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -100,11 +101,11 @@ def attach(report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
         vars(report)[FINDINGS] = list(_packed(result))
 
 
-def detail(item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport) -> None:
+def detail(item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport, own: object) -> None:
     """Put into the report of an item of a cell what a record of it needs and no other part of the report has.
 
     A dictionary, where there is something to say: `failure` (what kind of thing went wrong), `aborted` and `hollow`
-    (true or absent), `evidence` and `tokens`.
+    (true or absent), `evidence`, `tokens`, and `target` where a fixture put another one in the place of `own`.
     """
     found: dict[str, Any] = {}
     if report.outcome == "failed" and call.excinfo is not None:
@@ -113,6 +114,10 @@ def detail(item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestRep
         for key, stash in (("evidence", EVIDENCE), ("tokens", TOKENS)):
             if stash in item.stash:
                 found[key] = item.stash[stash]
+    target = getattr(item, "funcargs", {}).get("llm_target")
+    if target is not None and target is not own:
+        kind = target if isinstance(target, (type, ModuleType)) else type(target)
+        found["target"] = kind.__name__ if isinstance(kind, ModuleType) else f"{kind.__module__}:{kind.__qualname__}"
     if found:
         vars(report)[DETAILS] = found
 

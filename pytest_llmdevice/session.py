@@ -133,7 +133,7 @@ class MatrixPlugin:
         report = yield
         cell = parametrize.cell_of(item)
         if cell is not None:
-            detail(item, call, report)
+            detail(item, call, report, self._run.target)
             if not cell.simulated and details_of(report).get("failure") == "device-lost":
                 self._lost.setdefault((cell.kind, cell.device), item.name)
         return report

@@ -11,8 +11,10 @@ from pytest_llmdevice.errors import of_target
 from pytest_llmdevice.loading.change import Change
 from pytest_llmdevice.loading.generation import generate_one_by_one, generate_with
 from pytest_llmdevice.loading.handed import Handed
+from pytest_llmdevice.loading.kept import unchanged_model
 from pytest_llmdevice.loading.measures import Measures, Meter
 from pytest_llmdevice.loading.observation import observed
+from pytest_llmdevice.loading.places import put_back
 from pytest_llmdevice.loading.process import unchanged_process
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class Generated:
         handed: what was handed to the model meanwhile.
         error: what was raised, None when nothing was.
         measures: what the first call took, None when it raised.
-        changes: what the calls changed of the process, and is put back.
+        changes: what the calls changed of the process, and is put back, and of the model.
         first_token: seconds from the first call to the end of its first forward pass; None when there was none.
     """
 
@@ -63,7 +65,7 @@ def generate_observed(
 ) -> Generated:
     """Have `target` generate for `prompts`. Never raises for what the target does."""
     found = Generated()
-    with unchanged_process() as found.changes, observed(model) as found.handed:
+    with unchanged_process() as process, unchanged_model(model) as own, observed(model) as found.handed:
         try:
             started = time.perf_counter()
             with Meter() as meter:
@@ -75,4 +77,6 @@ def generate_observed(
             found.alone = generate_one_by_one(target, model, prompts, max_new_tokens)
         except of_target() as error:
             found.error = error
+            put_back(model)
+    found.changes = (*process, *own)
     return found

@@ -104,5 +104,18 @@ def offload_hook(model: nn.Module, name: str) -> Any:
     return next((hook for hook in hooks_of(owner) if getattr(hook, "offload", False)), None)
 
 
+def put_back(model: nn.Module) -> None:
+    """Have hooks take away what they brought for a forward pass that an exception ended.
+
+    accelerate does so after a pass that came to its end; otherwise the tensors stay where they computed, and the model
+    is no longer as it was loaded.
+    """
+    for module in model.modules():
+        brought = any(not parameter.is_meta for parameter in module.parameters(recurse=False))
+        for hook in hooks_of(module) if brought else ():
+            if getattr(hook, "offload", False):
+                hook.post_forward(module, None)
+
+
 def _spelled(value: Any) -> str:
     return value if value == "disk" else with_index(device_named(value))
