@@ -116,12 +116,16 @@ _NEEDS_MATRIX = {
 
 
 def _path(config: pytest.Config, key: str) -> Path | None:
-    """A path of the command line from where pytest was called, else one of the ini file from the root directory."""
-    given: str | None = config.getoption(key)
-    if given:
-        return config.invocation_params.dir / given
+    """A path of the command line from where pytest was called, else one of the ini file from the root directory.
+
+    As short as it can be said here: messages have it.
+    """
+    given: str = config.getoption(key) or ""
     kept: str = config.getini(key)
-    return config.rootpath / kept if kept else None
+    path = config.invocation_params.dir / given if given else config.rootpath / kept
+    if not (given or kept):
+        return None
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _seconds(config: pytest.Config, flag: str, *, or_none: bool = False) -> float:

@@ -111,9 +111,8 @@ def detail(item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestRep
     if report.outcome == "failed" and call.excinfo is not None:
         found = _of_failure(call.excinfo.value)
     if report.when == "call":
-        for key, stash in (("evidence", EVIDENCE), ("tokens", TOKENS)):
-            if stash in item.stash:
-                found[key] = item.stash[stash]
+        found |= {"evidence": item.stash[EVIDENCE]} if EVIDENCE in item.stash else {}
+        found |= {"tokens": item.stash[TOKENS]} if TOKENS in item.stash else {}
     target = getattr(item, "funcargs", {}).get("llm_target")
     if target is not None and target is not own:
         kind = target if isinstance(target, (type, ModuleType)) else type(target)

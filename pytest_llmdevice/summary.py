@@ -41,6 +41,7 @@ def write(reporter: TerminalReporter, run: MatrixRun, conclusion: Conclusion) ->
         unicode="utf" in (sys.stdout.encoding or "").lower(),
         comparison=conclusion.comparison,
         grid=run.settings.grid or None,
+        origins=False,
     ):
         reporter.write_line(line)
     for line in conclusion.unmet:

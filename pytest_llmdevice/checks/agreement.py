@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_llmdevice.checks.generation import token_rows
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding
-from pytest_llmdevice.diagnosis.hints.generation import CHOICE
+from pytest_llmdevice.diagnosis.hints.generation import CHOICE, ROW_ORDER, SHIFTED
 from pytest_llmdevice.diagnosis.hints.values import NUMERIC
 from pytest_llmdevice.loading.generation import inputs_for
 from pytest_llmdevice.loading.logits import choice_logits, forward_logits
@@ -17,6 +17,8 @@ from pytest_llmdevice.loading.reference import Reference
 
 if TYPE_CHECKING:
     import torch
+
+    from pytest_llmdevice.diagnosis import Hint
 
 Tokens = Sequence[Sequence[int]]
 
@@ -129,21 +131,40 @@ def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance:
         step = next((at for at, pair in enumerate(zip(row, tokens, strict=False)) if pair[0] != pair[1]), None)
         if step is None:
             continue
+        if not 0 <= row[step] < steps.shape[-1]:
+            # A token that a larger vocabulary has: the reference says nothing of it.
+            findings.append(Finding(f"prompt {number}, new token {step}", f"token {tokens[step]}", f"token {row[step]}", CHOICE))
+            continue
         # Beyond the first difference the two continue from other prompts: only this step can be judged.
         logits = steps[step]
         order = logits.argsort(descending=True).tolist()
         gap = float(logits[tokens[step]] - logits[row[step]])
         allowed = allowed_gap(logits, tolerance)
         if not gap <= allowed:
+            known = _misplaced(number, list(row), expected)
+            what, hint = known or (f"number {order.index(row[step]) + 1} in its ranking", CHOICE)
             findings.append(
                 Finding(
                     f"prompt {number}, new token {step}",
                     f"token {tokens[step]}, or one within {allowed:.3g} of its logit",
-                    f"token {row[step]}, {gap:.3g} below it (number {order.index(row[step]) + 1} in its ranking)",
-                    CHOICE,
+                    f"token {row[step]}, {gap:.3g} below it ({what})",
+                    hint,
                 )
             )
     return findings
+
+
+def _misplaced(number: int, row: list[int], expected: Reference) -> tuple[str, Hint] | None:
+    """What `row` is, and why, where it is made of the right tokens in the wrong place."""
+    tokens = [list(one)[: len(row)] for one in expected.tokens]
+    for other, theirs in enumerate(tokens):
+        if other != number and row == theirs:
+            return f"all of the row is prompt {other}'s", ROW_ORDER
+    if len(row) > 2 and row[:-1] == tokens[number][1:]:
+        return "the row is right from its second token on, and begins with that", SHIFTED
+    if len(row) > 2 and row[1:] == tokens[number][:-1]:
+        return f"the row is right, and {row[0]} is in front of it", SHIFTED
+    return None
 
 
 def _batch_effects(

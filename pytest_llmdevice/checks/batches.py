@@ -10,6 +10,7 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.loading.generation import is_encoder_decoder, pad_token
 from pytest_llmdevice.loading.handed import Call
+from pytest_llmdevice.loading.names import configuration_of
 
 if TYPE_CHECKING:
     import torch
@@ -220,7 +221,7 @@ def _positions(call: Call, rows: list[Row] | None, mask: torch.Tensor | None, mo
     if real is None or wanted is None or (len(given) not in {1, len(real)}):
         return []
     given = given.expand(len(real), columns)
-    config = getattr(model, "config", None)
+    config = configuration_of(model)
     starts = [0]
     if getattr(config, "model_type", "") in OFFSET_FAMILIES:
         starts.append(pad_token(model) + 1)

@@ -10,6 +10,7 @@ from pytest_llmdevice.diagnosis.hints.sequences import BEAMS, CACHED
 from pytest_llmdevice.loading.feeding import cache_of
 from pytest_llmdevice.loading.generation import inputs_for, pad_token
 from pytest_llmdevice.loading.logits import choice_logits
+from pytest_llmdevice.loading.names import generating
 
 _BEAMS: Final = 4
 _STEPS: Final = 6
@@ -56,7 +57,7 @@ def _generate(model: Any, prompt: Sequence[int], **options: Any) -> Any:
     import torch
 
     with torch.inference_mode():
-        return model.generate(
+        return generating(model).generate(
             **inputs_for(model, [prompt]),
             do_sample=False,
             max_new_tokens=_STEPS,

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_llmdevice.checks.beams import beam_findings, static_findings
 from pytest_llmdevice.checks.noise import Inspection, Limits, finding, gap, own_faults
 from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.checks.steps import NEW, step_findings
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.errors import first_line, hint_of
 from pytest_llmdevice.diagnosis.hints.sequences import CACHE_DEVICE, CACHE_DTYPE, CACHED
 from pytest_llmdevice.errors import of_target
-from pytest_llmdevice.loading.feeding import LONG, Feed, is_state_space, longest_text, text
+from pytest_llmdevice.loading.feeding import LONG, Feed, is_state_space, longest_text, positions, text
 from pytest_llmdevice.loading.generation import generate_with
 from pytest_llmdevice.loading.history import caches_used, held, homes, is_offloaded
+from pytest_llmdevice.loading.names import core, generating
 from pytest_llmdevice.loading.places import with_index
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
@@ -115,7 +117,7 @@ def _carried(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
 def _static(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
     """Generation into a static cache, where the class supports one."""
     names = ("_can_compile_fullgraph", "_supports_static_cache")
-    if not hasattr(model, "generate") or not any(getattr(model, name, False) for name in names):
+    if not hasattr(generating(model), "generate") or not any(getattr(core(model), name, False) for name in names):
         return [], {}
     (findings, evidence), cache = static_findings(model, max(prompts, key=len), Limits.of(cell))
     return [*findings, *_misplaced(model, cell, cache, "static cache, ")], evidence
@@ -123,7 +125,7 @@ def _static(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
 
 def _beams(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
     """Beam search. The states of Mamba in transformers 4 cannot be reordered, and it is not made for beams."""
-    if not hasattr(model, "generate") or (is_state_space(model) and not _reorders(model, prompts)):
+    if not hasattr(generating(model), "generate") or (is_state_space(model) and not _reorders(model, prompts)):
         return [], {}
     return beam_findings(model, text(prompts, SHORT, seed=3), Limits.of(cell))
 
@@ -133,7 +135,27 @@ def _generated(model: Any, cell: Cell, prompts: Tokens, target: Target) -> Inspe
     with caches_used(model) as caches:
         generate_with(target, model, prompts[:1], _GENERATED)
     found = [one for cache in caches for one in _misplaced(model, cell, cache, "generate's cache, ")]
-    return found, {"caches in generate": len(caches)}
+    evidence: dict[str, int | float | str] = {"caches in generate": len(caches)}
+    if found:
+        return found, evidence
+    limits = Limits.of(cell)
+    steps, counts = step_findings(target, model, max(prompts, key=len), limits)
+    if not steps and (long := _long(model, prompts)):
+        try:
+            steps, more = step_findings(target, model, long, limits)
+        except of_target() as error:
+            # To refuse a text that is too long for what the target allocates is its right; to answer wrongly is not.
+            if hint_of(error) is not None:
+                raise
+            more = {"a long prompt is refused": first_line(error)}
+        counts |= more
+    return steps, evidence | counts
+
+
+def _long(model: Any, prompts: Tokens) -> list[int]:
+    """A prompt for a target's `generate` beyond 256 tokens, or as long as the model takes; empty where none is long."""
+    length = min(longest_text(model, prompts), LONG, positions(model) - NEW)
+    return text(prompts, length, seed=4) if length > 2 * max(map(len, prompts)) else []
 
 
 def _reorders(model: Any, prompts: Tokens) -> bool:
@@ -178,7 +200,8 @@ def _misplaced(model: Any, cell: Cell, cache: Any, prefix: str = "") -> list[Fin
     for one in held(cache):
         dtype = str(one.tensor.dtype).removeprefix("torch.")
         if dtype not in {cell.dtype, "float32"}:
-            findings.append(Finding(f"{prefix}{one.name}", f"{cell.dtype} or float32", dtype, CACHE_DTYPE))
+            wanted_dtype = " or ".join(dict.fromkeys((cell.dtype, "float32")))
+            findings.append(Finding(f"{prefix}{one.name}", wanted_dtype, dtype, CACHE_DTYPE))
         wanted = places.get(one.layer) if one.layer is not None else None
         place = with_index(one.tensor.device)
         if wanted is not None and place not in wanted | elsewhere:

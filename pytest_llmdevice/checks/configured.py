@@ -8,7 +8,7 @@ from math import isclose
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.diagnosis import Finding
-from pytest_llmdevice.diagnosis.hints.loads import OVERRIDDEN
+from pytest_llmdevice.diagnosis.hints.loads import NUMBERED, OVERRIDDEN
 from pytest_llmdevice.loading.names import Names, configuration_of
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def _attributes(model: nn.Module, bones: nn.Module) -> Iterator[Finding]:
             found = vars(module).get(key)
             if not _read(key, wanted) or not _read(key, found) or _same(found, wanted):
                 continue
-            yield Finding(f"{name}.{key}" if name else key, _short(wanted), _short(found), OVERRIDDEN)
+            hint = NUMBERED if key == "layer_idx" else OVERRIDDEN
+            yield Finding(f"{name}.{key}" if name else key, _short(wanted), _short(found), hint)
 
 
 def _read(key: str, value: object) -> bool:

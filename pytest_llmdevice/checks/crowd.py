@@ -138,8 +138,9 @@ def _early(rows: Rows) -> tuple[int, int] | None:
     """(a token, its row) that comes in this row first, by as many steps as possible; None where there is none."""
     best: tuple[int, int, int] | None = None
     for number, row in enumerate(rows):
+        # Not the first one: a loop that has not begun is another case.
         for step, token in enumerate(row[:-1]):
-            if token in row[:step]:
+            if step == 0 or token in row[:step]:
                 continue
             others = [other.index(token) if token in other else len(other) for other in rows if other is not row]
             lead = min(others) - step

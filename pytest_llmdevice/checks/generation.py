@@ -11,6 +11,7 @@ from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.loading.generated import Generated
 from pytest_llmdevice.loading.generation import is_encoder_decoder, pad_token
+from pytest_llmdevice.loading.names import configuration_of, core
 
 Tokens = Sequence[Sequence[int]]
 
@@ -39,7 +40,7 @@ def check_generation(generated: Generated, prompts: Tokens, max_new_tokens: int,
     if findings:
         return Result("generation", tuple(dict.fromkeys(findings)), details=CONTRACT)
     one, two = token_rows(first) or [], token_rows(second) or []
-    vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
+    vocabulary = getattr(configuration_of(model), "vocab_size", None)
     for number, (row, again) in enumerate(zip(one, two, strict=True)):
         where = f"prompt {number}"
         findings += _length(where, row, list(prompts[number]), max_new_tokens, model)
@@ -129,7 +130,7 @@ def token_rows(output: Any) -> list[list[int]] | None:
 
 def end_tokens(model: Any) -> set[int]:
     """The tokens that end a sequence, by the model's generation configuration, or else by its own."""
-    for source in (getattr(model, "generation_config", None), getattr(model, "config", None)):
+    for source in (getattr(core(model), "generation_config", None), configuration_of(model)):
         token = getattr(source, "eos_token_id", None)
         if token is not None:
             return set(token) if isinstance(token, (list, tuple)) else {token}

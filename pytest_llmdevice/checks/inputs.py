@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.batches import ids_of, padding_findings
 from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.checks.running import SAME_IN_BOTH
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import generation
+from pytest_llmdevice.diagnosis.hints.state import TRAINING
 from pytest_llmdevice.loading.generated import Generated
 from pytest_llmdevice.loading.generation import embedding_device, execution_device
 from pytest_llmdevice.loading.handed import Call, Handed, Seen
@@ -59,7 +61,7 @@ def check_inputs(generated: Generated, prompts: Tokens, model: Any, cell: Cell |
     embedding = _embedding_name(model)
     embedded: torch.Tensor | None = None
     for call in handed.outer:
-        for finding in (*_places(call, model), *_kinds(call, handed, model), *_shapes(call)):
+        for finding in (*_places(call, handed, model), *_kinds(call, handed, model), *_shapes(call)):
             findings[finding] = None
         if call.module and call.module == embedding:
             # What the target embeds itself: the ids of the embedded inputs that it hands over next.
@@ -72,8 +74,10 @@ def check_inputs(generated: Generated, prompts: Tokens, model: Any, cell: Cell |
     findings.update(dict.fromkeys(batches.values()))
     for finding in (
         *_autocast(handed, model, cell),
-        *_caches(handed, model),
+        # Of a model that was moved, nobody knows any more where its layers computed.
+        *(() if any(change.kind == "model" for change in generated.changes) else _caches(handed, model)),
         *_coarse(handed, cell),
+        *_training(handed, model),
         *_doubles(handed),
         *_warnings(handed),
     ):
@@ -92,10 +96,11 @@ def check_inputs(generated: Generated, prompts: Tokens, model: Any, cell: Cell |
     return Result("inputs", tuple(findings), evidence)
 
 
-def _places(call: Call, model: Any) -> Iterator[Finding]:
+def _places(call: Call, handed: Handed, model: Any) -> Iterator[Finding]:
     if input_embedding(model) is None:
         return
-    home = with_index(embedding_device(model))
+    # Where it was, should the target have moved the model meanwhile.
+    home = with_index(handed.home or embedding_device(model))
     for name, tensor in call.tensors.items():
         # A single number may stay on the CPU.
         if name.partition("[")[0] in ELSEWHERE or not tensor.shape:
@@ -196,6 +201,16 @@ def _coarser(dtype: torch.dtype, computed: torch.dtype) -> bool:
         return False
     bits, own = torch.finfo(dtype).bits, torch.finfo(computed).bits
     return bits < own or (bits == own and dtype != computed)
+
+
+def _training(handed: Handed, model: Any) -> Iterator[Finding]:
+    """Parts that ran in training mode and are not in it otherwise: of those that are, the mode check says so."""
+    modules = dict(model.named_modules())
+    ran = [name for name in handed.training if name in modules and not modules[name].training]
+    outermost = [name for name in ran if type(modules[name]).__name__ not in SAME_IN_BOTH]
+    if outermost:
+        where = f"{outermost[0] or 'the model'}, while the target generates"
+        yield Finding(where, "eval mode", "training mode", TRAINING)
 
 
 def _doubles(handed: Handed) -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +12,7 @@ from pytest_llmdevice.diagnosis import Finding, raised
 from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.loading.generation import batch, embedding_device, inputs_for, is_encoder_decoder, pad_token
 from pytest_llmdevice.loading.logits import forward_logits
+from pytest_llmdevice.loading.names import accepted, configuration_of, core
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 
@@ -79,7 +79,7 @@ def check_padding(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, tole
 
 def long_prompts(model: Any, prompts: Tokens) -> list[list[int]]:
     """The shortest of `prompts`, and two of `LENGTHS` made of all of them, or of as many tokens as the model takes."""
-    config = getattr(model, "config", None)
+    config = configuration_of(model)
     text = getattr(config, "get_text_config", lambda: config)()
     limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or UNLIMITED
     whole = [token for prompt in prompts for token in prompt]
@@ -121,7 +121,8 @@ def masked_nonfinite(model: Any, prompts: Tokens) -> float:
     seen = torch.ones(width, width, dtype=torch.bool, device=mask.device).tril()[None] & mask[:, None]
     # Padding sees itself: of a row that sees nothing, a softmax over -inf is nan by definition.
     seen = seen | torch.eye(width, dtype=torch.bool, device=mask.device)[None]
-    dtype = model.get_input_embeddings().weight.dtype
+    inner: Any = core(model)
+    dtype = inner.get_input_embeddings().weight.dtype
     added = torch.zeros(seen.shape, dtype=dtype if dtype.is_floating_point else torch.float32, device=mask.device)
     added = added.masked_fill(~seen, float("-inf"))[:, None]
     logits = forward_logits(model, {**inputs, "attention_mask": added, **_positions(model, inputs["attention_mask"])})
@@ -130,7 +131,7 @@ def masked_nonfinite(model: Any, prompts: Tokens) -> float:
 
 
 def _additive(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, evidence: dict[str, Any]) -> list[Finding]:
-    if is_encoder_decoder(model) or not _accepts(model, "attention_mask"):
+    if is_encoder_decoder(model) or "attention_mask" not in accepted(model):
         return []
     try:
         bad = masked_nonfinite(model, prompts)
@@ -167,13 +168,8 @@ def _plain(measure: str, checkpoint: str, cell: Cell, prompts: tuple[tuple[int, 
         return None
 
 
-def _accepts(model: Any, name: str) -> bool:
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return name in inspect.signature(type(inner).forward).parameters
-
-
 def _positions(model: Any, mask: torch.Tensor) -> dict[str, torch.Tensor]:
     """`position_ids` as `generate` makes them, where the model takes them: forward alone counts padding too."""
-    if is_encoder_decoder(model) or not _accepts(model, "position_ids"):
+    if is_encoder_decoder(model) or "position_ids" not in accepted(model):
         return {}
     return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}

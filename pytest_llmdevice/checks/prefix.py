@@ -13,6 +13,7 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.sequences import FAR, LEAK, LENGTH, NOISE
 from pytest_llmdevice.diagnosis.hints.values import NUMERIC
 from pytest_llmdevice.loading.feeding import Feed, longest_text, sliding_window, text
+from pytest_llmdevice.loading.names import configuration_of
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 
@@ -120,7 +121,7 @@ def _far(
         return [], {}
     longest: Sequence[int] = max(prompts, key=len)
     source = tuple(longest)
-    attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    attention = getattr(configuration_of(model), "_attn_implementation", None)
     plain = _plain_logits(
         checkpoint,
         Cell("plain", "cpu", cell.dtype, cell.quantization, attention=attention if attention in _PLAIN else "eager"),

@@ -18,6 +18,7 @@ from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.checks.values import check_values
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.errors import hint_of
+from pytest_llmdevice.diagnosis.hints.generation import RESPONSES
 from pytest_llmdevice.diagnosis.hints.raised import MEMORY
 from pytest_llmdevice.diagnosis.hints.state import CACHED, KEPT_ALIVE, OTHER_AGAIN
 from pytest_llmdevice.diagnosis.holders import holders
@@ -26,6 +27,7 @@ from pytest_llmdevice.loading.generation import generate_with, inputs_for
 from pytest_llmdevice.loading.lifetime import Loaded
 from pytest_llmdevice.loading.logits import forward_logits
 from pytest_llmdevice.loading.names import core
+from pytest_llmdevice.loading.observation import observed
 from pytest_llmdevice.loading.plan import make_plan
 from pytest_llmdevice.matrix.cell import Cell
 
@@ -83,6 +85,8 @@ class _Rounds:
         self.loads = self.gone = self.same = self.in_frames = 0
         self.last: nn.Module | None = None
         self._before = _state(model)
+        # A target that generates without the model that it returned is the inputs check's.
+        self.ran = True
         self._known = {(finding.where, finding.actual) for _, finding in self._problems(model, cell)}
         self._previous: list[tuple[Cell, weakref.ref[nn.Module]]] = []
 
@@ -101,10 +105,18 @@ class _Rounds:
         self._look_at(self.last, cell)
         if self.last is self.model:
             return
-        with suppress(*of_target()):
-            # What it raises, the generation check has said.
-            generate_with(self.target, self.last, [self.prompts[0]], FEW)
+        self._generate(self.last, cell)
         self._previous = [(cell, weakref.ref(one)) for one in {id(m): m for m in (self.last, core(self.last))}.values()]
+
+    def _generate(self, model: nn.Module, cell: Cell) -> None:
+        """Have the target generate with `model`, which must run for it."""
+        output = None
+        with observed(model) as handed, suppress(*of_target()):
+            # What it raises, the generation check has said.
+            output = generate_with(self.target, model, [self.prompts[0]], FEW)
+        if output is not None and self.ran and not (handed.calls or handed.modules or handed.compiled):
+            where = f"generate, for the model loaded as {cell.id}"
+            self.findings.append(Finding(where, "a call of that model", "none, and an answer", RESPONSES))
 
     def _missing(self, cell: Cell, loaded: Loaded) -> None:
         full = loaded.exception is not None and hint_of(loaded.exception) is MEMORY

@@ -10,7 +10,7 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import dtypes, state, values
 from pytest_llmdevice.loading.generation import inputs_for
 from pytest_llmdevice.loading.logits import forward_logits
-from pytest_llmdevice.loading.names import core_with_path
+from pytest_llmdevice.loading.names import configuration_of, core_with_path
 from pytest_llmdevice.loading.places import with_index
 from pytest_llmdevice.loading.plan import execution_devices
 from pytest_llmdevice.loading.reference import logits_dtype
@@ -70,7 +70,7 @@ def check_forward(model: Any, cell: Cell, prompts: Tokens, checkpoint: str) -> R
     embedding, head = execution_devices(model)
     findings = []
     rows = len(prompts)
-    vocabulary = getattr(getattr(model, "config", None), "vocab_size", logits.shape[-1])
+    vocabulary = getattr(configuration_of(model), "vocab_size", logits.shape[-1])
     wanted_shape = (*inputs["input_ids"].shape, vocabulary)
     if tuple(logits.shape) != wanted_shape:
         findings.append(Finding("logits", f"shape {wanted_shape}", str(tuple(logits.shape))))

@@ -13,6 +13,7 @@ from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation, values
 from pytest_llmdevice.loading.generation import inputs_for, is_encoder_decoder, pad_token
 from pytest_llmdevice.loading.logits import choice_logits
+from pytest_llmdevice.loading.names import configuration_of, core, generating
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ def check_sampling(model: Any, prompts: Tokens, checkpoint: str) -> Result:
         checkpoint: the local folder that the model was loaded from.
     """
     findings = list(_configured(model, checkpoint))
-    if not callable(getattr(model, "generate", None)):
+    if not callable(getattr(generating(model), "generate", None)):
         return Result("sampling", tuple(findings), {"modules": sum(1 for _ in model.modules()), "generate": "none"})
     given = sorted(prompts, key=len)[:2]
     evidence: dict[str, int | float | str] = {"prompts": len(given)}
@@ -173,7 +174,7 @@ def _generate(model: Any, prompts: Tokens, **options: Any) -> Any:
 
     given = {"do_sample": False, "num_beams": 1, "max_new_tokens": NEW, "min_new_tokens": NEW, **options}
     with torch.inference_mode():
-        return model.generate(**inputs_for(model, prompts), pad_token_id=pad_token(model), **given)
+        return generating(model).generate(**inputs_for(model, prompts), pad_token_id=pad_token(model), **given)
 
 
 def _rows(model: Any, prompts: Tokens, **options: Any) -> Rows:
@@ -187,7 +188,7 @@ def _cut(model: Any, output: torch.Tensor, prompts: Tokens) -> Rows:
 
 
 def _outside(name: str, rows: Rows, model: Any) -> Iterator[Finding]:
-    vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
+    vocabulary = getattr(configuration_of(model), "vocab_size", None)
     for number, row in enumerate(rows):
         bad = [token for token in row if token < 0 or (vocabulary is not None and token >= vocabulary)]
         if bad:
@@ -198,7 +199,7 @@ def _configured(model: Any, checkpoint: str) -> Iterator[Finding]:
     """Where the special tokens of the model's generation configuration would change what the checkpoint generates."""
     from transformers import GenerationConfig
 
-    own = getattr(model, "generation_config", None)
+    own = getattr(core(model), "generation_config", None)
     if own is None:
         return
     try:
@@ -213,7 +214,7 @@ def _configured(model: Any, checkpoint: str) -> Iterator[Finding]:
         yield Finding(
             "generation_config.eos_token_id", _listed(wanted), _listed(ends) if ends else "None", generation.STOP
         )
-    vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
+    vocabulary = getattr(configuration_of(model), "vocab_size", None)
     pad = getattr(own, "pad_token_id", None)
     if isinstance(pad, int) and vocabulary is not None and not 0 <= pad < vocabulary:
         yield Finding("generation_config.pad_token_id", f"a token id below {vocabulary}", str(pad), generation.STOP)

@@ -1,4 +1,4 @@
-"""The check that neither the load nor the generation left the process otherwise than it was."""
+"""The check that neither the load nor the generation left the process otherwise, nor the latter the model."""
 
 from __future__ import annotations
 
@@ -58,11 +58,16 @@ _HINTS: Final[Mapping[str, Hint]] = {
     "autocast": state.AUTOCAST,
     "folder": state.FOLDER,
     "collector": state.COLLECTOR,
+    "model": state.MODEL,
 }
 
 
-def check_state(load: Sequence[Change] | None, generation: Sequence[Change] | None) -> Result:
+def check_state(
+    load: Sequence[Change] | None, generation: Sequence[Change] | None, imported: Sequence[Change] = ()
+) -> Result:
     """Nothing of the process is otherwise after the load and after the generation; what was is put back already.
+
+    Nor did the generation cast, move or switch the model.
 
     Not held against them: environment variables that only choose caches, threads and messages (see `HARMLESS`). Random
     states, the number of threads and whether gradients are computed are not even recorded.
@@ -70,10 +75,12 @@ def check_state(load: Sequence[Change] | None, generation: Sequence[Change] | No
     Args:
         load: what the load changed; None where nobody recorded it, the model having been handed over.
         generation: likewise for the target's `generate`.
+        imported: what the import of the target's module changed.
     """
     findings = []
     watched, harmless = 0, 0
-    for doing, changes in (("load", load), ("generate", generation)):
+    doings = (("load", load), ("generate", generation), ("the import of its module", imported or None))
+    for doing, changes in doings:
         if changes is None:
             continue
         watched += WHAT_IS_WATCHED

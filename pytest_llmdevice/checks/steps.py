@@ -49,7 +49,7 @@ def step_findings(target: Any, model: Any, prompt: Sequence[int], limits: Limits
     found = gap(seen, clean, limits)
     findings: list[Finding] = []
     if not found.within(limits):
-        hint = OTHER_TEXT if not found.beyond or found.first == 0 else STEPS
+        hint = OTHER_TEXT if found.beyond and found.first == 0 else STEPS
         of = "those of a forward pass over the prompt and the tokens before"
         name = f"logits that generate chooses new tokens from, after {where}"
         findings.append(finding(name, found, limits, hint, of=of))

@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from pytest_llmdevice.errors import LLMDeviceError
+from pytest_llmdevice.matrix.suggest import unknown
 
 SUBCOMMANDS: Final = {
     "doctor": "what is here, what each kind of cell would do, and what to install",
@@ -22,6 +23,12 @@ SUBCOMMANDS: Final = {
 """Each is the command `command` of the module of its name."""
 
 
+class WrongInput(click.ClickException):
+    """What the user got wrong, as one message. The syntax was right, so how to call the command is not explained."""
+
+    exit_code = 2
+
+
 class Group(click.Group):
     """Subcommands by name. What the user got wrong is one message and exit code 2."""
 
@@ -31,10 +38,9 @@ class Group(click.Group):
         return list(SUBCOMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The subcommand of this name, None where there is none."""
-        del ctx
+        """The subcommand of this name; a usage error where there is none."""
         if cmd_name not in SUBCOMMANDS:
-            return None
+            ctx.fail(unknown("command", cmd_name, SUBCOMMANDS))
         found = import_module(f"pytest_llmdevice.cli.{cmd_name}").command
         assert isinstance(found, click.Command)
         return found
@@ -50,7 +56,7 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except LLMDeviceError as error:
-            raise click.UsageError(str(error)) from None
+            raise WrongInput(str(error)) from None
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

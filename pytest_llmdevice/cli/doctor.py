@@ -14,6 +14,7 @@ import click
 
 from pytest_llmdevice.cli.cells import json_option, load_matrix, pretended, print_json, simulate_option
 from pytest_llmdevice.cli.layout import labelled, paragraph, plural, table
+from pytest_llmdevice.flags import PROBE_TIMEOUT_SECONDS
 from pytest_llmdevice.matrix.vocabulary import DTYPES, QUANTIZATIONS
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _WISHED: Final = ("bitsandbytes", "pytest-xdist", "flash_attn")
 @click.option(
     "--probe-timeout",
     type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
+    default=PROBE_TIMEOUT_SECONDS,
     show_default=True,
     metavar="SECONDS",
     help="How long the hardware probe may take.",

@@ -57,23 +57,27 @@ def command(
         raise click.UsageError("--force is for --update: give both")
     if baseline is None and (fail_on or updating):
         raise click.UsageError(f"{'--update' if updating else '--fail-on'} needs a baseline: give --baseline FILE")
-    if updating and baseline is not None:
-        _update(results, baseline, force, as_json=as_json)
-    else:
-        _judge(results, baseline, require, fail_on, as_json=as_json)
+    from pytest_llmdevice.results.collecting import without_collection
+
+    with without_collection():
+        if updating and baseline is not None:
+            _update(results, baseline, force, as_json=as_json)
+        else:
+            _judge(results, baseline, require, fail_on, as_json=as_json)
 
 
 def _update(results: Sequence[Path], baseline: Path, force: Sequence[str], *, as_json: bool) -> None:
     from pytest_llmdevice.results.store import read
     from pytest_llmdevice.results.union import unite
     from pytest_llmdevice.results.update import update
+    from pytest_llmdevice.results.words import several
 
     written = update(unite(read(list(results))), baseline, force=_words(force), environment=os.environ)
     counts = {"cells": len(written.cells), "checks": len(written.checks)}
     if as_json:
         _dump({"baseline": str(baseline), **counts, "notes": list(written.notes)})
         return
-    click.echo(f"{baseline}: written, {counts['checks']:,} checks of {counts['cells']:,} cells")
+    click.echo(f"{baseline}: written, {several(len(written.checks), 'check')} of {several(len(written.cells), 'cell')}")
     for note in written.notes:
         click.echo(note)
 

@@ -6,12 +6,15 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pytest_llmdevice.cli.selection import expressions
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.shards import estimates, shards
+
+Options: TypeAlias = tuple[str, ...]
+"""Of pytest, each flag and each value for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +37,11 @@ class Service:
 GITHUB: Final = Service("GitHub Actions", 256, 8_000, 500_000)
 """256 jobs of a matrix; 1 MB for the outputs of a job, counted in UTF-16. Windows takes 8,191 characters a command."""
 
-GITLAB: Final = Service("GitLab", 200, 180, 500_000)
+GITLAB: Final = Service("GitLab", 200, 120, 500_000)
 """200 jobs of a `parallel:matrix`; all values of a job are in its name, and a pipeline with a name of more than 255
-characters is not made: without an error (gitlab-org/gitlab issue 584573)."""
+characters is silently not made (gitlab-org/gitlab issue 584573). The rest is for the matrix and the runner."""
+
+_GITLAB_NAME: Final = 255
 
 ANYWHERE: Final = Service("a plan", 1_000, 8_000, 10_000_000)
 
@@ -73,7 +78,7 @@ class Job:
     name: str
     group: Group
     cells: tuple[Cell, ...]
-    selector: tuple[str, ...]
+    selector: Options
     seconds: float | None
 
     def options(self, matrix: str) -> str:
@@ -173,7 +178,8 @@ def gitlab(plan: Plan) -> list[dict[str, str]]:
     """The value of `parallel:matrix` of a job of GitLab.
 
     Raises:
-        ConfigurationError: a kind of hardware has several labels, and a job takes one from a variable.
+        ConfigurationError: a kind of hardware has several labels, and a job takes one from a variable; or the name
+            of a job is too long.
     """
     for job in plan.jobs:
         if len(job.group.labels) != 1:
@@ -181,10 +187,18 @@ def gitlab(plan: Plan) -> list[dict[str, str]]:
                 f"--label {job.group.hardware}={','.join(job.group.labels)}: GitLab takes one tag for each kind of "
                 f"hardware here, as in --label {job.group.hardware}=gpu"
             )
-    return [
+    found = [
         {"LLM_JOB": job.name, "LLM_RUNNER": job.group.labels[0], "PYTEST_ADDOPTS": job.options(plan.matrix)}
         for job in plan.jobs
     ]
+    for variables in found:
+        name = f"llm: [{', '.join(variables.values())}]"
+        if len(name) > _GITLAB_NAME:
+            raise ConfigurationError(
+                f"the name of the job would be {name!r}, and GitLab silently makes no pipeline with a name of more "
+                f"than {_GITLAB_NAME} characters: shorten the path of the matrix or the label"
+            )
+    return found
 
 
 def _checked(jobs: int | None, groups: Sequence[Group], service: Service) -> int:
@@ -218,20 +232,15 @@ def _parts(
     group: Group, every: Sequence[Cell], count: int, seconds: Mapping[str, float], service: Service
 ) -> tuple[list[Job], str]:
     """The jobs of one group, and a note where their selectors had to be simpler than the balance asks for."""
-    whole = ("--llm-cell", f"kind={group.hardware}")
+    whole: Options = ("--llm-cell", f"kind={group.hardware}")
     dealt = shards(group.cells, count, seconds)
-    selectors = [whole] if count == 1 else _by_axes(dealt, every) if seconds else None
+    selectors: list[Options] = [whole]
     note = ""
-    if selectors is not None and count > 1:
-        longest = max(len(shlex.join(selector)) for selector in selectors)
-        total = sum(len(shlex.join(selector)) for selector in selectors)
-        if longest > service.selector or total > service.output / 2:
-            note = (
-                f"{group.hardware}: balanced by number of cells, not by their times: a selector of {longest:,} "
-                f"characters is longer than {service.name} takes"
-            )
-            selectors = None
-    if selectors is None:
+    if seconds and count > 1:
+        selectors = _by_axes(dealt, every)
+        note = _too_long(selectors, group, service)
+    if count > 1 and (not seconds or note):
+        # What `--llm-shard` deals out knows of no times.
         dealt = shards(group.cells, count)
         selectors = [(*whole, "--llm-shard", f"{index}/{count}") for index in range(1, count + 1)]
     times = estimates(group.cells, seconds) if seconds else None
@@ -248,7 +257,18 @@ def _parts(
     return jobs, note
 
 
-def _by_axes(dealt: Sequence[Sequence[Cell]], every: Sequence[Cell]) -> list[tuple[str, ...]]:
+def _too_long(selectors: Sequence[Options], group: Group, service: Service) -> str:
+    lengths = [len(shlex.join(selector)) for selector in selectors]
+    # Beside the selector a job has a name and labels, and the options say the selector again.
+    if max(lengths) <= service.selector and 2 * sum(lengths) + 500 * len(lengths) <= service.output:
+        return ""
+    return (
+        f"{group.hardware}: balanced by number of cells, not by their times: selectors of {max(lengths):,} characters, "
+        f"{sum(lengths):,} in all, are longer than {service.name} takes"
+    )
+
+
+def _by_axes(dealt: Sequence[Sequence[Cell]], every: Sequence[Cell]) -> list[Options]:
     return [
         tuple(part for expression in expressions(cells, every) for part in ("--llm-cell", expression))
         for cells in dealt

@@ -1,4 +1,4 @@
-"""Lines of text for a terminal: paragraphs that are indented and wrapped, and tables. No colour, so they can be piped."""
+"""Lines of text for a terminal: paragraphs that are indented and wrapped, and tables. No colour, they may be piped."""
 
 from __future__ import annotations
 

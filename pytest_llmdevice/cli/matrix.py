@@ -22,7 +22,7 @@ def command() -> None:
     """The cells of a matrix, and what is wrong with its file."""
 
 
-@command.command()
+@command.command(short_help="the cells, and what the rules are about")
 @click.argument("name_or_path", default="default")
 @simulate_option
 @cards_option
@@ -52,7 +52,7 @@ def show(
             click.echo("\n".join(paragraph(note)))
 
 
-@command.command()
+@command.command(short_help="whether a file is good, or all that is wrong with it")
 @click.argument("names", metavar="[NAME_OR_PATH]...", nargs=-1)
 @json_option
 def validate(names: tuple[str, ...], as_json: bool) -> None:
@@ -73,7 +73,7 @@ def validate(names: tuple[str, ...], as_json: bool) -> None:
         sys.exit(1)
 
 
-@command.command(name="list")
+@command.command(name="list", short_help="the shipped matrices")
 @json_option
 def list_command(as_json: bool) -> None:
     """List the shipped matrices."""

@@ -21,9 +21,11 @@ def command(inputs: tuple[Path, ...], output: Path, *, force: bool, as_json: boo
     Files are copied as they are. Of a cell that ran on real hardware anywhere that counts; of contradicting outcomes
     the worse.
     """
+    from pytest_llmdevice.results.collecting import without_collection
     from pytest_llmdevice.results.merge import as_data, merge, summary
 
-    union = merge(inputs, output, force=force)
+    with without_collection():
+        union = merge(inputs, output, force=force)
     if as_json:
         click.echo(json.dumps({"output": str(output), **as_data(union)}, indent=2, ensure_ascii=False))
         return

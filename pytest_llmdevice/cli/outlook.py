@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -131,9 +131,7 @@ def _advice(
         yield from _of_devices(name, matrix, inventory, verdicts)
 
 
-def _of_devices(
-    name: str, matrix: Matrix, inventory: Inventory, verdicts: Mapping[Cell, Verdict]
-) -> Iterator[Advice]:
+def _of_devices(name: str, matrix: Matrix, inventory: Inventory, verdicts: Mapping[Cell, Verdict]) -> Iterator[Advice]:
     for variable in inventory.visible:
         yield Advice(f"{variable} is set and decides which cards are seen; without it there may be more")
     for device in inventory.devices:
@@ -143,9 +141,7 @@ def _of_devices(
                 "a driver that does not go with this PyTorch is the usual cause"
             )
     absent = dict.fromkeys(cell.kind for cell, verdict in verdicts.items() if verdict.cause == "absent")
-    profiles = [
-        f"{kind}:2" if kind in INDEXED_KINDS else kind for kind in absent if not inventory.of_kind(kind)
-    ]
+    profiles = [f"{kind}:2" if kind in INDEXED_KINDS else kind for kind in absent if not inventory.of_kind(kind)]
     gains = {profile: gain for profile in profiles if (gain := _simulated(matrix, inventory, profile))}
     if gains:
         named = "" if name == "default" else f" --llm-matrix-file {shlex.quote(name)}"
@@ -153,7 +149,8 @@ def _of_devices(
             "cells of devices that are not here run on pretended ones, which proves placement and dtypes, not the "
             "hardware",
             tuple(
-                f"pytest --llm-matrix{named} --llm-simulate {profile}  # {gain} cells" for profile, gain in gains.items()
+                f"pytest --llm-matrix{named} --llm-simulate {profile}  # {gain} cells"
+                for profile, gain in gains.items()
             ),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,7 +39,9 @@ LABELS: Final = {
 
 @click.command()
 @click.option("--matrix", "name", default="default", metavar="NAME_OR_PATH", help="The matrix to run.")
-@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="How many jobs; one a kind of hardware by default.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="How many jobs; one a kind of hardware by default."
+)
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
@@ -50,11 +53,13 @@ LABELS: Final = {
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="RESULTS",
-    help="Results of earlier runs, a folder or a file: jobs are balanced by the times of their cells.",
+    help="Results of earlier runs, folder or file, or a baseline: jobs are balanced by the times of their cells.",
 )
 @simulate_option
 @cards_option
-@click.option("--label", "labels", multiple=True, metavar="KIND=LABEL[,LABEL]", help="Which runners have this hardware.")
+@click.option(
+    "--label", "labels", multiple=True, metavar="KIND=LABEL[,LABEL]", help="Which runners have this hardware."
+)
 @click.option("--without", multiple=True, metavar="KIND", help="Plan no job for this kind of hardware.")
 @click.option("--github", "form", flag_value="github", help="Print the JSON for strategy.matrix of GitHub Actions.")
 @click.option("--gitlab", "form", flag_value="gitlab", help="Print the JSON for parallel:matrix of GitLab.")
@@ -95,7 +100,8 @@ def command(
         text = json.dumps(data, separators=(",", ":"))
         if len(text) > service.output:
             raise ConfigurationError(
-                f"the plan has {len(text):,} characters, and {service.name} takes {service.output:,}: ask for fewer jobs"
+                f"the plan has {len(text):,} characters, and {service.name} takes {service.output:,}: "
+                "ask for fewer jobs"
             )
         click.echo(text)
     else:
@@ -103,15 +109,34 @@ def command(
 
 
 def _recorded(paths: Sequence[Path]) -> dict[str, float]:
+    """Seconds of cells, by id. A baseline has them too, and lies in the repository."""
     if not paths:
         return {}
+    from statistics import median
+
+    from pytest_llmdevice.results.baseline import read_baseline
     from pytest_llmdevice.results.shards import recorded_seconds
     from pytest_llmdevice.results.store import read
 
-    found = recorded_seconds(read(list(paths)))
+    found: dict[str, float] = {}
+    for path in filter(_is_baseline, paths):
+        lines = read_baseline(path).cells.values()
+        found |= {line.cell: median(line.seconds) for line in lines if line.seconds}
+    results = [path for path in paths if not _is_baseline(path)]
+    # What ran later is the better guess.
+    found |= recorded_seconds(read(results)) if results else {}
     if not found:
         raise ConfigurationError(f"--times {paths[0]}: no cell ran there, so there is no time of one")
     return found
+
+
+def _is_baseline(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return re.match(rb'\s*\{\s*"type"\s*:\s*"baseline"', file.readline(200)) is not None
+    except OSError:
+        # A folder, or what the reader of results has a sentence for.
+        return False
 
 
 def _labels(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -145,9 +170,9 @@ def _groups(
         for kind in named:
             if kind not in kinds:
                 raise ConfigurationError(f"{flag} {kind}: {unknown('kind of hardware in the matrix', kind, kinds)}")
-    for kind in profiles:
+    for kind, profile in profiles.items():
         if kind in labels:
-            raise ConfigurationError(f"--simulate {profiles[kind]}: {kind} has a label, so there is real hardware: choose")
+            raise ConfigurationError(f"--simulate {profile}: --label says where real {kind} hardware is: choose one")
     groups, notes = [], []
     for kind in kinds:
         own = tuple(cell for cell in cells if cell.kind == kind)

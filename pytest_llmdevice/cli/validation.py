@@ -64,13 +64,15 @@ def validated(name: str) -> Validated:
         cells = cells_on(matrix, assumed(()))
         unmet = tuple(_unmet(matrix, cells_on(matrix, assumed(_SERVER))))
     except ConfigurationError as error:
-        return Validated(name, problems=tuple(_problems(str(error))))
+        return Validated(name, problems=tuple(_problems(name, str(error))))
     return Validated(name, 0 if unmet else len(cells), unmet, () if unmet else tuple(_idle(name, matrix)))
 
 
-def _problems(message: str) -> Iterator[str]:
-    """The lines of a message on several problems; the first one names the file only."""
+def _problems(name: str, message: str) -> Iterator[str]:
+    """What a message says of one problem or of several, without the path: that is said at the start of each line."""
     head, *lines = message.splitlines()
+    for file in (name, str(Path.cwd() / name)):
+        head = head.removeprefix("matrix ").removeprefix(f"{file}: ")
     yield from (line.strip() for line in lines) if lines else [head]
 
 

@@ -12,8 +12,8 @@ class Change:
     """Something of the process that was not as before when the code under test came back.
 
     Attributes:
-        kind: `"environment"`, `"dtype"`, `"device"`, `"card"`, `"function"`, `"mode"`, `"autocast"`, `"folder"` or
-            `"collector"`.
+        kind: `"environment"`, `"dtype"`, `"device"`, `"card"`, `"function"`, `"mode"`, `"autocast"`, `"folder"`,
+            `"collector"`, or `"model"` for a tensor or the mode of the model that was handed over.
         name: which one, in words.
         before: its value, in words.
         after: what it became. Of an environment variable only whether it was set, changed or removed, unless it is

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.loading.generation import embedding_device, is_encoder_decoder
+from pytest_llmdevice.loading.logits import logits_of
+from pytest_llmdevice.loading.names import accepted, configuration_of, runnable
 
 if TYPE_CHECKING:
     import torch
@@ -49,26 +50,25 @@ class Feed:
 
         device = embedding_device(self.model)
         ids = torch.tensor([list(tokens)], dtype=torch.long, device=device)
-        accepted = _parameters(self.model)
-        given: dict[str, Any] = {"use_cache": use_cache} if accepted is None or "use_cache" in accepted else {}
+        known = accepted(self.model)
+        given: dict[str, Any] = {"use_cache": use_cache} if "use_cache" in known else {}
         if is_encoder_decoder(self.model):
             given |= {"input_ids": ids.new_tensor([list(self.source)]), "decoder_input_ids": ids}
         else:
             given["input_ids"] = ids
             # A mask over a state's past has nothing to apply to.
-            if accepted is None or _STATE_SPACE not in accepted:
+            if _STATE_SPACE not in known:
                 given["attention_mask"] = ids.new_ones((1, past + len(tokens)))
         if cache is not None:
-            given[_argument(accepted)] = cache
+            given[_argument(known)] = cache
             # Transformers 4 cannot tell from a state how far it has come. `generate` counts from the size of the
             # convolution, however short the prompt was: a smaller number is where in it the token is written.
-            if accepted is not None and {_STATE_SPACE, "cache_position"} <= accepted:
-                first = past + getattr(self.model.config, "conv_kernel", 0)
+            if known >= {_STATE_SPACE, "cache_position"}:
+                first = past + getattr(configuration_of(self.model), "conv_kernel", 0)
                 given["cache_position"] = torch.arange(first, first + len(tokens), device=device)
         with torch.inference_mode():
-            output = self.model(**given)
-        logits: torch.Tensor = output.logits[0].float().cpu()
-        return logits, cache_of(output)
+            output = runnable(self.model)(**given)
+        return logits_of(output)[0].float().cpu(), cache_of(output)
 
 
 def cache_of(output: Any) -> Any:
@@ -82,26 +82,11 @@ def cache_of(output: Any) -> Any:
 
 def is_state_space(model: Any) -> bool:
     """Whether the model's cache is a state of one size, which takes the next tokens one at a time."""
-    accepted = _parameters(model)
-    return accepted is not None and _STATE_SPACE in accepted
+    return _STATE_SPACE in accepted(model)
 
 
-def _argument(accepted: frozenset[str] | None) -> str:
-    return next((name for name in _CACHES if accepted is not None and name in accepted), _CACHES[0])
-
-
-def _parameters(model: Any) -> frozenset[str] | None:
-    """The names that `forward` takes; None where it takes any.
-
-    An adapter's `forward` hands on to its base model's, a wrapper's to the function that it wraps.
-    """
-    base = getattr(model, "get_base_model", None)
-    inner = base() if callable(base) else model
-    found = inspect.signature(type(inner).forward).parameters
-    if any(name in found for name in _CACHES):
-        return frozenset(found)
-    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in found.values())
-    return None if takes_any else frozenset(found)
+def _argument(known: frozenset[str]) -> str:
+    return next((name for name in _CACHES if name in known), _CACHES[0])
 
 
 def text(prompts: Sequence[Sequence[int]], length: int, seed: int = 0) -> list[int]:
@@ -130,6 +115,15 @@ def longest_text(model: Any, prompts: Sequence[Sequence[int]]) -> int:
     return end + _BEYOND if end <= _NEAR and _plain_rotary(model, rope) else min(end, LONG)
 
 
+def positions(model: Any) -> int:
+    """How many tokens the model has positions for, by its configuration; `UNLIMITED` where that says nothing."""
+    config = _text_config(model)
+    found = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+    return min((end for end in found if isinstance(end, int) and end > 0), default=UNLIMITED)
+
+
+UNLIMITED: Final = 1 << 30
+
 _NEAR: Final = 512
 _BEYOND: Final = 8
 
@@ -149,6 +143,6 @@ def sliding_window(model: Any) -> int | None:
 
 
 def _text_config(model: Any) -> Any:
-    config = getattr(model, "config", None)
+    config = configuration_of(model)
     inner = getattr(config, "get_text_config", None)
     return inner(decoder=True) if callable(inner) else config

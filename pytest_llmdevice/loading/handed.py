@@ -80,6 +80,8 @@ class Handed:
         autocast: the first module that ran under it, by (type of device, dtype).
         warnings: what libraries warned of, each once.
         compiled: whether a part of the model ran compiled, unobserved.
+        home: where the input embedding computed before the first call; None where there is no embedding.
+        training: the modules that ran in training mode, by name.
         first_pass: when (`time.perf_counter`) the first forward pass that gives logits was over; on a card, handed to
             it. None when there was none.
     """
@@ -92,6 +94,8 @@ class Handed:
     autocast: dict[tuple[str, torch.dtype], str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     compiled: bool = False
+    home: torch.device | None = None
+    training: dict[str, None] = field(default_factory=dict)
     first_pass: float | None = None
 
     @property

@@ -47,5 +47,14 @@ def _logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     import torch
 
     with torch.inference_mode():
-        logits: torch.Tensor = runnable(model)(**inputs).logits
+        return logits_of(runnable(model)(**inputs))
+
+
+def logits_of(output: Any) -> torch.Tensor:
+    """The logits in what a forward pass returned: transformers' outputs, or as a class of one's own gives them."""
+    import torch
+
+    if isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    logits: torch.Tensor = output if isinstance(output, torch.Tensor) else output.logits
     return logits

@@ -6,6 +6,7 @@ have put layers of its own around the model's. The tensors of the architecture a
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,15 +68,56 @@ def core_with_path(model: Any) -> tuple[str, Any]:
 
 
 def runnable(model: nn.Module) -> nn.Module:
-    """`model` where it has a `forward` of its own, else the outermost module on the way to its core that has one."""
+    """`model` where its `forward` takes token ids by name, else the outermost module on the way to its core that does.
+
+    A class of one's own around a model may have no `forward`, or one with arguments of its own.
+    """
     from torch import nn
 
-    return next((one for one in _way(model) if getattr(type(one), "forward", None) is not nn.Module.forward), model)
+    for one in _way(model):
+        forward = getattr(type(one), "forward", nn.Module.forward)
+        if forward is not nn.Module.forward and takes("input_ids", one):
+            return one
+    return model
+
+
+def takes(name: str, module: nn.Module) -> bool:
+    """Whether the `forward` of `module` may be given `name`, if only to hand it on."""
+    names, others = _arguments(module)
+    return name in names or others
+
+
+def accepted(model: nn.Module) -> frozenset[str]:
+    """The names that the `forward` of `model` takes, and where it hands others on, those of what is inside it."""
+    found: set[str] = set()
+    for one in _way(runnable(model)):
+        names, others = _arguments(one)
+        found |= names
+        if not others:
+            break
+    return frozenset(found)
+
+
+def _arguments(module: nn.Module) -> tuple[frozenset[str], bool]:
+    """The named arguments of the `forward` of `module`'s class, and whether it takes any others by name."""
+    found = inspect.signature(type(module).forward).parameters
+    anything = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in found.values())
+    return frozenset(found) - {"self"}, anything
 
 
 def generating(model: nn.Module) -> Any:
-    """`model` where it has a `generate`, else the outermost module on the way to its core that has one."""
-    return next((one for one in _way(model) if hasattr(one, "generate")), model)
+    """`model` where its `generate` takes options, else the outermost module on the way to its core whose does.
+
+    A class of one's own around a model may have none, or one with arguments of its own.
+    """
+    return next((one for one in _way(model) if _takes_options(getattr(one, "generate", None))), model)
+
+
+def _takes_options(function: Any) -> bool:
+    if not callable(function):
+        return False
+    found = inspect.signature(function).parameters.values()
+    return any(one.kind is inspect.Parameter.VAR_KEYWORD for one in found)
 
 
 def _way(model: nn.Module) -> Iterator[nn.Module]:

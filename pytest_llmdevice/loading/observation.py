@@ -9,11 +9,13 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.loading.generation import execution_device
 from pytest_llmdevice.loading.handed import Call, Handed, Passage, layers_of, leaves, length_of, seen
+from pytest_llmdevice.loading.names import core
 from pytest_llmdevice.loading.warned import warned
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class _Observer:
 
     def __init__(self, model: nn.Module) -> None:
         self.handed = Handed()
+        self.model = model
         self.stack: list[int] = []
         self.inner: set[tuple[str, str]] = set()
         self.names: dict[int, str] = {}
@@ -57,6 +60,8 @@ class _Observer:
         self.made = 0
 
     def attach(self) -> None:
+        embedding = input_embedding(self.model)
+        self.handed.home = execution_device(embedding) if embedding is not None else None
         for module in self.modules.values():
             self.handles.append(module.register_forward_pre_hook(self.before, with_kwargs=True, prepend=True))
             self.handles.append(module.register_forward_hook(self.after, always_call=True))
@@ -83,6 +88,8 @@ class _Observer:
         outer = not self.stack
         self.stack.append(id(module))
         name = self.names[id(module)]
+        if module.training:
+            self.handed.training[name] = None
         passage = self.handed.modules.get(name)
         prompt = id(module) in self.whole
         if passage is not None and not prompt:
@@ -184,18 +191,16 @@ def takes_prompt(model: Any) -> set[int]:
 
 
 def input_embedding(model: Any) -> Any:
-    """The module that `model` says is its input embedding; None where it says none."""
-    try:
-        return model.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
-        return None
+    """The module that `model`, or what is inside it, says is its input embedding; None where none says so."""
+    for one in (model, core(model)):
+        with suppress(AttributeError, NotImplementedError):
+            return one.get_input_embeddings()
+    return None
 
 
 def _device_types(model: nn.Module) -> tuple[str, ...]:
     kinds = {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} | {"cpu"}
     hooks = [getattr(module, "_hf_hook", None) for module in model.modules()]
-    from pytest_llmdevice.loading.generation import execution_device
-
     kinds |= {execution_device(module).type for module, hook in zip(model.modules(), hooks, strict=True) if hook}
     return tuple(sorted(kinds - {"meta"}))
 

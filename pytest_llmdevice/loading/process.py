@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
@@ -56,14 +57,47 @@ def unchanged_process() -> Iterator[list[Change]]:
         quiet()
 
 
-def _environment() -> Comparison:
-    before = dict(os.environ)
+@contextmanager
+def unchanged_by_import() -> Iterator[list[Change]]:
+    """The same for the import of a module: variables about devices, the default dtype and device; torch is not imported.
+
+    Other variables stay as the module sets them: caches, threads and messages are chosen like that.
+    """
+    changes: list[Change] = []
+    environment = _environment(ABOUT_DEVICES)
+    watched: tuple[Comparison, ...] = (modes(), _default_dtype()) if "torch" in sys.modules else (_fresh_torch,)
+    yield changes
+    for comparison in (environment, *watched):
+        changes += comparison()
+
+
+def _fresh_torch() -> Iterator[Change]:
+    """What a module changed that was the first one to import torch."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    if dtype != torch.float32:
+        torch.set_default_dtype(torch.float32)
+        yield Change("dtype", "default dtype", "float32", str(dtype).removeprefix("torch."))
+    if device.type != "cpu":
+        torch.set_default_device(None)
+        yield Change("device", "default device", "cpu", str(device))
+
+
+def _environment(about: tuple[str, ...] = ("",)) -> Comparison:
+    """The variables whose names begin with one of `about`."""
+
+    def variables() -> dict[str, str]:
+        return {name: value for name, value in os.environ.items() if name.startswith(about)}
+
+    before = variables()
 
     def compare() -> Iterator[Change]:
-        after = dict(os.environ)
-        if after != before:
-            os.environ.clear()
-            os.environ.update(before)
+        after = variables()
+        for name in after.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
         for name in sorted(before.keys() | after.keys()):
             if before.get(name) != after.get(name):
                 yield _variable(name, before.get(name), after.get(name))

@@ -12,6 +12,7 @@ from pytest_llmdevice.matrix.suggest import nearest
 if TYPE_CHECKING:
     from torch import nn
 
+    from pytest_llmdevice.loading.change import Change
     from pytest_llmdevice.matrix.cell import Cell
 
 CONTRACT = (
@@ -55,8 +56,11 @@ def resolve(name: str) -> Target:
         ConfigurationError: the module does not import, has no such attribute, or what it names has no
             callable `load`. The message says which, and what a target is.
     """
+    from pytest_llmdevice.loading.process import unchanged_by_import
+
     module_name, _, attribute = name.partition(":")
-    found: Any = _import(name, module_name)
+    with unchanged_by_import() as changes:
+        found: Any = _import(name, module_name)
     for part in attribute.split(".") if attribute else ():
         try:
             found = getattr(found, part)
@@ -75,7 +79,16 @@ def resolve(name: str) -> Target:
             ) from None
     validate(found, name)
     target: Target = found
+    _IMPORTED.append((target, tuple(changes)))
     return target
+
+
+_IMPORTED: list[tuple[Target, tuple[Change, ...]]] = []
+
+
+def changes_by_import(target: Target) -> tuple[Change, ...]:
+    """What the import of the module changed of the process that `target` is in; empty where it was imported before."""
+    return next((changes for one, changes in _IMPORTED if one is target), ())
 
 
 def validate(candidate: object, name: str) -> None:

@@ -71,6 +71,11 @@ class Drawing:
         return [start for start, _ in spans(self.grid.columns, 0)]
 
     @cached_property
+    def _barred(self) -> set[int]:
+        """The columns that have a bar before them: they begin a device, and devices have several columns."""
+        return set(self._starts) if len(self.grid.column_axes) > 1 else set()
+
+    @cached_property
     def _column_labels(self) -> list[tuple[str, ...]]:
         return labels(self.grid.columns)
 
@@ -107,7 +112,7 @@ class Drawing:
         return max(self.width, NARROWEST) - sum(self._label_widths) - 2 * len(self._label_widths)
 
     def _total(self, first: int, last: int) -> int:
-        bars = sum(first < start < last for start in self._starts)
+        bars = sum(first < start < last for start in self._barred)
         return sum(self._widths(first, last)) + (last - first - 1) + (1 + len(self.bar)) * bars
 
     def _widths(self, first: int, last: int) -> list[int]:
@@ -146,7 +151,7 @@ class Drawing:
         """What stands before a column, the one number `start` of its block."""
         if start == 0:
             return ""
-        return f" {self.bar} " if first + start in self._starts else " "
+        return f" {self.bar} " if first + start in self._barred else " "
 
     def _rows(self, first: int, last: int, widths: list[int]) -> Iterator[Line]:
         above: tuple[str, ...] = ()

@@ -68,12 +68,16 @@ class Grid:
     @property
     def title(self) -> str:
         """What the headings leave out: `"in all: model llama; dtype and strategy make no difference"`."""
-        same = ", ".join(f"{axis} {text}" for axis, text in self.common if text != ALL)
-        alike = [axis for axis, text in self.common if text == ALL]
+        same = ", ".join(f"{axis} {text}" for axis, text in sorted(self.common, key=_axis) if text != ALL)
+        alike = [axis for axis, text in sorted(self.common, key=_axis) if text == ALL]
         parts = [f"in all: {same}"] if same else []
         parts += [f"{joined(alike)} {'makes' if len(alike) == 1 else 'make'} no difference"] if alike else []
         parts += [f"summed up over {joined(self.summarized)}: the worst is shown"] if self.summarized else []
         return "; ".join(parts)
+
+
+def _axis(common: tuple[str, str]) -> int:
+    return MATRIX_ORDER.index(common[0])
 
 
 def grids(union: Union, spec: Spec) -> list[Grid]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
@@ -33,11 +33,14 @@ MOST_ROWS: Final = 120
 MOST_PROBLEMS: Final = 20
 
 MOST_LINES: Final = 50
-"""Of changes, and of what did not run: GitHub takes a summary of one MiB."""
+"""Of changes, of what did not run, and of the cells of a problem."""
+
+MOST_BYTES: Final = 2**19
+"""GitHub takes a summary of one MiB from each step, and nothing at all of a longer one."""
 
 
 def markdown(union: Union, comparison: Comparison | None = None, *, title: str = TITLE, grid: str | None = None) -> str:
-    """`union` as Markdown, below 300 KiB.
+    """`union` as Markdown, `MOST_BYTES` long at most: what does not fit is left out and counted.
 
     Args:
         union: the results.
@@ -61,7 +64,20 @@ def markdown(union: Union, comparison: Comparison | None = None, *, title: str =
     )
     parts += _details("Notes", [*union.notes, *(comparison.notes if comparison else ())])
     parts.append("<br>\n".join(prose(line) for line in [origin(union), *islice(environments(union.runs), 10)]))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(_fitting(parts)) + "\n"
+
+
+def _fitting(parts: Iterable[str]) -> Iterator[str]:
+    room, left = MOST_BYTES - 200, 0
+    for part in parts:
+        size = len(part.encode("utf-8", "backslashreplace")) + 2
+        if size <= room:
+            room -= size
+            yield part
+        else:
+            left += 1
+    if left:
+        yield f"{counted(left, 'part')} of this report would make it too long for GitHub; the JSON report has all."
 
 
 def _details(title: str, lines: Sequence[str], first: Sequence[str] = ()) -> list[str]:

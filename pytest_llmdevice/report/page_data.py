@@ -261,8 +261,16 @@ def _comparison(comparison: Comparison, union: Union) -> dict[str, Any]:
     return {
         "names": [name for name in NAMES if counts[name]],
         "transitions": [
-            [each.name, places.get((each.target, base_id(each.cell)), -1), each.cell, each.target, each.check]
-            + [each.before, each.after, each.detail]
+            [
+                each.name,
+                places.get((each.target, base_id(each.cell)), -1),
+                each.cell,
+                each.target,
+                each.check,
+                each.before,
+                each.after,
+                each.detail,
+            ]
             for each in comparison.transitions
         ],
     }

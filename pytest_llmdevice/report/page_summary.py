@@ -126,7 +126,7 @@ def never_ran(union: Union) -> list[NeverRan]:
     """What ran nowhere, by cause and reason, the most cells first; a cell counts at each of its causes."""
     found: dict[tuple[str, str], NeverRan] = {}
     for view in union.never_ran:
-        reasons = view.reasons.items() or [("by the test", "every check of it was skipped")]
+        reasons = view.reasons.items() or [("not reached", "it was to run, and its run ended without it")]
         for cause, reason in reasons:
             found.setdefault((cause, reason), NeverRan(cause, reason)).cells.append(view)
     return sorted(found.values(), key=lambda group: -len(group.cells))
@@ -177,17 +177,26 @@ def versions(run: Run) -> str:
 def facts(union: Union) -> list[tuple[str, list[str]]]:
     """The head of the page: what ran, of what, when, where, with what; each name with its different values."""
     latest = union.runs[-1:]
-    dates = [when(run.started) for run in union.runs]
     found = [
         ("matrix", _different(run.matrix.name for run in union.runs)),
         ("target", list(union.targets)),
         ("commit", _different(commit(run) for run in union.runs)),
-        ("ran", [dates[0]] if len(set(dates)) == 1 else [f"{dates[0]} to {dates[-1]}"] if dates else []),
+        ("ran", _period([when(run.started) for run in union.runs])),
         ("machines", _different(machine(run) for run in union.runs)),
         ("simulated", _different(each for run in union.runs for each in run.simulated)),
         ("versions", [f"{name} {version}" for run in latest for name, version in run.versions.items()]),
     ]
     return [(name, values) for name, values in found if values]
+
+
+def _period(dates: list[str]) -> list[str]:
+    """The first and the last of `dates`, on one line where they are of one day."""
+    first, last = dates[:1], dates[-1:]
+    if first == last:
+        return first
+    day, _, moment = last[0].partition(" ")
+    start = first[0].removesuffix(" UTC")
+    return [f"{start} to {moment}"] if start.startswith(day) and moment else [*first, *last]
 
 
 def _different(values: Iterable[str]) -> list[str]:

@@ -42,10 +42,10 @@ def why_not(view: CellView) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class NotRun:
-    """Cells of one device that did not run, for one cause.
+    """Cells of one device that did not run, for one cause; of all devices where nobody asked for them.
 
     Attributes:
-        device: as a matrix spells it.
+        device: as a matrix spells it; several are listed.
         cause: the cause.
         reason: that of most of them, in a sentence that begins with the cause.
         cells: how many they are.
@@ -66,14 +66,18 @@ class NotRun:
 def not_run(union: Union) -> list[NotRun]:
     """What did not run anywhere, by device and cause, in the order of the matrix."""
     found: dict[tuple[str, str], Counter[str]] = {}
+    devices: dict[tuple[str, str], dict[str, None]] = {}
     for view in union.never_ran:
         cause, reason = why_not(view)
-        found.setdefault((view.cell.spec, cause), Counter())[reason] += 1
+        # What the user left out has the same reason on all devices.
+        key = (reason if cause == "not requested" else view.cell.spec, cause)
+        found.setdefault(key, Counter())[reason] += 1
+        devices.setdefault(key, {})[view.cell.spec] = None
     lines = []
-    for (device, cause), reasons in found.items():
-        reason = reasons.most_common(1)[0][0]
+    for key, reasons in found.items():
+        cause, reason = key[1], reasons.most_common(1)[0][0]
         sentence = reason if reason.startswith(cause) or not reason else f"{cause}: {reason}"
-        lines.append(NotRun(device, cause, sentence or cause, reasons.total(), len(reasons)))
+        lines.append(NotRun(listed(devices[key]), cause, sentence or cause, reasons.total(), len(reasons)))
     return lines
 
 

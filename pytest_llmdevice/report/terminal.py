@@ -36,6 +36,7 @@ def lines(
     comparison: Comparison | None = None,
     grid: str | None = None,
     worst: int = 3,
+    origins: bool = True,
 ) -> list[str]:
     """What a terminal shows of `union`.
 
@@ -47,11 +48,12 @@ def lines(
         comparison: with a baseline.
         grid: what `--llm-grid` asks for.
         worst: of how many findings and transitions all is shown.
+        origins: whether to say which runs these are, and on which machines.
 
     Raises:
         ConfigurationError: `grid` is no grid.
     """
-    view = _View(union, comparison, parse(grid) if grid else DEFAULT, max(width, NARROWEST), unicode, worst)
+    view = _View(union, comparison, parse(grid) if grid else DEFAULT, max(width, NARROWEST), unicode, worst, origins)
     found = list(view.lines())
     if not unicode:
         found = [[(ascii_only(text), style) for text, style in line] for line in found]
@@ -91,12 +93,14 @@ class _View:
     width: int
     unicode: bool
     worst: int
+    origins: bool
 
     def lines(self) -> Iterator[Line]:
         yield from self._text(headline(self.union), style="bold")
-        yield from self._text(origin(self.union))
-        for line in environments(self.union.runs):
-            yield from self._text(printable(line), first="  ")
+        if self.origins:
+            yield from self._text(origin(self.union))
+            for line in environments(self.union.runs):
+                yield from self._text(printable(line), first="  ")
         drawn = [self._folded(each) for each in grids(self.union, self.spec)]
         for each in drawn:
             yield []
@@ -150,13 +154,13 @@ class _View:
         yield from self._drawing(grid).lines()
 
     def _legend(self, drawn: Sequence[Grid]) -> Iterator[Line]:
-        line = ""
+        rows = [""]
         for part in legend((entry for grid in drawn for entry in grid.entries), blank(self.union, drawn)):
-            if line and columns(line) + 3 + columns(part) > self.width:
-                yield [(line, "")]
-                line = ""
-            line += f"   {part}" if line else part
-        yield [(line, "")]
+            if rows[-1] and columns(rows[-1]) + 3 + columns(part) > self.width:
+                rows.append("")
+            rows[-1] += f"   {part}" if rows[-1] else part
+        for row in rows:
+            yield from [[(row, "")]] if columns(row) <= self.width else self._text(row)
 
     def _changes(self, comparison: Comparison) -> Iterator[Line]:
         yield []

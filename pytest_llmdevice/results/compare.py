@@ -151,8 +151,8 @@ class _Work:
         few = sum(map(too_few, self.baseline.cells.values()))
         if few:
             yield (
-                f"the baseline has fewer than {FEWEST_SAMPLES} runs of {several(few, 'cell')}, too few to tell slower and "
-                f"larger: run {FEWEST_SAMPLES} times into one folder of results and update the baseline from it"
+                f"the baseline has fewer than {FEWEST_SAMPLES} runs of {several(few, 'cell')}, too few to tell slower "
+                f"and larger: run {FEWEST_SAMPLES} times into one folder of results and update the baseline from it"
             )
 
 

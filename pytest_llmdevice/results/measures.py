@@ -86,7 +86,7 @@ def other_tokens(line: CellLine, now: Measures) -> str:
     if not now.tokens:
         return "nothing was generated" if line.tokens else ""
     if len(line.tokens) != len(now.tokens):
-        return f"{len(now.tokens)} prompts instead of {len(line.tokens)}" if line.tokens else ""
+        return f"{several(len(now.tokens), 'prompt')} instead of {len(line.tokens)}" if line.tokens else ""
     for prompt, (before, after) in enumerate(zip(line.tokens, now.tokens, strict=True), start=1):
         if before != after:
             length = min(len(before), len(after))

@@ -12,20 +12,28 @@ from typing import Any, Final, Self
 HIDDEN: Final = "***"
 
 _SECRET_NAME: Final = re.compile(
-    r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|AUTH", re.IGNORECASE
+    r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|_KEY$|_PWD$|AUTH(?!OR)", re.IGNORECASE
 )
 _SHORTEST: Final = 6
 """Characters that a secret has at least: a shorter value is a flag, and would be found in every other word."""
 
 _TOKENS: Final = re.compile(
     r"\b(hf_[A-Za-z0-9]{8,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|sk-[A-Za-z0-9_-]{16,}|AKIA[0-9A-Z]{12,}|"
-    r"xox[abprs]-[A-Za-z0-9-]{8,}|glpat-[\w-]{16,})"
+    r"xox[abprs]-[A-Za-z0-9-]{8,}|glpat-[\w-]{16,}|eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?)"
 )
+# A tokenizer's own tokens are no secrets, and findings are about them.
+_NAME: Final = (
+    r"(?!(?:[\w-]*[_-])?(?:bos|eos|pad|unk|cls|sep|mask|image)_token\b)"
+    r"[\w-]*(?:token|secret|passw(?:or)?d|passphrase|credentials?|api[_-]?key|access[_-]?key|private[_-]?key)"
+)
+_VALUE: Final = r"(?!(?:None|null|True|False|\d{1,6})\b)(?P<value>\"[^\"]*\"|'[^']*'|[^\s'\",;&]+)"
 _GIVEN: Final = re.compile(
-    r"(?P<name>(?:[\w-]*(?:token|secret|passw(?:or)?d|api[_-]?key|access[_-]?key))\s*[=:]\s*|Bearer\s+)"
-    r"(?P<value>['\"]?[^\s'\",;&]+['\"]?)",
+    # `token=x`, `"token": "x"`, `--token x`; but not `module.token:attribute`.
+    rf"(?P<name>(?<![\w-]){_NAME}['\"]?\s*(?:=|:\s)\s*|(?<!\S)--{_NAME}\s+|"
+    rf"Bearer\s+|Authorization:\s*(?:\w+\s+)?){_VALUE}",
     re.IGNORECASE,
 )
+_FLAG: Final = re.compile(rf"--?{_NAME}", re.IGNORECASE)
 _VARIABLE: Final = re.compile(r"\b(?P<name>[A-Z][A-Z0-9_]{2,})=(?P<value>[^\s;,)]+)")
 _USERINFO: Final = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^/\s:@]+(?::[^/\s@]*)?@", re.IGNORECASE)
 
@@ -83,5 +91,12 @@ class Redactor:
         if isinstance(value, dict):
             return {key: self.data(inner) for key, inner in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self.data(inner) for inner in value]
+            before = ("", *value)
+            # Of a command line: the flag and its value are two texts.
+            return [
+                HIDDEN
+                if isinstance(flag, str) and isinstance(inner, str) and _FLAG.fullmatch(flag)
+                else self.data(inner)
+                for flag, inner in zip(before, value, strict=False)
+            ]
         return value

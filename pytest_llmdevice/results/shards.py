@@ -169,15 +169,18 @@ def _key(cell: Cell) -> tuple[str | int, ...]:
 
 
 def _dealt(cells: Sequence[Cell], count: int, weights: Mapping[Cell, float]) -> list[list[Cell]]:
-    ideal = max(_length(cells, weights) / count, max(weights[cell] for cell in cells))
+    longest_cell = max(weights[cell] for cell in cells)
+    ideal = max(_length(cells, weights) / count, longest_cell)
+    fewest = max(0, count - len(cells))
     best: list[list[Block]] = []
-    shortest = math.inf
+    least = (count, math.inf)
     for blocks in _attempts(list(cells), count, ideal, weights):
         parts = _packed(blocks, count, weights)
         longest = max(sum(_length(block, weights) for block in part) for part in parts)
-        if longest < shortest:
-            best, shortest = parts, longest
-        if shortest <= _TOLERANCE * ideal:
+        found = sum(not part for part in parts), longest
+        if found < least:
+            best, least = parts, found
+        if least[0] <= fewest and least[1] <= _TOLERANCE * ideal:
             break
     return [[cell for block in part for cell in block] for part in best]
 

@@ -24,7 +24,7 @@ from pytest_llmdevice.results.compare import refuse_other_matrix
 from pytest_llmdevice.results.environments import Environment, Environments
 from pytest_llmdevice.results.measures import Measures
 from pytest_llmdevice.results.records import BAD
-from pytest_llmdevice.results.union import TWOFOLD, CellView, Union, base_id
+from pytest_llmdevice.results.union import TWOFOLD, CellView, Sample, Union, base_id
 from pytest_llmdevice.results.words import several
 
 FORCE_WORDS: Final[Mapping[str, str]] = {
@@ -94,15 +94,13 @@ class _Work:
     union: Union
     old: Baseline | None
     environments: Environments = field(default_factory=Environments)
-    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         real = {(target, cell) for target, cell in self._old_cells() if not cell.endswith(".sim")}
         self.views = [
             view
             for key, view in self.union.cells.items()
-            if any(sample.check.outcome != "skipped" for sample in view.checks.values())
-            and not (view.cell.simulated and key in real)
+            if any(map(_counts, view.checks.values())) and not (view.cell.simulated and key in real)
         ]
         self.ran = {(view.target, base_id(view.id)) for view in self.views}
 
@@ -179,34 +177,46 @@ class _Work:
 
     def made(self, path: Path, today: str) -> Baseline:
         """The new baseline."""
-        kept = {key for key in self._old_cells() if self._keeps(key)}
-        checks: list[tuple[CheckLine, Environment]] = []
-        cells: list[tuple[CellLine, Environment]] = []
+        kept = self._kept()
+        where = self.old.environments if self.old else {}
+        numbers = _numbered(self._needed(kept), where)
+        cells = {key: _pointing(line, numbers[where[line.environment]]) for key, line in kept.items()}
+        checks = {
+            key: _pointing(line, numbers[where[line.environment]])
+            for key, line in self._old_checks().items()
+            if key[:2] in kept
+        }
+        for view in self.views:
+            cells[view.target, view.id] = _cell_line(view, self.environments, numbers)
+            checks |= {
+                (view.target, view.id, line.check): line for line in _check_lines(view, self.environments, numbers)
+            }
+        matrices = {run.matrix.name: run.matrix for run in self.union.runs}
+        head = Head(
+            matrices=tuple(matrices[name] for name in sorted(matrices)),
+            written=today,
+            commit=self.union.runs[-1].commit,
+            environments=len(numbers),
+            cells=len(cells),
+            checks=len(checks),
+        )
+        known = {number: value for value, number in numbers.items()}
+        return Baseline(path, head, known, cells, checks, tuple(self._notes(kept)))
+
+    def _kept(self) -> dict[CellKey, CellLine]:
+        """The cells of the old baseline that this one keeps."""
+        return {key: line for key, line in self._old_cells().items() if self._keeps(key)}
+
+    def _needed(self, kept: Mapping[CellKey, CellLine]) -> set[Environment]:
+        found: set[Environment] = set()
         if self.old:
             where = self.old.environments
-            cells += [(line, where[line.environment]) for key, line in self.old.cells.items() if key in kept]
-            checks += [(line, where[line.environment]) for key, line in self.old.checks.items() if key[:2] in kept]
-            self._note(kept)
+            found |= {where[line.environment] for line in kept.values()}
+            found |= {where[line.environment] for key, line in self.old.checks.items() if key[:2] in kept}
         for view in self.views:
-            cells.append((_cell_line(view, self.environments), self.environments.of(view.cell, view.run)))
-            checks += _check_lines(view, self.environments)
-        numbers = _numbered({value for _, value in (*cells, *checks)}, self.old.environments if self.old else {})
-        matrices = {run.matrix.name: run.matrix for run in self.union.runs}
-        return Baseline(
-            path,
-            Head(
-                matrices=tuple(matrices[name] for name in sorted(matrices)),
-                written=today,
-                commit=self.union.runs[-1].commit,
-                environments=len(numbers),
-                cells=len(cells),
-                checks=len(checks),
-            ),
-            {number: value for value, number in numbers.items()},
-            {(line.target, line.cell): _pointing(line, numbers[value]) for line, value in cells},
-            {(line.target, line.cell, line.check): _pointing(line, numbers[value]) for line, value in checks},
-            tuple(self.notes),
-        )
+            found.add(self.environments.of(view.cell, view.run))
+            found |= {self.environments.of(view.cell, each.run) for each in view.checks.values() if _counts(each)}
+        return found
 
     def _keeps(self, key: CellKey) -> bool:
         target, cell = key
@@ -214,22 +224,24 @@ class _Work:
             return False
         return (target, base_id(cell)) in self.union.cells or target not in self.union.targets
 
-    def _note(self, kept: set[CellKey]) -> None:
+    def _notes(self, kept: Mapping[CellKey, CellLine]) -> Iterator[str]:
         gone = [key for key in self._old_cells() if key not in kept and (key[0], base_id(key[1])) not in self.ran]
         if kept:
-            self.notes.append(f"kept as they were: {several(len(kept), 'cell')} that did not run here")
+            yield f"kept as they were: {several(len(kept), 'cell')} that did not run here"
         if gone:
-            self.notes.append(
-                f"dropped: {several(len(gone), 'cell')} that the matrix does not have, such as {gone[0][1]}"
-            )
+            yield f"dropped: {several(len(gone), 'cell')} that the matrix does not have, such as {gone[0][1]}"
 
 
-def _cell_line(view: CellView, environments: Environments) -> CellLine:
+def _counts(sample: Sample) -> bool:
+    return sample.check.outcome != "skipped"
+
+
+def _cell_line(view: CellView, environments: Environments, numbers: Mapping[Environment, int]) -> CellLine:
     found = Measures.of(view, environments)
     return CellLine(
         cell=view.id,
         target=view.target,
-        environment=0,
+        environment=numbers[environments.of(view.cell, view.run)],
         tokens=found.tokens,
         memory=dict(found.memory),
         load_seconds=found.times.get("load_seconds", ()),
@@ -239,23 +251,22 @@ def _cell_line(view: CellView, environments: Environments) -> CellLine:
     )
 
 
-def _check_lines(view: CellView, environments: Environments) -> Iterator[tuple[CheckLine, Environment]]:
+def _check_lines(view: CellView, environments: Environments, numbers: Mapping[Environment, int]) -> Iterator[CheckLine]:
     for name, sample in view.checks.items():
         check = sample.check
         if check.outcome != "skipped":
-            line = CheckLine(
+            yield CheckLine(
                 cell=view.id,
                 target=view.target,
                 check=name,
                 outcome=check.outcome,
                 failure=check.failure,
-                environment=0,
+                environment=numbers[environments.of(view.cell, sample.run)],
             )
-            yield line, environments.of(view.cell, sample.run)
 
 
 def _pointing(line: Line, environment: int) -> Line:
-    return line.model_copy(update={"environment": environment})
+    return line if line.environment == environment else line.model_copy(update={"environment": environment})
 
 
 def _numbered(needed: set[Environment], old: Mapping[int, Environment]) -> dict[Environment, int]:

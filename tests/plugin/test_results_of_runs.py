@@ -169,9 +169,8 @@ def test_a_cell_that_did_not_load_is_an_error_of_the_loader(project: pytest.Pyte
 def test_cells_that_do_not_run_are_planned_with_the_cause(project: pytest.Pytester, no_cards: object) -> None:
     project.makefile(".toml", card='models = "llama"\ndevices = ["cpu", "cuda:0"]\ndtypes = ["float32", "float16"]\n')
     project.makepyfile(test_own="def test_it(llm_cell): pass")
-    project.runpytest(
-        "--llm-matrix", "--llm-matrix-file=card.toml", "--llm-results=results", "--llm-cell=dtype=float32", "test_own.py"
-    )
+    flags = ("--llm-matrix", "--llm-matrix-file=card.toml", "--llm-results=results")
+    project.runpytest(*flags, "--llm-cell=dtype=float32", "test_own.py")
     file = run_file(project)
     planned = {cell: (record.verdict, record.cause) for cell, record in file.planned.items()}
     assert planned == {
@@ -262,7 +261,8 @@ def test_a_cell_that_hangs_has_a_time_out(project: pytest.Pytester) -> None:
 def test_no_secret_is_written(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnop")
     monkeypatch.setenv("MY_PASSWORD", "correct-horse")
-    project.makepyfile(test_own="def test_it(llm_cell): raise RuntimeError('401 for hf_abcdefghijklmnop, correct-horse')")
+    error = "RuntimeError('401 for hf_abcdefghijklmnop, correct-horse')"
+    project.makepyfile(test_own=f"def test_it(llm_cell): raise {error}")
     project.runpytest(*FLAGS, "--llm-report=html:page.html", "--llm-report=json:page.json", "test_own.py", "-k", "it")
     for path in ((project.path / "results").iterdir(), project.path.glob("page.*")):
         for file in path:

@@ -6,13 +6,14 @@ import random
 from pathlib import Path
 from typing import Any
 
+from results.making import CUDA, LAPTOP, Making, check
+
 from pytest_llmdevice.matrix import expand
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import CHECKS
 from pytest_llmdevice.results.records import Check, Commit, Machine, MachineDevice, Memory, Outcome, RecordedFinding
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Transition
 from pytest_llmdevice.results.union import Union, unite
-from results.making import CUDA, LAPTOP, Making, check
 
 ROCM = Machine(
     system="Linux",
@@ -181,7 +182,9 @@ def compared(union: Union) -> Comparison:
         before, after = {"slower": ("0.21 s", "0.34 s"), "larger": ("12.1 MiB", "15.9 MiB")}.get(
             name, ("passed", "passed" if name == "other-tokens" else name)
         )
-        found.append(Transition(name, view.id, "" if name in {"slower", "larger"} else "tied", view.target, before, after))
+        found.append(
+            Transition(name, view.id, "" if name in {"slower", "larger"} else "tied", view.target, before, after)
+        )
     found.append(Transition("unused", "opt.cpu.fp32.none.gone", "", "builtin", "passed", "no such cell"))
     return Comparison(
         "baselines/release.json",

@@ -162,13 +162,9 @@ class Making:
             worst = next(each for each in WORST_FIRST if each in {one.outcome for one in made})
             counts = {each: sum(one.outcome == each for one in made) for each in {one.outcome for one in made}}
             cause = {"cause": "by the test"} if worst == "skipped" else {}
-            found.append(
-                done(
-                    cell,
-                    worst,
-                    **({"target": self.target, "checks": counts} | cause | dict(self.changes.get(cell, {}))),
-                )
-            )
+            changes = dict(self.changes.get(cell, {}))
+            outcome = changes.pop("outcome", worst)
+            found.append(done(cell, outcome, **({"target": self.target, "checks": counts} | cause | changes)))
         if not self.killed:
             found.append(End(finished=self.started, exit_status=0))
         return found

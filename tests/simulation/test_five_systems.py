@@ -6,10 +6,24 @@ import logging
 import re
 import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
+from simulation.loaded_cells import (
+    IGNORED_WARNINGS,
+    TWO_DEVICES,
+    batch,
+    checkpoint,
+    load,
+    loaded_on_cpu,
+    on_cpu,
+    places,
+    prompts,
+    tokenizer,
+    tokens,
+    tokens_on_cpu,
+)
 from torch import nn
 
 from pytest_llmdevice import Cell
@@ -20,37 +34,6 @@ from pytest_llmdevice.loading.observation import observed
 from pytest_llmdevice.loading.plan import make_plan
 from pytest_llmdevice.simulation import simulate
 from pytest_llmdevice.zoo import FAMILIES
-
-if TYPE_CHECKING:
-    from tests.simulation.loaded_cells import (
-        IGNORED_WARNINGS,
-        TWO_DEVICES,
-        batch,
-        checkpoint,
-        load,
-        loaded_on_cpu,
-        on_cpu,
-        places,
-        prompts,
-        tokenizer,
-        tokens,
-        tokens_on_cpu,
-    )
-else:
-    from simulation.loaded_cells import (
-        IGNORED_WARNINGS,
-        TWO_DEVICES,
-        batch,
-        checkpoint,
-        load,
-        loaded_on_cpu,
-        on_cpu,
-        places,
-        prompts,
-        tokenizer,
-        tokens,
-        tokens_on_cpu,
-    )
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in IGNORED_WARNINGS]
 

@@ -5,22 +5,15 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from simulation.ground_truth import record
+from simulation.ground_truth.declare import Case, Gives, Raises
+from simulation.ground_truth.observe import Observation, observe, on_cpu
+from simulation.ground_truth.table import DOCUMENTED, Row, disagreements, documented, recorded, table
 
 from pytest_llmdevice.simulation import active, simulate
-
-if TYPE_CHECKING:
-    from tests.simulation.ground_truth import record
-    from tests.simulation.ground_truth.declare import Case, Gives, Raises
-    from tests.simulation.ground_truth.observe import Observation, observe, on_cpu
-    from tests.simulation.ground_truth.table import DOCUMENTED, Row, disagreements, documented, recorded, table
-else:
-    from simulation.ground_truth import record
-    from simulation.ground_truth.declare import Gives, Raises
-    from simulation.ground_truth.observe import Observation, observe, on_cpu
-    from simulation.ground_truth.table import DOCUMENTED, disagreements, documented, recorded, table
 
 KNOWN_DISAGREEMENTS: dict[str, str] = {
     "read/repr": "on purpose: the text of a pretended tensor says '(simulated)'",

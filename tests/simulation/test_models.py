@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import gc
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
+from simulation import loaded_cells
+from simulation.loaded_cells import (
+    AUTOMATIC,
+    IGNORED_WARNINGS,
+    TWO_DEVICES,
+    load,
+    prompts,
+    tokens,
+    tokens_on_cpu,
+)
 
 from pytest_llmdevice import Cell
 from pytest_llmdevice.checks import (
@@ -28,21 +38,6 @@ from pytest_llmdevice.loading.plan import make_plan
 from pytest_llmdevice.matrix.vocabulary import MODELS, QUANTIZATIONS, STRATEGIES
 from pytest_llmdevice.simulation import simulate
 from pytest_llmdevice.zoo import FAMILIES
-
-if TYPE_CHECKING:
-    from tests.simulation import loaded_cells
-    from tests.simulation.loaded_cells import (
-        AUTOMATIC,
-        IGNORED_WARNINGS,
-        TWO_DEVICES,
-        load,
-        prompts,
-        tokens,
-        tokens_on_cpu,
-    )
-else:
-    from simulation import loaded_cells
-    from simulation.loaded_cells import AUTOMATIC, IGNORED_WARNINGS, TWO_DEVICES, load, prompts, tokens, tokens_on_cpu
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in IGNORED_WARNINGS]
 

@@ -8,10 +8,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
+from simulation import loaded_cells
+from simulation.loaded_cells import (
+    IGNORED_WARNINGS,
+    TWO_DEVICES,
+    batch,
+    load,
+    loaded_on_cpu,
+    on_cpu,
+    prompts,
+    tokenizer,
+)
 from transformers import (
     DynamicCache,
     LogitsProcessor,
@@ -25,31 +36,6 @@ from transformers import (
 
 from pytest_llmdevice import Cell
 from pytest_llmdevice.simulation import simulate
-
-if TYPE_CHECKING:
-    from tests.simulation import loaded_cells
-    from tests.simulation.loaded_cells import (
-        IGNORED_WARNINGS,
-        TWO_DEVICES,
-        batch,
-        load,
-        loaded_on_cpu,
-        on_cpu,
-        prompts,
-        tokenizer,
-    )
-else:
-    from simulation import loaded_cells
-    from simulation.loaded_cells import (
-        IGNORED_WARNINGS,
-        TWO_DEVICES,
-        batch,
-        load,
-        loaded_on_cpu,
-        on_cpu,
-        prompts,
-        tokenizer,
-    )
 
 Way = Callable[[Any, dict[str, Any]], Any]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -19,41 +19,25 @@ from accelerate import (
     load_checkpoint_and_dispatch,
 )
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_from_submodules
+from simulation.loaded_cells import (
+    IGNORED_WARNINGS,
+    TWO_DEVICES,
+    batch,
+    checkpoint,
+    load,
+    loaded_on_cpu,
+    on_cpu,
+    places,
+    tokenizer,
+    tokens,
+    tokens_on_cpu,
+)
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from pytest_llmdevice import Cell
 from pytest_llmdevice.checks import check_placement
 from pytest_llmdevice.loading.plan import make_plan
 from pytest_llmdevice.simulation import simulate
-
-if TYPE_CHECKING:
-    from tests.simulation.loaded_cells import (
-        IGNORED_WARNINGS,
-        TWO_DEVICES,
-        batch,
-        checkpoint,
-        load,
-        loaded_on_cpu,
-        on_cpu,
-        places,
-        tokenizer,
-        tokens,
-        tokens_on_cpu,
-    )
-else:
-    from simulation.loaded_cells import (
-        IGNORED_WARNINGS,
-        TWO_DEVICES,
-        batch,
-        checkpoint,
-        load,
-        loaded_on_cpu,
-        on_cpu,
-        places,
-        tokenizer,
-        tokens,
-        tokens_on_cpu,
-    )
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in IGNORED_WARNINGS]
 

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
+from simulation import loaded_cells
+from simulation.loaded_cells import (
+    AUTOMATIC,
+    IGNORED_WARNINGS,
+    TWO_DEVICES,
+    batch,
+    checkpoint,
+    load,
+    loaded_on_cpu,
+    places,
+    tokens,
+    tokens_on_cpu,
+)
 
 from pytest_llmdevice import Cell
 from pytest_llmdevice.checks import check_dtypes, check_meta, check_placement, check_quantization, check_tied
@@ -17,35 +30,6 @@ from pytest_llmdevice.hardware.host import installed_versions
 from pytest_llmdevice.loading.plan import make_plan
 from pytest_llmdevice.matrix.vocabulary import STRATEGIES
 from pytest_llmdevice.simulation import simulate
-
-if TYPE_CHECKING:
-    from tests.simulation import loaded_cells
-    from tests.simulation.loaded_cells import (
-        AUTOMATIC,
-        IGNORED_WARNINGS,
-        TWO_DEVICES,
-        batch,
-        checkpoint,
-        load,
-        loaded_on_cpu,
-        places,
-        tokens,
-        tokens_on_cpu,
-    )
-else:
-    from simulation import loaded_cells
-    from simulation.loaded_cells import (
-        AUTOMATIC,
-        IGNORED_WARNINGS,
-        TWO_DEVICES,
-        batch,
-        checkpoint,
-        load,
-        loaded_on_cpu,
-        places,
-        tokens,
-        tokens_on_cpu,
-    )
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in IGNORED_WARNINGS]
 

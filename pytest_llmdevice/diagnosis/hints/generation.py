@@ -103,3 +103,38 @@ STOP_IGNORED: Final = Hint(
     "an end token does not end its row, or what follows it is no padding",
     "https://github.com/Lightning-AI/litgpt/pull/812",
 )
+CROWD: Final = Hint(
+    "rows-lost-or-mixed",
+    "with more prompts than fit into one of its batches, or with equal ones, the target loses rows or gives them to "
+    "others: the last batch is not full, results are kept by prompt or by length, or two lists are zipped",
+    "https://github.com/ml-explore/mlx-lm/issues/1689",
+)
+ROW_ORDER: Final = Hint(
+    "rows-in-another-order",
+    "results come back in the order in which they were made (sorted by length, or as they were done) and not in that "
+    "of the prompts",
+    "https://github.com/vllm-project/vllm/issues/394",
+)
+SHIFTED: Final = Hint(
+    "row-shifted",
+    "the right tokens, cut at the wrong place: the output is cut one token too late or too early, or a start token "
+    "that the prompt or the decoder has already is counted as new",
+    "https://github.com/SearchSavior/OpenArc/pull/4",
+)
+ENDED_TOGETHER: Final = Hint(
+    "batch-ends-with-one-row",
+    "the loop stops when any row ends (`if next_token == eos: break`): it must go on until all rows have ended, and "
+    "fill those that have with padding",
+    "https://github.com/Lightning-AI/lit-llama/pull/153",
+)
+OTHER_TEXT: Final = Hint(
+    "another-text-than-the-prompt",
+    "already the first new token is chosen after something else than this prompt: it was cut to a length that is not "
+    "the model's, its positions are counted in a half, or only its last tokens are fed",
+    "https://github.com/stanford-crfm/helm/issues/367",
+)
+RESPONSES: Final = Hint(
+    "answers-kept-by-prompt",
+    "answers are kept under the prompt alone, and given for another model, dtype or device too",
+    "https://github.com/deeppavlov/AutoIntent/issues/334",
+)

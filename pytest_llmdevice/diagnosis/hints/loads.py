@@ -35,3 +35,9 @@ HEADLESS: Final = Hint(
     "ForSeq2SeqLM) has it, AutoModel and ForSequenceClassification have not",
     "https://huggingface.co/docs/transformers/model_doc/auto",
 )
+NUMBERED: Final = Hint(
+    "layer-number",
+    "layers were copied, exchanged or removed after they were made: each keeps its history under the number that it "
+    "was made with (layer_idx)",
+    "https://github.com/microsoft/TransformerCompression/issues/49",
+)

@@ -53,3 +53,9 @@ BEAMS: Final = Hint(
     "after each step of a beam search the rows of every layer's cache have to follow the beams that were kept",
     "https://github.com/huggingface/transformers/issues/46612",
 )
+STEPS: Final = Hint(
+    "history-changes-new-tokens",
+    "the target's own loop hands over a history that is not the text: positions or a mask that do not go on where the "
+    "prompt ended, a history that was rounded, quantized, cut to a window or kept from an earlier call",
+    "https://github.com/skyzh/tiny-llm/pull/46",
+)

@@ -8,7 +8,8 @@ from pytest_llmdevice.diagnosis.finding import Hint
 
 TRAINING: Final = Hint(
     "training-mode",
-    "dropout is active: the same prompt gives other logits each time; call model.eval()",
+    "dropout is active where the model has any, and caches may be off: the same prompt gives other logits each time; "
+    "call model.eval()",
     "https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.eval",
 )
 ENVIRONMENT: Final = Hint(
@@ -80,4 +81,10 @@ OTHER_AGAIN: Final = Hint(
     "what a load leaves behind, in the loader or the process, changes the next one: a setting kept from the first "
     "call, weights changed in place, an initialisation that is done only once",
     "https://github.com/PriorLabs/TabPFN/pull/1219",
+)
+MODEL: Final = Hint(
+    "model-changed-by-generating",
+    "generate casts, moves or switches the model that it was given, and leaves it so: whoever uses the model next has "
+    "another one; do that once in load, or put it back in a finally block",
+    "https://github.com/rasbt/reasoning-from-scratch/issues/118",
 )

@@ -44,7 +44,7 @@ function boxes(groups, measure, width) {
         drawn("line", { class: "whisker", x1: low, x2: high, y1: middle, y2: middle }),
         drawn("rect", { class: "box", x: quarter, y: middle - 7, width: Math.max(1, upper - quarter), height: 14, rx: 3 }),
         drawn("line", { class: "median", x1: median, x2: median, y1: middle - 7, y2: middle + 7 }),
-        drawn("text", { x: width, y: middle + 4, "text-anchor": "end" }, short(quantile(values, 0.5))));
+        drawn("text", { x: width, y: middle + 4, "text-anchor": "end" }, aligned(quantile(values, 0.5))));
     }));
 }
 

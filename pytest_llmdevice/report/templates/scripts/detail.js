@@ -68,7 +68,7 @@ function facts(cell) {
   const fact = (name, value, wide = false) => value && element("div", { class: wide ? "wide" : null }, element("dt", {}, name), element("dd", {}, value));
   return element("dl", { class: "facts" },
     AXES.map((axis) => fact(axis, cell[axis])),
-    fact("hardware", hardware || "unknown"),
+    fact("hardware", hardware.replace(/:$/, ", of unknown name") || "unknown"),
     cell.pretended && fact("pretended", pretended || "yes"),
     fact("commit", run.commit),
     fact("run", run.started),

@@ -8,6 +8,9 @@ function short(value) {
   return new Intl.NumberFormat("en-US", { maximumSignificantDigits: 3 }).format(value);
 }
 
+/** The same with its last zeros, for numbers one below the other. */
+const aligned = (value) => (Math.abs(value) >= 1000 ? whole.format(value) : value.toPrecision(3));
+
 /** Bytes, in the unit that suits them. */
 function bytes(value) {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];

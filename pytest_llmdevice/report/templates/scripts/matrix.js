@@ -151,7 +151,7 @@ function summed(shown) {
 function explained(down, across, folded) {
   const same = AXES.filter((axis) => data.axes[axis].length === 1 && axis !== "target" && ![...down, ...across].includes(axis));
   return element("p", { class: "fold" }, [
-    folded.length > 0 && `Each tile holds the cells of every ${folded.join(" and ")}: its letter is the worst of them, beside how many of how many. Open one to see them apart.`,
+    folded.length > 0 && `Each tile holds the cells of every ${folded.join(" and ")}. Its letter is the worst outcome among them; 2/5 means that 2 of 5 have it. Open a tile to see them apart.`,
     same.length > 0 && ` The same in all cells: ${same.map((axis) => `${axis} ${data.axes[axis][0]}`).join(", ")}.`,
   ].filter(Boolean).join(""));
 }

@@ -1,0 +1,7 @@
+"""`python -m pytest_llmdevice.cli`: the command where its script is not on the path."""
+
+from __future__ import annotations
+
+from pytest_llmdevice.cli import main
+
+main()
