@@ -1,6 +1,6 @@
 """How long the HTML page of 5,000 cells takes in headless Chromium: to open, and to filter.
 
-Run with `PYTHONPATH=tests python -P benchmarks/page.py`; needs Debian's `chromium` and the package `playwright`. The
+Needs Debian's `chromium` and the package `playwright`. The
 file's size is that of the whole page.
 """
 
@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
-from report.browser import ARGUMENTS, chromium
-from results.making import large
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.report.html import html
 from pytest_llmdevice.results.records import Outcome
 from pytest_llmdevice.results.union import unite
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from report.browser import ARGUMENTS, chromium  # tests/ is no package
+from results.making import large
 
 CELLS = 5_000
 TURNS = 5

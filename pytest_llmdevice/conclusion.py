@@ -1,4 +1,4 @@
-"""What the results of a run are worth: held against a baseline and `[require]`, reported, and kept as a new baseline."""
+"""What the results of a run are worth: held against a baseline and `[require]`, reported, kept as a new baseline."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_llmdevice.options import Settings
     from pytest_llmdevice.results.transitions import Comparison
     from pytest_llmdevice.run import MatrixRun
+
 
 @dataclass
 class Conclusion:

@@ -145,9 +145,7 @@ SAME: Final = (
 def _agreement(exam: Examination) -> Result:
     own = checks.generation_tolerance(exam.cell)
     rows, alone = exam.generated.first, exam.generated.alone
-    result = checks.check_agreement(
-        exam.model, exam.reference, exam.prompts, rows, alone, exam.logits_tolerance, own
-    )
+    result = checks.check_agreement(exam.model, exam.reference, exam.prompts, rows, alone, exam.logits_tolerance, own)
     if result.findings or exam.generated.error is not None:
         # What is wrong with a few prompts is wrong with many.
         return result
@@ -164,7 +162,9 @@ def _padding(exam: Examination) -> Result:
 
 
 def _reload(exam: Examination) -> Result:
-    return checks.check_reload(exam.target, exam.model, exam.checkpoint, exam.cell, exam.others, exam.prompts)
+    handed = exam.generated.handed
+    ran = bool(handed.calls or handed.modules or handed.compiled)
+    return checks.check_reload(exam.target, exam.model, exam.checkpoint, exam.cell, exam.others, exam.prompts, ran=ran)
 
 
 def _cards(exam: Examination) -> Result:

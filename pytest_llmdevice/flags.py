@@ -122,7 +122,8 @@ def _add_result_options(group: pytest.OptionGroup) -> None:
         action="append",
         metavar="WHAT",
         dest="llm_baseline_force",
-        help="let --llm-baseline-update write what it would refuse: ci, dirty, failing, unstable, vanished, other-matrix; can be given again",
+        help="let --llm-baseline-update write what it would refuse: ci, dirty, failing, unstable, vanished, "
+        "other-matrix; can be given again",
     )
     group.addoption(
         "--llm-fail-on",

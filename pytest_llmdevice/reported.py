@@ -80,7 +80,8 @@ class LoadFailed(CheckFailed):
     def again(self) -> CheckFailed:
         """The same in one line."""
         first = (self.msg or "").partition("\n")[0]
-        return CheckFailed(f"{_cut(first, SHORT)} -- see {self.told}", failure=self.failure)
+        result: Result = vars(self)[CARRIED]
+        return CheckFailed(f"{_cut(first, SHORT)} -- see {self.told}", result, self.failure)
 
 
 def briefly(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.report.terminal import lines
+
+PROBLEMS: Final = 5
+"""How many problems, and differences from a baseline, are shown in full."""
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -41,6 +44,7 @@ def write(reporter: TerminalReporter, run: MatrixRun, conclusion: Conclusion) ->
         unicode="utf" in (sys.stdout.encoding or "").lower(),
         comparison=conclusion.comparison,
         grid=run.settings.grid or None,
+        worst=PROBLEMS,
         origins=False,
     ):
         reporter.write_line(line)

@@ -133,7 +133,9 @@ def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance:
             continue
         if not 0 <= row[step] < steps.shape[-1]:
             # A token that a larger vocabulary has: the reference says nothing of it.
-            findings.append(Finding(f"prompt {number}, new token {step}", f"token {tokens[step]}", f"token {row[step]}", CHOICE))
+            findings.append(
+                Finding(f"prompt {number}, new token {step}", f"token {tokens[step]}", f"token {row[step]}", CHOICE)
+            )
             continue
         # Beyond the first difference the two continue from other prompts: only this step can be judged.
         logits = steps[step]
@@ -141,7 +143,7 @@ def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance:
         gap = float(logits[tokens[step]] - logits[row[step]])
         allowed = allowed_gap(logits, tolerance)
         if not gap <= allowed:
-            known = _misplaced(number, list(row), expected)
+            known = _misplaced(number, generated, expected)
             what, hint = known or (f"number {order.index(row[step]) + 1} in its ranking", CHOICE)
             findings.append(
                 Finding(
@@ -154,15 +156,18 @@ def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance:
     return findings
 
 
-def _misplaced(number: int, row: list[int], expected: Reference) -> tuple[str, Hint] | None:
-    """What `row` is, and why, where it is made of the right tokens in the wrong place."""
-    tokens = [list(one)[: len(row)] for one in expected.tokens]
+def _misplaced(number: int, rows: Sequence[Sequence[int]], expected: Reference) -> tuple[str, Hint] | None:
+    """What a row is, and why, where it is made of the right tokens in the wrong place."""
+    row = list(rows[number])
+    tokens = [list(one)[: len(given)] for given, one in zip(rows, expected.tokens, strict=True)]
     for other, theirs in enumerate(tokens):
         if other != number and row == theirs:
             return f"all of the row is prompt {other}'s", ROW_ORDER
-    if len(row) > 2 and row[:-1] == tokens[number][1:]:
+    # Whatever is cut wrongly is so in every row; one row alone may look like it by chance.
+    pairs = [(list(given), right) for given, right in zip(rows, tokens, strict=True)]
+    if all(len(given) > 2 and given[:-1] == right[1:] for given, right in pairs):
         return "the row is right from its second token on, and begins with that", SHIFTED
-    if len(row) > 2 and row[1:] == tokens[number][:-1]:
+    if all(len(given) > 2 and given[1:] == right[:-1] for given, right in pairs):
         return f"the row is right, and {row[0]} is in front of it", SHIFTED
     return None
 
@@ -195,6 +200,7 @@ def _batch_effects(
 
 
 def allowed_gap(logits: torch.Tensor, tolerance: float) -> float:
+    """How far a token's logit may be below the largest of `logits` for noise to have chosen it."""
     # Two logits can each be off by the largest deviation of one: the norm spread over few entries.
     return 2 * tolerance * float((logits - logits.mean()).std()) * PEAK
 

@@ -42,7 +42,10 @@ def check_loads(model: nn.Module, plan: Plan, checkpoint: str, cell: Cell | None
     missing = [one.name for one in plan.tensors if one.role == "parameter" and one.name not in named]
     if type(core(model)).__name__ != plan.architecture and missing:
         return Result(
-            "loads", (Finding("the model", wanted, f"{actual}, which has no {missing[0]}", HEADLESS),), evidence, details=details
+            "loads",
+            (Finding("the model", wanted, f"{actual}, which has no {missing[0]}", HEADLESS),),
+            evidence,
+            details=details,
         )
     findings = [
         Finding(f"config.{size}", str(asked), str(found), RESIZED)

@@ -44,7 +44,14 @@ FEW: Final = 2
 
 
 def check_reload(
-    target: Target, model: nn.Module, checkpoint: str, cell: Cell, others: Sequence[Cell], prompts: Tokens
+    target: Target,
+    model: nn.Module,
+    checkpoint: str,
+    cell: Cell,
+    others: Sequence[Cell],
+    prompts: Tokens,
+    *,
+    ran: bool = True,
 ) -> Result:
     """Load the others, then the cell once more: each as it was asked for, the last one like the first.
 
@@ -59,8 +66,9 @@ def check_reload(
         cell: what `model` was loaded for.
         others: cells of the same model that the target is to load as well.
         prompts: lists of token ids.
+        ran: whether the target generated with the model that it returned. One that does not is the inputs check's.
     """
-    rounds = _Rounds(target, model, checkpoint, cell, prompts)
+    rounds = _Rounds(target, model, checkpoint, cell, prompts, ran=ran)
     for other in [*others, cell] if others else [cell, cell]:
         rounds.load(other)
     if rounds.last is not None and rounds.last is not model:
@@ -78,15 +86,16 @@ def check_reload(
 class _Rounds:
     """Loads one after another, each looked at while its model is there, and the one before looked for."""
 
-    def __init__(self, target: Target, model: nn.Module, checkpoint: str, cell: Cell, prompts: Tokens) -> None:
+    def __init__(
+        self, target: Target, model: nn.Module, checkpoint: str, cell: Cell, prompts: Tokens, *, ran: bool
+    ) -> None:
         self.target, self.model, self.checkpoint, self.cell, self.prompts = target, model, checkpoint, cell, prompts
         self.findings: list[Finding] = []
         self.skipped: list[str] = []
         self.loads = self.gone = self.same = self.in_frames = 0
         self.last: nn.Module | None = None
         self._before = _state(model)
-        # A target that generates without the model that it returned is the inputs check's.
-        self.ran = True
+        self.ran = ran
         self._known = {(finding.where, finding.actual) for _, finding in self._problems(model, cell)}
         self._previous: list[tuple[Cell, weakref.ref[nn.Module]]] = []
 

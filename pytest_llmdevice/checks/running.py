@@ -40,11 +40,17 @@ def check_mode(model: nn.Module) -> Result:
     modules = dict(model.named_modules())
     training = in_training(model)
     # Of a whole that is in training mode, the parts need no mention.
-    outermost = [name for name in training if not name or name.rpartition(".")[0] not in training]
+    outermost = [name for name in training if not training & set(ancestors(name))]
     findings = [
         Finding(name or "the model", "eval mode", "training mode", state.TRAINING) for name in sorted(outermost)
     ]
     return Result("mode", tuple(findings), {"modules": len(modules)})
+
+
+def ancestors(name: str) -> list[str]:
+    """The names of all modules that the module `name` is in, the model's too."""
+    parts = name.split(".") if name else []
+    return [".".join(parts[:end]) for end in range(len(parts))]
 
 
 def in_training(model: nn.Module) -> set[str]:
@@ -54,9 +60,7 @@ def in_training(model: nn.Module) -> set[str]:
     return {
         name
         for name, module in model.named_modules()
-        if module.training
-        and type(module).__name__ not in SAME_IN_BOTH
-        and (name not in around or inner.training)
+        if module.training and type(module).__name__ not in SAME_IN_BOTH and (name not in around or inner.training)
     }
 
 

@@ -18,8 +18,8 @@ from pytest_llmdevice.diagnosis.hints.saving import CHANGED, CONFIGURED, LOGITS,
 from pytest_llmdevice.loading.feeding import Feed
 from pytest_llmdevice.loading.names import configuration_of, core
 from pytest_llmdevice.loading.process import unchanged_process
-from pytest_llmdevice.loading.stored import is_packed
 from pytest_llmdevice.loading.saving import is_adapted, saved_again, saved_dtype, unchanged
+from pytest_llmdevice.loading.stored import is_packed
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
 

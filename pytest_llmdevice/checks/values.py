@@ -57,7 +57,7 @@ def check_values(model: nn.Module, checkpoint: str, cell: Cell) -> Result:
             counts["packed weights"] += 1
             worst = max(worst, error)
         else:
-            finding = _dense(named, plain.without_new_rows(value.cpu(), named.architecture), plain)
+            finding = _dense(named, plain.without_new_rows(value.cpu(), named.architecture or ""), plain)
             counts[f"{named.role}s"] += 1
         if finding is not None:
             findings.append(finding)

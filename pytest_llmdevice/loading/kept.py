@@ -35,7 +35,8 @@ def unchanged_model(model: nn.Module) -> Iterator[list[Change]]:
                 changes.append(Change("model", name, device, now_device))
         if not changes:
             now = _sums(model)
-            changes += [Change("model", name, "as it was loaded", "of other values") for name in sums if now.get(name) != sums[name]]
+            others = (name for name in sums if now.get(name) != sums[name])
+            changes += [Change("model", name, "as it was loaded", "of other values") for name in others]
         if model.training != mode:
             words = {True: "training mode", False: "eval mode"}
             changes.append(Change("model", "the model", words[mode], words[model.training]))

@@ -59,8 +59,9 @@ def unchanged_process() -> Iterator[list[Change]]:
 
 @contextmanager
 def unchanged_by_import() -> Iterator[list[Change]]:
-    """The same for the import of a module: variables about devices, the default dtype and device; torch is not imported.
+    """The same for the import of a module: variables about devices, the default dtype, the default device.
 
+    Torch is not imported for it.
     Other variables stay as the module sets them: caches, threads and messages are chosen like that.
     """
     changes: list[Change] = []

@@ -65,6 +65,8 @@ def problems(union: Union) -> list[Problem]:
 def _said(view: CellView) -> Iterator[tuple[str, Outcome, str, RecordedFinding | None]]:
     """(check, outcome, message, finding) of all that is bad in a cell."""
     bad: list[Check] = [sample.check for sample in view.checks.values() if sample.check.outcome in BAD]
+    # What was not run because of another check of the cell says nothing that this one does not.
+    bad = [check for check in bad if check.outcome != "aborted"] or bad
     for check in bad:
         # A check that found nothing and still is not good, because it looked at nothing, or passed unexpectedly.
         for finding in check.findings or (None,):

@@ -131,7 +131,7 @@ class Union:
     conflicts: tuple[Conflict, ...] = ()
     notes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def targets(self) -> tuple[str, ...]:
         """The targets, in order of appearance."""
         return tuple(dict.fromkeys(view.target for view in self.cells.values()))

@@ -189,7 +189,6 @@ CASES = (
         PenaltyLeftOn,
         PenaltyOff,
         Cell("llama", "cpu", "float32"),
-        missed="no greedy choice of the zoo's models is so close that a penalty changes it, and a project may want one",
     ),
     _case(
         "length-of-all-for-the-new",

@@ -20,8 +20,8 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(8)
         self.register_buffer("table", torch.zeros(3))
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.norm(self.up(hidden))
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.norm(self.up(input_ids))
         return result
 
 

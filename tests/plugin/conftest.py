@@ -38,6 +38,10 @@ def inventory() -> Inventory:
     # With what transformers imports when it is asked for: a class of one run is no class of the next.
     from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, LlamaForCausalLM  # noqa: F401
 
+    # And what keeps things by object: what the suite puts there, the plugin must find.
+    from pytest_llmdevice import session  # noqa: F401
+    from pytest_llmdevice.loading import lifetime, measures  # noqa: F401
+
     found = probe()
     assert not found.failure
     return found

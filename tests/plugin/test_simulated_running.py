@@ -76,7 +76,7 @@ def test_items_of_simulated_cells_run_inside_and_all_others_outside(cards: pytes
     )
     result = cards.runpytest(*FLAGS, ".")
     assert result.ret == pytest.ExitCode.OK, result.stdout.str()
-    result.stdout.fnmatch_lines(["3 cells: 1 passed, 2 passed simulated"])
+    result.stdout.fnmatch_lines(["3 cells: 1 passed; simulated: 2 passed"])
 
 
 def test_each_cell_has_a_fresh_machine_that_stays_as_long_as_the_cell(
@@ -225,7 +225,7 @@ def test_the_suite_passes_on_pretended_cards(project: pytest.Pytester) -> None:
     project.makefile(".toml", cards=TWO_CARDS + 'strategies = ["to", "split"]\n[[exclude]]\ndevices = "cpu"\n')
     result = project.runpytest_subprocess(*FLAGS, "--pyargs", "pytest_llmdevice.suite")
     result.assert_outcomes(passed=4 * (len(CHECKS) - 1), skipped=1)
-    result.stdout.fnmatch_lines(["4 cells: 4 passed simulated"])
+    result.stdout.fnmatch_lines(["4 cells: simulated: 4 passed"])
 
 
 @real
@@ -244,7 +244,7 @@ def test_a_loader_that_forgets_the_second_card_fails_on_a_pretended_one(project:
         *FLAGS, "--llm-target=careless", "--pyargs", "pytest_llmdevice.suite", "-k", "placement"
     )
     result.assert_outcomes(passed=2, failed=1, deselected=3 * len(CHECKS) - 5)
-    result.stdout.fnmatch_lines(["  failed: llama.cuda1.fp32.none.to.sim"])
+    result.stdout.fnmatch_lines(["   cell     llama.cuda1.fp32.none.to.sim"])
 
 
 @real
@@ -261,4 +261,4 @@ def test_workers_simulate_what_the_controller_does(pytester: pytest.Pytester) ->
     )
     result = pytester.runpytest_subprocess(*FLAGS, "-n2", ".")
     result.assert_outcomes(passed=7)
-    result.stdout.fnmatch_lines(["3 cells: 1 passed, 2 passed simulated"])
+    result.stdout.fnmatch_lines(["3 cells: 1 passed; simulated: 2 passed"])

@@ -47,14 +47,14 @@ def test_truncated_weights_fail_that_cell_with_the_cause_and_the_others_go_on(
     weights.write_bytes(weights.read_bytes()[:1000])
     result = run_both(project)
     result.stdout.fnmatch_lines_random(["path-broken.cpu.fp32.none.to did not load: SafetensorError: *"])
-    result.stdout.fnmatch_lines(["2 cells: 1 failed, 1 passed", "  failed: path-broken.cpu.fp32.none.to"])
+    result.stdout.fnmatch_lines(["2 cells: 1 error, 1 passed", "   cell     path-broken.cpu.fp32.none.to"])
 
 
 def test_broken_json_fails_that_cell_with_the_cause(project: pytest.Pytester, broken: Path) -> None:
     (broken / "config.json").write_text("{not json")
     result = run_both(project)
     result.stdout.fnmatch_lines_random(["path-broken.cpu.fp32.none.to did not load: *config.json*"])
-    result.stdout.fnmatch_lines(["2 cells: 1 failed, 1 passed"])
+    result.stdout.fnmatch_lines(["2 cells: 1 error, 1 passed"])
 
 
 def test_a_missing_tokenizer_fails_that_cell_with_the_cause(project: pytest.Pytester, broken: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_missing_tokenizer_fails_that_cell_with_the_cause(project: pytest.Pyte
         (broken / name).unlink(missing_ok=True)
     result = run_both(project)
     result.stdout.fnmatch_lines_random(["path:broken: its tokenizer does not load: *"])
-    result.stdout.fnmatch_lines(["2 cells: 1 failed, 1 passed"])
+    result.stdout.fnmatch_lines(["2 cells: 1 error, 1 passed"])
 
 
 def test_an_absent_folder_is_skipped_with_the_reason(project: pytest.Pytester, broken: Path) -> None:
@@ -188,7 +188,7 @@ def test_required_coverage_that_did_not_pass_fails_the_run(
     result = project.runpytest("--llm-matrix", "--llm-matrix-file=required.toml", "--pyargs", SUITE, "-k", "dtypes")
     assert result.ret == code
     if code != pytest.ExitCode.OK:
-        result.stdout.fnmatch_lines(["  ?require? not met: device cuda:0: none of its 1 cells passed on real hardware"])
+        result.stdout.fnmatch_lines(["?require? not met: device cuda:0: none of its 1 cells passed on real hardware"])
 
 
 def test_hooks_see_every_load_and_every_check(project: pytest.Pytester) -> None:

@@ -103,8 +103,13 @@ def test_a_load_that_hangs_fails_its_cell_once_and_the_others_run_on(hanging: py
             '  File "*hanging.py", line *, in hang',
             f"{CELL}: not run: it had used up {limit} in the setup of test_loads?{CELL}?",
             f"{CELL}: not run: it had used up {limit} in the setup of test_loads?{CELL}?",
-            "2 cells: 1 failed, 1 passed",
-            f"  1. 1 cell, loads: load: expected an end within 3 seconds, found still running ({CELL})",
+            "2 cells: 1 error, 1 passed",
+            "1 problem",
+            "1. error in 1 cell: loads",
+            f"   cell     {CELL}",
+            "   where    load",
+            "   expected an end within 3 seconds",
+            "   found    still running",
         ]
     )
 
@@ -270,9 +275,9 @@ def test_a_worker_keeps_the_limit_and_one_that_is_ended_fails_its_cell_and_no_ot
             f"{CELL}: its time limit * is over in the setup of test_loads?{CELL}?: the target was still loading it",
             f"not run: the worker of this cell died in *::test_loads?{ended}?",
             f"worker 'gw*' crashed while running '*::test_loads?{ended}?'",
-            "3 cells: 2 failed, 1 passed",
-            f"  failed: {ended}",
-            f"  1. 1 cell, loads: load: expected an end within 4 seconds, found still running ({CELL})",
+            "3 cells: 1 error, 1 aborted, 1 passed",
+            f"   cell     {ended}",
+            f"   cell     {CELL}",
         ]
     )
 
@@ -302,4 +307,4 @@ def test_a_simulated_cell_is_interrupted_and_the_next_one_is_in_order(hanging: p
         "test_loads or test_placement or test_forward",
     )
     result.assert_outcomes(passed=3, errors=3, deselected=result.parseoutcomes()["deselected"])
-    result.stdout.fnmatch_lines(["2 cells: 1 failed simulated, 1 passed simulated"])
+    result.stdout.fnmatch_lines(["2 cells: simulated: 1 error, 1 passed"])

@@ -1,8 +1,9 @@
-"""The end of a run: what is wrong, by cause."""
+"""The end of a run: what is wrong, each problem once."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -38,24 +39,32 @@ def buggy(project: pytest.Pytester) -> pytest.Pytester:
 FLAGS = ("--llm-matrix", "--llm-matrix-file=four.toml", "--llm-target=buggy", "--pyargs", SUITE)
 
 
-def listed(result: pytest.RunResult) -> list[str]:
+def listed(result: pytest.RunResult) -> list[tuple[str, dict[str, str]]]:
+    """The problems at the end of a run: the title of each, and what is said of it by name."""
     lines = result.outlines
-    start = next(number for number, line in enumerate(lines) if "cause" in line and line.endswith(":"))
-    return [line for line in lines[start:] if line.startswith("  ") and line.strip()[:1].isdigit()]
+    start = next(number for number, line in enumerate(lines) if re.fullmatch(r"\d+ problems?(, the .*)?", line))
+    found: list[tuple[str, dict[str, str]]] = []
+    for line in lines[start + 1 :]:
+        if title := re.fullmatch(r"\d+\. (.*)", line):
+            found.append((title[1], {}))
+        elif (said := re.fullmatch(r"   (\w+) +(.*)", line)) and found:
+            found[-1][1][said[1]] = said[2]
+    return found
 
 
 def test_one_bug_in_several_cells_and_checks_is_one_cause(buggy: pytest.Pytester) -> None:
     result = buggy.runpytest(*FLAGS, "-k", "test_dtypes or eval_mode")
-    assert listed(result) == [
-        "  1. 2 cells, dtypes: model.embed_tokens.weight: expected bfloat16, found float32 (llama.cpu.bf16.none.to)",
-        "  2. 2 cells, mode: the model: expected eval mode, found training mode (gpt2.cpu.fp32.none.to)",
-    ]
-    result.stdout.fnmatch_lines(["2 causes, of most cells first:", "  1. *", "     *(https://*)", "  2. *"])
+    (first, dtypes), (second, mode) = listed(result)
+    assert (first, second) == ("failed in 2 cells: dtypes", "failed in 2 cells: mode")
+    assert dtypes["cell"] in {"llama.cpu.bf16.none.to", "gpt2.cpu.bf16.none.to"}
+    assert (dtypes["expected"], dtypes["found"]) == ("bfloat16", "float32")
+    assert dtypes["source"].startswith("https://")
+    assert (mode["where"], mode["expected"], mode["found"]) == ("the model", "eval mode", "training mode")
 
 
 def test_workers_hand_their_findings_to_the_controller_and_junit_xml_has_none(buggy: pytest.Pytester) -> None:
     result = buggy.runpytest_subprocess(*FLAGS, "-k", "test_dtypes", "-n2", "--junit-xml=report.xml")
-    assert listed(result)[0].startswith("  1. 2 cells, dtypes: ")
+    assert listed(result)[0][0] == "failed in 2 cells: dtypes"
     assert "llm_findings" not in (buggy.path / "report.xml").read_text()
 
 
@@ -89,9 +98,11 @@ def test_what_a_test_of_the_project_asserts_is_a_cause_too(buggy: pytest.Pyteste
         """
     )
     result = buggy.runpytest(*FLAGS[:-2], "test_own.py")
-    assert listed(result) == [
-        "  1. 2 cells, mode: the model: expected eval mode, found training mode (gpt2.cpu.fp32.none.to)"
-    ]
+    # An assertion of one's own is another problem.
+    (asserted, more), (title, mode) = listed(result)
+    assert (asserted, title) == ("failed in 4 cells: test_own::test_more", "failed in 2 cells: test_own::test_it")
+    assert more["message"].startswith("AssertionError: assert ")
+    assert mode["found"] == "training mode"
 
 
 def test_a_check_that_looked_at_nothing_is_a_cause(buggy: pytest.Pytester) -> None:
@@ -103,9 +114,9 @@ def test_a_check_that_looked_at_nothing_is_a_cause(buggy: pytest.Pytester) -> No
         """
     )
     result = buggy.runpytest(*FLAGS[:-2], "test_own.py")
-    assert listed(result) == [
-        "  1. 4 cells, tied: the check: expected something to look at, found nothing (llama.cpu.fp32.none.to)"
-    ]
+    ((title, said),) = listed(result)
+    assert title == "hollow in 4 cells: test_own::test_it"
+    assert said["message"] == "AssertionError: tied: hollow: there was nothing to check"
 
 
 def test_an_expected_failure_and_a_good_run_list_none(buggy: pytest.Pytester) -> None:
@@ -113,10 +124,11 @@ def test_an_expected_failure_and_a_good_run_list_none(buggy: pytest.Pytester) ->
     (buggy.path / "four.toml").write_text(text)
     result = buggy.runpytest(*FLAGS, "-k", "test_dtypes")
     result.assert_outcomes(xfailed=2, deselected=result.parseoutcomes()["deselected"])
-    assert "cause" not in result.stdout.str()
+    assert "problem" not in result.stdout.str()
+    result.stdout.fnmatch_lines(["Failed as expected", "  2 cells: known"])
 
 
-def test_of_many_causes_ten_are_shown(buggy: pytest.Pytester) -> None:
+def test_of_many_problems_the_worst_are_shown(buggy: pytest.Pytester) -> None:
     buggy.makepyfile(
         test_own="""
         import pytest
@@ -127,13 +139,12 @@ def test_of_many_causes_ten_are_shown(buggy: pytest.Pytester) -> None:
         """
     )
     result = buggy.runpytest(*FLAGS[:-2], "test_own.py")
-    assert len(listed(result)) == 10
-    assert listed(result)[9] == "  10. the cells of 1, tied: j: expected x, found y (llama.cpu.fp32.none.to)"
-    result.stdout.fnmatch_lines(["12 causes, of most cells first:", "  ... and 2 more"])
+    assert [said["where"] for _, said in listed(result)] == list("abcde")
+    result.stdout.fnmatch_lines(["12 problems, the 5 of most cells"])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="real cards are never shadowed")
 def test_simulated_cells_are_said_to_be(buggy: pytest.Pytester) -> None:
     (buggy.path / "four.toml").write_text('models = "gpt2"\ndevices = ["cpu", "cuda:0"]\ndtypes = "float32"\n')
     result = buggy.runpytest_subprocess(*FLAGS, "-k", "eval_mode", "--llm-simulate=cuda:1")
-    assert listed(result)[0].startswith("  1. 2 cells (1 simulated), mode: the model: ")
+    assert listed(result)[0][0] == "failed in 2 cells (1 simulated): mode"
