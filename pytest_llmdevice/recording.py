@@ -140,6 +140,9 @@ class Recorder:
     def finish(self, exit_status: int) -> None:
         """Write what was cut short, and the end. The file is closed."""
         for item in self._open.values():
+            # What was interrupted has not passed, whatever its setup said.
+            if item.outcome == "passed":
+                item.outcome = "aborted"
             self._keep(_check(item))
         for cell_id, cell in self._cells.items():
             if cell_id in self._running and cell_id not in self.file.cells:

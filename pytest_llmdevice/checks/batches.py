@@ -110,7 +110,7 @@ def padding_findings(
     rows = rows_of(ids, prompts) if ids is not None else None
     findings = _right_padding(call, rows, ids, mask, model)
     if not findings:
-        findings = _masking(call, following, prompts, rows, mask)
+        findings = _masking(call, following, prompts, rows, mask, model)
     return [*findings, *_positions(call, rows, mask, model)]
 
 
@@ -140,7 +140,12 @@ def _right_padding(
 
 
 def _masking(
-    call: Call, following: Sequence[Call], prompts: Tokens, rows: list[Row] | None, mask: torch.Tensor | None
+    call: Call,
+    following: Sequence[Call],
+    prompts: Tokens,
+    rows: list[Row] | None,
+    mask: torch.Tensor | None,
+    model: Any,
 ) -> list[Finding]:
     if rows is None:
         return []
@@ -160,6 +165,9 @@ def _masking(
     if mask is None or mask.shape[-1] < width or mask.shape[0] not in {1, len(rows)}:
         return []
     mask = mask[:, :width].expand(len(rows), width)
+    added = _in_front(call, rows, mask, model)
+    if added:
+        return [Finding("input_ids", "the tokens of the prompt", f"{added} in front of them", generation.IN_FRONT)]
     for number, row in enumerate(rows):
         # Behind the prompt may be new tokens as well as padding: only what is in front of it is known to be padding.
         if bool(mask[number, : row.start].any()):
@@ -182,6 +190,15 @@ def _masking(
                 )
             ]
     return []
+
+
+def _in_front(call: Call, rows: list[Row], mask: torch.Tensor, model: Any) -> list[int]:
+    """The tokens that every row has in front of its prompt, and attends to: no padding, which the longest has not."""
+    ids = ids_of(call)
+    if ids is None or not all(row.start and bool(mask[at, : row.start].all()) for at, row in enumerate(rows)):
+        return []
+    tokens: list[int] = ids[0, : rows[0].start].tolist()
+    return [] if pad_token(model) in tokens else tokens
 
 
 def _pads(row: Row, call: Call) -> int:

@@ -10,7 +10,7 @@ from pytest_llmdevice.checks.agreement import allowed_gap
 from pytest_llmdevice.checks.generation import token_rows
 from pytest_llmdevice.checks.noise import Inspection
 from pytest_llmdevice.diagnosis import Finding, raised
-from pytest_llmdevice.diagnosis.hints.generation import CROWD, ENDED_TOGETHER, ROW_ORDER
+from pytest_llmdevice.diagnosis.hints.generation import CROWD, ENDED_TOGETHER, OTHER_TEXT, ROW_ORDER
 from pytest_llmdevice.errors import of_target
 from pytest_llmdevice.loading.generation import generate_with
 from pytest_llmdevice.loading.logits import choice_logits
@@ -58,7 +58,7 @@ def crowd_findings(target: Any, model: Any, prompts: Tokens, alone: object, tole
         return [Finding(where, f"{NEW} new tokens", f"{len(rows[short])} tokens: {rows[short]}", CROWD)], {}
     evidence: dict[str, int | float | str] = {"prompts at once": len(given)}
     greedy = all(_best(model, prompt, row, tolerance) is None for prompt, row in zip(prompts, singles, strict=True))
-    findings = list(_not_their_own(model, given, rows, tolerance)) if greedy else []
+    findings = list(_not_their_own(target, model, given, rows, tolerance)) if greedy else []
     return findings[:1], evidence
 
 
@@ -68,7 +68,7 @@ def crowd(prompts: Tokens) -> list[list[int]]:
     return [list(distinct[number]) for number in ORDER]
 
 
-def _not_their_own(model: Any, prompts: Tokens, rows: Rows, tolerance: float) -> Iterator[Finding]:
+def _not_their_own(target: Any, model: Any, prompts: Tokens, rows: Rows, tolerance: float) -> Iterator[Finding]:
     known: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[int, str] | None] = {}
     for number, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
         key = (tuple(prompt), tuple(row))
@@ -79,11 +79,14 @@ def _not_their_own(model: Any, prompts: Tokens, rows: Rows, tolerance: float) ->
             continue
         step, what = wrong
         other = _whose(model, prompts, number, row, tolerance)
-        found = f"{row}: the tokens of prompt {other}" if other is not None else f"{row}: {what}"
-        wanted = f"the model's own choice at each step, as for fewer prompts (step {step} is not)"
-        yield Finding(
-            f"prompt {number} of {len(prompts)} at once", wanted, found, CROWD if other is None else ROW_ORDER
-        )
+        wanted = f"the model's own choice at each step (step {step} is not)"
+        where = f"prompt {number} of {len(prompts)} at once"
+        if other is not None:
+            yield Finding(where, wanted, f"{row}: the tokens of prompt {other}", ROW_ORDER)
+        elif token_rows(generate_with(target, model, [list(prompt)], NEW)) == [row]:
+            yield Finding(f"a prompt of {len(prompt)} tokens by itself", wanted, f"{row}: {what}", OTHER_TEXT)
+        else:
+            yield Finding(where, wanted, f"{row}: {what}", CROWD)
 
 
 def _whose(model: Any, prompts: Tokens, number: int, row: list[int], tolerance: float) -> int | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.batches import ids_of, padding_findings
 from pytest_llmdevice.checks.result import Result
-from pytest_llmdevice.checks.running import SAME_IN_BOTH
+from pytest_llmdevice.checks.running import minds_training
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.diagnosis.hints.state import TRAINING
@@ -207,7 +207,7 @@ def _training(handed: Handed, model: Any) -> Iterator[Finding]:
     """Parts that ran in training mode and are not in it otherwise: of those that are, the mode check says so."""
     modules = dict(model.named_modules())
     ran = [name for name in handed.training if name in modules and not modules[name].training]
-    outermost = [name for name in ran if type(modules[name]).__name__ not in SAME_IN_BOTH]
+    outermost = [name for name in ran if minds_training(type(modules[name]))]
     if outermost:
         where = f"{outermost[0] or 'the model'}, while the target generates"
         yield Finding(where, "eval mode", "training mode", TRAINING)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator, Sequence
+from functools import cache
+from types import CodeType
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding
@@ -22,20 +24,11 @@ if TYPE_CHECKING:
 Tokens = Sequence[Sequence[int]]
 
 
-SAME_IN_BOTH: Final = frozenset(
-    (
-        *("Embedding", "Linear", "Conv1D", "LayerNorm", "RMSNorm", "GroupNorm", "Identity"),
-        *("ModuleList", "ModuleDict", "Sequential", "ParameterList", "ParameterDict"),
-    )
-)
-"""Classes of torch and transformers that do the same in training mode. `resize_token_embeddings` makes new ones."""
-
-
 def check_mode(model: nn.Module) -> Result:
     """The model and all its modules are in evaluation mode.
 
-    But for those that know no other: plain layers and containers that were put in after `eval()`, and a wrapper around
-    a model that is in evaluation mode.
+    But for those that do the same in both: layers and containers that were put in after `eval()`
+    (`resize_token_embeddings` does so), and a wrapper around a model that is in evaluation mode.
     """
     modules = dict(model.named_modules())
     training = in_training(model)
@@ -56,12 +49,33 @@ def ancestors(name: str) -> list[str]:
 def in_training(model: nn.Module) -> set[str]:
     """The names of the modules that are in training mode and may do something else because of it."""
     path, inner = core_with_path(model)
-    around = {"", *(path[:end] for end, letter in enumerate(path) if letter == ".")} if path else set()
+    around = set(ancestors(path))
     return {
         name
         for name, module in model.named_modules()
-        if module.training and type(module).__name__ not in SAME_IN_BOTH and (name not in around or inner.training)
+        if module.training and minds_training(type(module)) and (name not in around or inner.training)
     }
+
+
+@cache
+def minds_training(kind: type) -> bool:
+    """Whether a method of the module class `kind`, or of one that it is made of, asks if it is in training mode."""
+    from torch import nn
+
+    owned = (found for base in kind.__mro__ if base not in {nn.Module, object} for found in vars(base).values())
+    return any("training" in code.co_names for function in owned for code in _codes(function))
+
+
+def _codes(function: object) -> Iterator[CodeType]:
+    """The code of `function`, of what it decorates, and of what is defined in it."""
+    while function is not None:
+        code = getattr(getattr(function, "__func__", function), "__code__", None)
+        pending = [code] if code is not None else []
+        while pending:
+            one = pending.pop()
+            yield one
+            pending += [inner for inner in one.co_consts if isinstance(inner, CodeType)]
+        function = getattr(function, "__wrapped__", None)
 
 
 def check_forward(model: Any, cell: Cell, prompts: Tokens, checkpoint: str) -> Result:

@@ -45,8 +45,8 @@ HARMLESS: Final[Mapping[str, str]] = {
 """What the names of environment variables begin with that a load may set: no later load or generation is on another
 device, in another dtype or says something else for it."""
 
-WHAT_IS_WATCHED: Final = 8
-"""Environment, default dtype, modes with the default device, autocast, cards, functions, folder, collector."""
+WHAT_IS_WATCHED: Final = 9
+"""Environment, default dtype, modes with the default device, autocast, precision, cards, functions, folder, collector."""
 
 _HINTS: Final[Mapping[str, Hint]] = {
     "environment": state.ENVIRONMENT,
@@ -59,6 +59,7 @@ _HINTS: Final[Mapping[str, Hint]] = {
     "folder": state.FOLDER,
     "collector": state.COLLECTOR,
     "model": state.MODEL,
+    "precision": state.PRECISION,
 }
 
 

@@ -36,7 +36,9 @@ def expressions(chosen: Iterable[Cell], cells: Iterable[Cell]) -> list[str]:
 def _refuse_alike(models: set[str]) -> None:
     for model in models:
         pattern = _pattern(model)
-        other = next((each for each in models - {model} if "?" in pattern and fnmatchcase(each, pattern)), None)
+        if "?" not in pattern:
+            continue
+        other = next((each for each in models if each != model and fnmatchcase(each, pattern)), None)
         if other is not None:
             raise ConfigurationError(
                 f"models {model!r} and {other!r} differ only in blanks, commas or bars, which --llm-cell cannot tell "

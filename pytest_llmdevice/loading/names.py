@@ -74,17 +74,12 @@ def runnable(model: nn.Module) -> nn.Module:
     """
     from torch import nn
 
-    for one in _way(model):
-        forward = getattr(type(one), "forward", nn.Module.forward)
-        if forward is not nn.Module.forward and takes("input_ids", one):
+    able = [one for one in _way(model) if getattr(type(one), "forward", None) is not nn.Module.forward]
+    for one in able:
+        names, others = _arguments(one)
+        if others or "input_ids" in names:
             return one
-    return model
-
-
-def takes(name: str, module: nn.Module) -> bool:
-    """Whether the `forward` of `module` may be given `name`, if only to hand it on."""
-    names, others = _arguments(module)
-    return name in names or others
+    return able[0] if able else model
 
 
 def accepted(model: nn.Module) -> frozenset[str]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from pytest_llmdevice.loading.change import Change, Comparison
 from pytest_llmdevice.loading.modes import autocast, modes
 from pytest_llmdevice.loading.patched import functions
+from pytest_llmdevice.loading.precision import precision
 
 ABOUT_DEVICES: Final = (
     "CUDA_",
@@ -32,8 +33,8 @@ ABOUT_DEVICES: Final = (
 def unchanged_process() -> Iterator[list[Change]]:
     """Put back what a load may change of the process, and say what it changed: the list is filled on leaving.
 
-    Environment, default dtype and device, modes, autocast, current cards, patched functions, working folder: whatever
-    is not as before is in the list. Random states, the number of threads, and whether gradients are computed are put
+    Environment, default dtype and device, modes, autocast, the precision of matrix products, current cards, patched
+    functions, working folder: whatever is not as before is in the list. Random states, the number of threads, and whether gradients are computed are put
     back without a word: to use them up or to set them is what loaders do.
     """
     changes: list[Change] = []
@@ -42,6 +43,7 @@ def unchanged_process() -> Iterator[list[Change]]:
         functions(),
         modes(),
         autocast(),
+        precision(),
         _environment(),
         _default_dtype(),
         _cards(),

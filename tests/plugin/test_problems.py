@@ -94,7 +94,7 @@ def test_what_a_test_of_the_project_asserts_is_a_cause_too(buggy: pytest.Pyteste
         from pytest_llmdevice import assert_eval_mode
 
         def test_it(llm_model): assert_eval_mode(llm_model)
-        def test_more(llm_model): assert llm_model is None
+        def test_more(llm_model): assert not "enough"
         """
     )
     result = buggy.runpytest(*FLAGS[:-2], "test_own.py")

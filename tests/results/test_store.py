@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from packaging.version import Version
-from pydantic import VERSION
 
 from pytest_llmdevice.errors import ResultsError
-from pytest_llmdevice.results.records import SCHEMA, json_schema
+from pytest_llmdevice.results.records import SCHEMA
 from pytest_llmdevice.results.store import read, read_file
 from results.making import CARD, CPU_BF16, CPU_FP32, Making
 
@@ -21,8 +19,6 @@ RUN = Making(
     {CPU_FP32: {"dtypes": "passed", "placement": "failed"}, CPU_BF16: {"dtypes": "passed"}},
     skipped={CARD: ("absent", "absent: no CUDA device")},
 )
-
-DOCUMENT = Path(__file__).parents[2] / "docs" / "results.schema.json"
 
 
 def changed(folder: Path, number: int, change: Callable[[dict[str, Any]], None]) -> Path:
@@ -47,13 +43,6 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
 
 def test_each_record_is_one_line(tmp_path: Path) -> None:
     assert len(RUN.write(tmp_path).read_text().splitlines()) == len(RUN.records())
-
-
-@pytest.mark.skipif(Version(VERSION) < Version("2.10"), reason="an older pydantic spells the same schema otherwise")
-def test_the_schema_in_the_documents_is_that_of_the_records() -> None:
-    assert json.loads(DOCUMENT.read_text()) == json_schema(), (
-        "write it again with: python -m pytest_llmdevice.results.schema > docs/results.schema.json"
-    )
 
 
 def test_a_last_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:

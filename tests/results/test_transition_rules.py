@@ -37,6 +37,8 @@ EXPECTED: dict[Name, str] = {
 }
 """Written down a second time, the other way round."""
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "results.md"
+
 PAIRS = list(product(BEFORE, AFTER))
 
 NAMED = {pair: name for name, pairs in EXPECTED.items() for pair in pairs.split()}
@@ -51,6 +53,13 @@ def test_every_pair_has_a_rule() -> None:
 @pytest.mark.parametrize(("before", "after"), PAIRS)
 def test_each_pair_is_named_as_it_is_written_down(before: Outcome, after: Outcome) -> None:
     assert TRANSITIONS[before][after] == NAMED.get(f"{before}->{after}")
+
+
+def test_the_table_in_the_documents_is_that_of_the_code() -> None:
+    rows = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `")]
+    cells = {tuple(part.strip(" `") for part in line.strip("|").split("|")) for line in rows}
+    for before, row in TRANSITIONS.items():
+        assert (before, *(row[after] or "=" for after in AFTER)) in cells
 
 
 @pytest.mark.parametrize("outcome", BEFORE)

@@ -130,11 +130,17 @@ ENDED_TOGETHER: Final = Hint(
 OTHER_TEXT: Final = Hint(
     "another-text-than-the-prompt",
     "already the first new token is chosen after something else than this prompt: it was cut to a length that is not "
-    "the model's, its positions are counted in a half, or only its last tokens are fed",
+    "the model's, a token was put in front of it or fed twice, or its positions are counted in a half",
     "https://github.com/stanford-crfm/helm/issues/367",
 )
 RESPONSES: Final = Hint(
     "answers-kept-by-prompt",
     "answers are kept under the prompt alone, and given for another model, dtype or device too",
     "https://github.com/deeppavlov/AutoIntent/issues/334",
+)
+IN_FRONT: Final = Hint(
+    "token-in-front-of-the-prompt",
+    "prompts are token ids already, and a start token or a template is put in front of them once more "
+    "(add_special_tokens=True on a text that has them)",
+    "https://github.com/ggml-org/llama.cpp/pull/7107",
 )

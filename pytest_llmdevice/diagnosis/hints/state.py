@@ -88,3 +88,9 @@ MODEL: Final = Hint(
     "another one; do that once in load, or put it back in a finally block",
     "https://github.com/rasbt/reasoning-from-scratch/issues/118",
 )
+PRECISION: Final = Hint(
+    "matrix-products-less-exact",
+    "float32 matrices are multiplied with fewer digits from now on, in every model of the process (TF32 on cards, "
+    "bfloat16 on some processors too): leave that to the program that loads the model, or set it back",
+    "https://github.com/facebookresearch/fairchem/pull/2108",
+)
