@@ -84,7 +84,8 @@ class Conclusion:
     def draw(self, file: RunFile) -> None:
         """Unite, compare, and write what is to be written. Nothing is raised for what cannot be written."""
         self.union = unite([file])
-        require = self.run.matrix.require
+        # One part cannot show what the whole must: that is asked of the merged results, by `llmdevice gate --require`.
+        require = None if self.run.settings.shard else self.run.matrix.require
         self.unmet = missing(require, self.run.cells, self.union.passed) if require is not None else ()
         if self.baseline is not None:
             with self._refusing():

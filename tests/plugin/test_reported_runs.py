@@ -117,6 +117,17 @@ def test_the_parts_of_a_matrix_make_up_the_whole(project: pytest.Pytester) -> No
     assert min(ran) == 3
 
 
+def test_a_part_is_not_asked_for_what_the_whole_must_show(project: pytest.Pytester) -> None:
+    project.makefile(
+        ".toml",
+        whole='models = "llama"\ndevices = "cpu"\ndtypes = ["float32", "bfloat16"]\n[require]\ndtypes = "*"\n',
+    )
+    project.makepyfile(test_own="def test_it(llm_cell): pass")
+    flags = ("--llm-matrix", "--llm-matrix-file=whole.toml", "test_own.py")
+    assert project.runpytest(*flags, "--llm-shard=1/2").ret == pytest.ExitCode.OK
+    assert project.runpytest(*flags, "--llm-cell=dtype=float32").ret == pytest.ExitCode.TESTS_FAILED
+
+
 # What others report
 
 
