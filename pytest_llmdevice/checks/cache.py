@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_llmdevice.checks.beams import beam_findings, static_findings
 from pytest_llmdevice.checks.noise import Inspection, Limits, finding, gap, own_faults
 from pytest_llmdevice.checks.result import Result
-from pytest_llmdevice.checks.steps import NEW, step_findings
+from pytest_llmdevice.checks.steps import NEW, compared, step_findings, watched
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.errors import first_line, hint_of
 from pytest_llmdevice.diagnosis.hints.sequences import CACHE_DEVICE, CACHE_DTYPE, CACHED
 from pytest_llmdevice.errors import of_target
 from pytest_llmdevice.loading.feeding import LONG, Feed, is_state_space, longest_text, positions, text
-from pytest_llmdevice.loading.generation import generate_with
 from pytest_llmdevice.loading.history import caches_used, held, homes, is_offloaded
 from pytest_llmdevice.loading.names import core, generating
 from pytest_llmdevice.loading.places import with_index
@@ -36,8 +35,6 @@ SHORT: Final = 20
 _STEPS: Final = 4
 _TURN: Final = 6
 _AFTER: Final = 2
-
-_GENERATED: Final = 3
 
 
 def check_cache(
@@ -131,15 +128,15 @@ def _beams(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
 
 
 def _generated(model: Any, cell: Cell, prompts: Tokens, target: Target) -> Inspection:
-    """What the caches hold that the target's own generation uses."""
+    """What the caches hold that the target's own generation uses, and what it chooses from."""
+    limits, longest = Limits.of(cell), max(prompts, key=len)
     with caches_used(model) as caches:
-        generate_with(target, model, prompts[:1], _GENERATED)
+        generated = watched(target, model, longest)
     found = [one for cache in caches for one in _misplaced(model, cell, cache, "generate's cache, ")]
     evidence: dict[str, int | float | str] = {"caches in generate": len(caches)}
     if found:
         return found, evidence
-    limits = Limits.of(cell)
-    steps, counts = step_findings(target, model, max(prompts, key=len), limits)
+    steps, counts = compared(model, longest, generated, limits)
     if not steps and (long := _long(model, prompts)):
         try:
             steps, more = step_findings(target, model, long, limits)

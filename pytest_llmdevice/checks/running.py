@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +56,6 @@ def in_training(model: nn.Module) -> set[str]:
     }
 
 
-@cache
 def minds_training(kind: type) -> bool:
     """Whether a method of the module class `kind`, or of one that it is made of, asks if it is in training mode."""
     from torch import nn

@@ -46,7 +46,7 @@ HARMLESS: Final[Mapping[str, str]] = {
 device, in another dtype or says something else for it."""
 
 WHAT_IS_WATCHED: Final = 9
-"""Environment, default dtype, modes with the default device, autocast, precision, cards, functions, folder, collector."""
+"""Environment, default dtype, default device and modes, autocast, precision, cards, functions, folder, collector."""
 
 _HINTS: Final[Mapping[str, Hint]] = {
     "environment": state.ENVIRONMENT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.generation import token_rows
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-NEW: Final = 4
+NEW: Final = 3
+"""New tokens: the first one is chosen after the prompt, the others with a history too."""
 
 KEPT: Final = 64
 """Forward passes whose logits are kept, the latest ones."""
@@ -33,13 +35,35 @@ def step_findings(target: Any, model: Any, prompt: Sequence[int], limits: Limits
     the best by what it saw: with samplers, beams or drafts there is no telling which logits belong to which token. Then
     a token is looked at by itself: one that the model would hardly choose after this prompt was chosen after another.
     """
+    return compared(model, prompt, watched(target, model, prompt), limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a target generated for one prompt.
+
+    Attributes:
+        tokens: the new ones; empty where it returned something else.
+        said: the logits of the last position of each forward pass meanwhile.
+    """
+
+    tokens: Sequence[int]
+    said: Sequence[torch.Tensor]
+
+
+def watched(target: Any, model: Any, prompt: Sequence[int]) -> Watched:
+    """Have `target` generate for `prompt` alone. Raises whatever it raises."""
     with said_last(model) as steps:
-        output = generate_with(target, model, [list(prompt)], NEW)
-    rows = token_rows(output)
-    if not rows or not rows[0]:
+        rows = token_rows(generate_with(target, model, [list(prompt)], NEW))
+    return Watched(rows[0] if rows else (), steps)
+
+
+def compared(model: Any, prompt: Sequence[int], generated: Watched, limits: Limits) -> Inspection:
+    """See `step_findings`."""
+    tokens = generated.tokens
+    if not tokens:
         return [], {}
-    tokens = rows[0]
-    seen = _aligned(steps, tokens)
+    seen = _aligned(generated.said, tokens)
     where = f"a prompt of {len(prompt)} tokens"
     if seen is None:
         return [], {f"steps not told apart, {where}": 1}

@@ -34,8 +34,9 @@ def unchanged_process() -> Iterator[list[Change]]:
     """Put back what a load may change of the process, and say what it changed: the list is filled on leaving.
 
     Environment, default dtype and device, modes, autocast, the precision of matrix products, current cards, patched
-    functions, working folder: whatever is not as before is in the list. Random states, the number of threads, and whether gradients are computed are put
-    back without a word: to use them up or to set them is what loaders do.
+    functions, working folder: whatever is not as before is in the list. Random states, the number of threads, whether
+    gradients are computed and whether algorithms are deterministic are put back without a word: to use them up or to
+    set them is what loaders do.
     """
     changes: list[Change] = []
     # Functions come back first: the others may be put back with them.
@@ -194,6 +195,7 @@ def _quiet() -> Callable[[], None]:
     python_state, torch_state = random.getstate(), torch.get_rng_state()
     numpy_state = np.random.get_state()  # noqa: NPY002  # the global one, which `transformers.set_seed` seeds
     threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
     def restore() -> None:
         random.setstate(python_state)
@@ -202,5 +204,6 @@ def _quiet() -> Callable[[], None]:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         torch.set_grad_enabled(grad)
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
 
     return restore

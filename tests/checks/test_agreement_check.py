@@ -12,7 +12,7 @@ from torch import nn
 from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.checks import Result, check_agreement, generation_tolerance, tolerance
 from pytest_llmdevice.checks.agreement import overall_error, relative_errors
-from pytest_llmdevice.diagnosis.hints.generation import CHOICE
+from pytest_llmdevice.diagnosis.hints.generation import CHOICE, ROW_ORDER, SHIFTED
 from pytest_llmdevice.diagnosis.hints.values import NUMERIC
 from pytest_llmdevice.loading.generation import batch, generate, inputs_for, is_encoder_decoder, pad_token
 from pytest_llmdevice.loading.reference import Reference
@@ -262,3 +262,25 @@ def test_logits_that_are_all_equal_can_only_be_met_exactly() -> None:
 def test_a_coarser_cell_is_allowed_more_and_an_unrelated_model_never(quantization: str) -> None:
     single, double, half = (tolerance(Cell("llama", "cpu", dtype, quantization)) for dtype in DTYPES)
     assert 0 < single < half < double < 1
+
+
+def test_rows_of_other_prompts_are_named(loaded: Load, expected: Expected, check: Check) -> None:
+    rows = [list(row) for row in expected("llama").tokens]
+    first, *_ = check(loaded(FP32), FP32, [rows[1], rows[0], *rows[2:]]).findings
+    assert first.hint == ROW_ORDER
+    assert "all of the row is prompt 1's" in first.actual
+
+
+@pytest.mark.parametrize(
+    ("moved", "said"),
+    [
+        (lambda row: [*row[1:], 97], "right from its second token on"),
+        (lambda row: [256, *row[:-1]], "and 256 is in front of it"),
+    ],
+)
+def test_rows_that_are_cut_at_the_wrong_place_are_named(
+    moved: Callable[[list[int]], list[int]], said: str, loaded: Load, expected: Expected, check: Check
+) -> None:
+    findings = check(loaded(FP32), FP32, [moved(list(row)) for row in expected("llama").tokens]).findings
+    assert {finding.hint for finding in findings} == {SHIFTED}
+    assert said in findings[0].actual

@@ -15,6 +15,7 @@ from packaging.version import Version
 from pytest_llmdevice import BuiltinTarget, Cell, Result, simulate, zoo
 from pytest_llmdevice.checks import check_inputs
 from pytest_llmdevice.diagnosis.hints import generation as hints
+from pytest_llmdevice.diagnosis.hints.state import TRAINING
 from pytest_llmdevice.loading.generated import generate_observed
 from pytest_llmdevice.loading.generation import batch, embedding_device, generate, is_encoder_decoder
 
@@ -605,3 +606,38 @@ def test_ids_that_are_no_integers_are_found(loaded: Load, prompts: Tokens) -> No
     assert ("input_ids", "integers", "floating-point numbers") in [
         (finding.where, finding.expected, finding.actual) for finding in result.findings
     ]
+
+
+def test_training_mode_while_generating_is_found_though_nothing_shows(loaded: Load, prompts: Tokens) -> None:
+    model = loaded(FP32)
+
+    def way(model: Any, given: Tokens, count: int) -> Tokens:
+        model.train()
+        try:
+            return generate(model, given, count)
+        finally:
+            model.eval()
+
+    (finding,) = checked(way, model, prompts).findings
+    assert (finding.where, finding.hint) == ("the model, while the target generates", TRAINING)
+
+
+def test_a_token_in_front_of_each_prompt_is_found(loaded: Load, prompts: Tokens) -> None:
+    def way(model: Any, given: Tokens, count: int) -> Tokens:
+        return generate(model, [[257, *prompt] for prompt in given], count)
+
+    (finding,) = checked(way, loaded(FP32), prompts).findings
+    assert (finding.where, finding.actual, finding.hint) == ("input_ids", "[257] in front of them", hints.IN_FRONT)
+
+
+def test_inputs_are_held_to_where_the_model_was_before_it_was_moved(load: Load, prompts: Tokens) -> None:
+    def way(model: Any, given: Tokens, count: int) -> Tokens:
+        rows = generate(model.to("cuda:1"), given, count)
+        model.cpu()
+        return rows
+
+    with simulate("cuda:2"):
+        model = load(Cell("llama", "cuda:1", "float32", simulated=True))
+        generated = generate_observed(SimpleNamespace(generate=way), model, prompts, NEW)
+        assert check_inputs(generated, prompts, model).findings == ()
+        assert {(one.kind, one.before, one.after) for one in generated.changes} == {("model", "cuda:1", "cpu")}

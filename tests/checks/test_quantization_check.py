@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from pytest_llmdevice import Cell
-from pytest_llmdevice.checks import Result, check_quantization
+from pytest_llmdevice.checks import Result, check_dtypes, check_quantization
 from pytest_llmdevice.diagnosis.hints.quantization import (
     COMPUTE,
     CONFIG,
@@ -295,3 +295,14 @@ def test_half_weights_beside_the_packed_ones_are_told(load: Load, check: Check) 
     model = load(llama("int8"))
     model.model.layers[0].mlp.up_proj.state.has_fp16_weights = True
     assert [finding.hint for finding in check(model, llama("int8")).findings] == [KEPT_HALF]
+
+
+def test_packed_numbers_may_be_held_in_another_dtype(
+    configured: Callable[..., Any], check: Check, plan: Callable[[Any, Cell], Plan]
+) -> None:
+    cell = llama("nf4")
+    options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
+    model = configured(**options, bnb_4bit_quant_storage=torch.bfloat16)
+    assert model.model.layers[0].self_attn.q_proj.weight.dtype == torch.bfloat16
+    assert check(model, cell).passed
+    assert check_dtypes(model, plan(model, cell), cell).passed

@@ -13,6 +13,7 @@ from torch import nn
 
 from pytest_llmdevice import Cell
 from pytest_llmdevice.checks import Result, check_reload
+from pytest_llmdevice.diagnosis.hints.generation import RESPONSES
 from pytest_llmdevice.diagnosis.hints.state import CACHED, KEPT_ALIVE, OTHER_AGAIN
 from pytest_llmdevice.loading.target import BuiltinTarget
 
@@ -221,3 +222,28 @@ def test_what_only_the_frames_of_a_logged_exception_hold_is_no_finding(
     result = check_reload(target, model, checkpoint("llama"), cell, (), prompts)
     assert result.passed, result.message()
     assert result.evidence["held by frames only"] == 1
+
+
+class Remembers(BuiltinTarget):
+    """Keeps answers by what was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
+
+    def generate(self, model: Any, prompts: Any, max_new_tokens: int) -> list[list[int]]:
+        key = str(prompts)
+        if key not in self.answers:
+            self.answers[key] = super().generate(model, prompts, max_new_tokens)
+        rows: list[list[int]] = self.answers[key]
+        return rows
+
+
+def test_an_answer_that_was_kept_from_another_model_is_found(checkpoint: Checkpoint) -> None:
+    (finding,) = reloaded(Remembers(), checkpoint("llama")).findings
+    assert finding.where == f"generate, for the model loaded as {CELL.id}"
+    assert finding.hint == RESPONSES
+
+
+def test_a_target_that_never_ran_its_model_is_not_told_so_again(checkpoint: Checkpoint) -> None:
+    target, folder = Remembers(), checkpoint("llama")
+    assert check_reload(target, target.load(folder, CELL), folder, CELL, (), PROMPTS, ran=False).findings == ()

@@ -200,3 +200,14 @@ def test_a_model_that_nothing_was_read_into_has_initial_values(checkpoint: Check
     findings = checked(model, checkpoint).findings
     assert len(findings) == len(list(model.parameters()))
     assert {finding.hint for finding in findings} == {values.INITIAL}
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
+def test_a_vocabulary_may_grow(family: str, load: Loader, checkpoint: Checkpoint) -> None:
+    cell = Cell(family, "cpu", "bfloat16")
+    model: Any = load(cell)
+    model.resize_token_embeddings(336, mean_resizing=False)
+    assert checked(model, checkpoint, cell).passed
+    model.get_input_embeddings().weight.data[319] = 0
+    (finding, *_) = checked(model, checkpoint, cell).findings
+    assert "[319, " in finding.expected

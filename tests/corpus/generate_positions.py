@@ -184,7 +184,60 @@ def _case(
     return Case(name, family, source, story, buggy, fixed, cells, machine)
 
 
+class PositionsCountedInHalf(Loop):
+    """Counts the positions of a prompt in the model's dtype, and makes integers of them afterwards."""
+
+    counted = torch.bfloat16
+
+    def prefill(self, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        positions = (mask.to(self.counted).cumsum(-1) - 1).masked_fill(mask == 0, 0)
+        return {"position_ids": positions.long()}
+
+
+class PositionsCountedExactly(PositionsCountedInHalf):
+    counted = torch.long
+
+
+class HistoryRounded(Loop):
+    """Keeps the history in a few steps, as a quantized cache does, for a model that was asked for in float32."""
+
+    steps = 7
+
+    def kept(self, cache: Any) -> Any:
+        for layer in cache.layers:
+            layer.keys, layer.values = self.rounded(layer.keys), self.rounded(layer.values)
+        return cache
+
+    def rounded(self, states: torch.Tensor) -> torch.Tensor:
+        scale = states.abs().amax(dim=-1, keepdim=True).clamp(min=1e-6) / self.steps
+        return (states / scale).round() * scale
+
+
+class HistoryExact(HistoryRounded):
+    def rounded(self, states: torch.Tensor) -> torch.Tensor:
+        return states
+
+
 CASES = (
+    _case(
+        "positions",
+        "prompt-counted-in-half",
+        "oarriaga/paz/pull/415",
+        "the loop counts the positions of a prompt in bfloat16: right up to 256 tokens",
+        PositionsCountedInHalf,
+        PositionsCountedExactly,
+        Cell("llama", "cpu", "float32"),
+        Cell("gpt2", "cpu", "bfloat16"),
+    ),
+    _case(
+        "cache",
+        "history-rounded",
+        "TheTom/llama-cpp-turboquant/issues/305",
+        "the history is rounded to a few steps: short answers stay right, and what they are chosen from is not",
+        HistoryRounded,
+        HistoryExact,
+        Cell("qwen3", "cpu", "float32"),
+    ),
     _case(
         "positions",
         "columns-as-positions",

@@ -136,6 +136,39 @@ class EvaluatingAlways(TrainingWhileGenerating):
     mode = False
 
 
+class TrainingForOneAnswer(Generating):
+    """Switches the model to training mode for each answer and back afterwards, as a trainer does the other way."""
+
+    mode = True
+
+    def generate(self, model: Any, prompts: Prompts, max_new_tokens: int) -> Prompts:
+        model.train(self.mode)
+        rows = super().generate(model, prompts, max_new_tokens)
+        model.eval()
+        return rows
+
+
+class EvaluatingForOneAnswer(TrainingForOneAnswer):
+    mode = False
+
+
+class CastForOneAnswer(Generating):
+    """Generates in half precision to be quick, and makes the model float32 again afterwards."""
+
+    def generate(self, model: Any, prompts: Prompts, max_new_tokens: int) -> Prompts:
+        rows = super().generate(self.quick(model), prompts, max_new_tokens)
+        model.float()
+        return rows
+
+    def quick(self, model: Any) -> Any:
+        return model.bfloat16()
+
+
+class AsItIsForOneAnswer(CastForOneAnswer):
+    def quick(self, model: Any) -> Any:
+        return model
+
+
 class EndTokenOfAnotherModel(Generating):
     """Stops at a token number that it knows from another model, where it ends a turn. Here it is a letter."""
 
@@ -241,6 +274,22 @@ CASES = (
         TrainingWhileGenerating,
         EvaluatingAlways,
         Cell("gpt2", "cpu", "float32"),
+    ),
+    _case(
+        "training-for-one-answer",
+        "unslothai/unsloth/issues/2973",
+        "the model is in training mode while it generates, and nothing shows: it has no dropout",
+        TrainingForOneAnswer,
+        EvaluatingForOneAnswer,
+        Cell("llama", "cpu", "float32"),
+    ),
+    _case(
+        "cast-for-one-answer",
+        "rasbt/reasoning-from-scratch/issues/118",
+        "generating changes the model it is given: it is cast to a half and back, and its digits are gone",
+        CastForOneAnswer,
+        AsItIsForOneAnswer,
+        Cell("qwen3", "cpu", "float32"),
     ),
     _case(
         "prompt-returned-too",

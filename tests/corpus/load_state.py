@@ -162,6 +162,17 @@ class Autocasts:
 
 
 @dataclass
+class Multiplies:
+    """Allows fewer digits in float32 matrix products, to be quick, and for the whole process."""
+
+    precision: str
+
+    def load(self, checkpoint: str, cell: Cell) -> Any:
+        torch.set_float32_matmul_precision(self.precision)
+        return read(checkpoint, cell).to(cell.torch_device)
+
+
+@dataclass
 class Trains:
     """Has the model from the code that trains it."""
 

@@ -108,6 +108,15 @@ CASES = (
         cells=(Cell("llama", "cpu", "float32"),),
     ),
     Case(
+        name="matrix-products-less-exact",
+        family="state",
+        source="https://github.com/facebookresearch/fairchem/pull/2108",
+        story="the loader lowers the precision of float32 matrix products, for every model of the process",
+        buggy=partial(state.Multiplies, precision="high"),
+        fixed=partial(state.Multiplies, precision="highest"),
+        cells=(Cell("llama", "cpu", "float32"),),
+    ),
+    Case(
         name="training-mode",
         family="state",
         source="https://github.com/illuin-tech/vidore-benchmark/pull/42",

@@ -19,6 +19,19 @@ def plain(checkpoint: str, cell: Cell, **options: Any) -> Any:
 
 
 @dataclass
+class GuessesSettings:
+    """Makes a configuration of its own from what it knows of the architecture."""
+
+    known: dict[str, Any]
+
+    def load(self, checkpoint: str, cell: Cell) -> Any:
+        config = AutoConfig.from_pretrained(checkpoint)
+        for name, value in self.known.items():
+            setattr(config, name, value)
+        return plain(checkpoint, cell, config=config).eval()
+
+
+@dataclass
 class CastsAll:
     """Loads, then casts the whole model: rotary frequencies too."""
 

@@ -102,6 +102,15 @@ CASES = (
         cells=(Cell("mixtral", "cpu", "float32"),),
     ),
     Case(
+        name="epsilon-of-another-model",
+        family="values",
+        source="https://github.com/ggml-org/llama.cpp/issues/2373",
+        story="the epsilon of the norms is a constant in the loader, and the checkpoint's is another one",
+        buggy=partial(values.GuessesSettings, known={"rms_norm_eps": 1e-5}),
+        fixed=partial(values.GuessesSettings, known={}),
+        cells=(Cell("llama", "cpu", "bfloat16"), Cell("qwen3", "cpu", "float32")),
+    ),
+    Case(
         name="one-added-twice",
         family="values",
         source="https://github.com/utensils/mold/pull/1078",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.loading.target import CONTRACT, BuiltinTarget, Target, resolve, validate
+from pytest_llmdevice.loading.target import CONTRACT, BuiltinTarget, Target, changes_by_import, resolve, validate
 
 Write = Callable[[str], None]
 
@@ -124,3 +125,39 @@ def test_a_class_that_wants_arguments_is_refused_with_its_error(write: Write) ->
         "target 'my_loader:Loader': the class could not be instantiated without arguments: TypeError: "
     )
     assert "missing 1 required positional argument: 'path'" in message
+
+
+SETS = """
+import os
+os.environ["CUDA_VISIBLE_DEVICES"] = "1"
+os.environ["LLMDEVICE_TEST_OWN"] = "1"
+import torch
+torch.set_default_dtype(torch.float16)
+torch.set_default_device("meta")
+def load(checkpoint, cell): ...
+"""
+
+
+def test_what_an_import_changes_for_devices_and_dtypes_is_noted_and_put_back(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("LLMDEVICE_TEST_OWN", "0")
+    write(SETS)
+    target = resolve("my_loader")
+    assert [(one.kind, one.before, one.after) for one in changes_by_import(target)] == [
+        ("environment", "not set", "'1'"),
+        ("device", "cpu", "meta"),
+        ("dtype", "float32", "float16"),
+    ]
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    # Not about devices: the program's own affair.
+    assert os.environ["LLMDEVICE_TEST_OWN"] == "1"
+    assert (torch.get_default_dtype(), torch.empty(0).device.type) == (torch.float32, "cpu")
+
+
+def test_a_module_that_sets_nothing_changes_nothing(write: Write) -> None:
+    write("def load(checkpoint, cell): ...\n")
+    assert changes_by_import(resolve("my_loader")) == ()
+    assert changes_by_import(BuiltinTarget()) == ()
