@@ -81,11 +81,17 @@ class Conclusion:
         """Whether the run must be red, whatever its tests say."""
         return bool(self.unmet or self.refused or (self.verdict is not None and not self.verdict.good))
 
-    def draw(self, file: RunFile) -> None:
-        """Unite, compare, and write what is to be written. Nothing is raised for what cannot be written."""
+    def draw(self, file: RunFile, refused: str = "") -> None:
+        """Unite, compare, and write what is to be written. Nothing is raised for what cannot be written.
+
+        Args:
+            file: the records of the run.
+            refused: why they could not be written to the end; empty where they were.
+        """
+        self.refused += [refused] if refused else []
         self.union = unite([file])
         # One part cannot show what the whole must: that is asked of the merged results, by `llmdevice gate --require`.
-        require = None if self.run.settings.shard else self.run.matrix.require
+        require = self.run.matrix.require if self.run.shard is None else None
         self.unmet = missing(require, self.run.cells, self.union.passed) if require is not None else ()
         if self.baseline is not None:
             with self._refusing():
@@ -96,7 +102,7 @@ class Conclusion:
         elif self.run.settings.baseline_update:
             with self._refusing():
                 self._update(file)
-        if self.run.settings.results is not None:
+        if self.run.settings.results is not None and not self.refused:
             self.written.append(f"results: {file.path}")
         for output in self.outputs:
             with self._refusing():

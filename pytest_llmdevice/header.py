@@ -45,7 +45,7 @@ def header(run: MatrixRun, arguments: tuple[str, ...], root: Path) -> Run:
         ),
         target=run.settings.target or BUILTIN,
         commit=commit(root),
-        shard=run.settings.shard,
+        shard="" if run.shard is None else str(run.shard),
         ci=bool(os.environ.get("CI")),
     )
 

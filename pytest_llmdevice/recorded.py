@@ -91,7 +91,7 @@ class RecordedItems:
         if self._recorder is None or self._conclusion is None:
             return
         self._recorder.finish(int(exitstatus))
-        self._conclusion.draw(self._recorder.file)
+        self._conclusion.draw(self._recorder.file, self._recorder.refused)
         # Only a run that ended well can be turned red: an interruption has a status of its own.
         if exitstatus == pytest.ExitCode.OK and self._conclusion.bad:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.parametrize import cell_id_in
 from pytest_llmdevice.reported import details_of, findings_of
 from pytest_llmdevice.results.records import (
@@ -71,6 +72,7 @@ class Recorder:
 
     Attributes:
         file: all records so far, as a reader of the file would find them.
+        refused: why nothing more is written, the disk being full; empty while all is.
 
     Raises:
         ResultsError: `folder` cannot be written to.
@@ -78,6 +80,7 @@ class Recorder:
 
     def __init__(self, run: MatrixRun, first: Run, folder: Path | None, redactor: Redactor) -> None:
         self._redactor = redactor
+        self.refused = ""
         first = self._clean(first)
         self._writer = Writer(folder, first, Redactor((), (), frozenset())) if folder is not None else None
         self.file = RunFile(self._writer.path if self._writer else HERE, first)
@@ -202,8 +205,7 @@ class Recorder:
 
     def _keep(self, *records: Record) -> None:
         clean = [self._clean(record) for record in records]
-        if self._writer is not None:
-            self._writer.write(*clean)
+        self._write(clean)
         for record in clean:
             match record:
                 case Planned():
@@ -214,6 +216,16 @@ class Recorder:
                     self.file.cells[record.cell] = record
                 case End():
                     self.file.end = record
+
+    def _write(self, records: Iterable[Record]) -> None:
+        if self._writer is None:
+            return
+        try:
+            self._writer.write(*records)
+        except ResultsError as error:
+            # The tests go on, and the run is red at its end: raised here it would end the run in the middle.
+            self.refused = str(error)
+            self.close()
 
     def _clean(self, record: Any) -> Any:
         """`record` as it is read back from a line without secrets."""

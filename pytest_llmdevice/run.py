@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_llmdevice.loading.target import Target
     from pytest_llmdevice.matrix.schema import Matrix
     from pytest_llmdevice.options import Settings
+    from pytest_llmdevice.results.shards import Shard
     from pytest_llmdevice.simulation.profiles import Profile
 
 
@@ -119,20 +120,29 @@ class MatrixRun:
         return parse_all(self.settings.cells, self.cells)
 
     @cached_property
+    def shard(self) -> Shard | None:
+        """The part of the cells that is run; None for all of them.
+
+        Raises:
+            ConfigurationError: there is no such shard.
+        """
+        if not self.settings.shard:
+            return None
+        from pytest_llmdevice.results.shards import Shard
+
+        try:
+            return Shard.parse(self.settings.shard)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"--llm-shard: {error}") from None
+
+    @cached_property
     def elsewhere(self) -> dict[Cell, str]:
         """The cells that belong to another shard, each with the sentence that says so; empty without `--llm-shard`.
 
         Raises:
             ConfigurationError: there is no such shard.
         """
-        if not self.settings.shard:
-            return {}
-        from pytest_llmdevice.results.shards import Shard
-
-        try:
-            return Shard.parse(self.settings.shard).others(self.cells)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"--llm-shard: {error}") from None
+        return {} if self.shard is None else self.shard.others(self.cells)
 
     def requested(self, cell: Cell) -> bool:
         """Whether `--llm-cell` and `--llm-shard` leave `cell` in."""

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.report.terminal import lines
+from pytest_llmdevice.results.records import BAD
 
 PROBLEMS: Final = 5
 """How many problems, and differences from a baseline, are shown in full."""
@@ -35,7 +36,7 @@ def write(reporter: TerminalReporter, run: MatrixRun, conclusion: Conclusion) ->
     """Write the grid, what did not run, what is wrong, and what the results are worth."""
     assert conclusion.union is not None
     terminal = reporter.config.get_terminal_writer()
-    bad = conclusion.bad or any(view.outcome in {"failed", "error"} for view in conclusion.union.cells.values())
+    bad = conclusion.bad or any(view.outcome in BAD for view in conclusion.union.cells.values())
     reporter.section(f"llm matrix {run.settings.matrix}", red=bad)
     for line in lines(
         conclusion.union,

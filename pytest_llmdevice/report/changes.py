@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from pytest_llmdevice.report.texts import counted
+from pytest_llmdevice.results.told import told
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Name, Transition
 
 WORDS: Final[dict[Name, tuple[str, str]]] = {
@@ -36,10 +37,7 @@ def headline(comparison: Comparison) -> str:
 
 def described(change: Transition) -> str:
     """`"regression: llama.cpu.fp32.none.to dtypes: passed -> failed: lm_head.weight: ..."`."""
-    subject = " ".join(part for part in (change.cell, change.check) if part)
-    target = f" ({change.target})" if change.target != "builtin" else ""
-    detail = f": {change.detail}" if change.detail else ""
-    return f"{change.name}: {subject}{target}: {change.before or 'nothing'} -> {change.after or 'nothing'}{detail}"
+    return f"{change.name}: {told(change)}"
 
 
 def changes(comparison: Comparison, most: int) -> list[str]:

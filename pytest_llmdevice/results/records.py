@@ -133,7 +133,7 @@ class Run(Record):
     matrix: MatrixInfo
     target: str = BUILTIN
     commit: Commit | None = None
-    shard: Annotated[str, Field(pattern=r"^([0-9]{1,4}/[0-9]{1,4})?$")] = ""
+    shard: Annotated[str, Field(pattern=r"^([0-9]{1,6}/[0-9]{1,6})?$")] = ""
     ci: bool = False
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmdevice.results.records import Check
-from pytest_llmdevice.results.store import RunFile, read
+from pytest_llmdevice.errors import ResultsError
+from pytest_llmdevice.results.records import Check, Record
+from pytest_llmdevice.results.store import RunFile, Writer, read
 
 SUITE = ("--pyargs", "pytest_llmdevice.suite")
 
@@ -297,6 +298,31 @@ def test_the_folder_cannot_be_a_file(project: pytest.Pytester) -> None:
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*results: results cannot be written there: *"])
     assert (project.path / "results").read_text() == "mine"
+
+
+def test_a_disk_that_is_full_ends_the_records_and_not_the_run(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.makepyfile(test_own="def test_it(llm_cell): pass")
+    written = Writer.write
+
+    def full(self: Writer, *records: Record) -> None:
+        if any(isinstance(record, Check) for record in records):
+            raise ResultsError("the disk is full")
+        written(self, *records)
+
+    monkeypatch.setattr(Writer, "write", full)
+    result = project.runpytest(*FLAGS, "test_own.py")
+    result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["2 cells: 2 passed", "the disk is full"])
+    assert run_file(project).end is None
+
+
+def test_a_shard_is_recorded_as_it_is_spelled(project: pytest.Pytester) -> None:
+    project.makepyfile(test_own="def test_it(llm_cell): pass")
+    project.runpytest(*FLAGS, "--llm-shard= 01 / 2 ", "test_own.py")
+    assert run_file(project).run.shard == "1/2"
 
 
 def killed_after(project: pytest.Pytester, count: int) -> Iterator[Path]:
