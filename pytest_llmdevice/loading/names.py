@@ -74,7 +74,9 @@ def runnable(model: nn.Module) -> nn.Module:
     """
     from torch import nn
 
-    able = [one for one in _way(model) if getattr(type(one), "forward", None) is not nn.Module.forward]
+    # What has no `forward` at all, a function for instance, is run as it is.
+    inherited = nn.Module.forward
+    able = [one for one in _way(model) if getattr(type(one), "forward", inherited) is not inherited]
     for one in able:
         names, others = _arguments(one)
         if others or "input_ids" in names:
