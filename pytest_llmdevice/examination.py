@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 NEW_TOKENS: Final = 8
 
+FEW_TOKENS: Final = 3
+"""New tokens where the question is whether anything goes elsewhere, and not what it says."""
+
 Tokens = Sequence[Sequence[int]]
 
 
@@ -173,7 +176,7 @@ def _cards(exam: Examination) -> Result:
     looked_at = ("placement", "dtypes", "inputs", "generation")
     known = [finding for name in looked_at for finding in exam.check(name).findings]
     return checks.check_cards(
-        exam.target, exam.checkpoint, exam.cell, exam.beside, exam.prompts, NEW_TOKENS, exam.generated, known
+        exam.target, exam.checkpoint, exam.cell, exam.beside, exam.prompts, FEW_TOKENS, exam.generated, known
     )
 
 

@@ -77,15 +77,22 @@ class MatrixRun:
         if self.settings.target is not None:
             _ = self.target
         elif warm and self.known is None:
-            import transformers  # noqa: F401
+            # Its first access imports most of what the libraries have.
+            import transformers.modeling_utils  # noqa: F401
         if warm and self.pretended.profiles:
             _import_on_the_real_machine()
         missing = required_missing(self.settings.require, self.inventory)
         if missing:
             raise ConfigurationError(f"--llm-require: {missing}")
         _ = self.selectors, self.elsewhere
-        # The libraries' hundreds of thousands of objects stay to the end: without this, every collection of
-        # garbage, while tests are collected and between cells, walks through all of them.
+        self.settle()
+
+    @staticmethod
+    def settle() -> None:
+        """Take what is in memory now for granted: libraries, later tens of thousands of tests, all stay to the end.
+
+        Without this, every collection of garbage, and cells need some of their own, walks through all of them.
+        """
         gc.freeze()
 
     def close(self) -> None:
@@ -213,7 +220,7 @@ def _import_on_the_real_machine() -> None:
     with warnings.catch_warnings():
         # What they deprecate is not this run's affair.
         warnings.simplefilter("ignore", DeprecationWarning)
-        for name in ("torch", "transformers", "accelerate"):
+        for name in ("torch", "transformers.modeling_utils", "accelerate"):
             import_module(name)
         # Optional; and where its import fails, the probe says so.
         with suppress(Exception):

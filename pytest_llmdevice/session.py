@@ -114,6 +114,10 @@ class MatrixPlugin:
             config.hook.pytest_deselected(items=left_out)
             items[:] = kept
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self) -> None:
+        self._run.settle()
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         # Raised here and not a marker: pytest then folds the skips of a device into one line of `-rs`.

@@ -9,7 +9,7 @@ from pytest_llmdevice.checks.noise import Inspection, Limits, finding, gap
 from pytest_llmdevice.diagnosis.hints.sequences import BEAMS, CACHED
 from pytest_llmdevice.loading.feeding import cache_of
 from pytest_llmdevice.loading.generation import inputs_for, pad_token
-from pytest_llmdevice.loading.logits import choice_logits
+from pytest_llmdevice.loading.logits import choice_logits, choices_logits
 from pytest_llmdevice.loading.names import generating
 
 _BEAMS: Final = 4
@@ -29,9 +29,10 @@ def beam_findings(model: Any, prompt: Sequence[int], limits: Limits) -> Inspecti
     output = _generate(model, prompt, num_beams=_BEAMS, num_return_sequences=_BEAMS, output_scores=True)
     findings = []
     rows = output.sequences[:, -_STEPS:].tolist()
-    for number, (row, beams) in enumerate(zip(rows, output.beam_indices.tolist(), strict=True)):
+    clean = choices_logits(model, prompt, rows).float().cpu()
+    for number, (alone, beams) in enumerate(zip(clean, output.beam_indices.tolist(), strict=True)):
         said = torch.stack([output.logits[step][beam] for step, beam in enumerate(beams[:_STEPS])]).float().cpu()
-        found = gap(said, choice_logits(model, prompt, row).float().cpu(), limits)
+        found = gap(said, alone, limits)
         if not found.within(limits):
             where = f"logits of beam {number} of {_BEAMS}"
             findings.append(finding(where, found, limits, BEAMS, of="those of its own tokens without a cache"))

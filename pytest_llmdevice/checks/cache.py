@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Tokens = Sequence[Sequence[int]]
 
 SHORT: Final = 20
-"""Tokens that are fed one by one from an empty cache: beyond the zoo's sliding windows."""
+"""Tokens that are fed from an empty cache, the first and the last ones one by one: beyond the zoo's sliding windows."""
 
 _STEPS: Final = 4
 _TURN: Final = 6
@@ -91,22 +91,23 @@ def _carried(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
     long, short = text(prompts, length), text(prompts, min(SHORT, length), seed=2)
     whole, _ = feed(long)
     prefill = length - _STEPS - _TURN - _AFTER
-    _, cache = feed(long[: max(prefill, 1)], use_cache=True)
+    begun = feed(long[: max(prefill, 1)], use_cache=True)
+    cache = begun[1]
     evidence: dict[str, int | float | str] = {"positions": len(whole), "longest text": length}
     if cache is None:
         # Generation reads the whole text again at each step.
         return [], {**evidence, "cache": NONE}
     findings = _misplaced(model, cell, cache)
     pieces = _pieces(prefill, turns=not is_state_space(model)) if prefill > 0 else []
-    findings += _compare(feed, long, pieces, whole, limits)
+    findings += _compare(feed, long, pieces, whole, limits, begun)
     alone, _ = feed(short)
-    singles = [("token by token from an empty cache", 1)] * len(short)
+    singles = _singles(len(short), turns=not is_state_space(model))
     findings += _compare(feed, short, singles, alone, limits)
     evidence |= {
         "cache": type(cache).__name__,
         "tensors": len(held(cache)),
         "pieces": len(pieces),
-        "single tokens": len(singles),
+        "single tokens": sum(size == 1 for _, size in singles),
     }
     return findings, evidence
 
@@ -169,16 +170,42 @@ def _pieces(prefill: int, *, turns: bool) -> list[tuple[str, int]]:
     return [("a prompt", prefill), *steps, ("a second prompt on a carried cache", _TURN), *after]
 
 
+def _singles(length: int, *, turns: bool) -> list[tuple[str, int]]:
+    """The same for a short text that begins with single tokens: what only their number could change is in between."""
+    first = ("token by token from an empty cache", 1)
+    between = length - 2 * _STEPS
+    if not turns or between < 1:
+        return [first] * length
+    return [*[first] * _STEPS, ("several tokens on single ones", between), *[("single tokens after them", 1)] * _STEPS]
+
+
 def _compare(
-    feed: Feed, tokens: Sequence[int], pieces: Sequence[tuple[str, int]], whole: torch.Tensor, limits: Limits
+    feed: Feed,
+    tokens: Sequence[int],
+    pieces: Sequence[tuple[str, int]],
+    whole: torch.Tensor,
+    limits: Limits,
+    begun: tuple[torch.Tensor, Any] | None = None,
 ) -> list[Finding]:
-    """Feed `tokens` piece by piece; the first kind of piece whose logits are not those of `whole` is a finding."""
+    """Feed `tokens` piece by piece; the first kind of piece whose logits are not those of `whole` is a finding.
+
+    Args:
+        feed: the model.
+        tokens: token ids.
+        pieces: see `_pieces`.
+        whole: the logits of all `tokens` in one pass.
+        limits: what is noise.
+        begun: what feeding the first piece gave, if that has been done; its cache is used up.
+    """
     import torch
 
     cache, past = None, 0
     said: dict[str, tuple[int, list[torch.Tensor]]] = {}
     for name, size in pieces:
-        out, cache = feed(tokens[past : past + size], cache, past=past, use_cache=True)
+        if begun is not None and not past:
+            out, cache = begun
+        else:
+            out, cache = feed(tokens[past : past + size], cache, past=past, use_cache=True)
         said.setdefault(name, (past, []))[1].append(out)
         past += size
     for name, (start, parts) in said.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -58,7 +58,8 @@ def crowd_findings(target: Any, model: Any, prompts: Tokens, alone: object, tole
         return [Finding(where, f"{NEW} new tokens", f"{len(rows[short])} tokens: {rows[short]}", CROWD)], {}
     evidence: dict[str, int | float | str] = {"prompts at once": len(given)}
     greedy = all(_best(model, prompt, row, tolerance) is None for prompt, row in zip(prompts, singles, strict=True))
-    findings = list(_not_their_own(target, model, given, rows, tolerance)) if greedy else []
+    own = {(tuple(prompt), tuple(row[:NEW])) for prompt, row in zip(prompts, singles, strict=True)}
+    findings = list(_not_their_own(target, model, given, rows, tolerance, own)) if greedy else []
     return findings[:1], evidence
 
 
@@ -68,8 +69,14 @@ def crowd(prompts: Tokens) -> list[list[int]]:
     return [list(distinct[number]) for number in ORDER]
 
 
-def _not_their_own(target: Any, model: Any, prompts: Tokens, rows: Rows, tolerance: float) -> Iterator[Finding]:
-    known: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[int, str] | None] = {}
+_Pair = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def _not_their_own(
+    target: Any, model: Any, prompts: Tokens, rows: Rows, tolerance: float, own: Collection[_Pair]
+) -> Iterator[Finding]:
+    """What is wrong with `rows`; prompts and rows in `own` are known to belong together."""
+    known: dict[_Pair, tuple[int, str] | None] = dict.fromkeys(own)
     for number, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
         key = (tuple(prompt), tuple(row))
         if key not in known:
@@ -110,6 +117,10 @@ def _best(model: Any, prompt: Sequence[int], row: Sequence[int], tolerance: floa
     return None
 
 
+_AFTER: Final = 4
+"""New tokens from the one that ends a row on."""
+
+
 def ended_findings(target: Any, model: Any, prompts: Tokens, first: object) -> Inspection:
     """Make a token end a sequence that is sure to come in one row, and later or never in the others.
 
@@ -121,17 +132,22 @@ def ended_findings(target: Any, model: Any, prompts: Tokens, first: object) -> I
     if before is None or chosen is None:
         return [], {}
     token, at = chosen
+    step = before[at].index(token)
+    asked = min(len(before[at]), step + _AFTER)
     rows = None
     with _ending(model, token), suppress(*of_target()):
-        rows = token_rows(generate_with(target, model, prompts, len(before[0])))
+        rows = token_rows(generate_with(target, model, prompts, asked))
     if rows is None or len(rows) != len(before):
         return [], {}
     for number, (row, whole) in enumerate(zip(rows, before, strict=True)):
         stop = whole.index(token) if token in whole else len(whole)
+        if asked < len(whole):
+            # Where fewer are asked for, the last one may be forced.
+            stop = min(stop, asked - 1)
         if number == at or row[:stop] == whole[:stop]:
             continue
         same = row == whole[: len(row)]
-        where = f"prompt {number} in a batch in which prompt {at} ends at its token {before[at].index(token)}"
+        where = f"prompt {number} in a batch in which prompt {at} ends at its token {step}"
         found = f"{row}: it ended as well" if same else str(row)
         return [Finding(where, f"{whole[:stop]}, as where none ends", found, ENDED_TOGETHER)], {}
     return [], {"rows beside one that ends": len(rows) - 1}

@@ -159,6 +159,6 @@ def _far_limit(cell: Cell) -> float:
     return FLOAT32 if cell.dtype == "float32" else BY_DTYPE[cell.dtype] / 4
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _plain_logits(checkpoint: str, cell: Cell, tokens: tuple[int, ...], source: tuple[int, ...]) -> torch.Tensor:
     return Feed(from_pretrained(checkpoint, cell), source)(tokens)[0]

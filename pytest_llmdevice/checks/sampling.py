@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Tokens = Sequence[Sequence[int]]
 Rows = list[list[int]]
 
-NEW: Final = 5
+NEW: Final = 4
 SEED: Final = 1
 
 UNDECIDED: Final = 0.5

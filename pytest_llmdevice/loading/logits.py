@@ -28,11 +28,16 @@ def choice_logits(model: Any, prompt: Sequence[int], tokens: Sequence[int]) -> t
 
     One forward pass over the whole, alone and unpadded: of shape (tokens, vocabulary).
     """
+    return choices_logits(model, prompt, [tokens])[0]
+
+
+def choices_logits(model: Any, prompt: Sequence[int], rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The same for several continuations of one length, in one pass: of shape (rows, tokens, vocabulary)."""
     if is_encoder_decoder(model):
-        inputs = inputs_for(model, [prompt])
-        ids = inputs["input_ids"].new_tensor([list(tokens)])
-        return _logits(model, {**inputs, "decoder_input_ids": _shifted(model, ids)})[0]
-    return _logits(model, inputs_for(model, [[*prompt, *tokens[:-1]]]))[0, len(prompt) - 1 :]
+        inputs = inputs_for(model, [prompt] * len(rows))
+        ids = inputs["input_ids"].new_tensor([list(row) for row in rows])
+        return _logits(model, {**inputs, "decoder_input_ids": _shifted(model, ids)})
+    return _logits(model, inputs_for(model, [[*prompt, *row[:-1]] for row in rows]))[:, len(prompt) - 1 :]
 
 
 def _shifted(model: Any, ids: torch.Tensor) -> torch.Tensor:

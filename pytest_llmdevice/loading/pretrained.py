@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from pytest_llmdevice.loading import attention, quantization
 from pytest_llmdevice.matrix.cell import Cell
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from transformers import PreTrainedConfig
 
@@ -48,12 +50,24 @@ def from_pretrained(checkpoint: str, cell: Cell, **options: Any) -> nn.Module:
 
 
 def skeleton(checkpoint: str, cell: Cell) -> nn.Module:
-    """The model of `checkpoint` on the meta device, in the cell's dtype: names, classes and shapes, no data."""
+    """The model of `checkpoint` on the meta device, in the cell's dtype: names, classes and shapes, no data.
+
+    Not to be changed: the next one who asks for it gets the same.
+    """
+    try:
+        written = (Path(checkpoint) / "config.json").stat().st_mtime_ns
+    except OSError:
+        written = 0
+    return _skeleton(checkpoint, cell.torch_dtype, written)
+
+
+@lru_cache(maxsize=4)
+def _skeleton(checkpoint: str, dtype: torch.dtype, _written: int) -> nn.Module:
     import torch
 
     config = configuration(checkpoint)
     with torch.device("meta"):
-        model: nn.Module = auto_class(config).from_config(config, dtype=cell.torch_dtype, attn_implementation="eager")
+        model: nn.Module = auto_class(config).from_config(config, dtype=dtype, attn_implementation="eager")
     return model.eval()
 
 

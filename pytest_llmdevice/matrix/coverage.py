@@ -39,15 +39,16 @@ def pairwise(allowed: tuple[Point, ...], already: tuple[Point, ...] = ()) -> tup
     axes = [list(OrderedDict.fromkeys(point[axis] for point in unique)) for axis in range(width)]
     rows = AllPairs(axes, filter_func=lambda row: tuple(row) in prefixes)
     chosen = {tuple(row) for row in rows}
-    missing = set().union(*map(pairs_of, unique)) - set().union(*map(pairs_of, already), set())
+    pairs = {point: pairs_of(point) for point in unique}
+    missing = set().union(*pairs.values()) - set().union(*map(pairs_of, already), set())
     # A row all of whose pairs are covered elsewhere would only cost time.
     kept: set[Point] = set()
     for point in (point for point in unique if point in chosen):
-        if pairs_of(point) & missing:
+        if pairs[point] & missing:
             kept.add(point)
-            missing -= pairs_of(point)
+            missing -= pairs[point]
     while missing:
-        best = max(unique, key=lambda point: len(pairs_of(point) & missing))
+        best = max(unique, key=lambda point: len(pairs[point] & missing))
         kept.add(best)
-        missing -= pairs_of(best)
+        missing -= pairs[best]
     return tuple(point for point in unique if point in kept)

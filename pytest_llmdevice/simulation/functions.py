@@ -37,6 +37,9 @@ class Functions(TorchFunctionMode):
         machine: what is pretended.
         tags: where tensors are.
         special: functions that are about devices themselves, and what to do in their stead.
+
+    Attributes:
+        known: the cards, by what they are written as most.
     """
 
     def __init__(self, machine: Machine, tags: Tags, special: Mapping[Any, Callable[..., Any]]) -> None:
@@ -48,9 +51,9 @@ class Functions(TorchFunctionMode):
         self._refused = machine.profile.refused
         self._tag = tags.name
         self._random = names.random()
-        # Devices with an index, as they are written most.
-        self._known: dict[Any, torch.device] = {str(device): device for device in machine.devices}
-        self._known.update({device: device for device in machine.devices})
+        self.known: dict[Any, torch.device] = {}
+        for index, device in enumerate(machine.devices):
+            self.known |= dict.fromkeys((device, str(device), index), device)
         multiply = self.multiply
         handlers: dict[Any, Handler | None] = dict.fromkeys(names.transparent())
         handlers.update(dict.fromkeys(names.random(), self.draw))
@@ -180,7 +183,7 @@ class Functions(TorchFunctionMode):
             RuntimeError: there is no such card.
             TypeError: a dtype that the card does not have.
         """
-        target = self._known.get(device) or self.machine.resolve(device)
+        target = self.known.get(device) or self.machine.resolve(device)
         if kwargs.get("pin_memory"):
             if target.type != "cpu":
                 raise RuntimeError("Only dense CPU tensors can be pinned")

@@ -26,7 +26,8 @@ def attention(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[st
 def drop(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`torch.nn.functional.dropout` and its like draw only while a model is trained."""
     training = kwargs.get("training", args[2] if len(args) > 2 else True)
-    return mode.draw(func, args, kwargs) if training else mode.compute(func, args, kwargs)
+    # Otherwise what comes back is the tensor itself, or a view of it.
+    return mode.draw(func, args, kwargs) if training else func(*args, **kwargs)
 
 
 def resize(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -38,7 +38,9 @@ def device_question(tags: Tags) -> Handler:
     return answer
 
 
-def interception(functions: Functions, handlers: dict[Any, Handler | None], multiply: Handler) -> Callable[..., Any]:
+def interception(  # noqa: PLR0915  # for the same reason
+    functions: Functions, handlers: dict[Any, Handler | None], multiply: Handler
+) -> Callable[..., Any]:
     """The `__torch_function__` of `functions`, already bound to it, as PyTorch asks for.
 
     Args:
@@ -46,7 +48,7 @@ def interception(functions: Functions, handlers: dict[Any, Handler | None], mult
         handlers: function -> what to do in its stead, None for a function that runs as it is.
         multiply: the handler among them that has nothing to say about floating-point numbers.
     """
-    compute, where, run, put_all = functions.compute, functions.where, functions.run, functions.tags.put_all
+    compute, run, put_all = functions.compute, functions.run, functions.tags.put_all
     machine, tag = functions.machine, functions.tags.name
     device_type = machine.device_type
     default: Any = torch.utils._device
@@ -86,9 +88,19 @@ def interception(functions: Functions, handlers: dict[Any, Handler | None], mult
                         place = found
                     elif found.__class__ is not place.__class__:
                         rare = True
-                elif isinstance(value, (tuple, list)) and where(value) is not None:
-                    # Several tensors in one argument; slices and numbers are no matter.
-                    rare = True
+                elif isinstance(value, (tuple, list)):
+                    # Tensors to be joined, or what is to be taken of one: slices and numbers are no matter.
+                    for part in value:
+                        if isinstance(part, Tensor):
+                            found = storage_of(part).__dict__.get(tag)
+                            if found is None:
+                                plain = True
+                            elif place is None:
+                                place = found
+                            elif found.__class__ is not place.__class__:
+                                rare = True
+                        elif isinstance(part, (tuple, list)):
+                            rare = True
         except NO_STORAGE:
             rare = True
         if rare or (plain and place is not None):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
@@ -68,16 +68,19 @@ def _send_gradient_back(mode: Functions, node: Any, source: torch.device) -> Non
 
 def to(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`Tensor.to` in all its forms: a device, a dtype, both, or another tensor."""
-    # The commonest forms first, with few steps.
+    # The commonest forms first, with few steps. `non_blocking` changes nothing.
     tensor = args[0]
-    wanted = args[1] if len(args) > 1 else kwargs.get("dtype")
-    if len(args) + len(kwargs) == 2 and not mode.machine.careful:
+    if len(args) + len(kwargs) - ("non_blocking" in kwargs) == 2 and not mode.machine.careful:
+        wanted = args[1] if len(args) > 1 else kwargs.get("dtype", kwargs.get("device"))
         if isinstance(wanted, torch.dtype):
             result = func(*args, **kwargs)
+            if result is tensor or (mark := mode.tags.placement(tensor)) is None:
+                return result
+            return mode.tags.put(result, mark.device)
+        if wanted.__class__ in _DEVICES:
             mark = mode.tags.placement(tensor)
-            return result if mark is None or result is tensor else mode.tags.put(result, mark.device)
-        if isinstance(wanted, torch.device) and wanted == mode.tags.of(tensor):
-            return tensor
+            if mark is not None and mark.device is mode.known.get(wanted):
+                return tensor
     rest = list(args[1:])
     device, dtype = kwargs.get("device"), kwargs.get("dtype")
     copy, memory_format = kwargs.get("copy", False), kwargs.get("memory_format")
@@ -186,6 +189,9 @@ def pin_memory(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[s
         name = mode.run(_Tensor.type, (tensor,), {}).replace("torch.", f"torch.{here.type}.", 1)
         raise RuntimeError(f"cannot pin '{name}' only dense CPU tensors can be pinned")
     return tensor if mode.tags.is_pinned(tensor) else mode.tags.pin(tensor.clone())
+
+
+_DEVICES: Final = frozenset({torch.device, str, int})
 
 
 def _names_device(value: Any) -> bool:

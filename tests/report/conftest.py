@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """A browser for one module: what drives it keeps an event loop running, and other tests start their own."""
     with launched() as found:
         yield found
 
