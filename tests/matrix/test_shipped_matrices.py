@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import pytest_llmdevice
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.coverage import pairs_of
 from pytest_llmdevice.matrix.expand import cells, load
@@ -185,7 +186,7 @@ def test_a_project_finds_the_cell_that_it_is_about(name: str, identity: str) -> 
 def test_the_matrices_are_found_inside_an_installed_package_too(tmp_path: Path) -> None:
     package = tmp_path / "pytest_llmdevice"
     (package / "matrix").mkdir(parents=True)
-    source = folder().parent / "pytest_llmdevice"
+    source = Path(pytest_llmdevice.__file__).parent
     for path in [source / "__init__.py", source / "errors.py", *(source / "matrix").glob("*.py")]:
         (package / path.relative_to(source)).write_text(path.read_text())
     (package / "matrices").mkdir()
