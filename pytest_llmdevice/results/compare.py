@@ -12,6 +12,7 @@ from pytest_llmdevice.results.environments import Environment, Environments
 from pytest_llmdevice.results.measures import FEWEST_SAMPLES, Measures, other_tokens, outside, too_few
 from pytest_llmdevice.results.records import BAD, Check
 from pytest_llmdevice.results.rules import TRANSITIONS
+from pytest_llmdevice.results.shards import unlike_shards
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Name, Transition
 from pytest_llmdevice.results.union import CellView, Sample, Union, base_id
 from pytest_llmdevice.results.words import several
@@ -145,6 +146,7 @@ class _Work:
     def notes(self) -> Iterator[str]:
         """Sentences on what could not be told."""
         yield from _shards(self.union)
+        yield from unlike_shards(self.union.runs)
         if self.otherwise:
             more = f" and {len(self.otherwise) - 1} more" if len(self.otherwise) > 1 else ""
             yield f"known failures that fail in another way now: {self.otherwise[0]}{more}"

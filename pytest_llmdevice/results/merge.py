@@ -11,6 +11,7 @@ from typing import Any
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.files import replace_file
 from pytest_llmdevice.results.records import WORST_FIRST, Run
+from pytest_llmdevice.results.shards import unlike_shards
 from pytest_llmdevice.results.store import SUFFIX, RunFile, read
 from pytest_llmdevice.results.told import conflict_line
 from pytest_llmdevice.results.union import Union, unite
@@ -77,6 +78,7 @@ def mixtures(union: Union) -> Iterator[str]:
     names = sorted({run.matrix.name for run in union.runs})
     if len(names) > 1:
         yield f"the runs are of {len(names)} matrices, and all of their cells are here: {', '.join(names)}"
+    yield from unlike_shards(union.runs)
     commits = dict.fromkeys(run.commit.id[:10] for run in union.runs if run.commit)
     if len(commits) > 1:
         yield (

@@ -15,6 +15,7 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import KINDS
 
 if TYPE_CHECKING:
+    from pytest_llmdevice.results.records import Run
     from pytest_llmdevice.results.store import RunFile
 
 Block: TypeAlias = list[Cell]
@@ -235,3 +236,19 @@ def _packed(blocks: Sequence[Block], count: int, weights: Mapping[Cell, float]) 
 
 def _length(cells: Iterable[Cell], weights: Mapping[Cell, float]) -> float:
     return math.fsum(weights[cell] for cell in cells)
+
+
+def unlike_shards(runs: Iterable[Run]) -> Iterator[str]:
+    """The splits whose parts were cut from different lists of cells, a sentence each."""
+    lists: dict[tuple[str, str, int], set[str]] = {}
+    for run in runs:
+        if run.shard and run.matrix.digest:
+            count = int(run.shard.partition("/")[2])
+            lists.setdefault((run.matrix.name, run.target, count), set()).add(run.matrix.digest)
+    for (name, _, count), digests in lists.items():
+        if len(digests) > 1:
+            yield (
+                f"the {count} parts of {name} were cut from {len(digests)} different lists of cells, since their "
+                "machines have other devices, or the matrix changed: a cell may be in none of them. Run all parts on "
+                "machines with the same devices, or have llmdevice plan make the jobs"
+            )

@@ -14,7 +14,7 @@ import pytest_llmdevice
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.coverage import pairs_of
 from pytest_llmdevice.matrix.expand import cells, load
-from pytest_llmdevice.matrix.files import folder, shipped
+from pytest_llmdevice.matrix.files import shipped
 from pytest_llmdevice.matrix.schema import Matrix
 from pytest_llmdevice.matrix.vocabulary import DTYPES, INDEXED_KINDS, KINDS, MODELS, QUANTIZATIONS, STRATEGIES
 

@@ -130,6 +130,7 @@ class Making:
     commit: Commit | None = COMMIT
     matrix: str = "default"
     shard: str = ""
+    digest: str = "d1"
     killed: bool = False
 
     def records(self) -> list[Record]:
@@ -142,7 +143,7 @@ class Making:
             versions=dict(self.versions),
             machine=self.machine,
             simulated=tuple(self.simulated),
-            matrix=MatrixInfo(name=self.matrix, digest="d1", cells=len(self.outcomes) + len(self.skipped)),
+            matrix=MatrixInfo(name=self.matrix, digest=self.digest, cells=len(self.outcomes) + len(self.skipped)),
             target=self.target,
             commit=self.commit,
             shard=self.shard,

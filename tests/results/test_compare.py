@@ -193,6 +193,14 @@ def test_a_shard_is_told_to_be_merged_with_the_others(hold: Callable[..., Compar
     assert "these are parts of a run, without 2/3, 3/3: merge the results of all shards, then gate" in found.notes
 
 
+@pytest.mark.parametrize("digest", ["d1", "d2"])
+def test_shards_of_different_lists_of_cells_are_told(hold: Callable[..., Comparison], digest: str) -> None:
+    first = Making({CPU_FP32: {"dtypes": "passed"}}, name="one", shard="1/2")
+    second = Making({CPU_BF16: {"dtypes": "passed"}}, name="two", shard="2/2", digest=digest)
+    told = any("cut from 2 different lists of cells" in note for note in hold([OLD], first, second).notes)
+    assert told == (digest == "d2")
+
+
 def test_all_shards_together_are_as_good_as_one_run(hold: Callable[..., Comparison]) -> None:
     reason = ("not requested", "not requested: in another shard")
     first = Making({CPU_FP32: {"dtypes": "passed"}}, skipped={CPU_BF16: reason}, name="one", shard="1/2")

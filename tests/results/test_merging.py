@@ -123,6 +123,21 @@ def test_different_matrices_commits_and_changed_trees_are_named(tmp_path: Path, 
     ]
 
 
+def test_parts_of_different_lists_of_cells_are_named(tmp_path: Path) -> None:
+    def parts(folder: str, second: str, *, matrix: str = "default") -> list[str]:
+        first = Making({CPU_FP32: {"dtypes": "passed"}}, name="one", shard="1/2")
+        other = Making({CPU_BF16: {"dtypes": "passed"}}, name="two", shard="2/2", digest=second, matrix=matrix)
+        for part in (first, other):
+            part.write(tmp_path / folder)
+        union = merge([tmp_path / folder], tmp_path / f"{folder}-all")
+        return [note for note in mixtures(union) if "parts" in note]
+
+    assert parts("alike", "d1") == []
+    [note] = parts("unlike", "d2")
+    assert note.startswith("the 2 parts of default were cut from 2 different lists of cells")
+    assert parts("other", "d2", matrix="release") == []
+
+
 def test_the_summary_says_what_ran_where_and_what_did_not(tmp_path: Path, folders: list[Path]) -> None:
     (tmp_path / "b" / "card.jsonl").unlink()
     assert list(summary(merge(folders[:1], tmp_path / "all"))) == [
