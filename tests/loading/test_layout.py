@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from pytest_llmdevice import Cell, zoo
@@ -22,6 +27,20 @@ LAYERS["opt"] = "model.decoder.layers"
 @pytest.fixture
 def bones(family: str, checkpoint: Checkpoint) -> nn.Module:
     return skeleton(checkpoint(family), Cell(family, "cpu", "float32"))
+
+
+def test_a_skeleton_is_made_once_until_the_configuration_changes(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint("llama"), tmp_path / "copy")
+    first = skeleton(str(folder), Cell("llama", "cpu", "float32"))
+    assert skeleton(str(folder), Cell("llama", "cpu", "float32", strategy="auto")) is first
+    other = skeleton(str(folder), Cell("llama", "cpu", "bfloat16"))
+    assert {tensor.dtype for tensor in other.parameters()} == {torch.bfloat16}
+
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    os.utime(folder / "config.json", (1, 1))
+
+    assert len(tensor_names(skeleton(str(folder), Cell("llama", "cpu", "float32")))) < len(tensor_names(first))
 
 
 def tensor_names(model: nn.Module) -> list[str]:

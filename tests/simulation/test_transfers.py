@@ -211,9 +211,15 @@ def test_a_tensor_that_is_there_is_not_copied() -> None:
         tensor.to(0),
         tensor.to(tensor),
         tensor.to(torch.float32),
+        tensor.to(dtype=torch.float32),
+        tensor.to(device=CUDA0),
+        tensor.to("cuda:0", non_blocking=True),
+        tensor.to(0, non_blocking=True),
     ]
 
     assert all(other is tensor for other in same)
+    assert tensor.to(1, non_blocking=True).device == CUDA1
+    assert tensor.to(torch.float16, non_blocking=True).device == CUDA0
     assert tensor.to("cuda:0", copy=True).data_ptr() != tensor.data_ptr()
     with torch.cuda.device(1):
         assert tensor.cuda().device == CUDA1
