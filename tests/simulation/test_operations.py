@@ -478,3 +478,16 @@ def test_random_numbers_come_from_the_card(name: str) -> None:
 
     assert places(draw()) == {CARD}
     assert torch.equal(draw(), draw())
+
+
+@pytest.mark.parametrize("name", ["dropout", "alpha_dropout", "dropout1d", "dropout2d"])
+def test_nothing_is_dropped_where_a_model_is_not_trained(name: str) -> None:
+    tensor = torch.ones(2, 3, 4, 4, device=CARD)[0 if name == "dropout1d" else slice(None)]
+    before = torch.get_rng_state(), torch.cuda.get_rng_state(CARD)
+
+    kept = getattr(F, name)(tensor, 0.5, training=False)
+
+    assert places(kept) == {CARD}
+    assert kept.data_ptr() == tensor.data_ptr()
+    assert_same(kept, tensor.cpu())
+    assert all(map(torch.equal, before, (torch.get_rng_state(), torch.cuda.get_rng_state(CARD))))
