@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.generation import token_rows
+from pytest_llmdevice.checks.generation import end_tokens, token_rows, until_end
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.generation import CHOICE, ROW_ORDER, SHIFTED
@@ -89,7 +89,8 @@ def check_agreement(
         int((one.argmax(-1) == other.argmax(-1)).sum()) for one, other in zip(logits, expected.logits, strict=True)
     )
     positions = sum(len(one) for one in logits)
-    rows, singles = _rows(generated, logits), _rows(alone, logits)
+    ends = end_tokens(model)
+    rows, singles = _rows(generated, logits, ends), _rows(alone, logits, ends)
     if rows:
         findings += _choices(expected, rows, tolerance)
     if rows and singles and not findings:
@@ -105,9 +106,12 @@ def check_agreement(
     return Result("agreement", tuple(findings), evidence)
 
 
-def _rows(generated: object, logits: Sequence[torch.Tensor]) -> list[list[int]]:
-    """`generated` as lists of token ids; empty when it is something else, which the generation check reports."""
-    rows = token_rows(generated) or []
+def _rows(generated: object, logits: Sequence[torch.Tensor], ends: Collection[int]) -> list[list[int]]:
+    """`generated` as lists of token ids, each up to its end token.
+
+    Empty when it is something else, which the generation check reports.
+    """
+    rows = [until_end(row, ends) for row in token_rows(generated) or []]
     known = all(0 <= token < logits[0].shape[-1] for row in rows for token in row)
     return rows if known and len(rows) == len(logits) else []
 

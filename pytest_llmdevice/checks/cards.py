@@ -77,7 +77,7 @@ def check_cards(
 
 def _started(output: object, count: int) -> list[list[int]] | None:
     """The first `count` tokens of each row of what a target generated."""
-    rows = token_rows(output or [])
+    rows = token_rows(output) if output is not None else []
     return None if rows is None else [row[:count] for row in rows]
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from pytest_llmdevice.checks.agreement import allowed_gap
-from pytest_llmdevice.checks.generation import token_rows
+from pytest_llmdevice.checks.generation import end_tokens, token_rows, until_end
 from pytest_llmdevice.checks.noise import Inspection
 from pytest_llmdevice.diagnosis import Finding, raised
 from pytest_llmdevice.diagnosis.hints.generation import CROWD, ENDED_TOGETHER, OTHER_TEXT, ROW_ORDER
@@ -57,6 +57,8 @@ def crowd_findings(target: Any, model: Any, prompts: Tokens, alone: object, tole
         where = f"prompt {short} of {len(given)} at once"
         return [Finding(where, f"{NEW} new tokens", f"{len(rows[short])} tokens: {rows[short]}", CROWD)], {}
     evidence: dict[str, int | float | str] = {"prompts at once": len(given)}
+    ends = end_tokens(model)
+    singles, rows = ([until_end(row, ends) for row in each] for each in (singles, rows))
     greedy = all(_best(model, prompt, row, tolerance) is None for prompt, row in zip(prompts, singles, strict=True))
     own = {(tuple(prompt), tuple(row[:NEW])) for prompt, row in zip(prompts, singles, strict=True)}
     findings = list(_not_their_own(target, model, given, rows, tolerance, own)) if greedy else []
@@ -90,10 +92,16 @@ def _not_their_own(
         where = f"prompt {number} of {len(prompts)} at once"
         if other is not None:
             yield Finding(where, wanted, f"{row}: the tokens of prompt {other}", ROW_ORDER)
-        elif token_rows(generate_with(target, model, [list(prompt)], NEW)) == [row]:
+        elif _alone(target, model, prompt) == row:
             yield Finding(f"a prompt of {len(prompt)} tokens by itself", wanted, f"{row}: {what}", OTHER_TEXT)
         else:
             yield Finding(where, wanted, f"{row}: {what}", CROWD)
+
+
+def _alone(target: Any, model: Any, prompt: Sequence[int]) -> list[int] | None:
+    """What the target generates for `prompt` by itself, up to an end token."""
+    rows = token_rows(generate_with(target, model, [list(prompt)], NEW))
+    return until_end(rows[0], end_tokens(model)) if rows and len(rows) == 1 else None
 
 
 def _whose(model: Any, prompts: Tokens, number: int, row: list[int], tolerance: float) -> int | None:
@@ -107,6 +115,10 @@ def _whose(model: Any, prompts: Tokens, number: int, row: list[int], tolerance: 
 
 def _best(model: Any, prompt: Sequence[int], row: Sequence[int], tolerance: float) -> tuple[int, str] | None:
     """The first step of `row` whose token is not the model's choice, and how far it is; None where all are."""
+    size = getattr(configuration_of(model), "vocab_size", None)
+    outside = next((at for at, token in enumerate(row) if token < 0 or (size is not None and token >= size)), None)
+    if outside is not None:
+        return outside, f"token {row[outside]} is none of {size}"
     logits = choice_logits(model, prompt, row).float().cpu()
     for step, (token, said) in enumerate(zip(row, logits, strict=True)):
         if not 0 <= token < len(said):
@@ -132,6 +144,7 @@ def ended_findings(target: Any, model: Any, prompts: Tokens, first: object) -> I
     if before is None or chosen is None:
         return [], {}
     token, at = chosen
+    ends = end_tokens(model)
     step = before[at].index(token)
     asked = min(len(before[at]), step + _AFTER)
     rows = None
@@ -141,10 +154,15 @@ def ended_findings(target: Any, model: Any, prompts: Tokens, first: object) -> I
         return [], {}
     for number, (row, whole) in enumerate(zip(rows, before, strict=True)):
         stop = whole.index(token) if token in whole else len(whole)
+        stop = min(stop, len(until_end(whole, ends)))
         if asked < len(whole):
             # Where fewer are asked for, the last one may be forced.
             stop = min(stop, asked - 1)
         if number == at or row[:stop] == whole[:stop]:
+            continue
+        # What ended sequences before ends none now, and need not be forbidden any more either.
+        parted = next((pair for pair in zip(row, whole, strict=False) if pair[0] != pair[1]), None)
+        if parted is not None and parted[0] in ends:
             continue
         same = row == whole[: len(row)]
         where = f"prompt {number} in a batch in which prompt {at} ends at its token {step}"

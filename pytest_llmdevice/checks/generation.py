@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from pytest_llmdevice.checks.result import Result
@@ -126,6 +126,12 @@ def token_rows(output: Any) -> list[list[int]] | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return [[int(token) for token in row] for row in rows]
+
+
+def until_end(row: Sequence[int], ends: Collection[int]) -> list[int]:
+    """`row` up to its first end token: what stands behind it is filling, whatever it is."""
+    stop = next((at for at, token in enumerate(row) if token in ends), len(row))
+    return list(row[: stop + 1])
 
 
 def end_tokens(model: Any) -> set[int]:

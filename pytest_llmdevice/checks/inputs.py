@@ -180,7 +180,8 @@ def _caches(handed: Handed, model: Any) -> Iterator[Finding]:
                 where, f"device {' or '.join(sorted(wanted))}", f"device {with_index(device)}", generation.CACHE
             )
         coarser = [one for one in computed.get(number, ()) if _coarser(dtype, one)]
-        if coarser and len(coarser) == len(computed[number]):
+        # Under an autocast, layers compute in its dtype and norms in float32; whether it may be is looked at already.
+        if coarser and len(coarser) == len(computed[number]) and not handed.autocast:
             yield Finding(where, f"{_name(coarser[0])}, as the layer computes", _name(dtype), generation.CACHE)
 
 

@@ -100,8 +100,10 @@ def _stopped(model: Any, prompts: Tokens, greedy: Rows | None) -> tuple[Rows, li
     unused = next(token for token in range(len(taken) + 1) if token not in taken)
     findings = []
     rows: Rows = []
+    # The model's own end tokens could not come while a number of tokens was wanted, and shall not now.
+    own = sorted(end_tokens(model) - {stop}) or None
     for ends in (stop, [unused, stop]):
-        rows = _rows(model, prompts, eos_token_id=ends, min_new_tokens=None)
+        rows = _rows(model, prompts, eos_token_id=ends, min_new_tokens=None, suppress_tokens=own)
         for number, (row, whole) in enumerate(zip(rows, greedy, strict=True)):
             count = whole.index(stop) + 1 if stop in whole else len(whole)
             wanted = whole[:count] + [pad_token(model)] * (len(row) - count)

@@ -63,8 +63,14 @@ def saved_again(model: Any, checkpoint: str, cell: Cell, folder: Path) -> nn.Mod
         from peft import PeftModel
 
         base: Any = from_pretrained(checkpoint, cell, **place)
-        adapted: nn.Module = PeftModel.from_pretrained(base, str(folder)).eval()
-        return adapted if place else adapted.to(cell.torch_device)
+        first, *others = model.active_adapters
+        adapted: Any = PeftModel.from_pretrained(base, _adapter(folder, first), adapter_name=first)
+        for name in others:
+            adapted.load_adapter(_adapter(folder, name), adapter_name=name)
+        if others:
+            adapted.base_model.set_adapter([first, *others])
+        found: nn.Module = adapted.eval()
+        return found if place else found.to(cell.torch_device)
     kind: Any = type(model) if hasattr(type(model), "from_pretrained") else auto_class(model.config)
     again: nn.Module = kind.from_pretrained(
         folder,
@@ -74,6 +80,11 @@ def saved_again(model: Any, checkpoint: str, cell: Cell, folder: Path) -> nn.Mod
         **place,
     ).eval()
     return again if place else again.to(cell.torch_device)
+
+
+def _adapter(folder: Path, name: str) -> str:
+    """Where PEFT saves the adapter `name`."""
+    return str(folder if name == "default" else folder / name)
 
 
 def _place(model: Any, cell: Cell) -> dict[str, Any]:
