@@ -224,7 +224,7 @@ def examine(
     *,
     beside: str = "",
     others: Sequence[Cell] = (),
-    folder: Path | None = None,
+    folder: str | Path | None = None,
 ) -> Iterator[Result]:
     """Have `target` load `checkpoint` for `cell` and make every check, as the suite does, without pytest.
 
@@ -243,13 +243,14 @@ def examine(
         ConfigurationError: `beside` is no profile.
     """
     profile = parse(beside) if beside else None
+    given = encode(load_tokenizer(checkpoint)) if prompts is None else prompts
+    # Before the load: a target may change the classes that both are made of.
+    expected = reference(str(checkpoint), given, NEW_TOKENS, None if folder is None else Path(folder))
     loaded = Loaded.load(target, Path(checkpoint), cell)
     if loaded.model is None:
         yield not_loaded(loaded)
         return
     try:
-        given = encode(load_tokenizer(checkpoint)) if prompts is None else prompts
-        expected = reference(str(checkpoint), given, NEW_TOKENS, folder)
         exam = Examination(
             target, str(checkpoint), cell, loaded.model, given, expected, beside=profile, others=tuple(others)
         )

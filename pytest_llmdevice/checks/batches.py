@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import generation
+from pytest_llmdevice.loading.feeding import UNLIMITED, sliding_window
 from pytest_llmdevice.loading.generation import is_encoder_decoder, pad_token
-from pytest_llmdevice.loading.handed import Call
+from pytest_llmdevice.loading.handed import Call, Seen
 from pytest_llmdevice.loading.names import configuration_of
 
 if TYPE_CHECKING:
@@ -74,21 +75,38 @@ def ids_of(call: Call) -> torch.Tensor | None:
     return None
 
 
-def mask_of(call: Call) -> torch.Tensor | None:
+MASK: Final = "attention_mask"
+
+
+def mask_of(call: Call, rows: Sequence[Row] | None = None) -> torch.Tensor | None:
     """The attention mask of `call` as booleans of shape (batch, columns); None where there is none of that form.
 
-    Of a mask of four dimensions, the last row says what the newest token sees.
+    Of a mask of four dimensions, what the last token of each prompt sees where `rows` say which that is, what the
+    newest token sees otherwise. Of a mapping of masks, one for each kind of layer, the one that hides least.
     """
-    tensor = call.tensors.get("attention_mask")
-    values = tensor.values if tensor is not None else None
-    if values is None:
-        return None
+    found = [tensor.values for tensor in _masks(call) if tensor.values is not None]
+    seen = [one for values in found if (one := _seen(values, call.past or 0, rows)) is not None]
+    return max(seen, key=lambda one: int(one.sum()), default=None)
+
+
+def _masks(call: Call) -> list[Seen]:
+    return [tensor for name, tensor in call.tensors.items() if name.partition("[")[0] == MASK]
+
+
+def _seen(values: torch.Tensor, past: int, rows: Sequence[Row] | None) -> torch.Tensor | None:
+    import torch
+
     if values.ndim == 2:
         return values != 0
-    if values.ndim == 4:
-        last = values[:, 0, -1]
-        return last > -1 if last.is_floating_point() else last != 0
-    return None
+    if values.ndim != 4:
+        return None
+    visible = values[:, 0] > -1 if values.is_floating_point() else values[:, 0] != 0
+    newest = visible.shape[1] - 1
+    if rows is None or len(visible) not in {1, len(rows)}:
+        return visible[:, newest]
+    columns = [row.stop - 1 - past for row in rows]
+    at = torch.tensor([column if 0 <= column <= newest else newest for column in columns])
+    return visible.expand(len(rows), -1, -1)[torch.arange(len(rows)), at]
 
 
 def padding_findings(
@@ -110,7 +128,7 @@ def padding_findings(
     rows = rows_of(ids, prompts) if ids is not None else None
     findings = _right_padding(call, rows, ids, mask, model)
     if not findings:
-        findings = _masking(call, following, prompts, rows, mask, model)
+        findings = _masking(call, following, prompts, rows, mask_of(call, rows), model)
     return [*findings, *_positions(call, rows, mask, model)]
 
 
@@ -150,7 +168,7 @@ def _masking(
     if rows is None:
         return []
     width = rows[0].width
-    if mask is None and "attention_mask" not in call.tensors:
+    if mask is None and not _masks(call):
         if all(_pads(row, call) == 0 for row in rows) or _inferred(following, prompts):
             return []
         number = next(at for at, row in enumerate(rows) if _pads(row, call))
@@ -179,7 +197,9 @@ def _masking(
                     generation.MASK,
                 )
             ]
-        hidden = int((~mask[number, row.start : row.stop]).sum())
+        # A mask of four dimensions may be that of layers which see no further back than their window.
+        first = max(row.start, row.stop - _window(call, model))
+        hidden = int((~mask[number, first : row.stop]).sum())
         if hidden:
             return [
                 Finding(
@@ -190,6 +210,12 @@ def _masking(
                 )
             ]
     return []
+
+
+def _window(call: Call, model: Any) -> int:
+    """How many tokens back the mask of `call` may end."""
+    wide = any(len(tensor.shape) == 4 for tensor in _masks(call))
+    return (sliding_window(model) if wide else None) or UNLIMITED
 
 
 def _in_front(call: Call, rows: list[Row], mask: torch.Tensor, model: Any) -> list[int]:

@@ -24,7 +24,8 @@ CONTRACT: Final = (
 def check_generation(generated: Generated, prompts: Tokens, max_new_tokens: int, model: Any) -> Result:
     """Two greedy generations of one batch: as many new tokens as asked, real token ids, the same twice.
 
-    Fewer tokens are right only where an end token is among them, and nothing but padding behind it.
+    For one prompt by itself, too, there is a list in a list. Fewer tokens are right only where an end token is among
+    them, and nothing but padding behind it.
 
     Args:
         generated: what the target's `generate` returned, or raised.
@@ -37,6 +38,7 @@ def check_generation(generated: Generated, prompts: Tokens, max_new_tokens: int,
         return Result("generation", tuple(findings), details=excerpt(generated.error))
     first, second = generated.first, generated.second
     findings = [*_malformed(first, prompts), *_malformed(second, prompts)]
+    findings += [] if findings else _malformed_alone(generated.alone)
     if findings:
         return Result("generation", tuple(dict.fromkeys(findings)), details=CONTRACT)
     one, two = token_rows(first) or [], token_rows(second) or []
@@ -102,6 +104,16 @@ def _malformed(output: object, prompts: Tokens) -> list[Finding]:
         return [Finding(where, contract, _described(output))]
     if len(rows) != len(prompts):
         return [Finding(where, contract, f"{len(rows)} of them")]
+    return []
+
+
+def _malformed_alone(alone: Sequence[object] | None) -> list[Finding]:
+    """The first prompt by itself for which no list of ids came inside a list."""
+    for number, row in enumerate(alone or ()):
+        if token_rows([row]) is None:
+            where = f"what generate returned for prompt {number} by itself"
+            actual = "nothing" if row is None else f"a list that begins with {_described(row)}"
+            return [Finding(where, "1 list of new token ids, in a list", actual)]
     return []
 
 

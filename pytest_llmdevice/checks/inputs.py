@@ -14,7 +14,7 @@ from pytest_llmdevice.diagnosis.hints.state import TRAINING
 from pytest_llmdevice.loading.generated import Generated
 from pytest_llmdevice.loading.generation import embedding_device, execution_device
 from pytest_llmdevice.loading.handed import Call, Handed, Seen
-from pytest_llmdevice.loading.observation import input_embedding
+from pytest_llmdevice.loading.names import input_embedding
 from pytest_llmdevice.loading.places import with_index
 from pytest_llmdevice.matrix.cell import Cell
 

@@ -12,7 +12,7 @@ from pytest_llmdevice.diagnosis import Finding, raised
 from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.loading.generation import batch, embedding_device, inputs_for, is_encoder_decoder, pad_token
 from pytest_llmdevice.loading.logits import forward_logits
-from pytest_llmdevice.loading.names import accepted, configuration_of, core
+from pytest_llmdevice.loading.names import accepted, configuration_of, input_embedding
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 
@@ -121,8 +121,8 @@ def masked_nonfinite(model: Any, prompts: Tokens) -> float:
     seen = torch.ones(width, width, dtype=torch.bool, device=mask.device).tril()[None] & mask[:, None]
     # Padding sees itself: of a row that sees nothing, a softmax over -inf is nan by definition.
     seen = seen | torch.eye(width, dtype=torch.bool, device=mask.device)[None]
-    inner: Any = core(model)
-    dtype = inner.get_input_embeddings().weight.dtype
+    weight = getattr(input_embedding(model), "weight", None)
+    dtype = weight.dtype if weight is not None else torch.float32
     added = torch.zeros(seen.shape, dtype=dtype if dtype.is_floating_point else torch.float32, device=mask.device)
     added = added.masked_fill(~seen, float("-inf"))[:, None]
     logits = forward_logits(model, {**inputs, "attention_mask": added, **_positions(model, inputs["attention_mask"])})

@@ -57,6 +57,7 @@ _HINTS: Final[Mapping[str, Hint]] = {
     "mode": state.MODE,
     "autocast": state.AUTOCAST,
     "folder": state.FOLDER,
+    "checkpoint": state.CHECKPOINT,
     "collector": state.COLLECTOR,
     "model": state.MODEL,
     "precision": state.PRECISION,

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmdevice.loading.names import configuration_of, core, generating
+from pytest_llmdevice.loading.names import configuration_of, core, generating, input_embedding
 
 if TYPE_CHECKING:
     import torch
@@ -48,9 +48,15 @@ def embedding_device(model: Any) -> torch.device:
     """Where the input embedding computes: the device on which inputs belong.
 
     Not the first parameter's device, which is the embedding's only by luck (transformers#16935).
+
+    Raises:
+        AttributeError: neither the model nor anything in it has a `get_input_embeddings`.
     """
-    inner: Any = core(model)
-    return execution_device(inner.get_input_embeddings())
+    embedding = input_embedding(model)
+    if embedding is None:
+        name = type(model).__name__
+        raise AttributeError(f"{name} has no get_input_embeddings, which says where its inputs belong")
+    return execution_device(embedding)
 
 
 def pad_token(model: Any) -> int:

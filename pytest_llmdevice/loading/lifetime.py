@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import traceback
 import weakref
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,7 @@ class Loaded:
         validate(target, "fixture llm_target")
         if not beside:
             collect_leftovers()
+        before = _files(checkpoint)
         try:
             with unchanged_process() as changes, Meter() as meter:
                 model: object = target.load(str(checkpoint), cell)
@@ -70,7 +72,7 @@ class Loaded:
             return cls(error=f"{cell.id}: {cause}\n{CONTRACT}", cause=cause)
         _LAST.append(weakref.ref(model))
         measures = remember(model, meter.measures)
-        _CHANGES[model] = tuple(changes)
+        _CHANGES[model] = (*changes, *_written(checkpoint, before))
         return cls(model, measures.seconds, measures=measures)
 
     @classmethod
@@ -88,6 +90,24 @@ class Loaded:
 
         if _card_in_use():
             torch.cuda.empty_cache()
+
+
+def _files(checkpoint: Path) -> dict[str, tuple[int, int]]:
+    """The size and the time of each file of a checkpoint; empty for what is no folder."""
+    try:
+        found = {path.name: path.stat() for path in checkpoint.iterdir() if path.is_file()}
+    except OSError:
+        return {}
+    return {name: (status.st_size, status.st_mtime_ns) for name, status in found.items()}
+
+
+def _written(checkpoint: Path, before: Mapping[str, tuple[int, int]]) -> Iterator[Change]:
+    """The files of a checkpoint that a load has changed; new ones, as a cache of its own, are no matter."""
+    after = _files(checkpoint)
+    for name, status in before.items():
+        if after.get(name) != status:
+            became = "written to" if name in after else "removed"
+            yield Change("checkpoint", f"{name} of the checkpoint", "left as it was", became)
 
 
 _CHANGES: weakref.WeakKeyDictionary[nn.Module, tuple[Change, ...]] = weakref.WeakKeyDictionary()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -60,11 +61,31 @@ def core_with_path(model: Any) -> tuple[str, Any]:
         return "", model
     for name, module in model.named_modules():
         if isinstance(module, PreTrainedModel):
-            return name, module
+            above, _, key = name.rpartition(".")
+            whole = model.get_submodule(above)
+            return (above, whole) if _has_head(whole, key, module) else (name, module)
     path, found = "", model
     while (name := inside(found) or _only_child(found)) is not None:
         path, found = _join(path, name), found.get_submodule(name)
     return path, found
+
+
+def _has_head(whole: nn.Module, key: str, body: Any) -> bool:
+    """Whether `whole` is the model that its class for text would be: a transformers body under its name, and a head."""
+    if not key or body.base_model is not body or key != body.base_model_prefix:
+        return False
+    size = getattr(body.config, "vocab_size", None)
+    heads = (child for name, child in whole.named_children() if name != key)
+    weights = (getattr(head, "weight", None) for head in heads)
+    return any(weight is not None and tuple(weight.shape[:1]) == (size,) for weight in weights)
+
+
+def input_embedding(model: Any) -> Any:
+    """The module that `model`, or what is inside it, says is its input embedding; None where none says so."""
+    for one in (model, core(model), *(model.modules() if hasattr(model, "modules") else ())):
+        with suppress(AttributeError, NotImplementedError):
+            return one.get_input_embeddings()
+    return None
 
 
 def runnable(model: nn.Module) -> nn.Module:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.loading.generation import execution_device
 from pytest_llmdevice.loading.handed import Call, Handed, Passage, layers_of, leaves, length_of, seen
-from pytest_llmdevice.loading.names import core
+from pytest_llmdevice.loading.names import input_embedding
 from pytest_llmdevice.loading.warned import warned
 
 if TYPE_CHECKING:
@@ -188,14 +188,6 @@ def takes_prompt(model: Any) -> set[int]:
         parts = name.split(".")
         found |= {id(model.get_submodule(".".join(parts[:end]))) for end in range(len(parts) + 1)}
     return found
-
-
-def input_embedding(model: Any) -> Any:
-    """The module that `model`, or what is inside it, says is its input embedding; None where none says so."""
-    for one in (model, core(model)):
-        with suppress(AttributeError, NotImplementedError):
-            return one.get_input_embeddings()
-    return None
 
 
 def _device_types(model: nn.Module) -> tuple[str, ...]:

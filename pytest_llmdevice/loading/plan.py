@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.loading.dtypes import intended_dtype
 from pytest_llmdevice.loading.generation import execution_device
-from pytest_llmdevice.loading.names import Named, Names, core
+from pytest_llmdevice.loading.names import Named, Names, core, input_embedding
 from pytest_llmdevice.loading.places import DeviceMap, allowed_devices, offload_hook, with_index
 from pytest_llmdevice.loading.pretrained import skeleton, stored_equal
 from pytest_llmdevice.loading.quantization import LAYER_CLASS, STORAGE_DTYPE
@@ -283,7 +283,7 @@ def _weights(bones: Any, cell: Cell) -> tuple[LinearWeight, ...]:
 def execution_devices(model: nn.Module) -> tuple[str, str]:
     """Where the input embedding and the head compute, as (embedding, head)."""
     inner: Any = core(model)
-    embedding = execution_device(inner.get_input_embeddings())
+    embedding = execution_device(input_embedding(model))
     head = getattr(inner, "get_output_embeddings", lambda: None)()
     return with_index(embedding), with_index(execution_device(head) if head is not None else embedding)
 

@@ -37,11 +37,14 @@ def llm_examination(
     llm_target: Target,
     llm_checkpoint: Path,
     llm_cell: Cell,
-    llm_model: nn.Module,
     llm_prompts: Tokens,
     llm_reference: Reference,
+    llm_model: nn.Module,
 ) -> Examination:
-    """The loaded cell, and what several checks need of it."""
+    """The loaded cell, and what several checks need of it.
+
+    The reference comes before the model: a target may change the classes that both are made of.
+    """
     run = request.config.stash.get(RUN, None)
     tolerance = run.tolerance(llm_cell) if run is not None else None
     beside = run.beside(llm_cell) if run is not None else None

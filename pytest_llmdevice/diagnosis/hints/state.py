@@ -59,6 +59,12 @@ FOLDER: Final = Hint(
     "relative paths mean something else from now on; give libraries absolute paths instead of os.chdir",
     "https://docs.python.org/3/library/contextlib.html#contextlib.chdir",
 )
+CHECKPOINT: Final = Hint(
+    "checkpoint-changed",
+    "whoever loads this folder next gets another model; change the configuration in memory and hand it to "
+    "from_pretrained as config=, and write converted weights to a folder of their own",
+    "https://huggingface.co/docs/huggingface_hub/guides/manage-cache",
+)
 COLLECTOR: Final = Hint(
     "garbage-collection-off",
     "offloaded models are part of cycles, which only the garbage collector frees: with it off they stay in memory",
