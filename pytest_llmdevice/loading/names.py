@@ -72,7 +72,8 @@ def core_with_path(model: Any) -> tuple[str, Any]:
 
 def _has_head(whole: nn.Module, key: str, body: Any) -> bool:
     """Whether `whole` is the model that its class for text would be: a transformers body under its name, and a head."""
-    if not key or body.base_model is not body or key != body.base_model_prefix:
+    # Gemma 3's body calls itself `language_model` before transformers 5, and is called `model` all the same.
+    if body.base_model is not body or key not in {body.base_model_prefix, "model"}:
         return False
     size = getattr(body.config, "vocab_size", None)
     heads = (child for name, child in whole.named_children() if name != key)
