@@ -243,18 +243,26 @@ def examine(
         ConfigurationError: `beside` is no profile.
     """
     profile = parse(beside) if beside else None
-    given = encode(load_tokenizer(checkpoint)) if prompts is None else prompts
     # Before the load: a target may change the classes that both are made of.
-    expected = reference(str(checkpoint), given, NEW_TOKENS, None if folder is None else Path(folder))
+    made = _expected(str(checkpoint), prompts, None if folder is None else Path(folder))
     loaded = Loaded.load(target, Path(checkpoint), cell)
     if loaded.model is None:
         yield not_loaded(loaded)
         return
     try:
-        exam = Examination(
-            target, str(checkpoint), cell, loaded.model, given, expected, beside=profile, others=tuple(others)
-        )
+        if isinstance(made, Exception):
+            raise made
+        exam = Examination(target, str(checkpoint), cell, loaded.model, *made, beside=profile, others=tuple(others))
         for name in exam.checks():
             yield exam.check(name)
     finally:
         loaded.release()
+
+
+def _expected(checkpoint: str, prompts: Tokens | None, folder: Path | None) -> tuple[Tokens, Reference] | Exception:
+    """The prompts and what the model says to them; or what was raised: of a broken checkpoint, the load says more."""
+    try:
+        given = encode(load_tokenizer(checkpoint)) if prompts is None else prompts
+        return given, reference(checkpoint, given, NEW_TOKENS, folder)
+    except Exception as error:  # noqa: BLE001  # raised where the load has nothing to say
+        return error

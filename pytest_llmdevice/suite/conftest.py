@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -26,9 +27,22 @@ Tokens = list[list[int]]
 
 
 @pytest.fixture(scope="session")
-def llm_reference(llm_checkpoint: Path, llm_prompts: Tokens) -> Reference:
-    """What the same model says on the cpu in float32."""
-    return reference(str(llm_checkpoint), llm_prompts, NEW_TOKENS, cache_directory() / "references")
+def llm_reference(request: pytest.FixtureRequest, llm_checkpoint: Path) -> Callable[[], Reference]:
+    """What the same model says on the cpu in float32.
+
+    Made before the model is loaded: a target may change the classes that both are made of. What cannot be made is
+    raised when it is asked for: of a broken checkpoint, the load says what is wrong.
+    """
+    try:
+        prompts: Tokens = request.getfixturevalue("llm_prompts")
+        found = reference(str(llm_checkpoint), prompts, NEW_TOKENS, cache_directory() / "references")
+    except (Exception, pytest.fail.Exception, pytest.skip.Exception) as error:  # noqa: BLE001  # raised below
+        return partial(_raise, error)
+    return lambda: found
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 @pytest.fixture(scope="session")
@@ -37,20 +51,17 @@ def llm_examination(
     llm_target: Target,
     llm_checkpoint: Path,
     llm_cell: Cell,
-    llm_prompts: Tokens,
-    llm_reference: Reference,
+    llm_reference: Callable[[], Reference],
     llm_model: nn.Module,
+    llm_prompts: Tokens,
 ) -> Examination:
-    """The loaded cell, and what several checks need of it.
-
-    The reference comes before the model: a target may change the classes that both are made of.
-    """
+    """The loaded cell, and what several checks need of it."""
     run = request.config.stash.get(RUN, None)
     tolerance = run.tolerance(llm_cell) if run is not None else None
     beside = run.beside(llm_cell) if run is not None else None
     others = run.others(llm_cell) if run is not None else ()
     return Examination(
-        llm_target, str(llm_checkpoint), llm_cell, llm_model, llm_prompts, llm_reference, tolerance, beside, others
+        llm_target, str(llm_checkpoint), llm_cell, llm_model, llm_prompts, llm_reference(), tolerance, beside, others
     )
 
 
