@@ -177,25 +177,6 @@ def test_a_flat_list_for_one_prompt_is_found() -> None:
     assert findings["generation"][0].actual.startswith("a list that begins with int")
 
 
-def test_digits_that_an_offloaded_weight_lost_are_found() -> None:
-    class Rounded(dict[str, torch.Tensor]):
-        def __getitem__(self, key: str) -> torch.Tensor:
-            return super().__getitem__(key).to(torch.bfloat16)
-
-    def rounded(model: Any) -> Any:
-        for module in model.modules():
-            hook: Any = getattr(module, "_hf_hook", None)
-            weights = getattr(hook, "weights_map", None)
-            if weights is not None:
-                names = [name for name, _ in module.named_parameters(recurse=False)]
-                hook.weights_map = Rounded({name: weights[name] for name in names})
-        return model
-
-    cell = on("llama", "cuda:0", "float32", strategy="cpu-offload")
-    assert found(Target(), cell) == {}
-    assert "values" in found(Target(change=rounded), cell)
-
-
 @pytest.mark.parametrize("names", [["mine"], ["a", "b"], ["default", "b"]])
 def test_adapters_of_any_name_are_saved_and_read_again(names: list[str]) -> None:
     peft = pytest.importorskip("peft")
