@@ -38,9 +38,7 @@ def device_question(tags: Tags) -> Handler:
     return answer
 
 
-def interception(  # noqa: PLR0915  # for the same reason
-    functions: Functions, handlers: dict[Any, Handler | None], multiply: Handler
-) -> Callable[..., Any]:
+def interception(functions: Functions, handlers: dict[Any, Handler | None], multiply: Handler) -> Callable[..., Any]:
     """The `__torch_function__` of `functions`, already bound to it, as PyTorch asks for.
 
     Args:
@@ -73,9 +71,9 @@ def interception(  # noqa: PLR0915  # for the same reason
         if kwargs:
             if not says_no_more(kwargs):
                 return compute(func, args, kwargs)
-            values: Any = (*args, *kwargs.values())
+            values: list[Any] = [*args, *kwargs.values()]
         else:
-            values = args
+            values = list(args)
         place: Placement | None = None
         plain = rare = False
         try:
@@ -89,18 +87,8 @@ def interception(  # noqa: PLR0915  # for the same reason
                     elif found.__class__ is not place.__class__:
                         rare = True
                 elif isinstance(value, (tuple, list)):
-                    # Tensors to be joined, or what is to be taken of one: slices and numbers are no matter.
-                    for part in value:
-                        if isinstance(part, Tensor):
-                            found = storage_of(part).__dict__.get(tag)
-                            if found is None:
-                                plain = True
-                            elif place is None:
-                                place = found
-                            elif found.__class__ is not place.__class__:
-                                rare = True
-                        elif isinstance(part, (tuple, list)):
-                            rare = True
+                    # Tensors to be joined, or what is to be taken of one: looked at in their turn.
+                    values.extend(value)
         except NO_STORAGE:
             rare = True
         if rare or (plain and place is not None):
