@@ -7,12 +7,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from pytest_llmdevice.examination import NEW_TOKENS, Examination
-from pytest_llmdevice.loading.lifetime import Loaded
-from pytest_llmdevice.loading.prompts import encode, load_tokenizer
-from pytest_llmdevice.loading.reference import reference
+from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination
+from pytest_llmdevice.inference.prompts import encode, load_tokenizer
+from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.oracle.reference import reference
 from pytest_llmdevice.simulation import simulate
 from pytest_llmdevice.zoo import checkpoint
 

@@ -18,8 +18,8 @@ from playwright.sync_api import Page, sync_playwright
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.report.html import html
+from pytest_llmdevice.results.merged_results import unite
 from pytest_llmdevice.results.records import Outcome
-from pytest_llmdevice.results.union import unite
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

@@ -8,8 +8,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmdevice.loading.generation import generate
-from pytest_llmdevice.loading.prompts import encode, load_tokenizer
+from pytest_llmdevice.inference.generation import generate
+from pytest_llmdevice.inference.prompts import encode, load_tokenizer
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.simulation import simulate

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
         assert_quantized,
         assert_tied,
     )
+    from pytest_llmdevice.checks.examination import examine
     from pytest_llmdevice.diagnosis import Hint
     from pytest_llmdevice.errors import ConfigurationError, LLMDeviceError, SimulationError
-    from pytest_llmdevice.examination import examine
     from pytest_llmdevice.hardware import Inventory
     from pytest_llmdevice.loading.target import BuiltinTarget, Target
     from pytest_llmdevice.simulation import Simulation, simulate
@@ -66,7 +66,7 @@ _MODULES = {
     "Simulation": "pytest_llmdevice.simulation",
     "SimulationError": "pytest_llmdevice.errors",
     "Target": "pytest_llmdevice.loading.target",
-    "examine": "pytest_llmdevice.examination",
+    "examine": "pytest_llmdevice.checks.examination",
     "simulate": "pytest_llmdevice.simulation",
 }
 

@@ -11,9 +11,9 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.generation import CHOICE, ROW_ORDER, SHIFTED
 from pytest_llmdevice.diagnosis.hints.values import NUMERIC
-from pytest_llmdevice.loading.generation import inputs_for
-from pytest_llmdevice.loading.logits import choice_logits, forward_logits
-from pytest_llmdevice.loading.reference import Reference
+from pytest_llmdevice.inference.generation import inputs_for
+from pytest_llmdevice.inference.logits import choice_logits, forward_logits
+from pytest_llmdevice.oracle.reference import Reference
 
 if TYPE_CHECKING:
     import torch

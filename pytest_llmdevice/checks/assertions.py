@@ -17,8 +17,8 @@ from pytest_llmdevice.checks.running import check_forward, check_mode
 from pytest_llmdevice.checks.tied import check_tied
 from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.checks.tolerance import tolerance as tolerance_of
-from pytest_llmdevice.loading.plan import make_plan
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.oracle.expectations import make_plan
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,7 +78,7 @@ def assert_generates(target: Target, model: Any, prompts: Tokens, max_new_tokens
     A target without `generate` is run with the built-in one. Raises AssertionError.
     """
     __tracebackhide__ = True
-    from pytest_llmdevice.loading.generated import generate_observed
+    from pytest_llmdevice.inference.generation_run import generate_observed
 
     generated = generate_observed(target, model, prompts, max_new_tokens)
     check_generation(generated, prompts, max_new_tokens, model).require()
@@ -97,8 +97,8 @@ def assert_agrees(
 ) -> None:
     """Logits and generated tokens agree with the cpu/float32/none cell. Raises AssertionError."""
     __tracebackhide__ = True
-    from pytest_llmdevice.loading.generation import generate_one_by_one, generate_with
-    from pytest_llmdevice.loading.reference import reference
+    from pytest_llmdevice.inference.generation import generate_one_by_one, generate_with
+    from pytest_llmdevice.oracle.reference import reference
 
     expected = reference(str(checkpoint), prompts, max_new_tokens)
     generated = generate_with(target, model, prompts, max_new_tokens)

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from pytest_llmdevice.checks.noise import Inspection, Limits, finding, gap
 from pytest_llmdevice.diagnosis.hints.sequences import BEAMS, CACHED
-from pytest_llmdevice.loading.feeding import cache_of
-from pytest_llmdevice.loading.generation import inputs_for, pad_token
-from pytest_llmdevice.loading.logits import choice_logits, choices_logits
-from pytest_llmdevice.loading.names import generating
+from pytest_llmdevice.inference.generation import inputs_for, pad_token
+from pytest_llmdevice.inference.logits import choice_logits, choices_logits
+from pytest_llmdevice.model.kv_cache import cache_of
+from pytest_llmdevice.model.names import generating
 
 _BEAMS: Final = 4
 _STEPS: Final = 6

@@ -14,13 +14,13 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.errors import first_line, hint_of
 from pytest_llmdevice.diagnosis.hints.sequences import CACHE_DEVICE, CACHE_DTYPE, CACHED
 from pytest_llmdevice.errors import of_target
-from pytest_llmdevice.loading.feeding import LONG, Feed, is_state_space, longest_text, positions, text
-from pytest_llmdevice.loading.history import caches_used, held, homes, is_offloaded
-from pytest_llmdevice.loading.names import core, generating
-from pytest_llmdevice.loading.places import with_index
+from pytest_llmdevice.inference.stepping import LONG, Feed, longest_text, positions, text
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import MODELS
+from pytest_llmdevice.model.device_map import with_index
+from pytest_llmdevice.model.kv_cache import caches_used, held, homes, is_offloaded, is_state_space
+from pytest_llmdevice.model.names import core, generating
 
 if TYPE_CHECKING:
     import torch

@@ -14,9 +14,9 @@ from pytest_llmdevice.checks.placement import check_placement
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.placement import CARD_PREFERRED
-from pytest_llmdevice.loading.generated import Generated, generate_observed
-from pytest_llmdevice.loading.lifetime import Loaded
-from pytest_llmdevice.loading.plan import make_plan
+from pytest_llmdevice.inference.generation_run import Generated, generate_observed
+from pytest_llmdevice.loading.load import Loaded
+from pytest_llmdevice.oracle.expectations import make_plan
 from pytest_llmdevice.simulation import Profile, Simulation
 
 if TYPE_CHECKING:

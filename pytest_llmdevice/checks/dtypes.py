@@ -9,12 +9,12 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import foreign, tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import dtypes as hints
-from pytest_llmdevice.loading.names import configuration_of
-from pytest_llmdevice.loading.places import DeviceMap
-from pytest_llmdevice.loading.plan import KEPT, Expected, Plan
 from pytest_llmdevice.loading.pretrained import configuration
-from pytest_llmdevice.loading.stored import is_packed
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.model.device_map import DeviceMap
+from pytest_llmdevice.model.names import configuration_of
+from pytest_llmdevice.model.weights import is_packed
+from pytest_llmdevice.oracle.expectations import KEPT, Expected, Plan
 
 if TYPE_CHECKING:
     import torch

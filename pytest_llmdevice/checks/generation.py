@@ -9,9 +9,9 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding, raised
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation
-from pytest_llmdevice.loading.generated import Generated
-from pytest_llmdevice.loading.generation import is_encoder_decoder, pad_token
-from pytest_llmdevice.loading.names import configuration_of, core
+from pytest_llmdevice.inference.generation import is_encoder_decoder, pad_token
+from pytest_llmdevice.inference.generation_run import Generated
+from pytest_llmdevice.model.names import configuration_of, core
 
 Tokens = Sequence[Sequence[int]]
 
@@ -78,8 +78,7 @@ def _ended(row: list[int], model: Any) -> bool:
 
 def _strangers(generated: Generated, model: Any) -> list[Finding]:
     """The first module that got a tensor of another device than its own, and did not come to an end."""
-    from pytest_llmdevice.loading.generation import execution_device
-    from pytest_llmdevice.loading.places import with_index
+    from pytest_llmdevice.model.device_map import execution_device, with_index
 
     modules = dict(model.named_modules()) if hasattr(model, "named_modules") else {}
     for name, passage in reversed(generated.handed.modules.items()):

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.batches import ids_of, padding_findings
+from pytest_llmdevice.checks.batch_layout import ids_of, padding_findings
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.running import minds_training
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.diagnosis.hints.state import TRAINING
-from pytest_llmdevice.loading.generated import Generated
-from pytest_llmdevice.loading.generation import embedding_device, execution_device
-from pytest_llmdevice.loading.handed import Call, Handed, Seen
-from pytest_llmdevice.loading.names import input_embedding
-from pytest_llmdevice.loading.places import with_index
+from pytest_llmdevice.inference.generation_run import Generated
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.model.device_map import embedding_device, execution_device, with_index
+from pytest_llmdevice.model.names import input_embedding
+from pytest_llmdevice.monitoring.trace import Call, Handed, Seen
 
 if TYPE_CHECKING:
     import torch

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmdevice.checks.configured import overridden
+from pytest_llmdevice.checks.config_values import overridden
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import foreign, tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.loads import ATTENTION, HEADLESS, OTHER_MODEL, RESIZED
-from pytest_llmdevice.loading.names import configuration_of, core
-from pytest_llmdevice.loading.plan import Plan
 from pytest_llmdevice.loading.pretrained import configuration, skeleton
 from pytest_llmdevice.loading.target import CONTRACT
 from pytest_llmdevice.matrix.cell import REFERENCE, Cell
+from pytest_llmdevice.model.names import configuration_of, core
+from pytest_llmdevice.oracle.expectations import Plan
 
 if TYPE_CHECKING:
     from torch import nn

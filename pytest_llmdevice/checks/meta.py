@@ -9,7 +9,7 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.placement import META, NO_DATA
-from pytest_llmdevice.loading.places import offload_hook
+from pytest_llmdevice.model.device_map import offload_hook
 
 if TYPE_CHECKING:
     from torch import nn

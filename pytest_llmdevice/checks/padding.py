@@ -10,11 +10,12 @@ from pytest_llmdevice.checks.agreement import overall_error
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding, raised
 from pytest_llmdevice.diagnosis.hints import generation
-from pytest_llmdevice.loading.generation import batch, embedding_device, inputs_for, is_encoder_decoder, pad_token
-from pytest_llmdevice.loading.logits import forward_logits
-from pytest_llmdevice.loading.names import accepted, configuration_of, input_embedding
+from pytest_llmdevice.inference.generation import batch, inputs_for, is_encoder_decoder, pad_token
+from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.model.device_map import embedding_device
+from pytest_llmdevice.model.names import accepted, configuration_of, input_embedding
 
 if TYPE_CHECKING:
     import torch

@@ -9,10 +9,9 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import foreign, tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import placement as hints
-from pytest_llmdevice.loading.generation import device_named
-from pytest_llmdevice.loading.places import DeviceMap, hooks_of, offload_hook, with_index
-from pytest_llmdevice.loading.plan import OFFLOADING, Expected, Plan, tensor_attributes
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.model.device_map import DeviceMap, device_named, hooks_of, offload_hook, with_index
+from pytest_llmdevice.oracle.expectations import OFFLOADING, Expected, Plan, tensor_attributes
 
 if TYPE_CHECKING:
     import torch

@@ -12,10 +12,10 @@ from pytest_llmdevice.checks.tolerance import BY_DTYPE, tolerance
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.sequences import FAR, LEAK, LENGTH, NOISE
 from pytest_llmdevice.diagnosis.hints.values import NUMERIC
-from pytest_llmdevice.loading.feeding import Feed, longest_text, sliding_window, text
-from pytest_llmdevice.loading.names import configuration_of
+from pytest_llmdevice.inference.stepping import Feed, longest_text, sliding_window, text
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.model.names import configuration_of
 
 if TYPE_CHECKING:
     import torch

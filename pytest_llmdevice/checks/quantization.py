@@ -10,11 +10,11 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import quantization as hints
 from pytest_llmdevice.diagnosis.hints.loads import OTHER_MODEL
-from pytest_llmdevice.loading.names import configuration_of, inside
-from pytest_llmdevice.loading.plan import LinearWeight, Plan
 from pytest_llmdevice.loading.quantization import LAYER_CLASS, STORAGE_DTYPE
-from pytest_llmdevice.loading.stored import is_packed
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.model.names import configuration_of, inside
+from pytest_llmdevice.model.weights import is_packed
+from pytest_llmdevice.oracle.expectations import LinearWeight, Plan
 
 if TYPE_CHECKING:
     from torch import nn

@@ -23,13 +23,13 @@ from pytest_llmdevice.diagnosis.hints.raised import MEMORY
 from pytest_llmdevice.diagnosis.hints.state import CACHED, KEPT_ALIVE, OTHER_AGAIN
 from pytest_llmdevice.diagnosis.holders import holders
 from pytest_llmdevice.errors import of_target
-from pytest_llmdevice.loading.generation import generate_with, inputs_for
-from pytest_llmdevice.loading.lifetime import Loaded
-from pytest_llmdevice.loading.logits import forward_logits
-from pytest_llmdevice.loading.names import core
-from pytest_llmdevice.loading.observation import observed
-from pytest_llmdevice.loading.plan import make_plan
+from pytest_llmdevice.inference.generation import generate_with, inputs_for
+from pytest_llmdevice.inference.logits import forward_logits
+from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.model.names import core
+from pytest_llmdevice.monitoring.tracing import observed
+from pytest_llmdevice.oracle.expectations import make_plan
 
 if TYPE_CHECKING:
     import torch

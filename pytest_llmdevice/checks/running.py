@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import dtypes, state, values
-from pytest_llmdevice.loading.generation import inputs_for
-from pytest_llmdevice.loading.logits import forward_logits
-from pytest_llmdevice.loading.names import configuration_of, core_with_path
-from pytest_llmdevice.loading.places import with_index
-from pytest_llmdevice.loading.plan import execution_devices
-from pytest_llmdevice.loading.reference import logits_dtype
+from pytest_llmdevice.inference.generation import inputs_for
+from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.model.device_map import with_index
+from pytest_llmdevice.model.names import configuration_of, core_with_path
+from pytest_llmdevice.oracle.expectations import execution_devices
+from pytest_llmdevice.oracle.reference import logits_dtype
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,9 +11,9 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding, raised
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation, values
-from pytest_llmdevice.loading.generation import inputs_for, is_encoder_decoder, pad_token
-from pytest_llmdevice.loading.logits import choice_logits
-from pytest_llmdevice.loading.names import configuration_of, core, generating
+from pytest_llmdevice.inference.generation import inputs_for, is_encoder_decoder, pad_token
+from pytest_llmdevice.inference.logits import choice_logits
+from pytest_llmdevice.model.names import configuration_of, core, generating
 
 if TYPE_CHECKING:
     import torch

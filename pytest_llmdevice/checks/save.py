@@ -15,18 +15,18 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.saving import CHANGED, CONFIGURED, LOGITS, TENSORS, TIES
-from pytest_llmdevice.loading.feeding import Feed
-from pytest_llmdevice.loading.names import configuration_of, core
-from pytest_llmdevice.loading.process import unchanged_process
-from pytest_llmdevice.loading.saving import is_adapted, saved_again, saved_dtype, unchanged
-from pytest_llmdevice.loading.stored import is_packed
+from pytest_llmdevice.inference.stepping import Feed
+from pytest_llmdevice.loading.save import is_adapted, saved_again, saved_dtype, unchanged
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.model.names import configuration_of, core
+from pytest_llmdevice.model.weights import is_packed
+from pytest_llmdevice.monitoring.process_state import unchanged_process
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from pytest_llmdevice.loading.plan import Plan
+    from pytest_llmdevice.oracle.expectations import Plan
 
 Tokens = Sequence[Sequence[int]]
 

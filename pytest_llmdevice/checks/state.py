@@ -8,7 +8,7 @@ from typing import Final
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding, Hint
 from pytest_llmdevice.diagnosis.hints import state
-from pytest_llmdevice.loading.change import Change
+from pytest_llmdevice.monitoring.change import Change
 
 HARMLESS: Final[Mapping[str, str]] = {
     "TOKENIZERS_PARALLELISM": "tokenizers' threads; loaders set it to silence the warning after a fork",

@@ -12,9 +12,9 @@ from pytest_llmdevice.checks.noise import Inspection, Limits, finding, gap
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.generation import OTHER_TEXT
 from pytest_llmdevice.diagnosis.hints.sequences import STEPS
-from pytest_llmdevice.loading.generation import generate_with
-from pytest_llmdevice.loading.logits import choice_logits
-from pytest_llmdevice.loading.names import core
+from pytest_llmdevice.inference.generation import generate_with
+from pytest_llmdevice.inference.logits import choice_logits
+from pytest_llmdevice.model.names import core
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.loads import OTHER_MODEL
-from pytest_llmdevice.loading.plan import Plan
+from pytest_llmdevice.oracle.expectations import Plan
 
 if TYPE_CHECKING:
     import torch

@@ -8,8 +8,8 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import foreign
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.placement import TIED
-from pytest_llmdevice.loading.places import offload_hook, with_index
-from pytest_llmdevice.loading.plan import Plan
+from pytest_llmdevice.model.device_map import offload_hook, with_index
+from pytest_llmdevice.oracle.expectations import Plan
 
 if TYPE_CHECKING:
     import torch

@@ -12,10 +12,10 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.divergence import unravel
 from pytest_llmdevice.diagnosis.hints.values import PACKED, SHAPE
 from pytest_llmdevice.diagnosis.wrong_values import explain, relative_error
-from pytest_llmdevice.loading.names import Named, Names
-from pytest_llmdevice.loading.plain import plain_model
-from pytest_llmdevice.loading.stored import is_packed, offloaded, unpacked
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.model.names import Named, Names
+from pytest_llmdevice.model.weights import is_packed, offloaded, unpacked
+from pytest_llmdevice.oracle.plain_load import plain_model
 
 if TYPE_CHECKING:
     import torch

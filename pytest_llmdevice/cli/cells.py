@@ -14,7 +14,7 @@ from pytest_llmdevice.hardware import Device, Inventory, expand_devices
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.matrix.vocabulary import INDEXED_KINDS
-from pytest_llmdevice.pretended import Pretended, simulated
+from pytest_llmdevice.simulation.inventory import Pretended, simulated
 
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.schema import Matrix

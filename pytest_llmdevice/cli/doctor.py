@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pytest_llmdevice.cli.cells import json_option, load_matrix, pretended, print_json, simulate_option
-from pytest_llmdevice.cli.layout import labelled, paragraph, plural, table
-from pytest_llmdevice.flags import PROBE_TIMEOUT_SECONDS
+from pytest_llmdevice.cli.layout import labelled, paragraph, table
+from pytest_llmdevice.hardware.probe import PROBE_TIMEOUT_SECONDS
 from pytest_llmdevice.matrix.vocabulary import DTYPES, QUANTIZATIONS
+from pytest_llmdevice.text import plural
 
 if TYPE_CHECKING:
     from pytest_llmdevice.cli.outlook import Outlook
     from pytest_llmdevice.hardware import Device, Inventory, Verdict
     from pytest_llmdevice.matrix.cell import Cell
-    from pytest_llmdevice.pretended import Pretended
+    from pytest_llmdevice.simulation.inventory import Pretended
 
 _TOOLS: Final = ("pytest-llmdevice", "pytest", "pytest-xdist")
 _WISHED: Final = ("bitsandbytes", "pytest-xdist", "flash_attn")

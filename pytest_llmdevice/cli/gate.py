@@ -14,8 +14,8 @@ import click
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.schema import Require
     from pytest_llmdevice.results.gate import Verdict
+    from pytest_llmdevice.results.merged_results import Union
     from pytest_llmdevice.results.transitions import Comparison
-    from pytest_llmdevice.results.union import Union
 
 _PATH = click.Path(path_type=Path)
 
@@ -67,17 +67,17 @@ def command(
 
 
 def _update(results: Sequence[Path], baseline: Path, force: Sequence[str], *, as_json: bool) -> None:
+    from pytest_llmdevice.results.merged_results import unite
     from pytest_llmdevice.results.store import read
-    from pytest_llmdevice.results.union import unite
     from pytest_llmdevice.results.update import update
-    from pytest_llmdevice.results.words import several
+    from pytest_llmdevice.text import plural
 
     written = update(unite(read(list(results))), baseline, force=_words(force), environment=os.environ)
     counts = {"cells": len(written.cells), "checks": len(written.checks)}
     if as_json:
         _dump({"baseline": str(baseline), **counts, "notes": list(written.notes)})
         return
-    click.echo(f"{baseline}: written, {several(len(written.checks), 'check')} of {several(len(written.cells), 'cell')}")
+    click.echo(f"{baseline}: written, {plural(len(written.checks), 'check')} of {plural(len(written.cells), 'cell')}")
     for note in written.notes:
         click.echo(note)
 
@@ -90,9 +90,9 @@ def _judge(results: Sequence[Path], baseline: Path | None, require: str | None, 
     from pytest_llmdevice.results.baseline import read_baseline
     from pytest_llmdevice.results.compare import compare
     from pytest_llmdevice.results.gate import judge, parse
+    from pytest_llmdevice.results.gate_text import lines
+    from pytest_llmdevice.results.merged_results import unite
     from pytest_llmdevice.results.store import read
-    from pytest_llmdevice.results.told import lines
-    from pytest_llmdevice.results.union import unite
 
     # What is wrong with the question is said before thousands of records are read.
     rules = parse(fail_on)

@@ -54,11 +54,6 @@ def table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = (), indent: in
         yield (" " * indent + "  ".join(parts)).rstrip()
 
 
-def plural(count: int, noun: str) -> str:
-    """`"1 cell"`, `"1,200 cells"`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def percent(part: int, whole: int) -> str:
     """`"6 %"`, and `"under 1 %"` for what would be rounded to nothing; for a `paragraph`."""
     share = 100 * part / whole if whole else 0.0

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from pytest_llmdevice.cli.cells import assumed, cards_option, json_option, load_matrix, print_json, simulate_option
-from pytest_llmdevice.cli.layout import UNBROKEN, labelled, paragraph, percent, plural
+from pytest_llmdevice.cli.layout import UNBROKEN, labelled, paragraph, percent
 from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.text import plural
 
 if TYPE_CHECKING:
     from pytest_llmdevice.cli.overview import Overview, Rule

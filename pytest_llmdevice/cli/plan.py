@@ -20,10 +20,11 @@ from pytest_llmdevice.cli.cells import (
     print_json,
     simulate_option,
 )
-from pytest_llmdevice.cli.layout import paragraph, plural, table
+from pytest_llmdevice.cli.layout import paragraph, table
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.matrix.vocabulary import KINDS
+from pytest_llmdevice.text import plural
 
 if TYPE_CHECKING:
     from pytest_llmdevice.cli.jobs import Group, Plan

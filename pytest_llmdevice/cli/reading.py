@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pytest_llmdevice.results.merged_results import Union
 from pytest_llmdevice.results.transitions import Comparison
-from pytest_llmdevice.results.union import Union
 
 
 def united(paths: Sequence[Path]) -> Union:
@@ -15,8 +15,8 @@ def united(paths: Sequence[Path]) -> Union:
     Raises:
         ResultsError: one is missing or is no file of results.
     """
+    from pytest_llmdevice.results.merged_results import unite
     from pytest_llmdevice.results.store import read
-    from pytest_llmdevice.results.union import unite
 
     return unite(read(list(paths)))
 

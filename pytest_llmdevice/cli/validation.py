@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.cli.cells import assumed, cells_on, load_matrix
-from pytest_llmdevice.cli.layout import paragraph, plural
+from pytest_llmdevice.cli.layout import paragraph
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.cell import AXIS_KEYS, Cell
 from pytest_llmdevice.matrix.select import value_of
+from pytest_llmdevice.text import plural
 
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.schema import Matrix, Selection

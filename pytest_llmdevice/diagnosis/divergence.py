@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmdevice.loading.handed import leaves
+from pytest_llmdevice.monitoring.trace import leaves
 
 if TYPE_CHECKING:
     import torch

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pytest_llmdevice.hardware.devices import describe, expand_devices, required_missing
 from pytest_llmdevice.hardware.inventory import Cpu, Device, Inventory, System, Trial
-from pytest_llmdevice.hardware.needs import Needs, parse_memory, unmet
 from pytest_llmdevice.hardware.probe import ProbeProcess, start
+from pytest_llmdevice.hardware.requirements import Needs, parse_memory, unmet
 from pytest_llmdevice.hardware.verdict import Verdict, judge
 
 __all__ = [

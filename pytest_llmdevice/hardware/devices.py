@@ -8,6 +8,7 @@ from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.hardware.inventory import Device, Inventory, Trial
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.matrix.vocabulary import INDEXED_KINDS, KINDS
+from pytest_llmdevice.text import plural
 
 
 def expand_devices(specs: Sequence[str], inventory: Inventory | None) -> tuple[tuple[str, str], ...]:
@@ -114,7 +115,7 @@ def _line(device: Device, inventory: Inventory) -> str:
     parts = [device.name or "unknown model"]
     if device.kind == "cpu":
         cores = inventory.cpu.physical or inventory.cpu.logical
-        parts.append(f"{cores} core{'' if cores == 1 else 's'}")
+        parts.append(plural(cores, "core"))
     elif device.capability:
         parts.append(f"{'' if device.kind == 'rocm' else 'compute capability '}{device.capability}")
     parts.append(f"{device.memory / 2**30:.3g} GiB")

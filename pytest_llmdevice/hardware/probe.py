@@ -16,6 +16,9 @@ from typing import IO, Final, Self
 from pytest_llmdevice.hardware import host
 from pytest_llmdevice.hardware.inventory import Inventory
 
+PROBE_TIMEOUT_SECONDS: Final = 120.0
+"""How long the probe may take unless the user says otherwise."""
+
 MARKER: Final = "@@ llmdevice inventory @@"
 """The line before the JSON on the child's stdout; what was printed before it is chatter."""
 
@@ -26,7 +29,7 @@ _SHOWN_LINES: Final = 4
 _SHOWN_WIDTH: Final = 200
 
 
-def start(timeout: float = 120.0, command: Sequence[str] | None = None) -> ProbeProcess:
+def start(timeout: float = PROBE_TIMEOUT_SECONDS, command: Sequence[str] | None = None) -> ProbeProcess:
     """Start the probe and return at once; the caller's own work and the child's imports overlap.
 
     Args:
@@ -36,7 +39,7 @@ def start(timeout: float = 120.0, command: Sequence[str] | None = None) -> Probe
     return ProbeProcess(timeout, command)
 
 
-def probe(timeout: float = 120.0) -> Inventory:
+def probe(timeout: float = PROBE_TIMEOUT_SECONDS) -> Inventory:
     """The inventory of this machine. Never raises for what the child does: see `Inventory.failure`."""
     with start(timeout) as process:
         return process.result()
@@ -46,7 +49,7 @@ class ProbeProcess:
     """A probe under way. A context manager; leaving it, or dropping it, kills a child that still runs."""
 
     def __init__(self, timeout: float, command: Sequence[str] | None = None) -> None:
-        module = "pytest_llmdevice.hardware.probe_main"
+        module = "pytest_llmdevice.hardware.probe_worker"
         # -P: what lies in the working directory must not shadow a library unless it does so in the parent.
         command = command or (sys.executable, "-P", "-m", module, str(timeout))
         self._timeout = timeout

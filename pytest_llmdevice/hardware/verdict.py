@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_llmdevice.hardware.capability import unsupported
 from pytest_llmdevice.hardware.inventory import Device, Inventory
+from pytest_llmdevice.hardware.library_support import unsupported
 from pytest_llmdevice.matrix.cell import Cell
 
 State = Literal["run", "run simulated", "skip"]

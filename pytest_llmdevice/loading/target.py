@@ -12,8 +12,8 @@ from pytest_llmdevice.matrix.suggest import nearest
 if TYPE_CHECKING:
     from torch import nn
 
-    from pytest_llmdevice.loading.change import Change
     from pytest_llmdevice.matrix.cell import Cell
+    from pytest_llmdevice.monitoring.change import Change
 
 CONTRACT = (
     "a target is an object or a module with load(checkpoint: str, cell: pytest_llmdevice.Cell) -> model and, "
@@ -44,7 +44,7 @@ class BuiltinTarget:
 
     def generate(self, model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
         """Greedy generation of a left-padded batch, beside the embedding; see `generation.generate`."""
-        from pytest_llmdevice.loading.generation import generate
+        from pytest_llmdevice.inference.generation import generate
 
         return generate(model, prompts, max_new_tokens)
 
@@ -56,7 +56,7 @@ def resolve(name: str) -> Target:
         ConfigurationError: the module does not import, has no such attribute, or what it names has no
             callable `load`. The message says which, and what a target is.
     """
-    from pytest_llmdevice.loading.process import unchanged_by_import
+    from pytest_llmdevice.monitoring.process_state import unchanged_by_import
 
     module_name, _, attribute = name.partition(":")
     with unchanged_by_import() as changes:

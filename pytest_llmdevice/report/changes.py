@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from pytest_llmdevice.report.texts import counted
-from pytest_llmdevice.results.told import told
+from pytest_llmdevice.results.gate_text import told
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Name, Transition
+from pytest_llmdevice.text import plural
 
 WORDS: Final[dict[Name, tuple[str, str]]] = {
     "regression": ("regression", "regressions"),
@@ -31,7 +31,7 @@ assert set(WORDS) == set(NAMES)
 def headline(comparison: Comparison) -> str:
     """`"Since baseline.json: 3 regressions, 1 vanished; 9000 as they were"`."""
     counts = comparison.counts
-    found = ", ".join(counted(counts[name], *WORDS[name]) for name in NAMES if counts[name])
+    found = ", ".join(plural(counts[name], *WORDS[name]) for name in NAMES if counts[name])
     return f"Since {comparison.baseline}: {found or 'nothing changed'}; {comparison.unchanged} as before"
 
 
@@ -44,4 +44,4 @@ def changes(comparison: Comparison, most: int) -> list[str]:
     """The worst `most` transitions, and how many there are besides."""
     found = [described(change) for change in comparison.transitions[:most]]
     left = len(comparison.transitions) - len(found)
-    return [*found, f"and {counted(left, 'more difference')}"] if left else found
+    return [*found, f"and {plural(left, 'more difference')}"] if left else found

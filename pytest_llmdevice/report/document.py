@@ -30,9 +30,9 @@ from typing import Any, Final
 from pytest_llmdevice.matrix.cell import AXES
 from pytest_llmdevice.report.marks import Mark
 from pytest_llmdevice.report.summary import why_not
+from pytest_llmdevice.results.merged_results import CellView, Sample, Union
 from pytest_llmdevice.results.records import WORST_FIRST
 from pytest_llmdevice.results.transitions import Comparison
-from pytest_llmdevice.results.union import CellView, Sample, Union
 
 SCHEMA: Final = 1
 """Counts up whenever a reader of an older version would misunderstand the document."""

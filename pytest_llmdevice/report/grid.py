@@ -11,8 +11,8 @@ from pytest_llmdevice.report.marks import Entry, Mark
 from pytest_llmdevice.report.order import MATRIX_ORDER, in_order
 from pytest_llmdevice.report.spec import Spec, value
 from pytest_llmdevice.report.summary import why_not
-from pytest_llmdevice.report.texts import joined
-from pytest_llmdevice.results.union import CellView, Union
+from pytest_llmdevice.results.merged_results import CellView, Union
+from pytest_llmdevice.text import joined
 
 Heading: TypeAlias = tuple[tuple[str, ...], ...]
 """Of a row or a column: for each of its axes the values that it stands for."""

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 from pytest_llmdevice.report import page_summary
 from pytest_llmdevice.report.page_causes import grouped
 from pytest_llmdevice.report.page_data import page_data, script_json, told
+from pytest_llmdevice.results.merged_results import Union
 from pytest_llmdevice.results.transitions import NAMES, Comparison
-from pytest_llmdevice.results.union import Union
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable

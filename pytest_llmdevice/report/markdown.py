@@ -15,10 +15,10 @@ from pytest_llmdevice.report.marks import WORDS, Entry
 from pytest_llmdevice.report.problems import Problem, problems
 from pytest_llmdevice.report.spec import DEFAULT, Spec, parse
 from pytest_llmdevice.report.summary import environments, expected, headline, not_run, origin
-from pytest_llmdevice.report.texts import counted
+from pytest_llmdevice.results.merged_results import Union
 from pytest_llmdevice.results.records import BAD, Outcome
 from pytest_llmdevice.results.transitions import Comparison
-from pytest_llmdevice.results.union import Union
+from pytest_llmdevice.text import plural
 
 TITLE: Final = "Language models on devices"
 
@@ -77,7 +77,7 @@ def _fitting(parts: Iterable[str]) -> Iterator[str]:
         else:
             left += 1
     if left:
-        yield f"{counted(left, 'part')} of this report would make it too long for GitHub; the JSON report has all."
+        yield f"{plural(left, 'part')} of this report would make it too long for GitHub; the JSON report has all."
 
 
 def _details(title: str, lines: Sequence[str], first: Sequence[str] = ()) -> list[str]:
@@ -174,7 +174,7 @@ def _problems(union: Union) -> Iterator[str]:
     if not found:
         return
     more = f", the {MOST_PROBLEMS} of most cells" if len(found) > MOST_PROBLEMS else ""
-    yield f"### {counted(len(found), 'problem')}{more}"
+    yield f"### {plural(len(found), 'problem')}{more}"
     for problem in found[:MOST_PROBLEMS]:
         yield "\n".join(_problem(problem))
 
@@ -198,6 +198,6 @@ def _problem(problem: Problem) -> Iterator[str]:
             yield f"- source: {address(finding.source)}"
     cells = list(problem.cells)
     left = f" and {len(cells) - MOST_LINES} more" if len(cells) > MOST_LINES else ""
-    yield f"- {counted(len(cells), 'cell')}: {', '.join(code(cell, 160) for cell in cells[:MOST_LINES])}{left}"
+    yield f"- {plural(len(cells), 'cell')}: {', '.join(code(cell, 160) for cell in cells[:MOST_LINES])}{left}"
     yield ""
     yield "</details>"

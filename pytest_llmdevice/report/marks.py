@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from pytest_llmdevice.results.merged_results import CellView
 from pytest_llmdevice.results.records import BAD, WORST_FIRST, Outcome
-from pytest_llmdevice.results.union import CellView
 
 LETTERS: Final[dict[Outcome, str]] = {
     "error": "E",

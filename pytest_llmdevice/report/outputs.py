@@ -11,8 +11,8 @@ from typing import Final, Literal, TypeAlias, get_args
 from pytest_llmdevice.errors import ConfigurationError, ResultsError
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.results.files import replace_file
+from pytest_llmdevice.results.merged_results import Union
 from pytest_llmdevice.results.transitions import Comparison
-from pytest_llmdevice.results.union import Union
 
 Format: TypeAlias = Literal["md", "html", "json"]
 

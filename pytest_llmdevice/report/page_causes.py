@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from pytest_llmdevice.results.merged_results import CellView, Union
 from pytest_llmdevice.results.records import BAD, Check, RecordedFinding
-from pytest_llmdevice.results.union import CellView, Union
 
 Value = TypeVar("Value")
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pytest_llmdevice.report.page_data import LETTERS, commit, machine, when
+from pytest_llmdevice.results.merged_results import CellView, Union
 from pytest_llmdevice.results.records import BAD, WORST_FIRST, MachineDevice, Outcome, Run
-from pytest_llmdevice.results.union import CellView, Union
+from pytest_llmdevice.text import plural
 
 WORDS: dict[Outcome, str] = {
     "error": "error",
@@ -90,24 +91,24 @@ def verdict(union: Union) -> Verdict:
         counts = Counter(view.outcome for view in bad)
         details.append(", ".join(f"{counts[each]:,} {_BRIEF[each]}" for each in WORST_FIRST if counts[each]) + ".")
     if pretended:
-        details.append(f"{_cells(len(pretended))} ran only simulated, which says nothing about real hardware.")
+        details.append(f"{plural(len(pretended), 'cell')} ran only simulated, which says nothing about real hardware.")
     if expected := sum(view.outcome == "xfail" for view in ran):
-        details.append(f"{_cells(expected)} failed as expected.")
+        details.append(f"{plural(expected, 'cell')} failed as expected.")
     if missing := len(views) - len(ran):
-        details.append(f"{_cells(missing)} ran nowhere.")
+        details.append(f"{plural(missing, 'cell')} ran nowhere.")
     if not ran:
         return Verdict("empty", "No cell ran." if views else "There are no cells.", tuple(details))
     if bad:
         verb = "is" if len(bad) == 1 else "are"
-        return Verdict("bad", f"{len(bad):,} of {_cells(len(ran))} that ran {verb} not in order.", tuple(details))
+        return Verdict(
+            "bad", f"{len(bad):,} of {plural(len(ran), 'cell')} that ran {verb} not in order.", tuple(details)
+        )
     if len(pretended) == len(ran):
-        return Verdict("simulated", f"{_cells(len(ran))} in order, none of them on real hardware.", tuple(details))
+        return Verdict(
+            "simulated", f"{plural(len(ran), 'cell')} in order, none of them on real hardware.", tuple(details)
+        )
     passed = sum(view.outcome == "passed" for view in ran if not view.cell.simulated)
-    return Verdict("good", f"{_cells(passed)} passed on real hardware, and nothing failed.", tuple(details))
-
-
-def _cells(count: int) -> str:
-    return f"{count:,} cell{'' if count == 1 else 's'}"
+    return Verdict("good", f"{plural(passed, 'cell')} passed on real hardware, and nothing failed.", tuple(details))
 
 
 def shares(union: Union) -> list[Share]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_llmdevice.report.marks import WORDS
-from pytest_llmdevice.report.texts import counted
+from pytest_llmdevice.results.merged_results import CellView, Union
 from pytest_llmdevice.results.records import BAD, WORST_FIRST, Check, Outcome, RecordedFinding
-from pytest_llmdevice.results.union import CellView, Union
+from pytest_llmdevice.text import plural
 
 
 @dataclass
@@ -38,8 +38,8 @@ class Problem:
         """`"3 cells (1 simulated)"`."""
         count, simulated = len(self.cells), sum(self.cells.values())
         if simulated == count:
-            return counted(count, "simulated cell")
-        return counted(count, "cell") + (f" ({simulated} simulated)" if simulated else "")
+            return plural(count, "simulated cell")
+        return plural(count, "cell") + (f" ({simulated} simulated)" if simulated else "")
 
     @property
     def first(self) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_llmdevice.report.marks import WORDS, Mark
-from pytest_llmdevice.report.texts import counted, listed
+from pytest_llmdevice.results.merged_results import CellView, Union
 from pytest_llmdevice.results.records import WORST_FIRST, Run, SkipCause
-from pytest_llmdevice.results.union import CellView, Union
+from pytest_llmdevice.text import listed, plural
 
 
 def headline(union: Union) -> str:
@@ -22,7 +22,7 @@ def headline(union: Union) -> str:
         return ", ".join(f"{counts[mark]} {WORDS[mark.outcome]}" for mark in marks if counts[mark])
 
     parts = [of(False), f"simulated: {of(True)}" if of(True) else ""]
-    return f"{counted(len(union.cells), 'cell')}: {'; '.join(part for part in parts if part) or 'none'}"
+    return f"{plural(len(union.cells), 'cell')}: {'; '.join(part for part in parts if part) or 'none'}"
 
 
 _NEAREST: Final[tuple[SkipCause, ...]] = ("unusable", "unsupported", "by the test", "absent", "not requested")
@@ -59,7 +59,7 @@ class NotRun:
     reasons: int
 
     def __str__(self) -> str:
-        others = f" (and {counted(self.reasons - 1, 'other reason')})" if self.reasons > 1 else ""
+        others = f" (and {plural(self.reasons - 1, 'other reason')})" if self.reasons > 1 else ""
         return f"{self.cells} on {self.device}: {self.reason}{others}"
 
 
@@ -88,7 +88,7 @@ def expected(union: Union) -> list[str]:
         for sample in view.checks.values():
             if sample.check.outcome == "xfail":
                 cells.setdefault(sample.check.message or "no reason is given", set()).add(key)
-    return [f"{counted(len(found), 'cell')}: {reason}" for reason, found in cells.items()]
+    return [f"{plural(len(found), 'cell')}: {reason}" for reason, found in cells.items()]
 
 
 def environments(runs: Iterable[Run]) -> list[str]:
@@ -110,4 +110,4 @@ def origin(union: Union) -> str:
     matrices = listed(dict.fromkeys(run.matrix.name for run in union.runs))
     days = sorted({run.started[:10] for run in union.runs})
     when = f"of {days[0]}" if len(days) == 1 else f"from {days[0]} to {days[-1]}"
-    return f"matrix {matrices}, {counted(len(union.runs), 'run')} {when}"
+    return f"matrix {matrices}, {plural(len(union.runs), 'run')} {when}"

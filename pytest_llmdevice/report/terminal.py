@@ -15,10 +15,11 @@ from pytest_llmdevice.report.marks import WORDS, legend
 from pytest_llmdevice.report.problems import Problem, problems
 from pytest_llmdevice.report.spec import DEFAULT, Spec, parse
 from pytest_llmdevice.report.summary import environments, expected, headline, not_run, origin
-from pytest_llmdevice.report.texts import ascii_only, counted, is_address, listed, printable
+from pytest_llmdevice.report.texts import ascii_only, is_address, printable
 from pytest_llmdevice.report.wrapping import columns, paragraph
+from pytest_llmdevice.results.merged_results import Union
 from pytest_llmdevice.results.transitions import Comparison
-from pytest_llmdevice.results.union import Union
+from pytest_llmdevice.text import listed, plural
 
 MOST_BLOCKS: Final = 3
 """Blocks of columns below each other; a grid that needs more gives up an axis."""
@@ -177,7 +178,7 @@ class _View:
         yield []
         shown = found[: self.worst]
         most = "" if len(shown) == len(found) else f", the {len(shown)} of most cells"
-        yield from self._text(f"{counted(len(found), 'problem')}{most}", style="bold")
+        yield from self._text(f"{plural(len(found), 'problem')}{most}", style="bold")
         for number, problem in enumerate(shown, start=1):
             yield from self._problem(number, problem)
 
@@ -193,7 +194,7 @@ class _View:
             said += [("where", finding.where), ("expected", finding.expected), ("found", finding.actual)]
             said += [("hint", finding.advice or finding.hint), ("source", finding.source)]
             more = problem.findings - 1
-            said += [("also", f"{counted(more, 'more finding')} of this kind")] if more else []
+            said += [("also", f"{plural(more, 'more finding')} of this kind")] if more else []
         for name, text in said:
             if name == "source" and is_address(text):
                 # Whole, so that it can be followed.

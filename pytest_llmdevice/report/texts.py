@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Final
 
 LONGEST: Final = 600
@@ -37,21 +36,3 @@ _ADDRESS: Final = re.compile(r"https://[A-Za-z0-9.-]+(?:/[\w.~%/?#=&+:@!,;-]*)?"
 def is_address(text: str) -> bool:
     """Whether `text` is nothing but an address of the web, without a character that Markdown or HTML would read."""
     return _ADDRESS.fullmatch(text) is not None
-
-
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """`"1 cell"`, `"2 cells"`; the plural where it is not made with an s."""
-    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
-
-
-def listed(names: Iterable[str], most: int = 3) -> str:
-    """`"a, b, c and 4 more"`."""
-    found = list(names)
-    rest = f" and {len(found) - most} more" if len(found) > most else ""
-    return ", ".join(found[:most]) + rest
-
-
-def joined(names: Iterable[str]) -> str:
-    """`"a, b and c"`."""
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last

@@ -10,12 +10,12 @@ from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.baseline import Baseline, CellLine, CheckLine
 from pytest_llmdevice.results.environments import Environment, Environments
 from pytest_llmdevice.results.measures import FEWEST_SAMPLES, Measures, other_tokens, outside, too_few
+from pytest_llmdevice.results.merged_results import CellView, Sample, Union, base_id
 from pytest_llmdevice.results.records import BAD, Check
-from pytest_llmdevice.results.rules import TRANSITIONS
 from pytest_llmdevice.results.shards import unlike_shards
+from pytest_llmdevice.results.transition_rules import TRANSITIONS
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Name, Transition
-from pytest_llmdevice.results.union import CellView, Sample, Union, base_id
-from pytest_llmdevice.results.words import several
+from pytest_llmdevice.text import plural
 
 SLOWER: Final = 20.0
 """Percent by which a time may be worse."""
@@ -153,7 +153,7 @@ class _Work:
         few = sum(map(too_few, self.baseline.cells.values()))
         if few:
             yield (
-                f"the baseline has fewer than {FEWEST_SAMPLES} runs of {several(few, 'cell')}, too few to tell slower "
+                f"the baseline has fewer than {FEWEST_SAMPLES} runs of {plural(few, 'cell')}, too few to tell slower "
                 f"and larger: run {FEWEST_SAMPLES} times into one folder of results and update the baseline from it"
             )
 

@@ -10,10 +10,10 @@ from typing import Final
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.results.compare import LARGER, SLOWER
+from pytest_llmdevice.results.merged_results import Union
 from pytest_llmdevice.results.records import BAD
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Name
-from pytest_llmdevice.results.union import Union
-from pytest_llmdevice.results.words import several
+from pytest_llmdevice.text import plural
 
 FAILING: Final = "failing"
 """A word of `--fail-on` beside the names: whatever makes a run red now and did not for the baseline, under any name."""
@@ -108,7 +108,7 @@ def judge(comparison: Comparison | None, union: Union, fail_on: FailOn, missing:
         fail_on: which differences fail.
         missing: what `[require]` asks for and no cell has shown.
     """
-    reasons = [f"coverage is missing, {several(len(missing), 'value')}"] if missing else []
+    reasons = [f"coverage is missing, {plural(len(missing), 'value')}"] if missing else []
     if comparison is None:
         reasons += _red(union)
     else:
@@ -129,7 +129,7 @@ def _red(union: Union) -> Iterator[str]:
     ]
     if bad:
         total = sum(counts[each] for each in BAD)
-        yield f"{several(total, 'cell')} of {len(union.cells):,}: {', '.join(bad)}"
+        yield f"{plural(total, 'cell')} of {len(union.cells):,}: {', '.join(bad)}"
     if union.cells and not any(view.ran for view in union.cells.values()):
         yield "no cell ran at all"
 

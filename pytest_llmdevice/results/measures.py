@@ -9,10 +9,10 @@ from typing import Final
 
 from pytest_llmdevice.results.baseline import CellLine
 from pytest_llmdevice.results.environments import Environments
+from pytest_llmdevice.results.merged_results import CellView
 from pytest_llmdevice.results.records import CellDone
 from pytest_llmdevice.results.transitions import Name, Transition
-from pytest_llmdevice.results.union import CellView
-from pytest_llmdevice.results.words import several
+from pytest_llmdevice.text import plural
 
 FEWEST_SAMPLES: Final = 3
 """Runs that a baseline must have of a cell before a time or a size of one more says anything."""
@@ -86,7 +86,7 @@ def other_tokens(line: CellLine, now: Measures) -> str:
     if not now.tokens:
         return "nothing was generated" if line.tokens else ""
     if len(line.tokens) != len(now.tokens):
-        return f"{several(len(now.tokens), 'prompt')} instead of {len(line.tokens)}" if line.tokens else ""
+        return f"{plural(len(now.tokens), 'prompt')} instead of {len(line.tokens)}" if line.tokens else ""
     for prompt, (before, after) in enumerate(zip(line.tokens, now.tokens, strict=True), start=1):
         if before != after:
             length = min(len(before), len(after))
@@ -130,7 +130,7 @@ def _transition(
 ) -> Transition:
     usual, new, limit = shown
     change = (median(after) / median(before) - 1) * 100 if median(before) else float("inf")
-    runs = several(len(after), "run")
+    runs = plural(len(after), "run")
     detail = f"{change:+.0f} %, median of {runs}; the limit from {len(before)} runs is {limit}"
     return Transition(name, line.cell, "", line.target, f"{what} {usual}", new, detail)
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.files import replace_file
+from pytest_llmdevice.results.gate_text import conflict_line
+from pytest_llmdevice.results.merged_results import Union, unite
 from pytest_llmdevice.results.records import WORST_FIRST, Run
 from pytest_llmdevice.results.shards import unlike_shards
 from pytest_llmdevice.results.store import SUFFIX, RunFile, read
-from pytest_llmdevice.results.told import conflict_line
-from pytest_llmdevice.results.union import Union, unite
-from pytest_llmdevice.results.words import several
+from pytest_llmdevice.text import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +111,12 @@ def never_ran(union: Union) -> list[NeverRan]:
 
 def summary(union: Union) -> Iterator[str]:
     """What was merged, in lines."""
-    yield f"{several(len(union.runs), 'run')}:"
+    yield f"{plural(len(union.runs), 'run')}:"
     yield from (f"  {_run_line(run)}" for run in union.runs)
     counts = ", ".join(f"{count:,} {what}" for what, count in outcomes(union).items())
     simulated = sum(view.ran and view.cell.simulated for view in union.cells.values())
     only = f" ({simulated:,} of them ran only simulated)" if simulated else ""
-    yield f"{several(len(union.cells), 'cell')}: {counts}{only}"
+    yield f"{plural(len(union.cells), 'cell')}: {counts}{only}"
     if groups := never_ran(union):
         yield "never ran anywhere:"
         yield from (f"  {len(group.cells):,} on {group.device}: {group.reason}" for group in groups)

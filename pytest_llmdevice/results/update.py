@@ -23,9 +23,9 @@ from pytest_llmdevice.results.baseline import (
 from pytest_llmdevice.results.compare import refuse_other_matrix
 from pytest_llmdevice.results.environments import Environment, Environments
 from pytest_llmdevice.results.measures import Measures
+from pytest_llmdevice.results.merged_results import TWOFOLD, CellView, Sample, Union, base_id
 from pytest_llmdevice.results.records import BAD
-from pytest_llmdevice.results.union import TWOFOLD, CellView, Sample, Union, base_id
-from pytest_llmdevice.results.words import several
+from pytest_llmdevice.text import plural
 
 FORCE_WORDS: Final[Mapping[str, str]] = {
     "ci": "the variable CI is set",
@@ -120,7 +120,7 @@ class _Work:
         if dirty:
             yield (
                 "dirty",
-                (f"{several(dirty, 'run')} of a tree with changes: commit them and run again, or force 'dirty'"),
+                (f"{plural(dirty, 'run')} of a tree with changes: commit them and run again, or force 'dirty'"),
             )
         if not self.views:
             yield "", "no cell ran: run the matrix on a machine that has its devices"
@@ -131,7 +131,7 @@ class _Work:
             yield (
                 "vanished",
                 (
-                    f"{several(len(gone), 'check')} of the old baseline did not run, such as {gone[0][2]} of "
+                    f"{plural(len(gone), 'check')} of the old baseline did not run, such as {gone[0][2]} of "
                     f"{gone[0][1]}: run all of them, or force 'vanished' to drop them"
                 ),
             )
@@ -149,7 +149,7 @@ class _Work:
             yield (
                 "failing",
                 (
-                    f"{several(len(found), 'check')} failed, such as {found[0]}: fix or declare them with "
+                    f"{plural(len(found), 'check')} failed, such as {found[0]}: fix or declare them with "
                     f"[[expect]], or force 'failing' to have them known as failing"
                 ),
             )
@@ -163,7 +163,7 @@ class _Work:
             yield (
                 "unstable",
                 (
-                    f"one commit gave different results {several(len(found), 'time')}, such as {found[0]}: make it "
+                    f"one commit gave different results {plural(len(found), 'time')}, such as {found[0]}: make it "
                     f"deterministic, or force 'unstable' to take the worse outcome and the last tokens"
                 ),
             )
@@ -227,9 +227,9 @@ class _Work:
     def _notes(self, kept: Mapping[CellKey, CellLine]) -> Iterator[str]:
         gone = [key for key in self._old_cells() if key not in kept and (key[0], base_id(key[1])) not in self.ran]
         if kept:
-            yield f"kept as they were: {several(len(kept), 'cell')} that did not run here"
+            yield f"kept as they were: {plural(len(kept), 'cell')} that did not run here"
         if gone:
-            yield f"dropped: {several(len(gone), 'cell')} that the matrix does not have, such as {gone[0][1]}"
+            yield f"dropped: {plural(len(gone), 'cell')} that the matrix does not have, such as {gone[0][1]}"
 
 
 def _counts(sample: Sample) -> bool:

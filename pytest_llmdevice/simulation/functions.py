@@ -16,8 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 from pytest_llmdevice.simulation import autocast, generators, kernels, names
 from pytest_llmdevice.simulation.dispatch import Watch
+from pytest_llmdevice.simulation.fast_paths import device_question, interception
 from pytest_llmdevice.simulation.machine import Machine
-from pytest_llmdevice.simulation.quick import device_question, interception
 from pytest_llmdevice.simulation.tags import NO_STORAGE, Tags
 
 Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.hardware.needs import parse_memory
+from pytest_llmdevice.hardware.requirements import parse_memory
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.matrix.vocabulary import INDEXED_KINDS
 

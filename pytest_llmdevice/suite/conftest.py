@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination
 from pytest_llmdevice.checks.generation import token_rows
-from pytest_llmdevice.examination import NEW_TOKENS, Examination
-from pytest_llmdevice.fixtures import RUN
-from pytest_llmdevice.loading.measures import measures_of
-from pytest_llmdevice.loading.reference import Reference, reference
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.reported import EVIDENCE, TOKENS, CheckFailed
+from pytest_llmdevice.monitoring.resources import measures_of
+from pytest_llmdevice.oracle.reference import Reference, reference
+from pytest_llmdevice.plugin.failures import EVIDENCE, TOKENS, CheckFailed
+from pytest_llmdevice.plugin.fixtures import RUN
 from pytest_llmdevice.zoo import cache_directory
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_llmdevice.examination import Examination
+from pytest_llmdevice.checks.examination import Examination
 
 # A project may turn warnings into errors; what the libraries under test deprecate is not its affair here.
 pytestmark = pytest.mark.filterwarnings("default", "ignore::DeprecationWarning", "ignore::FutureWarning")

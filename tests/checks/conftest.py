@@ -8,24 +8,13 @@ from typing import Any
 
 import pytest
 
-from pytest_llmdevice import Cell, zoo
-from pytest_llmdevice.loading.plan import Plan, make_plan
-from pytest_llmdevice.loading.prompts import encode, load_tokenizer
-from pytest_llmdevice.loading.reference import Reference, reference
+from pytest_llmdevice import Cell
+from pytest_llmdevice.inference.prompts import encode, load_tokenizer
 from pytest_llmdevice.loading.target import BuiltinTarget
+from pytest_llmdevice.oracle.expectations import Plan, make_plan
+from pytest_llmdevice.oracle.reference import Reference, reference
 
 NEW_TOKENS = 8
-
-
-@pytest.fixture(scope="session")
-def checkpoint() -> Callable[[str], str]:
-    """`checkpoint(family)`: its local folder."""
-
-    @cache
-    def folder(family: str) -> str:
-        return str(zoo.checkpoint(family))
-
-    return folder
 
 
 @pytest.fixture(scope="session")

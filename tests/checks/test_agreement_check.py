@@ -14,9 +14,9 @@ from pytest_llmdevice.checks import Result, check_agreement, generation_toleranc
 from pytest_llmdevice.checks.agreement import overall_error, relative_errors
 from pytest_llmdevice.diagnosis.hints.generation import CHOICE, ROW_ORDER, SHIFTED
 from pytest_llmdevice.diagnosis.hints.values import NUMERIC
-from pytest_llmdevice.loading.generation import batch, generate, inputs_for, is_encoder_decoder, pad_token
-from pytest_llmdevice.loading.reference import Reference
+from pytest_llmdevice.inference.generation import batch, generate, inputs_for, is_encoder_decoder, pad_token
 from pytest_llmdevice.matrix.vocabulary import DTYPES, QUANTIZATIONS
+from pytest_llmdevice.oracle.reference import Reference
 
 Load = Callable[[Cell], Any]
 Expected = Callable[[str], Reference]

@@ -13,9 +13,9 @@ from transformers import DynamicCache
 from pytest_llmdevice import Cell, simulate, zoo
 from pytest_llmdevice.checks import Result, check_cache
 from pytest_llmdevice.diagnosis.hints.sequences import BEAMS, CACHE_DEVICE, CACHE_DTYPE, CACHED
-from pytest_llmdevice.loading.generation import generate
-from pytest_llmdevice.loading.history import caches_used, held, homes
+from pytest_llmdevice.inference.generation import generate
 from pytest_llmdevice.loading.target import BuiltinTarget
+from pytest_llmdevice.model.kv_cache import caches_used, held, homes
 
 Load = Callable[[Cell], Any]
 Tokens = list[list[int]]

@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM
 from pytest_llmdevice import BuiltinTarget, Cell, Result, examine, zoo
 from pytest_llmdevice.checks import check_cards, check_dtypes
 from pytest_llmdevice.diagnosis.hints.placement import CARD_PREFERRED, LEFT_BEHIND
-from pytest_llmdevice.loading.generated import generate_observed
-from pytest_llmdevice.loading.plan import make_plan
+from pytest_llmdevice.inference.generation_run import generate_observed
 from pytest_llmdevice.matrix.vocabulary import MODELS
+from pytest_llmdevice.oracle.expectations import make_plan
 from pytest_llmdevice.simulation.profiles import parse
 
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12]]

@@ -22,8 +22,8 @@ from pytest_llmdevice.diagnosis.hints.dtypes import (
     LATE,
 )
 from pytest_llmdevice.diagnosis.hints.loads import OTHER_MODEL
-from pytest_llmdevice.loading.plan import Plan
 from pytest_llmdevice.matrix.vocabulary import DTYPES
+from pytest_llmdevice.oracle.expectations import Plan
 
 Load = Callable[[Cell], Any]
 MakePlan = Callable[[Any, Cell], Plan]

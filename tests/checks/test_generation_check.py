@@ -13,8 +13,8 @@ import torch
 from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.checks import Result, check_generation
 from pytest_llmdevice.diagnosis.hints.generation import NONDETERMINISTIC, PROMPT_IN_FRONT
-from pytest_llmdevice.loading.generated import Generated
-from pytest_llmdevice.loading.generation import generate
+from pytest_llmdevice.inference.generation import generate
+from pytest_llmdevice.inference.generation_run import Generated
 
 Load = Callable[[Cell], Any]
 Tokens = list[list[int]]

@@ -16,8 +16,9 @@ from pytest_llmdevice import BuiltinTarget, Cell, Result, simulate, zoo
 from pytest_llmdevice.checks import check_inputs
 from pytest_llmdevice.diagnosis.hints import generation as hints
 from pytest_llmdevice.diagnosis.hints.state import TRAINING
-from pytest_llmdevice.loading.generated import generate_observed
-from pytest_llmdevice.loading.generation import batch, embedding_device, generate, is_encoder_decoder
+from pytest_llmdevice.inference.generation import batch, generate, is_encoder_decoder
+from pytest_llmdevice.inference.generation_run import generate_observed
+from pytest_llmdevice.model.device_map import embedding_device
 
 Load = Callable[[Cell], Any]
 Tokens = list[list[int]]
@@ -307,7 +308,7 @@ def test_assisted_generation_passes(load: Load, loaded: Load, prompts: Tokens) -
 def test_a_pipeline_passes(loaded: Load, checkpoint: Callable[[str], str], prompts: Tokens) -> None:
     from transformers import TextGenerationPipeline
 
-    from pytest_llmdevice.loading.prompts import TEXTS, load_tokenizer
+    from pytest_llmdevice.inference.prompts import TEXTS, load_tokenizer
 
     tokenizer = load_tokenizer(checkpoint("llama"))
     untyped: Any = TextGenerationPipeline

@@ -11,8 +11,8 @@ from torch import nn
 from pytest_llmdevice import Cell, Result, examine, zoo
 from pytest_llmdevice.checks import check_loads
 from pytest_llmdevice.diagnosis.hints.loads import ATTENTION, OTHER_MODEL, RESIZED
-from pytest_llmdevice.loading.plan import Plan
 from pytest_llmdevice.loading.target import BuiltinTarget
+from pytest_llmdevice.oracle.expectations import Plan
 
 Load = Callable[[Cell], Any]
 Checkpoint = Callable[[str], str]

@@ -25,11 +25,11 @@ from pytest_llmdevice.checks import (
     generation_tolerance,
     tolerance,
 )
-from pytest_llmdevice.loading.generated import Generated
-from pytest_llmdevice.loading.generation import generate
-from pytest_llmdevice.loading.plan import make_plan
-from pytest_llmdevice.loading.reference import Reference, reference
+from pytest_llmdevice.inference.generation import generate
+from pytest_llmdevice.inference.generation_run import Generated
 from pytest_llmdevice.loading.target import BuiltinTarget
+from pytest_llmdevice.oracle.expectations import make_plan
+from pytest_llmdevice.oracle.reference import Reference, reference
 
 pytestmark = pytest.mark.filterwarnings("ignore:Some parameters are on the meta device")
 

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from pytest_llmdevice import Cell, examine, zoo
-from pytest_llmdevice.loading.generation import generate
+from pytest_llmdevice.inference.generation import generate
 from pytest_llmdevice.zoo import cache_directory
 
 Wrap = Callable[[Any], Any]
@@ -100,7 +100,7 @@ def test_it_passes_every_check(wrap: Wrap, family: str, dtype: str) -> None:
 
 
 def test_a_wrapper_that_gives_logits_is_run_like_any_other() -> None:
-    from pytest_llmdevice.loading.logits import forward_logits, logits_of
+    from pytest_llmdevice.inference.logits import forward_logits, logits_of
 
     model = AutoModelForCausalLM.from_pretrained(zoo.checkpoint("llama"))
     inputs = {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}

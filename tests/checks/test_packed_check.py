@@ -11,7 +11,7 @@ import torch
 from pytest_llmdevice import Cell, simulate
 from pytest_llmdevice.checks import Result, check_quantization
 from pytest_llmdevice.diagnosis.hints.quantization import BLOCKSIZE, STATE_DEVICE, STATE_DTYPE
-from pytest_llmdevice.loading.plan import Plan
+from pytest_llmdevice.oracle.expectations import Plan
 
 pytest.importorskip("bitsandbytes")
 

@@ -24,7 +24,7 @@ from pytest_llmdevice.diagnosis.hints.placement import (
     STALE,
     WRONG_INDEX,
 )
-from pytest_llmdevice.loading.plan import Expected, Plan
+from pytest_llmdevice.oracle.expectations import Expected, Plan
 
 Load = Callable[[Cell], Any]
 MakePlan = Callable[[Any, Cell], Plan]

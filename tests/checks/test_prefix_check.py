@@ -11,7 +11,7 @@ import torch
 from pytest_llmdevice import Cell, simulate, zoo
 from pytest_llmdevice.checks import Result, check_prefix
 from pytest_llmdevice.diagnosis.hints.sequences import FAR, LEAK, LENGTH, NOISE
-from pytest_llmdevice.loading.feeding import longest_text, sliding_window, text
+from pytest_llmdevice.inference.stepping import longest_text, sliding_window, text
 
 Load = Callable[[Cell], Any]
 Tokens = list[list[int]]

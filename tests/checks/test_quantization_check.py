@@ -24,8 +24,8 @@ from pytest_llmdevice.diagnosis.hints.quantization import (
     PLAIN,
     WRAPPED,
 )
-from pytest_llmdevice.loading.plan import LinearWeight, Plan
 from pytest_llmdevice.matrix.vocabulary import QUANTIZATIONS
+from pytest_llmdevice.oracle.expectations import LinearWeight, Plan
 
 pytest.importorskip("bitsandbytes")
 

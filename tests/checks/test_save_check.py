@@ -16,8 +16,8 @@ from pytest_llmdevice import Cell, simulate, zoo
 from pytest_llmdevice.checks import Result, check_save
 from pytest_llmdevice.checks.save import LARGEST
 from pytest_llmdevice.diagnosis.hints.saving import CONFIGURED, LOGITS, TENSORS, TIES
-from pytest_llmdevice.loading.feeding import Feed
-from pytest_llmdevice.loading.plan import Plan, make_plan
+from pytest_llmdevice.inference.stepping import Feed
+from pytest_llmdevice.oracle.expectations import Plan, make_plan
 
 Load = Callable[[Cell], Any]
 Tokens = list[list[int]]

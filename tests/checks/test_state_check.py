@@ -19,8 +19,8 @@ from pytest_llmdevice.checks import check_state
 from pytest_llmdevice.checks.state import HARMLESS
 from pytest_llmdevice.diagnosis import Hint
 from pytest_llmdevice.diagnosis.hints import state
-from pytest_llmdevice.loading.generated import generate_observed
-from pytest_llmdevice.loading.lifetime import Loaded, changes_of
+from pytest_llmdevice.inference.generation_run import generate_observed
+from pytest_llmdevice.loading.load import Loaded, changes_of
 from pytest_llmdevice.loading.target import BuiltinTarget
 
 Checkpoint = Callable[[str], str]

@@ -15,8 +15,8 @@ from pytest_llmdevice.checks.noise import Limits
 from pytest_llmdevice.checks.steps import NEW, step_findings
 from pytest_llmdevice.diagnosis.hints.generation import OTHER_TEXT
 from pytest_llmdevice.diagnosis.hints.sequences import STEPS
-from pytest_llmdevice.loading.feeding import text
-from pytest_llmdevice.loading.generation import generate
+from pytest_llmdevice.inference.generation import generate
+from pytest_llmdevice.inference.stepping import text
 
 Load = Callable[[Cell], Any]
 Rows = list[list[int]]

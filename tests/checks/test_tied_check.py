@@ -13,7 +13,7 @@ from torch import nn
 from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.checks import Result, check_tied
 from pytest_llmdevice.diagnosis.hints.placement import TIED
-from pytest_llmdevice.loading.plan import Plan
+from pytest_llmdevice.oracle.expectations import Plan
 
 Load = Callable[[Cell], Any]
 MakePlan = Callable[[Any, Cell], Plan]

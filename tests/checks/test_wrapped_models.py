@@ -23,9 +23,10 @@ from pytest_llmdevice.checks import (
 )
 from pytest_llmdevice.diagnosis.hints.dtypes import ADAPTER as ADAPTER_DTYPE
 from pytest_llmdevice.diagnosis.hints.placement import ADAPTER, ATTRIBUTE, LEFT_BEHIND, META, WRONG_INDEX
-from pytest_llmdevice.loading.generation import embedding_device, generate
-from pytest_llmdevice.loading.plan import make_plan
+from pytest_llmdevice.inference.generation import generate
 from pytest_llmdevice.loading.target import BuiltinTarget
+from pytest_llmdevice.model.device_map import embedding_device
+from pytest_llmdevice.oracle.expectations import make_plan
 
 peft = pytest.importorskip("peft")
 

@@ -10,7 +10,8 @@ from torch import nn
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from pytest_llmdevice import BuiltinTarget, Cell
-from pytest_llmdevice.loading.generation import batch, embedding_device, generate
+from pytest_llmdevice.inference.generation import batch, generate
+from pytest_llmdevice.model.device_map import embedding_device
 
 Prompts = Sequence[Sequence[int]]
 Generate = Callable[[Any, Prompts, int], Any]

@@ -18,12 +18,12 @@ from pytest_llmdevice.cli import jobs as planning
 from pytest_llmdevice.cli.cells import assumed, cells_on, load_matrix
 from pytest_llmdevice.cli.selection import expressions
 from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.flags import add_options
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.select import parse_all
-from pytest_llmdevice.options import Settings
-from pytest_llmdevice.pretended import Pretended
-from pytest_llmdevice.run import MatrixRun
+from pytest_llmdevice.plugin.flags import add_options
+from pytest_llmdevice.plugin.options import Settings
+from pytest_llmdevice.plugin.session import MatrixRun
+from pytest_llmdevice.simulation.inventory import Pretended
 
 loaded = cache(load_matrix)
 

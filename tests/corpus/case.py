@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from pytest_llmdevice import Cell, Result, examine, simulate, zoo
-from pytest_llmdevice.loading.prompts import encode, load_tokenizer
+from pytest_llmdevice.inference.prompts import encode, load_tokenizer
 from pytest_llmdevice.loading.target import Target
 from pytest_llmdevice.zoo import cache_directory
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from pytest_llmdevice import BuiltinTarget, Cell, examine, simulate, zoo
 from pytest_llmdevice.diagnosis.divergence import first_divergence
-from pytest_llmdevice.loading.generation import inputs_for
-from pytest_llmdevice.loading.logits import forward_logits
+from pytest_llmdevice.inference.generation import inputs_for
+from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.matrix.vocabulary import MODELS
 
 PROMPT = [list(range(5, 25))]

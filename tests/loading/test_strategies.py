@@ -15,8 +15,8 @@ import torch
 
 from pytest_llmdevice import Cell
 from pytest_llmdevice.errors import UnsupportedByLibrary
+from pytest_llmdevice.inference.generation import generate
 from pytest_llmdevice.loading import attention, quantization
-from pytest_llmdevice.loading.generation import generate
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.loading.strategies import STRATEGIES, mapped
 from pytest_llmdevice.loading.target import BuiltinTarget

@@ -39,8 +39,9 @@ def inventory() -> Inventory:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, LlamaForCausalLM  # noqa: F401
 
     # And what keeps things by object: what the suite puts there, the plugin must find.
-    from pytest_llmdevice import session  # noqa: F401
-    from pytest_llmdevice.loading import lifetime, measures  # noqa: F401
+    from pytest_llmdevice.loading import load  # noqa: F401
+    from pytest_llmdevice.monitoring import resources  # noqa: F401
+    from pytest_llmdevice.plugin import matrix_plugin  # noqa: F401
 
     found = probe()
     assert not found.failure
@@ -65,7 +66,7 @@ def known_probe(inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> Callab
     """Makes runs in this process take an inventory instead of probing; call it to hand over another one."""
 
     def hand_over(other: Inventory) -> None:
-        monkeypatch.setattr("pytest_llmdevice.run.start", lambda _timeout: KnownProbe(other))
+        monkeypatch.setattr("pytest_llmdevice.plugin.session.start", lambda _timeout: KnownProbe(other))
 
     hand_over(inventory)
     return hand_over

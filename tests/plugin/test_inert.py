@@ -21,7 +21,7 @@ def test_nothing_heavy_is_imported_without_the_flag(pytester: pytest.Pytester) -
 
 
 def test_no_probe_is_started_without_the_flag(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_llmdevice.run.start", lambda _: pytest.fail("a probe was started"))
+    monkeypatch.setattr("pytest_llmdevice.plugin.session.start", lambda _: pytest.fail("a probe was started"))
     project.makepyfile("def test_nothing(): pass")
     project.runpytest("-p", "no:cacheprovider").assert_outcomes(passed=1)
     left = {path.name for path in project.path.iterdir()} - {"__pycache__"}

@@ -25,7 +25,7 @@ class Counting(BuiltinTarget):
 
 CONFTEST = """
 import os
-import pytest_llmdevice.run as run
+import pytest_llmdevice.plugin.session as run
 from pathlib import Path
 
 start = run.start

@@ -12,7 +12,7 @@ from types import FrameType
 
 import pytest
 
-from pytest_llmdevice.timelimit import Watchdog
+from pytest_llmdevice.plugin.watchdog import Watchdog
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGURG"), reason="this system cannot interrupt a call")
 

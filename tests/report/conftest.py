@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmdevice.report.html import html
+from pytest_llmdevice.results.merged_results import Union
 from pytest_llmdevice.results.transitions import Comparison
-from pytest_llmdevice.results.union import Union
 from report.browser import Watched, launched
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from results.making import CUDA, LAPTOP, Making, check
 from pytest_llmdevice.matrix import expand
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import CHECKS
+from pytest_llmdevice.results.merged_results import Union, unite
 from pytest_llmdevice.results.records import Check, Commit, Machine, MachineDevice, Memory, Outcome, RecordedFinding
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Transition
-from pytest_llmdevice.results.union import Union, unite
 
 ROCM = Machine(
     system="Linux",

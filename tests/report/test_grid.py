@@ -15,8 +15,8 @@ from pytest_llmdevice.report.grid import ALL, Grid, blank, grids, labels
 from pytest_llmdevice.report.marks import LETTERS, Mark
 from pytest_llmdevice.report.order import in_order
 from pytest_llmdevice.report.spec import DEFAULT, parse
+from pytest_llmdevice.results.merged_results import Union, unite
 from pytest_llmdevice.results.records import Outcome
-from pytest_llmdevice.results.union import Union, unite
 
 ABSENT = ("absent", "absent: no cuda:0 here")
 

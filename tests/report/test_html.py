@@ -15,8 +15,8 @@ from results.making import CARD, CPU_BF16, CPU_FP32, PRETENDED, Making, check, d
 
 from pytest_llmdevice.report.html import SCRIPTS, STYLES, html, is_web
 from pytest_llmdevice.report.page_data import FIELDS, LETTERS, page_data, peak, script_json, when
+from pytest_llmdevice.results.merged_results import Union, unite
 from pytest_llmdevice.results.records import WORST_FIRST, Memory
-from pytest_llmdevice.results.union import Union, unite
 
 
 def union_of(making: Making, folder: Path) -> Union:

@@ -11,8 +11,8 @@ from results.making import CARD, CPU_BF16, CPU_FP32, PRETENDED, Making, check
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import DTYPES, STRATEGIES
+from pytest_llmdevice.results.merged_results import Union, unite
 from pytest_llmdevice.results.transitions import Comparison, Transition
-from pytest_llmdevice.results.union import Union, unite
 from report.browser import Watched
 
 Show = Callable[..., Watched]

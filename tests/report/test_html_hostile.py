@@ -10,9 +10,9 @@ from results.making import Making, check
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.report.html import html
+from pytest_llmdevice.results.merged_results import Union, unite
 from pytest_llmdevice.results.records import Machine, RecordedFinding
 from pytest_llmdevice.results.transitions import Comparison, Transition
-from pytest_llmdevice.results.union import Union, unite
 from report.browser import Watched
 
 SCRIPT = "<script>document.title = 'taken'</script>"

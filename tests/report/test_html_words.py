@@ -21,8 +21,8 @@ from results.making import (
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.report.page_causes import EXAMPLES, causes_of, grouped
 from pytest_llmdevice.report.page_summary import facts, machines, never_ran, shares, verdict
+from pytest_llmdevice.results.merged_results import Union, unite
 from pytest_llmdevice.results.records import Outcome
-from pytest_llmdevice.results.union import Union, unite
 
 
 def union_of(folder: Path, outcomes: dict[Any, Outcome], **values: Any) -> Union:

@@ -7,8 +7,8 @@ from typing import Any
 from results.making import CARD, CPU_BF16, CPU_FP32, PRETENDED, Making
 
 from pytest_llmdevice.report.document import document
+from pytest_llmdevice.results.merged_results import unite
 from pytest_llmdevice.results.transitions import Comparison, Transition
-from pytest_llmdevice.results.union import unite
 
 
 def made(folder: Path, comparison: Comparison | None = None) -> dict[str, Any]:

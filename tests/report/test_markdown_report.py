@@ -12,9 +12,9 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import DTYPES, MODELS, QUANTIZATIONS
 from pytest_llmdevice.report.escaping import code, literal, prose
 from pytest_llmdevice.report.markdown import MOST_ROWS, markdown
+from pytest_llmdevice.results.merged_results import Union, unite
 from pytest_llmdevice.results.records import Check, RecordedFinding
 from pytest_llmdevice.results.transitions import Comparison, Transition
-from pytest_llmdevice.results.union import Union, unite
 
 if TYPE_CHECKING:
     from markdown_it.token import Token

@@ -8,7 +8,7 @@ from results.making import CPU_FP32, Making
 
 from pytest_llmdevice.errors import ConfigurationError, ResultsError
 from pytest_llmdevice.report.outputs import Output, is_summary
-from pytest_llmdevice.results.union import Union, unite
+from pytest_llmdevice.results.merged_results import Union, unite
 
 
 @pytest.fixture

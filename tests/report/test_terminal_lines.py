@@ -12,9 +12,9 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import DTYPES, MODELS, QUANTIZATIONS
 from pytest_llmdevice.report.terminal import lines
 from pytest_llmdevice.report.wrapping import broken, columns
+from pytest_llmdevice.results.merged_results import Union, unite
 from pytest_llmdevice.results.records import Check, Outcome, RecordedFinding
 from pytest_llmdevice.results.transitions import Comparison, Transition
-from pytest_llmdevice.results.union import Union, unite
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -11,8 +11,8 @@ import pytest
 
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.baseline import BASELINE_SCHEMA, read_baseline
+from pytest_llmdevice.results.merged_results import unite
 from pytest_llmdevice.results.store import read
-from pytest_llmdevice.results.union import unite
 from pytest_llmdevice.results.update import update
 from results.making import CARD, CPU_BF16, CPU_FP32, CUDA, Making
 

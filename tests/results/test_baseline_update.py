@@ -10,9 +10,9 @@ import pytest
 
 from pytest_llmdevice.errors import ConfigurationError, ResultsError
 from pytest_llmdevice.results.baseline import Baseline, read_baseline
+from pytest_llmdevice.results.merged_results import unite
 from pytest_llmdevice.results.records import Commit
 from pytest_llmdevice.results.store import read
-from pytest_llmdevice.results.union import unite
 from pytest_llmdevice.results.update import FORCE_WORDS, update
 from results.making import CARD, CPU_BF16, CPU_FP32, CUDA, PRETENDED, VERSIONS, Making
 

@@ -11,10 +11,10 @@ import pytest
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.baseline import Baseline
 from pytest_llmdevice.results.compare import compare
+from pytest_llmdevice.results.merged_results import Union, unite
 from pytest_llmdevice.results.records import Outcome
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.transitions import Comparison, Transition
-from pytest_llmdevice.results.union import Union, unite
 from pytest_llmdevice.results.update import FORCE_WORDS, update
 from results.making import CARD, CPU_BF16, CPU_FP32, CUDA, PRETENDED, VERSIONS, Making, check
 

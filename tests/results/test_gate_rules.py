@@ -8,11 +8,11 @@ import pytest
 
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.results.gate import DEFAULT, FAILING, WORDS, judge, parse
+from pytest_llmdevice.results.gate_text import MOST_LINES, lines
+from pytest_llmdevice.results.merged_results import Union, unite
 from pytest_llmdevice.results.records import Outcome
 from pytest_llmdevice.results.store import read
-from pytest_llmdevice.results.told import MOST_LINES, lines
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Name, Transition
-from pytest_llmdevice.results.union import Union, unite
 from results.making import CPU_BF16, CPU_FP32, Making
 
 EMPTY = Union((), {})

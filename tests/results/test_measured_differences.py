@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from pytest_llmdevice.results.compare import compare
+from pytest_llmdevice.results.merged_results import unite
 from pytest_llmdevice.results.records import Commit, Memory
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.transitions import Comparison
-from pytest_llmdevice.results.union import unite
 from pytest_llmdevice.results.update import update
 from results.making import CPU_FP32, CUDA, Making
 

@@ -9,11 +9,11 @@ from typing import get_args
 import pytest
 
 from pytest_llmdevice.results.compare import compare
+from pytest_llmdevice.results.merged_results import unite
 from pytest_llmdevice.results.records import BAD, Outcome
-from pytest_llmdevice.results.rules import AFTER, TRANSITIONS
 from pytest_llmdevice.results.store import read
+from pytest_llmdevice.results.transition_rules import AFTER, TRANSITIONS
 from pytest_llmdevice.results.transitions import Name
-from pytest_llmdevice.results.union import unite
 from pytest_llmdevice.results.update import FORCE_WORDS, update
 from results.making import CPU_FP32, Making
 

@@ -8,8 +8,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice import Cell, zoo
-from pytest_llmdevice.loading.generation import generate
-from pytest_llmdevice.loading.prompts import encode, load_tokenizer
+from pytest_llmdevice.inference.generation import generate
+from pytest_llmdevice.inference.prompts import encode, load_tokenizer
 from pytest_llmdevice.loading.target import BuiltinTarget
 
 if TYPE_CHECKING:

@@ -28,10 +28,10 @@ from torch import nn
 
 from pytest_llmdevice import Cell
 from pytest_llmdevice.checks import check_dtypes, check_forward, check_placement, check_quantization, check_tied
-from pytest_llmdevice.loading.generation import embedding_device
-from pytest_llmdevice.loading.handed import Handed
-from pytest_llmdevice.loading.observation import observed
-from pytest_llmdevice.loading.plan import make_plan
+from pytest_llmdevice.model.device_map import embedding_device
+from pytest_llmdevice.monitoring.trace import Handed
+from pytest_llmdevice.monitoring.tracing import observed
+from pytest_llmdevice.oracle.expectations import make_plan
 from pytest_llmdevice.simulation import simulate
 from pytest_llmdevice.zoo import FAMILIES
 

@@ -32,10 +32,10 @@ from pytest_llmdevice.checks import (
 )
 from pytest_llmdevice.diagnosis.hints.quantization import EXPERTS, STATE_DEVICE
 from pytest_llmdevice.hardware import Inventory
-from pytest_llmdevice.hardware.capability import unsupported
 from pytest_llmdevice.hardware.host import installed_versions
-from pytest_llmdevice.loading.plan import make_plan
+from pytest_llmdevice.hardware.library_support import unsupported
 from pytest_llmdevice.matrix.vocabulary import MODELS, QUANTIZATIONS, STRATEGIES
+from pytest_llmdevice.oracle.expectations import make_plan
 from pytest_llmdevice.simulation import simulate
 from pytest_llmdevice.zoo import FAMILIES
 

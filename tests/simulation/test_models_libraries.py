@@ -36,7 +36,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from pytest_llmdevice import Cell
 from pytest_llmdevice.checks import check_placement
-from pytest_llmdevice.loading.plan import make_plan
+from pytest_llmdevice.oracle.expectations import make_plan
 from pytest_llmdevice.simulation import simulate
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in IGNORED_WARNINGS]

@@ -25,10 +25,10 @@ from simulation.loaded_cells import (
 from pytest_llmdevice import Cell
 from pytest_llmdevice.checks import check_dtypes, check_meta, check_placement, check_quantization, check_tied
 from pytest_llmdevice.hardware import Inventory
-from pytest_llmdevice.hardware.capability import unsupported
 from pytest_llmdevice.hardware.host import installed_versions
-from pytest_llmdevice.loading.plan import make_plan
+from pytest_llmdevice.hardware.library_support import unsupported
 from pytest_llmdevice.matrix.vocabulary import STRATEGIES
+from pytest_llmdevice.oracle.expectations import make_plan
 from pytest_llmdevice.simulation import simulate
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in IGNORED_WARNINGS]

@@ -60,7 +60,7 @@ class Probed:
 @pytest.fixture
 def without_cards(inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs in this process take the machine for one without cards, and the checkpoints that are there already."""
-    monkeypatch.setattr("pytest_llmdevice.run.start", lambda _timeout: Probed(inventory))
+    monkeypatch.setattr("pytest_llmdevice.plugin.session.start", lambda _timeout: Probed(inventory))
     monkeypatch.setenv("LLMDEVICE_CACHE", str(cache_directory()))
 
 

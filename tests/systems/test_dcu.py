@@ -12,8 +12,8 @@ import torch
 from tutorial import llm_target, model
 
 from pytest_llmdevice import Cell, simulate
-from pytest_llmdevice.loading.lifetime import Loaded
-from pytest_llmdevice.loading.prompts import encode, load_tokenizer
+from pytest_llmdevice.inference.prompts import encode, load_tokenizer
+from pytest_llmdevice.loading.load import Loaded
 from systems.bugs import dcu as bugs
 from systems.examined import EVERY, NOISE, cell, checkpoint, failures, says
 

@@ -12,7 +12,7 @@ import torch
 from lens import llm_target, model_loader
 
 from pytest_llmdevice import simulate
-from pytest_llmdevice.loading.lifetime import Loaded
+from pytest_llmdevice.loading.load import Loaded
 from systems.bugs import infolens as bugs
 from systems.examined import EVERY, NOISE, cell, checkpoint, failures, says
 

@@ -10,7 +10,7 @@ from chat.llm_target import ChatTarget
 from chat.model import Chat
 
 from pytest_llmdevice import simulate
-from pytest_llmdevice.loading.lifetime import Loaded
+from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.loading.target import BuiltinTarget
 from systems.bugs.qwen_tied import LastCard, OneCardTarget, PartedTarget, ToCudaTarget
 from systems.examined import EVERY, NOISE, cell, checkpoint, failures, says

@@ -12,9 +12,9 @@ from multiprocessing.shared_memory import SharedMemory
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.loading import attention
-from pytest_llmdevice.loading.dtypes import intended_dtype
 from pytest_llmdevice.loading.pretrained import auto_class, configuration
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.model.dtypes import intended_dtype
 
 if TYPE_CHECKING:
     import torch

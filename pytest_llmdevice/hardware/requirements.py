@@ -1,0 +1,146 @@
+"""What one test needs of a machine beyond its cell: devices, memory, compute capability, packages."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.hardware.inventory import Device, Inventory
+from pytest_llmdevice.hardware.library_support import version_key
+from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.suggest import unknown
+from pytest_llmdevice.matrix.vocabulary import KINDS
+
+UNITS: Final = {
+    "B": 1,
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+"""Bytes per unit; the units of ten are the vendors', those of two PyTorch's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a test needs.
+
+    Attributes:
+        devices: how many devices of the cell's kind that pass its dtype; of a simulated cell, pretended ones.
+        memory: total bytes that the cell's device must have, or None.
+        capability: the lowest compute capability (`"8.0"`); on ROCm the architecture (`"gfx942"`); or None.
+        kinds: kinds of device it is for; empty for all.
+        packages: requirements on installed distributions (`"flash_attn"`, `"bitsandbytes>=0.48"`).
+
+    Raises:
+        ConfigurationError: on creation, for values that can never be met.
+    """
+
+    devices: int = 1
+    memory: int | None = None
+    capability: str | None = None
+    kinds: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        from packaging.requirements import InvalidRequirement, Requirement
+
+        if self.devices < 1:
+            raise ConfigurationError(f"a test needs at least 1 device, not {self.devices}")
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise ConfigurationError(unknown("device kind", kind, KINDS))
+        if self.capability is not None and not re.fullmatch(r"\d+\.\d+|gfx[0-9a-f]+", self.capability):
+            raise ConfigurationError(f"capability {self.capability!r} is not like '8.0' or 'gfx942'")
+        for package in self.packages:
+            try:
+                Requirement(package)
+            except InvalidRequirement as error:
+                problem = f"{package!r} is not a requirement such as 'flash_attn>=2.5'"
+                raise ConfigurationError(problem) from error
+
+
+def parse_memory(text: str) -> int:
+    """`"8GiB"`, `"16 GB"`, `"1.5GiB"` as bytes.
+
+    Raises:
+        ConfigurationError: no number, no unit, or an unknown one.
+    """
+    valid = f"(valid units: {', '.join(UNITS)})"
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text.strip())
+    if parts is None:
+        raise ConfigurationError(f"memory size {text!r} is not a number with a unit, such as '8GiB' {valid}")
+    factor = {name.lower(): size for name, size in UNITS.items()}.get(parts[2].lower())
+    if factor is None:
+        raise ConfigurationError(f"memory size {text!r}: {unknown('unit', parts[2], UNITS)}")
+    return round(float(parts[1]) * factor)
+
+
+def unmet(needs: Needs, cell: Cell, inventory: Inventory) -> str | None:
+    """The first need that `cell` on this machine does not meet, as one sentence, or None.
+
+    A simulated cell is judged by its pretended cards: a test that asks for two of them, or for one with enough memory,
+    is a test of where things go, which they can show.
+    """
+    if needs.kinds and cell.kind not in needs.kinds:
+        return f"needs a device of kind {' or '.join(needs.kinds)}, the cell is on {cell.kind}"
+    for package in needs.packages:
+        if reason := _package_unmet(package, inventory):
+            return reason
+    device = (inventory.plays if cell.simulated else inventory.find)(cell.device, cell.kind)
+    if device is None:
+        return f"needs {cell.spec}, which is not here"
+    if reason := _too_few(needs.devices, cell, inventory):
+        return reason
+    if needs.memory is not None and device.memory < needs.memory:
+        return f"needs {_size(needs.memory)} of memory, {device.spec} has {_size(device.memory)}"
+    return _capability_unmet(needs.capability, device) if needs.capability else None
+
+
+def _too_few(wanted: int, cell: Cell, inventory: Inventory) -> str | None:
+    if cell.simulated:
+        played = [found.spec for found in inventory.pretended_of_kind(cell.kind)]
+        return None if len(played) >= wanted else f"needs {wanted} {cell.kind} devices, simulated: {', '.join(played)}"
+    usable = [found.spec for found in inventory.of_kind(cell.kind) if found.passed(cell.dtype)]
+    if len(usable) >= wanted:
+        return None
+    return f"needs {wanted} {cell.kind} devices that pass {cell.dtype}, here: {', '.join(usable) or 'none'}"
+
+
+def _package_unmet(package: str, inventory: Inventory) -> str | None:
+    import importlib.metadata
+
+    from packaging.requirements import Requirement
+
+    requirement = Requirement(package)
+    found = inventory.versions.get(requirement.name)
+    if found is None:
+        try:
+            found = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            return f"needs the package {package}, which is not installed"
+    if not requirement.specifier.contains(found, prereleases=True):
+        return f"needs the package {package}, {found} is installed"
+    return None
+
+
+def _capability_unmet(wanted: str, device: Device) -> str | None:
+    found = device.capability
+    if wanted.startswith("gfx") or found.startswith("gfx") or not found:
+        # Architectures have no order, so only the same one will do.
+        met = wanted == found
+    else:
+        met = version_key(found) >= version_key(wanted)
+    if met:
+        return None
+    return f"needs compute capability {wanted}, {device.spec} {device.name} has {found or 'none'}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.3g} GiB"

@@ -1,0 +1,1 @@
+"""Running a loaded model: prompts, logits, step by step, and whole generations."""

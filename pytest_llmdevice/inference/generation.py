@@ -1,0 +1,96 @@
+"""Running a loaded model on prompts: the padded batch, where it belongs, and greedy generation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmdevice.model.device_map import embedding_device
+from pytest_llmdevice.model.names import configuration_of, core, generating
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_PAD = 0
+
+
+def pad_token(model: Any) -> int:
+    """The id that fills a batch up; any id will do where the model names none, since it is masked."""
+    for source in (getattr(core(model), "generation_config", None), configuration_of(model)):
+        token = getattr(source, "pad_token_id", None)
+        if isinstance(token, int):
+            return token
+    return DEFAULT_PAD
+
+
+def batch(
+    prompts: Sequence[Sequence[int]], *, pad: int, device: torch.device, left: bool = True
+) -> dict[str, torch.Tensor]:
+    """Prompts as `input_ids` and `attention_mask`, both int64 of shape (prompts, longest prompt).
+
+    Padding is on the left, where a decoder needs it; an encoder takes it on the right.
+    """
+    import torch
+
+    longest = max(map(len, prompts))
+    ids, mask = [], []
+    for prompt in prompts:
+        gap = longest - len(prompt)
+        row, ones = list(prompt), [1] * len(prompt)
+        ids.append([pad] * gap + row if left else row + [pad] * gap)
+        mask.append([0] * gap + ones if left else ones + [0] * gap)
+    return {
+        "input_ids": torch.tensor(ids, dtype=torch.long, device=device),
+        "attention_mask": torch.tensor(mask, dtype=torch.long, device=device),
+    }
+
+
+def is_encoder_decoder(model: Any) -> bool:
+    """Whether the model reads the prompt with an encoder."""
+    return bool(getattr(configuration_of(model), "is_encoder_decoder", False))
+
+
+def inputs_for(model: Any, prompts: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+    """`prompts` as a batch for `model`, on the device of its embedding."""
+    return batch(prompts, pad=pad_token(model), device=embedding_device(model), left=not is_encoder_decoder(model))
+
+
+def generate(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+    """Greedy new tokens for each prompt, exactly `max_new_tokens` of them."""
+    import torch
+
+    inputs = inputs_for(model, prompts)
+    # A wrapper without a `generate` of its own (DataParallel) is generated with by what is in it.
+    with torch.inference_mode():
+        output = generating(model).generate(
+            **inputs,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=max_new_tokens,
+            pad_token_id=pad_token(model),
+        )
+    # A decoder's output starts with the prompt, an encoder-decoder's with one start token.
+    start = 1 if is_encoder_decoder(model) else inputs["input_ids"].shape[1]
+    return [row.tolist() for row in output[:, start:].cpu()]
+
+
+def generate_with(target: Any, model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Any:
+    """What the target's own `generate` returns, or the built-in one's where the target has none.
+
+    Each call gets fresh lists: a target that pads in place must not change the prompts of the next one.
+    """
+    own = getattr(target, "generate", None)
+    output = (own or generate)(model, [list(prompt) for prompt in prompts], max_new_tokens)
+    # A generator can be read only once, and several checks read.
+    return list(output) if isinstance(output, Iterator) else output
+
+
+def generate_one_by_one(target: Any, model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Any]:
+    """What `generate_with` returns for each prompt by itself: the first row of each; None where there is none."""
+    alone = []
+    for prompt in prompts:
+        output = generate_with(target, model, [prompt], max_new_tokens)
+        rows = list(output) if hasattr(output, "__iter__") and not isinstance(output, str) else []
+        alone.append(rows[0] if rows else None)
+    return alone

@@ -1,0 +1,97 @@
+"""The values that a loaded model holds under a name: offloaded ones from where they lie, packed ones unpacked.
+
+Nothing here changes the model, its hooks, or the packed weights.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_llmdevice.model.device_map import offload_hook
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+PACKED: Final = frozenset(("Params4bit", "Int8Params"))
+"""Names of the parameter classes of bitsandbytes."""
+
+
+def offloaded(model: nn.Module, name: str) -> torch.Tensor | None:
+    """The value that accelerate's hook brings for the tensor `name`, None where no hook has one."""
+    weights = getattr(offload_hook(model, name), "weights_map", None)
+    key = name.rpartition(".")[2]
+    try:
+        tensor: torch.Tensor = weights[key]  # type: ignore[index]
+    except (KeyError, TypeError):
+        return None
+    return tensor
+
+
+def is_packed(tensor: torch.Tensor) -> bool:
+    """Whether `tensor` is a weight of bitsandbytes that was quantized, and not only of its class."""
+    return type(tensor).__name__ in PACKED and (
+        not tensor.is_floating_point() or getattr(tensor, "quant_state", None) is not None
+    )
+
+
+def unpacked(module: nn.Module, weight: torch.Tensor) -> torch.Tensor | None:
+    """What the packed `weight` of `module` stands for, in float32 on the cpu; None where its state is missing."""
+    return _from_8_bit(module, weight) if type(weight).__name__ == "Int8Params" else _from_4_bit(weight)
+
+
+def _from_8_bit(module: Any, weight: Any) -> torch.Tensor | None:
+    # The first forward pass moves both from the weight to the module's state.
+    state = getattr(module, "state", None)
+    scale = next((each for owner in (weight, state) if (each := getattr(owner, "SCB", None)) is not None), None)
+    if scale is None:
+        return None
+    values: torch.Tensor = weight.data.cpu().float() * (scale.cpu().float().view(-1, 1) / 127)
+    return values
+
+
+def _from_4_bit(weight: Any) -> torch.Tensor | None:
+    """Look up each half byte in the table of the quantization, times the scale of its block.
+
+    Not with bitsandbytes' own function: on a CPU (0.50) it takes a wrong scale where a block goes on in the next row.
+    """
+    import torch
+
+    state = getattr(weight, "quant_state", None)
+    if state is None:
+        return None
+    data = weight.data.cpu()
+    if getattr(state, "packing_format_for_cpu", False):
+        data, state = _unpacked_for_cpu(data, state)
+    pairs = data.contiguous().view(torch.uint8).flatten()
+    codes = torch.stack((pairs >> 4, pairs & 0xF), dim=1).flatten().long()
+    scales = _scales(state).repeat_interleave(state.blocksize)
+    count = state.shape.numel()
+    values: torch.Tensor = (state.code.cpu().float()[codes][:count] * scales[:count]).view(state.shape)
+    return values
+
+
+def _scales(state: Any) -> torch.Tensor:
+    """One scale for each block, in float32 on the cpu; doubly quantized ones are themselves codes in blocks."""
+    scales: torch.Tensor = state.absmax.cpu()
+    if not state.nested:
+        return scales.float()
+    inner = state.state2
+    outer = inner.absmax.cpu().float().repeat_interleave(inner.blocksize)[: scales.numel()]
+    found: torch.Tensor = inner.code.cpu().float()[scales.flatten().long()] * outer + state.offset.cpu().float()
+    return found
+
+
+def _unpacked_for_cpu(data: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+    """Undo, on copies, what bitsandbytes does to a 4-bit weight in the first forward pass on AVX512-BF16 processors.
+
+    The scales stay what they became: bfloat16, one for each block and row, double quantization resolved.
+    """
+    from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse
+
+    state = copy(state)
+    state.original_nested = False
+    data, state = _convert_weight_packed_for_cpu_inverse(data.clone(), state)
+    state.absmax = state.absmax.T.reshape(-1).float().contiguous()
+    return data, state

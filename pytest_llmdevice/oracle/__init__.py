@@ -1,0 +1,1 @@
+"""What a loaded model should be: expected placement and dtypes, reference outputs, a plain load."""

@@ -1,0 +1,291 @@
+"""The oracle: where every parameter and buffer of a loaded cell belongs, and in which dtype.
+
+The plan does not trust the loader under test. Names, shapes, dtypes and ties come from a skeleton that
+transformers builds from the checkpoint's configuration; devices come from the cell. Only for strategies in
+which accelerate chooses does it read the map that accelerate left on the model, and it holds that map to what
+the cell allows. What a target put around the model (PEFT, a compiled module, a class of its own) only makes names
+longer: the plan speaks of tensors by their names in the loaded model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_llmdevice.loading.pretrained import skeleton, stored_equal
+from pytest_llmdevice.loading.quantization import LAYER_CLASS, STORAGE_DTYPE
+from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.model.device_map import DeviceMap, allowed_devices, execution_device, offload_hook, with_index
+from pytest_llmdevice.model.dtypes import intended_dtype
+from pytest_llmdevice.model.names import Named, Names, core, input_embedding
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+KEPT: Final = "kept in float32 by the model class"
+
+OFFLOADING: Final = frozenset({"cpu-offload", "disk-offload"})
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What one tensor must be.
+
+    Attributes:
+        name: as in `named_parameters` or `named_buffers` of the loaded model.
+        role: `"parameter"` or `"buffer"`.
+        devices: the devices it may be on, in PyTorch's spelling with an index; `"meta"` where it is
+            offloaded and a hook brings it to its device.
+        dtype: without the `torch.` in front.
+        storage: `"dense"`, `"packed"` (bitsandbytes) or `"offloaded"`.
+        why: the rule behind a dtype that is not simply the cell's.
+        architecture: its name in the architecture, shorter than `name` in a model that is wrapped.
+        shape: of the dense tensor.
+        computed: a buffer that no checkpoint holds: the class computes it, in the dtype that is the default then.
+    """
+
+    name: str
+    role: str
+    devices: tuple[str, ...]
+    dtype: str
+    storage: str
+    why: str = ""
+    architecture: str = ""
+    shape: tuple[int, ...] = ()
+    computed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """A tensor that the architecture does not have: an adapter's, or one of the target's own.
+
+    Attributes:
+        name: in the loaded model.
+        devices: where it may be: beside what it belongs to.
+        beside: the tensor of the architecture that it works with, empty where there is none.
+    """
+
+    name: str
+    devices: tuple[str, ...]
+    beside: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LinearWeight:
+    """One weight that quantization is about: of a linear layer, or of a stack of experts."""
+
+    module: str
+    parameter: str
+    elements: int
+    expert: bool
+    quantized: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The expectations for one loaded cell.
+
+    Attributes:
+        tensors: one entry for each parameter and buffer that the architecture has.
+        ties: groups of names that must share one tensor.
+        untied: pairs (embedding, head) that must not share one.
+        weights: linear and expert weights, and whether the cell wants them quantized.
+        devices: every device that the cell may use.
+        extras: what the loaded model has beyond the architecture.
+        attributes: names, as `module.attribute`, under which modules of the architecture themselves keep tensors
+            that are neither parameters nor buffers.
+        architecture: the name of the class that transformers has for the checkpoint.
+    """
+
+    tensors: tuple[Expected, ...]
+    ties: tuple[tuple[str, ...], ...]
+    untied: tuple[tuple[str, str], ...]
+    weights: tuple[LinearWeight, ...]
+    devices: tuple[str, ...]
+    extras: tuple[Extra, ...] = ()
+    attributes: frozenset[str] = frozenset()
+    architecture: str = ""
+
+
+def make_plan(model: nn.Module, checkpoint: str, cell: Cell) -> Plan:
+    """The plan for `model`, which was loaded from `checkpoint` for `cell`."""
+    bones = skeleton(checkpoint, cell)
+    names = Names(model, bones)
+    entries = DeviceMap(model)
+    allowed = allowed_devices(model, entries, cell)
+    weights = _weights(bones, cell)
+    packed = {weight.parameter for weight in weights if weight.quantized and not weight.expert}
+    tensors = tuple(
+        _expected(_Place(model, entries, allowed), bones, names.loaded_name(name), name, role, tensor, packed, cell)
+        for role, held in (
+            ("parameter", bones.named_parameters(remove_duplicate=False)),
+            ("buffer", bones.named_buffers(remove_duplicate=False)),
+        )
+        for name, tensor in held
+    )
+    ties = _ties(bones, checkpoint)
+    return Plan(
+        tensors,
+        tuple(tuple(map(names.loaded_name, group)) for group in ties),
+        tuple((names.loaded_name(one), names.loaded_name(other)) for one, other in _untied(bones, ties)),
+        tuple(_loaded(weight, names) for weight in weights),
+        allowed,
+        tuple(_extras(names, tensors, allowed)),
+        frozenset(_join(name, key) for name, module in bones.named_modules() for key in tensor_attributes(module)),
+        type(bones).__name__,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What decides where a tensor belongs."""
+
+    model: nn.Module
+    entries: DeviceMap
+    allowed: tuple[str, ...]
+
+    def of(self, name: str, architecture: str, role: str, cell: Cell) -> tuple[tuple[str, ...], str]:
+        """Where a tensor may be, and its storage. An offloaded one is on meta; its hook brings it for each forward."""
+        if cell.strategy in OFFLOADING and role == "parameter" and offload_hook(self.model, name) is not None:
+            return ("meta",), "offloaded"
+        mapped = self.entries.place(name, architecture)
+        return ((mapped,) if mapped in self.allowed else self.allowed), "dense"
+
+
+def _expected(
+    place: _Place,
+    bones: nn.Module,
+    name: str,
+    architecture: str,
+    role: str,
+    tensor: torch.Tensor,
+    packed: set[str],
+    cell: Cell,
+) -> Expected:
+    shape, dtype, wanted = tuple(tensor.shape), tensor.dtype, cell.torch_dtype
+    devices, storage = place.of(name, architecture, role, cell)
+    if architecture in packed:
+        why = f"a weight in {cell.quantization}"
+        return Expected(name, role, devices, STORAGE_DTYPE[cell.quantization], "packed", why, architecture, shape)
+    # The skeleton was built in the cell's dtype: a tensor that is not in it is so on purpose (rotary
+    # frequencies). Lists of what to keep in float32 apply only while weights are read.
+    final = intended_dtype(bones, architecture, dtype, wanted, cell.quantization) if dtype == wanted else dtype
+    why = ""
+    if dtype.is_floating_point and final != wanted:
+        why = KEPT if dtype == wanted else f"created in {_name(dtype)} on purpose"
+    computed = role == "buffer" and _computed(bones, architecture)
+    return Expected(name, role, devices, _name(final), storage, why, architecture, shape, computed)
+
+
+def _computed(bones: nn.Module, name: str) -> bool:
+    path, _, key = name.rpartition(".")
+    return key in getattr(bones.get_submodule(path), "_non_persistent_buffers_set", ())
+
+
+def _loaded(weight: LinearWeight, names: Names) -> LinearWeight:
+    module = names.module_name(weight.module) or names.loaded_name(weight.module)
+    return replace(weight, module=module, parameter=names.loaded_name(weight.parameter))
+
+
+def _extras(names: Names, tensors: tuple[Expected, ...], allowed: tuple[str, ...]) -> Iterator[Extra]:
+    """What the architecture does not have. An adapter belongs where the nearest tensors of the architecture are."""
+    known = {expected.name for expected in tensors}
+    for named in names.tensors:
+        if named.architecture is None and named.name not in known:
+            beside = _beside(named, names, tensors)
+            places = tuple(dict.fromkeys(place for one in beside for place in one.devices))
+            yield Extra(named.name, places or allowed, beside[0].name if beside else "")
+
+
+def _beside(named: Named, names: Names, tensors: tuple[Expected, ...]) -> list[Expected]:
+    path = named.name
+    while path:
+        path = path.rpartition(".")[0]
+        architecture = names.modules.get(path)
+        found = [one for one in tensors if architecture and one.architecture.startswith(f"{architecture}.")]
+        if found:
+            return [one for one in found if one.architecture.rpartition(".")[0] == architecture] or found
+    return []
+
+
+def tensor_attributes(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Tensors that `module` keeps as plain attributes, neither parameters nor buffers, one level deep."""
+    import torch
+
+    found: dict[str, torch.Tensor] = {}
+    for key, value in vars(module).items():
+        if key in {"_parameters", "_buffers", "_modules"}:
+            continue
+        inner = (
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+        )
+        if isinstance(value, torch.Tensor):
+            found[key] = value
+        found |= {f"{key}[{number!r}]": one for number, one in inner if isinstance(one, torch.Tensor)}
+    return found
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _ties(bones: nn.Module, checkpoint: str) -> tuple[tuple[str, ...], ...]:
+    groups: dict[int, list[str]] = {}
+    for name, parameter in bones.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(name)
+    return tuple(tuple(names) for names in groups.values() if len(names) > 1 and stored_equal(checkpoint, names))
+
+
+def _untied(bones: Any, ties: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, str], ...]:
+    names = {id(module): name for name, module in bones.named_modules()}
+    embedding, head = bones.get_input_embeddings(), bones.get_output_embeddings()
+    if embedding is None or head is None:
+        return ()
+    pair = (f"{names[id(embedding)]}.weight", f"{names[id(head)]}.weight")
+    # Tied by the configuration and stored as two: either is right, and neither is asked for.
+    undecided = embedding.weight is head.weight
+    return () if undecided or any(set(pair) <= set(group) for group in ties) else (pair,)
+
+
+def _weights(bones: Any, cell: Cell) -> tuple[LinearWeight, ...]:
+    """Linear weights and stacks of expert weights.
+
+    Not quantized are the head (and what is tied to it) and what the class keeps in float32.
+    Source: `get_modules_to_not_convert` of transformers' base quantizer.
+    """
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    quantize = cell.quantization in LAYER_CLASS
+    head = bones.get_output_embeddings()
+    kept = set(getattr(bones, "_keep_in_fp32_modules", None) or ())
+    found = []
+    for name, module in bones.named_modules():
+        if isinstance(module, (nn.Linear, Conv1D)):
+            excluded = module is head or bool(kept & set(name.split(".")))
+            found.append(
+                LinearWeight(
+                    name, f"{name}.weight", module.weight.numel(), expert=False, quantized=quantize and not excluded
+                )
+            )
+        elif not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            found += [
+                LinearWeight(name, f"{name}.{key}", parameter.numel(), expert=True, quantized=quantize)
+                for key, parameter in module.named_parameters(recurse=False)
+                if parameter.ndim == 3 and "expert" in f"{type(module).__name__} {name}".lower()
+            ]
+    return tuple(found)
+
+
+def execution_devices(model: nn.Module) -> tuple[str, str]:
+    """Where the input embedding and the head compute, as (embedding, head)."""
+    inner: Any = core(model)
+    embedding = execution_device(input_embedding(model))
+    head = getattr(inner, "get_output_embeddings", lambda: None)()
+    return with_index(embedding), with_index(execution_device(head) if head is not None else embedding)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

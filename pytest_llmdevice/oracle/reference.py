@@ -1,0 +1,140 @@
+"""What a model says on the cpu in float32, unquantized: the outputs that every other cell is held against."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmdevice.inference.generation import inputs_for, pad_token
+from pytest_llmdevice.inference.logits import forward_logits
+from pytest_llmdevice.loading.pretrained import from_pretrained
+from pytest_llmdevice.matrix.cell import Cell
+
+if TYPE_CHECKING:
+    import torch
+
+_LIBRARIES = ("torch", "transformers", "accelerate")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Outputs of the reference cell, each prompt run alone, so that no padding takes part.
+
+    Attributes:
+        logits: for each prompt, float32 of shape (length, vocabulary); see `logits.forward_logits`.
+        tokens: for each prompt, the greedy new tokens.
+        steps: for each prompt, the float32 logits each new token was chosen from, (new tokens, vocabulary).
+    """
+
+    logits: tuple[torch.Tensor, ...]
+    tokens: tuple[tuple[int, ...], ...]
+    steps: tuple[torch.Tensor, ...]
+
+
+def reference(
+    checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: int, folder: Path | None = None
+) -> Reference:
+    """The reference outputs of `checkpoint`, from `folder` if they are there.
+
+    Computed with plain `from_pretrained`, never with the target: a target that is wrong in every cell would
+    agree with itself. Kept on disk under a key of the files, the prompts and the library versions, so that
+    worker processes share one computation. A cache that cannot be written is done without.
+    """
+    if folder is None:
+        return compute(checkpoint, prompts, max_new_tokens)
+    from filelock import FileLock
+    from safetensors import SafetensorError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return compute(checkpoint, prompts, max_new_tokens)
+    if not os.access(folder, os.W_OK):
+        return compute(checkpoint, prompts, max_new_tokens)
+    path = folder / f"{_key(checkpoint, prompts, max_new_tokens)}.safetensors"
+    with FileLock(path.with_suffix(".lock")):
+        if path.is_file():
+            try:
+                return _read(path, len(prompts))
+            except (SafetensorError, KeyError):
+                path.unlink()
+        found = compute(checkpoint, prompts, max_new_tokens)
+        _write(path, found)
+        return found
+
+
+def compute(checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Reference:
+    """Load the reference cell of `checkpoint` and run it."""
+    import torch
+
+    model: Any = from_pretrained(checkpoint, Cell("reference", "cpu", "float32"))
+    logits, tokens, steps = [], [], []
+    for prompt in prompts:
+        inputs = inputs_for(model, [prompt])
+        logits.append(forward_logits(model, inputs)[0].float())
+        with torch.inference_mode():
+            output = model.generate(
+                **inputs,
+                do_sample=False,
+                num_beams=1,
+                max_new_tokens=max_new_tokens,
+                min_new_tokens=max_new_tokens,
+                pad_token_id=pad_token(model),
+                return_dict_in_generate=True,
+                output_logits=True,
+            )
+        steps.append(torch.stack([step[0].float() for step in output.logits]))
+        tokens.append(tuple(output.sequences[0, -max_new_tokens:].tolist()))
+    return Reference(tuple(logits), tuple(tokens), tuple(steps))
+
+
+@cache
+def logits_dtype(checkpoint: str, dtype: str) -> str:
+    """The dtype of the logits of a plain load in `dtype` on the cpu: some classes (Mamba) always return float32."""
+    model = from_pretrained(checkpoint, Cell("reference", "cpu", dtype))
+    return str(forward_logits(model, inputs_for(model, [[1, 2]])).dtype).removeprefix("torch.")
+
+
+def _key(checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> str:
+    files = sorted(path for path in Path(checkpoint).iterdir() if path.is_file())
+    stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    identity = [
+        str(Path(checkpoint).resolve()),
+        stamps,
+        list(map(list, prompts)),
+        max_new_tokens,
+        *map(version, _LIBRARIES),
+    ]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
+
+
+def _write(path: Path, found: Reference) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for number in range(len(found.logits)):
+        tensors[f"logits.{number}"] = found.logits[number].contiguous()
+        tensors[f"steps.{number}"] = found.steps[number].contiguous()
+        tensors[f"tokens.{number}"] = torch.tensor(found.tokens[number])
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    save_file(tensors, temporary)
+    temporary.replace(path)
+
+
+def _read(path: Path, count: int) -> Reference:
+    from safetensors.torch import load_file
+
+    tensors = load_file(path)
+    return Reference(
+        tuple(tensors[f"logits.{number}"] for number in range(count)),
+        tuple(tuple(tensors[f"tokens.{number}"].tolist()) for number in range(count)),
+        tuple(tensors[f"steps.{number}"] for number in range(count)),
+    )

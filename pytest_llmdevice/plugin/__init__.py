@@ -1,0 +1,6 @@
+"""Everything that is pytest's: options, fixtures, parametrization, and the plugin objects of a run."""
+
+from __future__ import annotations
+
+# For `-p pytest_llmdevice.plugin`, where entry points are not loaded: this was the plugin's module before.
+pytest_plugins = ("pytest_llmdevice.plugin.entry",)

@@ -1,0 +1,147 @@
+"""The fixtures: each documented, typed, and overridable in a `conftest.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmdevice.matrix.cell import REFERENCE, Cell
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from pytest_llmdevice.loading.load import Loaded
+    from pytest_llmdevice.loading.target import Target
+    from pytest_llmdevice.plugin.failures import LoadFailed
+    from pytest_llmdevice.plugin.session import MatrixRun
+
+RUN: pytest.StashKey[MatrixRun] = pytest.StashKey()
+"""Where the run of an active `--llm-matrix` is kept."""
+
+
+@pytest.fixture(scope="session")
+def llm_cell(request: pytest.FixtureRequest) -> Cell:
+    """The cell this test runs on.
+
+    With `--llm-matrix` one parameter for each cell of the matrix, else the reference cell: llama, cpu, float32.
+    """
+    return getattr(request, "param", REFERENCE)
+
+
+@pytest.fixture(scope="session")
+def llm_device(llm_cell: Cell) -> torch.device:
+    """The cell's device, always with the index where there can be several."""
+    return llm_cell.torch_device
+
+
+@pytest.fixture(scope="session")
+def llm_dtype(llm_cell: Cell) -> torch.dtype:
+    """The cell's dtype."""
+    return llm_cell.torch_dtype
+
+
+@pytest.fixture(scope="session")
+def llm_target(request: pytest.FixtureRequest) -> Target:
+    """The code under test: what `--llm-target` names, else plain transformers.
+
+    Override it to test a loader that needs other fixtures::
+
+        @pytest.fixture(scope="session")
+        def llm_target(my_settings):
+            return MyLoader(my_settings)
+    """
+    run = request.config.stash.get(RUN, None)
+    if run is not None:
+        return run.target
+    from pytest_llmdevice.loading.target import BuiltinTarget, resolve
+    from pytest_llmdevice.plugin.options import target_name, usage_errors
+
+    name = target_name(request.config)
+    with usage_errors():
+        return BuiltinTarget() if name is None else resolve(name)
+
+
+@pytest.fixture(scope="session")
+def llm_checkpoint(llm_cell: Cell) -> Path:
+    """The local folder of the cell's model, which `from_pretrained` reads. Skips where it cannot be had."""
+    from pytest_llmdevice.errors import CheckpointError, CheckpointUnavailable
+    from pytest_llmdevice.zoo import checkpoint
+
+    try:
+        return checkpoint(llm_cell.model)
+    except CheckpointUnavailable as error:
+        pytest.skip(f"absent: {error}")
+    except CheckpointError as error:
+        pytest.fail(f"{llm_cell.model}: {error}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def llm_model(
+    request: pytest.FixtureRequest, llm_cell: Cell, llm_checkpoint: Path, llm_target: Target
+) -> Generator[nn.Module]:
+    """The model, loaded by the target, once for each cell whatever the number of tests. Do not change it."""
+    from pytest_llmdevice.loading.load import Loaded
+
+    loaded = Loaded.load(llm_target, llm_checkpoint, llm_cell)
+    if loaded.unsupported:
+        pytest.skip(f"unsupported: {loaded.unsupported}")
+    if loaded.error:
+        raise _load_failed(loaded)
+    request.config.hook.pytest_llm_cell_loaded(
+        config=request.config,
+        cell=llm_cell,
+        model=loaded.model,
+        seconds=loaded.seconds,
+        measures=loaded.measures,
+    )
+    yield loaded.model
+    loaded.release()
+
+
+@pytest.fixture(scope="session")
+def llm_tokenizer(llm_cell: Cell, llm_checkpoint: Path) -> PreTrainedTokenizerBase:
+    """The checkpoint's tokenizer, padding on the left."""
+    from pytest_llmdevice.inference.prompts import load_tokenizer
+
+    try:
+        return load_tokenizer(llm_checkpoint)
+    except Exception as error:  # noqa: BLE001  # tokenizers fail in as many ways as there are formats
+        pytest.fail(f"{llm_cell.model}: its tokenizer does not load: {_first_line(error)}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def llm_prompts(llm_tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Prompts of unequal length as lists of token ids."""
+    from pytest_llmdevice.inference.prompts import encode
+
+    return encode(llm_tokenizer)
+
+
+@pytest.fixture
+def llm_inputs(llm_model: Any, llm_prompts: list[list[int]]) -> dict[str, torch.Tensor]:
+    """`llm_prompts` as a padded batch, `input_ids` and `attention_mask`, on the device of the embedding."""
+    from pytest_llmdevice.inference.generation import inputs_for
+
+    return inputs_for(llm_model, llm_prompts)
+
+
+def _load_failed(loaded: Loaded) -> LoadFailed:
+    from pytest_llmdevice.checks.examination import not_loaded
+    from pytest_llmdevice.diagnosis.classes import of_error
+    from pytest_llmdevice.plugin.failures import LoadFailed
+
+    result = not_loaded(loaded)
+    failure = of_error(loaded.exception, loading=True) if loaded.exception is not None else "loader"
+    first, _, rest = loaded.error.partition("\n")
+    hints = "".join(f"\nhint: {finding.hint}" for finding in result.findings if finding.hint)
+    return LoadFailed(f"{first}{hints}\n{rest}", result, failure)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}".rstrip(": ")

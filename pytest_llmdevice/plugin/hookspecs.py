@@ -1,0 +1,36 @@
+"""Hook specifications. Implement them in a `conftest.py` or a plugin; each may leave arguments out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+    from torch import nn
+
+    from pytest_llmdevice.checks import Result
+    from pytest_llmdevice.matrix.cell import Cell
+    from pytest_llmdevice.monitoring.resources import Measures
+
+
+def pytest_llm_cell_loaded(
+    config: pytest.Config, cell: Cell, model: nn.Module, seconds: float, measures: Measures
+) -> None:
+    """Called once for each cell, right after the target loaded it, in the process that runs the cell.
+
+    `measures` has the wall time (`seconds` is the same), the processor time, the memory of the host and of every card
+    before, after and at its peak, and a summary of which tensors are where. Log them, for example::
+
+        def pytest_llm_cell_loaded(cell, measures):
+            print(f"{cell}: {measures}")
+    """
+
+
+def pytest_llm_check(config: pytest.Config, cell: Cell, result: Result) -> None:
+    """Called after each check of the suite, whether it passed or not.
+
+    Collect what the checks looked at, for example::
+
+        def pytest_llm_check(cell, result):
+            print(cell, result.check, "passed" if result.passed else "failed", result.evidence)
+    """

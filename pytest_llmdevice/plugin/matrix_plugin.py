@@ -1,0 +1,149 @@
+"""The plugin object of a run with `--llm-matrix`: registered only then, so that the plugin is inert otherwise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmdevice.hardware import Inventory, describe
+from pytest_llmdevice.plugin import parametrize
+from pytest_llmdevice.plugin.failures import DeviceLost, detail, details_of
+from pytest_llmdevice.plugin.fixtures import RUN
+from pytest_llmdevice.plugin.options import usage_errors
+from pytest_llmdevice.plugin.results_plugin import RecordedItems
+from pytest_llmdevice.plugin.session import WORKER_INPUT, MatrixRun
+from pytest_llmdevice.plugin.summary import headline
+from pytest_llmdevice.plugin.timeout_plugin import LimitedItems
+
+if TYPE_CHECKING:
+    from pytest_llmdevice.plugin.options import Settings
+
+SUITE = Path(__file__).parent.parent / "suite"
+
+
+def begin(config: pytest.Config, settings: Settings) -> None:
+    """Start a run: the probe, the matrix, the hooks; and add the suite when no path was given.
+
+    Raises:
+        pytest.UsageError: the matrix is no good.
+    """
+    handed = getattr(config, "workerinput", {}).get(WORKER_INPUT)
+    with usage_errors():
+        run = MatrixRun.begin(settings, Inventory.from_json(handed) if handed else None)
+    config.add_cleanup(run.close)
+    config.stash[RUN] = run
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        config.args.append(str(SUITE))
+    config.pluginmanager.register(MatrixPlugin(config, run), "llmdevice-matrix")
+    if handed is None and not config.option.collectonly:
+        config.pluginmanager.register(RecordedItems(config, run), "llmdevice-recorded")
+    if settings.cell_timeout:
+        config.pluginmanager.register(LimitedItems(config, run), "llmdevice-limited")
+    if settings.simulate:
+        from pytest_llmdevice.plugin import simulation_plugin
+
+        config.pluginmanager.register(simulation_plugin.SimulatedItems(run), "llmdevice-simulated")
+    if config.pluginmanager.hasplugin("xdist"):
+        from pytest_llmdevice.plugin import xdist_plugin
+
+        config.pluginmanager.register(xdist_plugin.Distribution(config, run), "llmdevice-xdist")
+
+
+VERDICT = "llm.verdict"
+"""User property of a test whose cell does not run here: the cause."""
+
+
+def share_cores(workers: int) -> None:
+    """Give this worker its share of the cores, unless the user has set the number of threads.
+
+    Worker processes that each use every core wait for one another in every small operation: two workers on two
+    cores were four times as slow as one.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        import torch
+
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+
+
+class MatrixPlugin:
+    """The hooks of an active run."""
+
+    def __init__(self, config: pytest.Config, run: MatrixRun) -> None:
+        self._run = run
+        self._parameters = parametrize.Parameters(run)
+        self._lost: dict[tuple[str, str], str] = {}
+        self._workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
+        distributes = not hasattr(config, "workerinput") and bool(config.getoption("tx", None))
+        self._loads = not distributes and not config.option.collectonly
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        if self._workers > 1:
+            share_cores(self._workers)
+        with usage_errors():
+            self._run.prepare(warm=self._loads)
+
+    def pytest_report_header(self) -> list[str]:
+        inventory = self._run.inventory
+        devices = [*describe(inventory), *self._run.pretended.describe(inventory)]
+        return [headline(self._run), *(f"  {line}" for line in devices)]
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if parametrize.FIXTURE in metafunc.fixturenames:
+            self._parameters.apply(metafunc)
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        cell = parametrize.cell_of(item)
+        if cell is not None:
+            self._parameters.label(item, cell)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        kept: list[pytest.Item] = []
+        left_out: list[pytest.Item] = []
+        for item in items:
+            cell = parametrize.cell_of(item)
+            (kept if cell is None or self._run.requested(cell) else left_out).append(item)
+            if cell is not None:
+                self._parameters.mark(item, cell)
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = kept
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self) -> None:
+        self._run.settle()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        # Raised here and not a marker: pytest then folds the skips of a device into one line of `-rs`.
+        cell = parametrize.cell_of(item)
+        if cell is None:
+            return
+        if not (verdict := self._run.verdicts[cell]).runs:
+            item.user_properties.append((VERDICT, verdict.cause))
+            pytest.skip(verdict.reason)
+        if where := self._lost.get((cell.kind, cell.device)):
+            raise DeviceLost(f"{cell.id}: not run: {cell.spec} was lost in {where}, and is so for the whole process")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[Any]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        cell = parametrize.cell_of(item)
+        if cell is not None:
+            detail(item, call, report, self._run.target)
+            if not cell.simulated and details_of(report).get("failure") == "device-lost":
+                self._lost.setdefault((cell.kind, cell.device), item.name)
+        return report
+
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        # Thousands of letters for cells that cannot run here would hide those that do; they are counted at the end.
+        if report.skipped and any(key == VERDICT for key, _ in report.user_properties):
+            return "skipped", "", "SKIPPED"
+        return None

@@ -1,0 +1,227 @@
+"""One run of a matrix: its cells, the verdict on each, and the target, settled before anything is collected."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.hardware import Inventory, ProbeProcess, Verdict, expand_devices, judge, required_missing, start
+from pytest_llmdevice.matrix.cell import AXES, Cell
+from pytest_llmdevice.matrix.select import Selector, parse_all
+from pytest_llmdevice.matrix.vocabulary import CHECKS
+from pytest_llmdevice.simulation.inventory import Pretended, simulated
+
+if TYPE_CHECKING:
+    from pytest_llmdevice.loading.target import Target
+    from pytest_llmdevice.matrix.schema import Matrix
+    from pytest_llmdevice.plugin.options import Settings
+    from pytest_llmdevice.results.shards import Shard
+    from pytest_llmdevice.simulation.profiles import Profile
+
+
+WORKER_INPUT: Final = "llmdevice_inventory"
+"""Key under which xdist hands a worker the controller's inventory."""
+
+
+@dataclass
+class MatrixRun:
+    """What a process knows about the matrix it runs. Make one with `begin`, then `prepare` it.
+
+    Attributes:
+        settings: what the user asked for.
+        matrix: the validated matrix file.
+        pretended: the machines that are simulated where their devices are absent.
+        known: an inventory that another process made; then no probe is started.
+    """
+
+    settings: Settings
+    matrix: Matrix
+    pretended: Pretended = field(default_factory=Pretended)
+    known: Inventory | None = None
+    _probe: ProbeProcess | None = field(default=None, repr=False)
+
+    @classmethod
+    def begin(cls, settings: Settings, inventory: Inventory | None = None) -> MatrixRun:
+        """Start the probe, so that it overlaps all that follows, and read the matrix.
+
+        Raises:
+            ConfigurationError: the matrix cannot be found, read or validated, or there is no such machine to simulate.
+        """
+        pretended = Pretended.read(settings.simulate)
+        probe = start(settings.probe_timeout) if inventory is None else None
+        try:
+            from pytest_llmdevice.matrix.expand import load
+
+            return cls(settings, load(settings.matrix, settings.base), pretended, inventory, probe)
+        except BaseException:
+            if probe is not None:
+                probe.close()
+            raise
+
+    def prepare(self, *, warm: bool) -> None:
+        """Settle everything that can be wrong about the run.
+
+        Args:
+            warm: import the heavy libraries here while the probe is under way; this process will need them.
+
+        Raises:
+            ConfigurationError: the target, a required device, a simulated one, a cell expression or the matrix is no
+                good.
+        """
+        if self.settings.target is not None:
+            _ = self.target
+        elif warm and self.known is None:
+            # Its first access imports most of what the libraries have.
+            import transformers.modeling_utils  # noqa: F401
+        if warm and self.pretended.profiles:
+            _import_on_the_real_machine()
+        missing = required_missing(self.settings.require, self.inventory)
+        if missing:
+            raise ConfigurationError(f"--llm-require: {missing}")
+        _ = self.selectors, self.elsewhere
+        self.settle()
+
+    @staticmethod
+    def settle() -> None:
+        """Take what is in memory now for granted: libraries, later tens of thousands of tests, all stay to the end.
+
+        Without this, every collection of garbage, and cells need some of their own, walks through all of them.
+        """
+        gc.freeze()
+
+    def close(self) -> None:
+        """Kill a probe that is still under way, and undo what `prepare` did to the process."""
+        gc.unfreeze()
+        if self._probe is not None:
+            self._probe.close()
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """The hardware, the pretended devices and the library versions; waits for the probe.
+
+        Raises:
+            ConfigurationError: real devices of a pretended type are here.
+        """
+        if self.known is not None:
+            return self.pretended.beside(self.known)
+        assert self._probe is not None
+        return self.pretended.beside(self._probe.result())
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell of the matrix, also those that will not run."""
+        from pytest_llmdevice.matrix.expand import cells
+
+        found = cells(self.matrix, lambda specs: expand_devices(specs, self.inventory))
+        return tuple(simulated(cell, self.inventory) for cell in found)
+
+    @cached_property
+    def selectors(self) -> tuple[Selector, ...]:
+        """What `--llm-cell` asks for; empty when it was not given."""
+        return parse_all(self.settings.cells, self.cells)
+
+    @cached_property
+    def shard(self) -> Shard | None:
+        """The part of the cells that is run; None for all of them.
+
+        Raises:
+            ConfigurationError: there is no such shard.
+        """
+        if not self.settings.shard:
+            return None
+        from pytest_llmdevice.results.shards import Shard
+
+        try:
+            return Shard.parse(self.settings.shard)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"--llm-shard: {error}") from None
+
+    @cached_property
+    def elsewhere(self) -> dict[Cell, str]:
+        """The cells that belong to another shard, each with the sentence that says so; empty without `--llm-shard`.
+
+        Raises:
+            ConfigurationError: there is no such shard.
+        """
+        return {} if self.shard is None else self.shard.others(self.cells)
+
+    def requested(self, cell: Cell) -> bool:
+        """Whether `--llm-cell` and `--llm-shard` leave `cell` in."""
+        chosen = not self.selectors or any(selector.matches(cell) for selector in self.selectors)
+        return chosen and cell not in self.elsewhere
+
+    @cached_property
+    def verdicts(self) -> dict[Cell, Verdict]:
+        """What becomes of each cell on this machine."""
+        return {
+            cell: judge(cell, self.inventory)
+            if self.requested(cell)
+            else Verdict.skip("not requested", self.elsewhere.get(cell, "--llm-cell leaves it out"))
+            for cell in self.cells
+        }
+
+    def beside(self, cell: Cell) -> Profile | None:
+        """The cards to pretend while `cell`, one of the cpu, is looked at once more; None when there are none."""
+        return self.pretended.profiles[0] if self.pretended.profiles and cell.kind == "cpu" else None
+
+    def others(self, cell: Cell) -> tuple[Cell, ...]:
+        """Cells of the same model that a target may be asked for between `cell` and `cell` again, at most two.
+
+        They run on the same machine, real or pretended, and nothing is known beforehand to be wrong with them. First
+        one of another dtype, then one on another device, each otherwise as like `cell` as there is.
+        """
+        fitting = [
+            other
+            for other, verdict in self.verdicts.items()
+            if verdict.runs
+            and other.model == cell.model
+            and other.simulated == cell.simulated
+            and (other.kind == cell.kind or not cell.simulated)
+            and not any(self.xfail(other, check) for check in CHECKS)
+        ]
+
+        def unlike(other: Cell) -> tuple[int, str]:
+            return sum(getattr(other, axis) != getattr(cell, axis) for axis in AXES), other.id
+
+        dtypes = sorted((other for other in fitting if other.dtype != cell.dtype), key=unlike)
+        devices = sorted((other for other in fitting if other.device != cell.device), key=unlike)
+        return tuple(dict.fromkeys(dtypes[:1] + devices[:1]))
+
+    @cached_property
+    def target(self) -> Target:
+        """The code under test."""
+        from pytest_llmdevice.loading.target import BuiltinTarget, resolve
+
+        return BuiltinTarget() if self.settings.target is None else resolve(self.settings.target)
+
+    def xfail(self, cell: Cell, check: str) -> str | None:
+        """Why `check` is expected to fail on `cell`, with the source; None when it is not."""
+        for expectation in self.matrix.expect:
+            if expectation.xfail and expectation.applies(cell, check, self.inventory.versions):
+                return f"{expectation.xfail} ({expectation.source})" if expectation.source else expectation.xfail
+        return None
+
+    def tolerance(self, cell: Cell) -> float | None:
+        """The tolerance that the matrix gives to `cell`, None for the one by dtype and quantization."""
+        for expectation in self.matrix.expect:
+            if expectation.tolerance and expectation.applies(cell, "agreement", self.inventory.versions):
+                return expectation.tolerance
+        return None
+
+
+def _import_on_the_real_machine() -> None:
+    """Import what looks for devices while it is imported, so that it never takes a pretended one for real."""
+    with warnings.catch_warnings():
+        # What they deprecate is not this run's affair.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for name in ("torch", "transformers.modeling_utils", "accelerate"):
+            import_module(name)
+        # Optional; and where its import fails, the probe says so.
+        with suppress(Exception):
+            import_module("bitsandbytes")

@@ -1,0 +1,60 @@
+"""The lines of a run in the terminal: what will run, at the beginning, and what became of it, at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from pytest_llmdevice.report.terminal import lines
+from pytest_llmdevice.results.records import BAD
+from pytest_llmdevice.text import plural
+
+PROBLEMS: Final = 5
+"""How many problems, and differences from a baseline, are shown in full."""
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
+
+    from pytest_llmdevice.plugin.evaluation import Conclusion
+    from pytest_llmdevice.plugin.session import MatrixRun
+
+
+def headline(run: MatrixRun) -> str:
+    """The matrix and how many of its cells will run here."""
+    verdicts = run.verdicts.values()
+    causes = Counter(verdict.cause for verdict in verdicts if not verdict.runs)
+    skipped = ", ".join(f"{count} {cause}" for cause, count in causes.items())
+    states = Counter(verdict.state for verdict in verdicts)
+    pretended = f", {states['run simulated']} simulated" if states["run simulated"] else ""
+    cells = plural(len(run.cells), "cell")
+    return f"llm matrix {run.settings.matrix}: {cells}, {states['run']} run here{pretended}" + (
+        f", {skipped}" if skipped else ""
+    )
+
+
+def write(reporter: TerminalReporter, run: MatrixRun, conclusion: Conclusion) -> None:
+    """Write the grid, what did not run, what is wrong, and what the results are worth."""
+    assert conclusion.union is not None
+    terminal = reporter.config.get_terminal_writer()
+    bad = conclusion.bad or any(view.outcome in BAD for view in conclusion.union.cells.values())
+    reporter.section(f"llm matrix {run.settings.matrix}", red=bad)
+    for line in lines(
+        conclusion.union,
+        width=terminal.fullwidth,
+        colour=terminal.hasmarkup,
+        unicode="utf" in (sys.stdout.encoding or "").lower(),
+        comparison=conclusion.comparison,
+        grid=run.settings.grid or None,
+        worst=PROBLEMS,
+        origins=False,
+    ):
+        reporter.write_line(line)
+    for line in conclusion.unmet:
+        reporter.write_line(f"[require] not met: {line}", red=True)
+    for line in conclusion.verdict.reasons if conclusion.verdict is not None else ():
+        reporter.write_line(f"--llm-fail-on: {line}", red=True)
+    for line in conclusion.refused:
+        reporter.write_line(line, red=True)
+    for line in conclusion.written:
+        reporter.write_line(line)
