@@ -152,9 +152,9 @@ def test_a_cleanup_that_hangs_is_interrupted_and_the_next_test_is_in_order(proje
         """
         import time
         import pytest
-        from pytest_llmdevice import limited
+        from pytest_llmdevice.plugin import timeout_plugin
 
-        limited.TEARDOWN_SECONDS = 1.0
+        timeout_plugin.TEARDOWN_SECONDS = 1.0
 
         @pytest.fixture
         def slow(llm_cell):
@@ -232,7 +232,7 @@ def test_without_a_matrix_the_flag_is_refused(project: pytest.Pytester) -> None:
     result.stderr.fnmatch_lines(["ERROR: --llm-cell-timeout: add --llm-matrix, without it no matrix is run"])
 
 
-GRACE = "from pytest_llmdevice import limited\nlimited.GRACE_SECONDS = 2.0\n"
+GRACE = "from pytest_llmdevice.plugin import timeout_plugin\ntimeout_plugin.GRACE_SECONDS = 2.0\n"
 
 
 def test_what_cannot_be_interrupted_ends_the_run_with_a_message(hanging: pytest.Pytester) -> None:

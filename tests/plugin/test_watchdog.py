@@ -109,7 +109,7 @@ def test_another_thread_has_no_limit(watchdog: Watchdog) -> None:
 
 ENDED = """
 import sys, time
-from pytest_llmdevice import timelimit
+from pytest_llmdevice.plugin import watchdog as timelimit
 timelimit._MARGIN = 1.0
 watchdog = timelimit.Watchdog(2, grace=1.0)
 watchdog.start(0.5, lambda frame: KeyError("over"), lambda frame: f"it was in {frame.f_code.co_name}")
