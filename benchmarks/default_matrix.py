@@ -1,4 +1,4 @@
-"""How long the default matrix takes through the suite: from an empty cache, a warm one, and with pretended cards."""
+"""How long the default matrix takes through the suite: from an empty cache, a warm one, and with simulated cards."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def main() -> None:
         print(f"empty cache, serial:  {seconds(COMMAND, folder, environment):.1f} s")
         print(f"warm cache, serial:   {seconds(COMMAND, folder, environment):.1f} s")
         print(f"warm cache, -n 2:     {seconds([*COMMAND, '-n', '2'], folder, environment):.1f} s")
-        pretended = [*COMMAND, "-n", "2", "--llm-simulate", "cuda:2"]
-        print(f"the same, two cards:  {seconds(pretended, folder, environment):.1f} s")
+        simulated_on = [*COMMAND, "-n", "2", "--llm-simulate", "cuda:2"]
+        print(f"the same, two cards:  {seconds(simulated_on, folder, environment):.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The exceptions of the package, free of pytest and torch so that every room can raise them."""
+"""The exceptions of the package, free of pytest and torch so that every package can raise them."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from pytest_llmdevice.checks.tied import check_tied
 from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.checks.tolerance import tolerance as tolerance_of
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.oracle.expectations import make_plan
+from pytest_llmdevice.oracle.expectations import expectations_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,25 +37,25 @@ def assert_no_meta(model: nn.Module) -> None:
 def assert_placement(model: nn.Module, checkpoint: str | Path, cell: Cell) -> None:
     """Every parameter and buffer is on the device that `cell` asks for. Raises AssertionError."""
     __tracebackhide__ = True
-    check_placement(model, make_plan(model, str(checkpoint), cell), cell).require(cell.id)
+    check_placement(model, expectations_of(model, str(checkpoint), cell), cell).require(cell.id)
 
 
 def assert_dtypes(model: nn.Module, checkpoint: str | Path, cell: Cell) -> None:
     """Every dense parameter and buffer has the dtype that `cell` asks for. Raises AssertionError."""
     __tracebackhide__ = True
-    check_dtypes(model, make_plan(model, str(checkpoint), cell), cell, str(checkpoint)).require(cell.id)
+    check_dtypes(model, expectations_of(model, str(checkpoint), cell), cell, str(checkpoint)).require(cell.id)
 
 
 def assert_tied(model: nn.Module, checkpoint: str | Path, cell: Cell) -> None:
     """Weights are tied, or not, as the checkpoint's configuration says. Raises AssertionError."""
     __tracebackhide__ = True
-    check_tied(model, make_plan(model, str(checkpoint), cell)).require(cell.id)
+    check_tied(model, expectations_of(model, str(checkpoint), cell)).require(cell.id)
 
 
 def assert_quantized(model: nn.Module, checkpoint: str | Path, cell: Cell) -> None:
     """Weights are packed, or dense, as `cell` asks, experts included. Raises AssertionError."""
     __tracebackhide__ = True
-    check_quantization(model, make_plan(model, str(checkpoint), cell), cell).require(cell.id)
+    check_quantization(model, expectations_of(model, str(checkpoint), cell), cell).require(cell.id)
 
 
 def assert_eval_mode(model: nn.Module) -> None:
@@ -78,9 +78,9 @@ def assert_generates(target: Target, model: Any, prompts: Tokens, max_new_tokens
     A target without `generate` is run with the built-in one. Raises AssertionError.
     """
     __tracebackhide__ = True
-    from pytest_llmdevice.inference.generation_run import generate_observed
+    from pytest_llmdevice.inference.generation_run import generate_traced
 
-    generated = generate_observed(target, model, prompts, max_new_tokens)
+    generated = generate_traced(target, model, prompts, max_new_tokens)
     check_generation(generated, prompts, max_new_tokens, model).require()
     check_inputs(generated, prompts, model).require()
     return [list(map(int, row)) for row in generated.first]

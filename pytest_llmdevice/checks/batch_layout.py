@@ -11,7 +11,7 @@ from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.inference.generation import is_encoder_decoder, pad_token
 from pytest_llmdevice.inference.stepping import UNLIMITED, sliding_window
 from pytest_llmdevice.model.names import configuration_of
-from pytest_llmdevice.monitoring.trace import Call, Seen
+from pytest_llmdevice.monitoring.trace import Call, TracedTensor
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +89,7 @@ def mask_of(call: Call, rows: Sequence[Row] | None = None) -> torch.Tensor | Non
     return max(seen, key=lambda one: int(one.sum()), default=None)
 
 
-def _masks(call: Call) -> list[Seen]:
+def _masks(call: Call) -> list[TracedTensor]:
     return [tensor for name, tensor in call.tensors.items() if name.partition("[")[0] == MASK]
 
 

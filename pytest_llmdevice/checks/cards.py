@@ -14,9 +14,9 @@ from pytest_llmdevice.checks.placement import check_placement
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.placement import CARD_PREFERRED
-from pytest_llmdevice.inference.generation_run import Generated, generate_observed
+from pytest_llmdevice.inference.generation_run import GenerationRun, generate_traced
 from pytest_llmdevice.loading.load import Loaded
-from pytest_llmdevice.oracle.expectations import make_plan
+from pytest_llmdevice.oracle.expectations import expectations_of
 from pytest_llmdevice.simulation import Profile, Simulation
 
 if TYPE_CHECKING:
@@ -33,16 +33,16 @@ def check_cards(
     profile: Profile,
     prompts: Tokens,
     max_new_tokens: int,
-    alone: Generated,
+    alone: GenerationRun,
     known: Collection[Finding] = (),
 ) -> Result:
-    """Load and generate once more on a pretended machine with cards: nothing of a cpu cell may go to one of them.
+    """Load and generate once more on a simulated machine with cards: nothing of a cpu cell may go to one of them.
 
     Args:
         target: the code under test.
         checkpoint: the local folder of the model.
         cell: a cell on the cpu.
-        profile: the cards to pretend.
+        profile: the cards to simulate.
         prompts: lists of token ids.
         max_new_tokens: how many are asked for; fewer than for `alone` are enough.
         alone: what the target generated where no card was visible.
@@ -55,10 +55,10 @@ def check_cards(
             finding = Finding(f"load, with {profile} visible", "a model, as without cards", why, CARD_PREFERRED)
             return Result("cards", (finding,), details=loaded.error.partition("\n")[2].strip())
         model = loaded.model
-        plan = make_plan(model, checkpoint, cell)
+        expectations = expectations_of(model, checkpoint, cell)
         # Before it runs: an exception in a forward pass leaves what a hook brought where it is.
-        parts = [check_placement(model, plan, cell), check_dtypes(model, plan, cell, checkpoint)]
-        generated = generate_observed(target, model, prompts, max_new_tokens)
+        parts = [check_placement(model, expectations, cell), check_dtypes(model, expectations, cell, checkpoint)]
+        generated = generate_traced(target, model, prompts, max_new_tokens)
         if alone.error is None:
             # In other words where the number of tokens is another.
             wrong = {finding.where for finding in known}
@@ -72,7 +72,7 @@ def check_cards(
         if alone.error is None and generated.error is None and rows != before:
             findings.append(Finding(f"tokens, with {profile} visible", str(before), str(rows), CARD_PREFERRED))
         loaded.release()
-    return Result("cards", tuple(findings), {"tensors": len(plan.tensors), "visible": str(profile)})
+    return Result("cards", tuple(findings), {"tensors": len(expectations.tensors), "visible": str(profile)})
 
 
 def _started(output: object, count: int) -> list[list[int]] | None:

@@ -14,7 +14,7 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.device_map import DeviceMap
 from pytest_llmdevice.model.names import configuration_of
 from pytest_llmdevice.model.weights import is_packed
-from pytest_llmdevice.oracle.expectations import KEPT, Expected, Plan
+from pytest_llmdevice.oracle.expectations import KEPT, Expectations, Expected
 
 if TYPE_CHECKING:
     import torch
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from pytest_llmdevice.diagnosis import Hint
 
 
-def check_dtypes(model: nn.Module, plan: Plan, cell: Cell, checkpoint: str = "") -> Result:
+def check_dtypes(model: nn.Module, expectations: Expectations, cell: Cell, checkpoint: str = "") -> Result:
     """Every dense parameter and buffer has the dtype that was asked for, or the one its class insists on.
 
     Packed weights are the quantization check's. Tensors that the architecture does not have (adapters) must
     be in the cell's dtype or, as PEFT keeps them, in float32. The configuration, and each configuration inside it,
     says what was asked for or, as after `load_checkpoint_and_dispatch`, what the `config.json` of `checkpoint` says.
     """
-    planned = {expected.name: expected for expected in plan.tensors}
+    planned = {expected.name: expected for expected in expectations.tensors}
     named = list(tensors(model))
-    if another := foreign(plan, {name for name, _, _ in named}):
+    if another := foreign(expectations, {name for name, _, _ in named}):
         return Result("dtypes", (another,))
-    packed = {weight.parameter for weight in plan.weights if weight.quantized}
+    packed = {weight.parameter for weight in expectations.weights if weight.quantized}
     configs = list(_configurations(configuration_of(model), checkpoint))
     # `load_checkpoint_and_dispatch` leaves the configuration as it was, and a map, also for one device.
     filled = bool(DeviceMap(model).entries) and any(dtype != cell.dtype for _, dtype, _ in configs)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice import checks
-from pytest_llmdevice.checks.many_prompts import crowd_findings, ended_findings
+from pytest_llmdevice.checks.many_prompts import ended_findings, many_prompts_findings
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding, raised
 from pytest_llmdevice.diagnosis.divergence import first_divergence
@@ -17,7 +17,7 @@ from pytest_llmdevice.diagnosis.errors import first_line, hint_of
 from pytest_llmdevice.diagnosis.failure import NO_EXCEPTION, excerpt
 from pytest_llmdevice.errors import of_target
 from pytest_llmdevice.inference.generation import inputs_for
-from pytest_llmdevice.inference.generation_run import Generated, generate_observed
+from pytest_llmdevice.inference.generation_run import GenerationRun, generate_traced
 from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.inference.prompts import encode, load_tokenizer
 from pytest_llmdevice.loading.load import Loaded, changes_of
@@ -27,7 +27,7 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import CHECKS
 from pytest_llmdevice.model.device_map import put_back
 from pytest_llmdevice.model.names import Names
-from pytest_llmdevice.oracle.expectations import Plan, make_plan
+from pytest_llmdevice.oracle.expectations import Expectations, expectations_of
 from pytest_llmdevice.oracle.reference import Reference, reference
 from pytest_llmdevice.simulation.profiles import Profile, parse
 
@@ -54,7 +54,7 @@ class Examination:
         prompts: lists of token ids of unequal length.
         reference: what the same model says to them on the cpu in float32.
         tolerance: the largest relative error of the logits, None for the one by dtype and quantization.
-        beside: cards to pretend while a cpu cell is loaded once more, None for none.
+        beside: cards to simulate while a cpu cell is loaded once more, None for none.
         others: cells of the same model on the same machine, to be loaded between this one and itself.
     """
 
@@ -69,14 +69,14 @@ class Examination:
     others: tuple[Cell, ...] = ()
 
     @cached_property
-    def plan(self) -> Plan:
+    def expectations(self) -> Expectations:
         """Where every tensor of the model belongs, and in which dtype."""
-        return make_plan(self.model, self.checkpoint, self.cell)
+        return expectations_of(self.model, self.checkpoint, self.cell)
 
     @cached_property
-    def generated(self) -> Generated:
+    def generated(self) -> GenerationRun:
         """What the target generates for the prompts."""
-        return generate_observed(self.target, self.model, self.prompts, NEW_TOKENS)
+        return generate_traced(self.target, self.model, self.prompts, NEW_TOKENS)
 
     @property
     def logits_tolerance(self) -> float:
@@ -152,7 +152,7 @@ def _agreement(exam: Examination) -> Result:
     if result.findings or exam.generated.error is not None:
         # What is wrong with a few prompts is wrong with many.
         return result
-    findings, evidence = crowd_findings(exam.target, exam.model, exam.prompts, alone, own)
+    findings, evidence = many_prompts_findings(exam.target, exam.model, exam.prompts, alone, own)
     if not findings:
         findings, more = ended_findings(exam.target, exam.model, exam.prompts, rows)
         evidence = {**evidence, **more}
@@ -165,8 +165,8 @@ def _padding(exam: Examination) -> Result:
 
 
 def _reload(exam: Examination) -> Result:
-    handed = exam.generated.handed
-    ran = bool(handed.calls or handed.modules or handed.compiled)
+    trace = exam.generated.trace
+    ran = bool(trace.calls or trace.modules or trace.compiled)
     return checks.check_reload(exam.target, exam.model, exam.checkpoint, exam.cell, exam.others, exam.prompts, ran=ran)
 
 
@@ -191,13 +191,13 @@ def _cache(exam: Examination) -> Result:
 
 
 RUN: Final[Mapping[str, Callable[[Examination], Result]]] = {
-    "loads": lambda exam: checks.check_loads(exam.model, exam.plan, exam.checkpoint, exam.cell),
+    "loads": lambda exam: checks.check_loads(exam.model, exam.expectations, exam.checkpoint, exam.cell),
     "meta": lambda exam: checks.check_meta(exam.model),
-    "placement": lambda exam: checks.check_placement(exam.model, exam.plan, exam.cell),
-    "dtypes": lambda exam: checks.check_dtypes(exam.model, exam.plan, exam.cell, exam.checkpoint),
+    "placement": lambda exam: checks.check_placement(exam.model, exam.expectations, exam.cell),
+    "dtypes": lambda exam: checks.check_dtypes(exam.model, exam.expectations, exam.cell, exam.checkpoint),
     "values": lambda exam: checks.check_values(exam.model, exam.checkpoint, exam.cell),
-    "tied": lambda exam: checks.check_tied(exam.model, exam.plan),
-    "quantization": lambda exam: checks.check_quantization(exam.model, exam.plan, exam.cell),
+    "tied": lambda exam: checks.check_tied(exam.model, exam.expectations),
+    "quantization": lambda exam: checks.check_quantization(exam.model, exam.expectations, exam.cell),
     "mode": lambda exam: checks.check_mode(exam.model),
     "forward": lambda exam: checks.check_forward(exam.model, exam.cell, exam.prompts, exam.checkpoint),
     "generation": lambda exam: checks.check_generation(exam.generated, exam.prompts, NEW_TOKENS, exam.model),
@@ -207,7 +207,7 @@ RUN: Final[Mapping[str, Callable[[Examination], Result]]] = {
     "prefix": _prefix,
     "cache": _cache,
     "sampling": lambda exam: checks.check_sampling(exam.model, exam.prompts, exam.checkpoint),
-    "save": lambda exam: checks.check_save(exam.model, exam.plan, exam.cell, exam.prompts, exam.checkpoint),
+    "save": lambda exam: checks.check_save(exam.model, exam.expectations, exam.cell, exam.prompts, exam.checkpoint),
     "state": lambda exam: checks.check_state(
         changes_of(exam.model), exam.generated.changes, changes_by_import(exam.target)
     ),
@@ -235,7 +235,7 @@ def examine(
         checkpoint: a local folder.
         cell: what to ask for.
         prompts: lists of token ids of unequal length; the suite's by default.
-        beside: cards to pretend while a cpu cell is loaded once more, such as `"cuda:2"`; empty for none.
+        beside: cards to simulate while a cpu cell is loaded once more, such as `"cuda:2"`; empty for none.
         others: cells of the same model, to be loaded between `cell` and `cell` once more.
         folder: where reference outputs are kept for the next time.
 

@@ -10,7 +10,7 @@ from pytest_llmdevice.diagnosis import Finding, raised
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.inference.generation import is_encoder_decoder, pad_token
-from pytest_llmdevice.inference.generation_run import Generated
+from pytest_llmdevice.inference.generation_run import GenerationRun
 from pytest_llmdevice.model.names import configuration_of, core
 
 Tokens = Sequence[Sequence[int]]
@@ -21,7 +21,7 @@ CONTRACT: Final = (
 )
 
 
-def check_generation(generated: Generated, prompts: Tokens, max_new_tokens: int, model: Any) -> Result:
+def check_generation(generated: GenerationRun, prompts: Tokens, max_new_tokens: int, model: Any) -> Result:
     """Two greedy generations of one batch: as many new tokens as asked, real token ids, the same twice.
 
     For one prompt by itself, too, there is a list in a list. Fewer tokens are right only where an end token is among
@@ -76,12 +76,12 @@ def _ended(row: list[int], model: Any) -> bool:
     return at is not None and all(token in ends or token == pad_token(model) for token in row[at:])
 
 
-def _strangers(generated: Generated, model: Any) -> list[Finding]:
+def _strangers(generated: GenerationRun, model: Any) -> list[Finding]:
     """The first module that got a tensor of another device than its own, and did not come to an end."""
     from pytest_llmdevice.model.device_map import execution_device, with_index
 
     modules = dict(model.named_modules()) if hasattr(model, "named_modules") else {}
-    for name, passage in reversed(generated.handed.modules.items()):
+    for name, passage in reversed(generated.trace.modules.items()):
         module = modules.get(name)
         # A hook of accelerate's brings what it is given; a module of several parts has no device of its own.
         if passage.finished or module is None or hasattr(module, "_hf_hook") or any(True for _ in module.children()):

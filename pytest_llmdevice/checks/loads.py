@@ -13,7 +13,7 @@ from pytest_llmdevice.loading.pretrained import configuration, skeleton
 from pytest_llmdevice.loading.target import CONTRACT
 from pytest_llmdevice.matrix.cell import REFERENCE, Cell
 from pytest_llmdevice.model.names import configuration_of, core
-from pytest_llmdevice.oracle.expectations import Plan
+from pytest_llmdevice.oracle.expectations import Expectations
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")
 
 
-def check_loads(model: nn.Module, plan: Plan, checkpoint: str, cell: Cell | None = None) -> Result:
+def check_loads(model: nn.Module, expectations: Expectations, checkpoint: str, cell: Cell | None = None) -> Result:
     """The model is of the checkpoint's architecture and settings, has its tensors in their shapes, and as many of them.
 
     A vocabulary that was made larger, for a padding token, is no harm; one that was made smaller is. The attention
@@ -31,16 +31,16 @@ def check_loads(model: nn.Module, plan: Plan, checkpoint: str, cell: Cell | None
     evidence = {"parameters": sum(1 for _ in model.parameters())}
     stored = configuration(checkpoint)
     own = configuration_of(model)
-    wanted = f"{plan.architecture}, as in the checkpoint ({stored.model_type})"
+    wanted = f"{expectations.architecture}, as in the checkpoint ({stored.model_type})"
     details = f"what load returns: {CONTRACT}"
     kind = getattr(own, "model_type", None)
     actual = f"{type(core(model)).__name__} ({kind})" if kind else type(core(model)).__name__
-    lacking = foreign(plan, named)
-    if (kind is not None and kind != stored.model_type and not _same(plan, named)) or lacking:
+    lacking = foreign(expectations, named)
+    if (kind is not None and kind != stored.model_type and not _same(expectations, named)) or lacking:
         why = f"{actual}; {lacking.actual}" if lacking else actual
         return Result("loads", (Finding("the model", wanted, why, OTHER_MODEL),), evidence, details=details)
-    missing = [one.name for one in plan.tensors if one.role == "parameter" and one.name not in named]
-    if type(core(model)).__name__ != plan.architecture and missing:
+    missing = [one.name for one in expectations.tensors if one.role == "parameter" and one.name not in named]
+    if type(core(model)).__name__ != expectations.architecture and missing:
         return Result(
             "loads",
             (Finding("the model", wanted, f"{actual}, which has no {missing[0]}", HEADLESS),),
@@ -54,7 +54,7 @@ def check_loads(model: nn.Module, plan: Plan, checkpoint: str, cell: Cell | None
         and (found := getattr(own, size, asked)) is not None
         and (found < asked if size == "vocab_size" else found != asked)
     ]
-    findings += _shapes(plan, named, stored)
+    findings += _shapes(expectations, named, stored)
     # What has other shapes was made from another configuration as a whole.
     findings += [] if findings else overridden(model, skeleton(checkpoint, cell or REFERENCE))
     attention = getattr(own, "_attn_implementation", None)
@@ -63,15 +63,15 @@ def check_loads(model: nn.Module, plan: Plan, checkpoint: str, cell: Cell | None
     return Result("loads", tuple(findings), evidence, details=details if findings else "")
 
 
-def _same(plan: Plan, named: dict[str, Any]) -> bool:
+def _same(expectations: Expectations, named: dict[str, Any]) -> bool:
     """Whether all tensors are there: a class of one's own with a configuration of its own, and the same model."""
-    return all(expected.name in named for expected in plan.tensors)
+    return all(expected.name in named for expected in expectations.tensors)
 
 
-def _shapes(plan: Plan, named: dict[str, Any], config: Any) -> list[Finding]:
+def _shapes(expectations: Expectations, named: dict[str, Any], config: Any) -> list[Finding]:
     vocabulary = getattr(config, "vocab_size", None)
     findings = []
-    for expected in plan.tensors:
+    for expected in expectations.tensors:
         tensor = named.get(expected.name)
         # Packed weights, and those that wait elsewhere in another form, are not in the layer's shape.
         if tensor is None or not tensor.is_floating_point() or expected.storage == "packed":

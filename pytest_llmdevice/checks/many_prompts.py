@@ -27,7 +27,7 @@ NEW: Final = 3
 """New tokens of each: another number than the other generations have."""
 
 
-def crowd_findings(target: Any, model: Any, prompts: Tokens, alone: object, tolerance: float) -> Inspection:
+def many_prompts_findings(target: Any, model: Any, prompts: Tokens, alone: object, tolerance: float) -> Inspection:
     """Ask for many prompts at once, some of them equal, some of equal length: each gets its own continuation.
 
     Every token must be the best one by the model's own logits, or as good up to a relative error of `tolerance`. Where
@@ -43,7 +43,7 @@ def crowd_findings(target: Any, model: Any, prompts: Tokens, alone: object, tole
     singles = token_rows(alone) if alone is not None else None
     if len(prompts) < max(3, 1) or singles is None or len(singles) != len(prompts):
         return [], {}
-    given = crowd(prompts)
+    given = many_prompts(prompts)
     try:
         output = generate_with(target, model, given, NEW)
     except of_target() as error:
@@ -65,7 +65,7 @@ def crowd_findings(target: Any, model: Any, prompts: Tokens, alone: object, tole
     return findings[:1], evidence
 
 
-def crowd(prompts: Tokens) -> list[list[int]]:
+def many_prompts(prompts: Tokens) -> list[list[int]]:
     """The prompts of `ORDER`: the first three of `prompts`, and two of them backwards, which are as long."""
     distinct = [*prompts[:3], *(list(reversed(one)) for one in prompts[:2])]
     return [list(distinct[number]) for number in ORDER]

@@ -11,7 +11,7 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import placement as hints
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.device_map import DeviceMap, device_named, hooks_of, offload_hook, with_index
-from pytest_llmdevice.oracle.expectations import OFFLOADING, Expected, Plan, tensor_attributes
+from pytest_llmdevice.oracle.expectations import OFFLOADING, Expectations, Expected, tensor_attributes
 
 if TYPE_CHECKING:
     import torch
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from pytest_llmdevice.diagnosis import Hint
 
 
-def check_placement(model: nn.Module, plan: Plan, cell: Cell) -> Result:
+def check_placement(model: nn.Module, expectations: Expectations, cell: Cell) -> Result:
     """Every tensor of the plan exists and is on its device, index included; so is whatever else the model has.
 
     Adapters are beside the layer they belong to, tensors that are plain attributes of a module are beside the
     model, hooks send inputs to where the parameters are, and a strategy that spreads or offloads really did so.
     """
     present = {name: tensor for name, _, tensor in tensors(model)}
-    if another := foreign(plan, present):
+    if another := foreign(expectations, present):
         return Result("placement", (another,))
     entries = DeviceMap(model)
     places: dict[str, int] = {}
     findings = []
-    for expected in plan.tensors:
+    for expected in expectations.tensors:
         tensor = present.get(expected.name)
         if tensor is None:
             findings.append(Finding(expected.name, f"a {expected.role}", "nothing of that name"))
@@ -44,8 +44,8 @@ def check_placement(model: nn.Module, plan: Plan, cell: Cell) -> Result:
     if findings and len(places) == 1:
         findings = [Finding(one.where, one.expected, one.actual, _whole(one, entries, cell)) for one in findings]
     findings += _strategy(model, places, cell)
-    findings += _extras(model, plan, present, cell)
-    findings += _attributes(model, plan)
+    findings += _extras(model, expectations, present, cell)
+    findings += _attributes(model, expectations)
     # Where tensors are wrong themselves, what their hooks say adds nothing.
     findings += [] if findings else _hooks(model)
     return Result("placement", tuple(findings), {f"on {place}": count for place, count in places.items()})
@@ -121,41 +121,43 @@ def storage_of(model: nn.Module, name: str) -> str:
     return "memory" if key in (getattr(dataset, "state_dict", dataset) or ()) else ""
 
 
-def _extras(model: nn.Module, plan: Plan, present: dict[str, Any], cell: Cell) -> Iterator[Finding]:
-    known = {extra.name: extra for extra in plan.extras}
-    planned = {expected.name for expected in plan.tensors}
+def _extras(model: nn.Module, expectations: Expectations, present: dict[str, Any], cell: Cell) -> Iterator[Finding]:
+    known = {extra.name: extra for extra in expectations.extras}
+    planned = {expected.name for expected in expectations.tensors}
     for name, tensor in present.items():
         if name in planned:
             continue
         place, extra = with_index(tensor.device), known.get(name)
-        allowed = extra.devices if extra else plan.devices
+        allowed = extra.devices if extra else expectations.devices
         beside = extra.beside if extra else ""
         if place in allowed or (place == "meta" and offload_hook(model, name) is not None):
             continue
         # An adapter beside an offloaded layer is where that layer computes, or waits with it.
-        if "meta" in allowed and (place in plan.devices or place == "cpu"):
+        if "meta" in allowed and (place in expectations.devices or place == "cpu"):
             continue
         wanted = " or ".join(allowed) + (f", as {beside}" if beside else "")
         hint = hints.CARD_PREFERRED if cell.kind == "cpu" else hints.ADAPTER if beside else hints.LEFT_BEHIND
         yield Finding(name, wanted, place, hint)
 
 
-def _attributes(model: nn.Module, plan: Plan) -> Iterator[Finding]:
+def _attributes(model: nn.Module, expectations: Expectations) -> Iterator[Finding]:
     """Floating-point tensors that modules keep as plain attributes, which `to` and device maps pass by.
 
     Integers are left alone, and so is what the outermost module keeps: stop tokens and the like, of the target's own.
     """
-    owned = {expected.name.rpartition(".")[0]: expected.architecture.rpartition(".")[0] for expected in plan.tensors}
+    owned = {
+        expected.name.rpartition(".")[0]: expected.architecture.rpartition(".")[0] for expected in expectations.tensors
+    }
     for name, module in model.named_modules():
         if not name:
             continue
         for key, tensor in tensor_attributes(module).items():
             place = with_index(tensor.device)
-            if not tensor.is_floating_point() or place in plan.devices:
+            if not tensor.is_floating_point() or place in expectations.devices:
                 continue
-            if f"{owned.get(name, name)}.{key}" in plan.attributes or key.startswith("_hf"):
+            if f"{owned.get(name, name)}.{key}" in expectations.attributes or key.startswith("_hf"):
                 continue
-            yield Finding(f"{name}.{key}", " or ".join(plan.devices), place, hints.ATTRIBUTE)
+            yield Finding(f"{name}.{key}", " or ".join(expectations.devices), place, hints.ATTRIBUTE)
 
 
 def _hooks(model: nn.Module) -> Iterator[Finding]:

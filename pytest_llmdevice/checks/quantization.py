@@ -14,7 +14,7 @@ from pytest_llmdevice.loading.quantization import LAYER_CLASS, STORAGE_DTYPE
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.names import configuration_of, inside
 from pytest_llmdevice.model.weights import is_packed
-from pytest_llmdevice.oracle.expectations import LinearWeight, Plan
+from pytest_llmdevice.oracle.expectations import Expectations, LinearWeight
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,20 +23,20 @@ PACKED_CLASSES: Final = frozenset(LAYER_CLASS.values())
 EMBEDDING_CLASSES: Final = frozenset({"Embedding4bit", "Embedding8bit", "EmbeddingFP4", "EmbeddingNF4"})
 
 
-def check_quantization(model: nn.Module, plan: Plan, cell: Cell) -> Result:
+def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell) -> Result:
     """Each weight is packed, or left dense, as the cell asks; nothing is half done, and the configuration says so.
 
     The evidence holds the share of the linear and expert weights that is packed, by number of elements.
     """
     modules = dict(model.named_modules())
-    lacking = [weight.module for weight in plan.weights if weight.module not in modules]
-    if len(lacking) > 3 and 2 * len(lacking) > len(plan.weights):
-        actual = f"{len(lacking)} of {len(plan.weights)} are not there, the first one being {lacking[0]}"
+    lacking = [weight.module for weight in expectations.weights if weight.module not in modules]
+    if len(lacking) > 3 and 2 * len(lacking) > len(expectations.weights):
+        actual = f"{len(lacking)} of {len(expectations.weights)} are not there, the first one being {lacking[0]}"
         finding = Finding("the model", "the linear layers of the checkpoint's architecture", actual, OTHER_MODEL)
         return Result("quantization", (finding,))
     findings: list[Finding] = []
     packed_elements = 0
-    for weight in plan.weights:
+    for weight in expectations.weights:
         module = modules.get(weight.module)
         if module is None:
             findings.append(Finding(weight.module, "a module", "nothing of that name"))
@@ -57,10 +57,10 @@ def check_quantization(model: nn.Module, plan: Plan, cell: Cell) -> Result:
     ]
     if not findings:
         findings += _configured(configuration_of(model), cell)
-    total = sum(weight.elements for weight in plan.weights)
+    total = sum(weight.elements for weight in expectations.weights)
     evidence: dict[str, int | float | str] = {
-        "linear weights": sum(not weight.expert for weight in plan.weights),
-        "expert weights": sum(weight.expert for weight in plan.weights),
+        "linear weights": sum(not weight.expert for weight in expectations.weights),
+        "expert weights": sum(weight.expert for weight in expectations.weights),
         "quantized modules": len(stray),
         "share of elements quantized": f"{packed_elements / total:.0%}" if total else "none",
     }

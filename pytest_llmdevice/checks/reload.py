@@ -28,8 +28,8 @@ from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.names import core
-from pytest_llmdevice.monitoring.tracing import observed
-from pytest_llmdevice.oracle.expectations import make_plan
+from pytest_llmdevice.monitoring.tracing import traced
+from pytest_llmdevice.oracle.expectations import expectations_of
 
 if TYPE_CHECKING:
     import torch
@@ -120,10 +120,10 @@ class _Rounds:
     def _generate(self, model: nn.Module, cell: Cell) -> None:
         """Have the target generate with `model`, which must run for it."""
         output = None
-        with observed(model) as handed, suppress(*of_target()):
+        with traced(model) as trace, suppress(*of_target()):
             # What it raises, the generation check has said.
             output = generate_with(self.target, model, [self.prompts[0]], FEW)
-        if output is not None and self.ran and not (handed.calls or handed.modules or handed.compiled):
+        if output is not None and self.ran and not (trace.calls or trace.modules or trace.compiled):
             where = f"generate, for the model loaded as {cell.id}"
             self.findings.append(Finding(where, "a call of that model", "none, and an answer", RESPONSES))
 
@@ -164,10 +164,10 @@ class _Rounds:
                 break
 
     def _problems(self, model: nn.Module, cell: Cell) -> list[tuple[str, Finding]]:
-        plan = make_plan(model, self.checkpoint, cell)
+        expectations = expectations_of(model, self.checkpoint, cell)
         results = (
-            check_dtypes(model, plan, cell, self.checkpoint),
-            check_placement(model, plan, cell),
+            check_dtypes(model, expectations, cell, self.checkpoint),
+            check_placement(model, expectations, cell),
             check_values(model, self.checkpoint, cell),
         )
         return [(result.check, finding) for result in results for finding in result.findings]

@@ -26,7 +26,7 @@ from pytest_llmdevice.monitoring.process_state import unchanged_process
 if TYPE_CHECKING:
     from torch import nn
 
-    from pytest_llmdevice.oracle.expectations import Plan
+    from pytest_llmdevice.oracle.expectations import Expectations
 
 Tokens = Sequence[Sequence[int]]
 
@@ -34,7 +34,7 @@ LARGEST: Final = 2**30
 """Bytes of parameters that are still written: a check must not fill somebody's disk."""
 
 
-def check_save(model: Any, plan: Plan, cell: Cell, prompts: Tokens, checkpoint: str) -> Result:
+def check_save(model: Any, expectations: Expectations, cell: Cell, prompts: Tokens, checkpoint: str) -> Result:
     """`save_pretrained` into a temporary folder and a plain load from there keep dtypes, ties, packing and logits.
 
     The model itself is left as it was. Of a model with adapters only these are saved, and go onto a plain base. What a
@@ -46,32 +46,32 @@ def check_save(model: Any, plan: Plan, cell: Cell, prompts: Tokens, checkpoint: 
     count = sum(1 for _ in model.parameters())
     if not callable(getattr(model, "save_pretrained", None)):
         return Result("save", evidence={"parameters": count, "saved": f"no: {type(model).__name__} has no way to"})
-    if reason := _not_readable(model, plan):
+    if reason := _not_readable(model, expectations):
         return Result("save", evidence={"parameters": count, "saved": f"no: {reason}"})
     if size > LARGEST:
         return Result("save", evidence={"parameters": count, "saved": f"no: {size / 2**30:.1f} GiB"})
-    inspect = partial(_inspect, plan=plan, cell=cell, prompts=prompts, checkpoint=checkpoint)
+    inspect = partial(_inspect, expectations=expectations, cell=cell, prompts=prompts, checkpoint=checkpoint)
     findings, evidence = own_faults(inspect, model, cell, checkpoint, plain=BuiltinTarget().load, trusted=())
     return Result("save", tuple(findings), evidence)
 
 
-def _not_readable(model: Any, plan: Plan) -> str:
+def _not_readable(model: Any, expectations: Expectations) -> str:
     """Why a plain load could not read the files whatever they hold; empty where it could."""
     if is_adapted(model):
         return ""
     packed = any(type(module).__name__ in PACKED_CLASSES for module in model.modules())
     if packed and getattr(configuration_of(model), "quantization_config", None) is None:
         return "layers are packed, and the configuration has no quantization_config"
-    offloaded = any(one.storage == "offloaded" for one in plan.tensors)
+    offloaded = any(one.storage == "offloaded" for one in expectations.tensors)
     if offloaded and not getattr(core(model), "hf_device_map", None):
         return "offloaded without a map of devices, by which transformers finds the weights"
-    renamed = next((one for one in plan.tensors if one.name != one.architecture), None)
+    renamed = next((one for one in expectations.tensors if one.name != one.architecture), None)
     if renamed is not None:
         return f"modules around the architecture's own, {renamed.name} is its {renamed.architecture}"
     return ""
 
 
-def _inspect(model: Any, plan: Plan, cell: Cell, prompts: Tokens, checkpoint: str) -> Inspection:
+def _inspect(model: Any, expectations: Expectations, cell: Cell, prompts: Tokens, checkpoint: str) -> Inspection:
     longest = max(prompts, key=len)
     feed = Feed(model, longest)
     before, _ = feed(longest)
@@ -92,8 +92,8 @@ def _inspect(model: Any, plan: Plan, cell: Cell, prompts: Tokens, checkpoint: st
                 )
             if not is_adapted(model):
                 findings += _configured(folder, cell)
-                findings += _kept(model, again, plan)
-                findings += _ties(again, plan)
+                findings += _kept(model, again, expectations)
+                findings += _ties(again, expectations)
             after, _ = Feed(again, longest)(longest)
     evidence["tensors"] = sum(1 for _ in tensors(again))
     found = gap(after, before, limits)
@@ -110,14 +110,14 @@ def _configured(folder: Path, cell: Cell) -> list[Finding]:
     return [Finding("dtype in the saved config.json", cell.dtype, str(dtype), CONFIGURED)]
 
 
-def _kept(model: nn.Module, again: nn.Module, plan: Plan) -> list[Finding]:
+def _kept(model: nn.Module, again: nn.Module, expectations: Expectations) -> list[Finding]:
     """Tensors in another dtype than before, and modules that are packed in one of the two only.
 
     What is computed is in no file; and one that was wrong before and is right now is the other checks' finding.
     """
     now = {name: tensor for name, _, tensor in tensors(again)}
-    right = {one.name: one.dtype for one in plan.tensors}
-    computed = {one.name for one in plan.tensors if one.computed}
+    right = {one.name: one.dtype for one in expectations.tensors}
+    computed = {one.name for one in expectations.tensors if one.computed}
     findings = []
     for name, _, tensor in tensors(model):
         again_now = now.get(name, tensor)
@@ -135,16 +135,16 @@ def _kept(model: nn.Module, again: nn.Module, plan: Plan) -> list[Finding]:
     return findings
 
 
-def _ties(again: nn.Module, plan: Plan) -> list[Finding]:
+def _ties(again: nn.Module, expectations: Expectations) -> list[Finding]:
     present = dict(again.named_parameters(remove_duplicate=False))
     findings: list[Finding] = []
-    for first, *others in plan.ties:
+    for first, *others in expectations.ties:
         findings += [
             Finding(f"{name}, reloaded", f"the same tensor as {first}", "a tensor of its own", TIES)
             for name in others
             if first in present and name in present and present[first] is not present[name]
         ]
-    for embedding, head in plan.untied:
+    for embedding, head in expectations.untied:
         if embedding in present and head in present and present[embedding] is present[head]:
             findings.append(Finding(f"{head}, reloaded", "a tensor of its own", f"the tensor of {embedding}", TIES))
     return findings

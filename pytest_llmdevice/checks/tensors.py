@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.loads import OTHER_MODEL
-from pytest_llmdevice.oracle.expectations import Plan
+from pytest_llmdevice.oracle.expectations import Expectations
 
 if TYPE_CHECKING:
     import torch
@@ -21,14 +21,14 @@ def tensors(model: Any) -> Iterator[tuple[str, str, torch.Tensor]]:
         yield name, "buffer", buffer
 
 
-def foreign(plan: Plan, present: Collection[str]) -> Finding | None:
+def foreign(expectations: Expectations, present: Collection[str]) -> Finding | None:
     """One finding for a model that lacks more than half of what the plan has: it is another one, not a damaged one."""
-    missing = [expected.name for expected in plan.tensors if expected.name not in present]
-    if len(plan.tensors) < 4 or 2 * len(missing) <= len(plan.tensors):
+    missing = [expected.name for expected in expectations.tensors if expected.name not in present]
+    if len(expectations.tensors) < 4 or 2 * len(missing) <= len(expectations.tensors):
         return None
     return Finding(
         "the model",
         "the tensors of the checkpoint's architecture",
-        f"{len(missing)} of {len(plan.tensors)} are not there, the first one being {missing[0]}",
+        f"{len(missing)} of {len(expectations.tensors)} are not there, the first one being {missing[0]}",
         OTHER_MODEL,
     )

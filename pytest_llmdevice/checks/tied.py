@@ -9,21 +9,21 @@ from pytest_llmdevice.checks.tensors import foreign
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.placement import TIED
 from pytest_llmdevice.model.device_map import offload_hook, with_index
-from pytest_llmdevice.oracle.expectations import Plan
+from pytest_llmdevice.oracle.expectations import Expectations
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 
-def check_tied(model: nn.Module, plan: Plan) -> Result:
+def check_tied(model: nn.Module, expectations: Expectations) -> Result:
     """Weights that the configuration ties share one tensor, and an untied head does not share the embedding."""
     present = dict(model.named_parameters(remove_duplicate=False))
     buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
-    if another := foreign(plan, present.keys() | buffers):
+    if another := foreign(expectations, present.keys() | buffers):
         return Result("tied", (another,))
     findings = []
-    for group in plan.ties:
+    for group in expectations.ties:
         first = group[0]
         for name in group[1:]:
             if first not in present or name not in present:
@@ -31,12 +31,12 @@ def check_tied(model: nn.Module, plan: Plan) -> Result:
                 findings.append(Finding(missing, f"tied to {first}", "nothing of that name"))
             elif not _shared(model, first, name, present):
                 findings.append(Finding(name, f"the same tensor as {first}", _apart(present, first, name), TIED))
-    for embedding, head in plan.untied:
+    for embedding, head in expectations.untied:
         if embedding in present and head in present and _shared(model, embedding, head, present):
             findings.append(
                 Finding(head, "a tensor of its own (tie_word_embeddings is false)", f"the tensor of {embedding}")
             )
-    evidence = {"tied tensors": sum(map(len, plan.ties)), "untied pairs": len(plan.untied)}
+    evidence = {"tied tensors": sum(map(len, expectations.ties)), "untied pairs": len(expectations.untied)}
     return Result("tied", tuple(findings), evidence)
 
 

@@ -1,4 +1,4 @@
-"""The cells of a matrix for a subcommand: on assumed cards, on pretended ones, or on those of this machine."""
+"""The cells of a matrix for a subcommand: on assumed cards, on simulated ones, or on those of this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_llmdevice.hardware import Device, Inventory, expand_devices
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.matrix.vocabulary import INDEXED_KINDS
-from pytest_llmdevice.simulation.inventory import Pretended, simulated
+from pytest_llmdevice.simulation.inventory import SimulatedMachines, as_simulated
 
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.schema import Matrix
@@ -31,7 +31,7 @@ def simulate_option(function: F) -> F:
         "--simulate",
         multiple=True,
         metavar="PROFILE[:COUNT]",
-        help="Pretend these cards, as pytest's --llm-simulate does: 'cuda:2', 'rocm', 'mps'. Can be given again.",
+        help="Simulate these cards, as pytest's --llm-simulate does: 'cuda:2', 'rocm', 'mps'. Can be given again.",
     )(function)
 
 
@@ -67,7 +67,7 @@ def load_matrix(name: str) -> Matrix:
 
 
 def cells_on(matrix: Matrix, inventory: Inventory) -> tuple[Cell, ...]:
-    """The cells of `matrix` on a machine with `inventory`; those on pretended devices are marked as simulated.
+    """The cells of `matrix` on a machine with `inventory`; those on simulated devices are marked as simulated.
 
     Raises:
         ConfigurationError: the matrix has none, or two with one id.
@@ -75,11 +75,11 @@ def cells_on(matrix: Matrix, inventory: Inventory) -> tuple[Cell, ...]:
     from pytest_llmdevice.matrix.expand import cells
 
     found = cells(matrix, lambda specs: expand_devices(specs, inventory))
-    return tuple(simulated(cell, inventory) for cell in found)
+    return tuple(as_simulated(cell, inventory) for cell in found)
 
 
 def assumed(cards: Sequence[str], simulate: Iterable[str] = ()) -> Inventory:
-    """A machine that has the cpu, `cards` (`"cuda=2"`), and pretends those of `simulate`. Nothing was tried on it.
+    """A machine that has the cpu, `cards` (`"cuda=2"`), and simulates those of `simulate`. Nothing was tried on it.
 
     Raises:
         ConfigurationError: a value is none, or a kind of device is there twice.
@@ -94,23 +94,23 @@ def assumed(cards: Sequence[str], simulate: Iterable[str] = ()) -> Inventory:
     for kind, count in counts.items():
         device_type = "cuda" if kind == "rocm" else kind
         devices += [Device(f"{device_type}:{index}", kind) for index in range(count)]
-    machines = pretended(simulate)
+    machines = simulated_machines(simulate)
     twice = [profile.kind for profile in machines.profiles if profile.kind in counts]
     if twice:
         raise ConfigurationError(
-            f"--cards and --simulate both have {twice[0]}: a machine has real cards of a kind or pretended ones"
+            f"--cards and --simulate both have {twice[0]}: a machine has real cards of a kind or simulated ones"
         )
     return machines.beside(Inventory(tuple(devices)))
 
 
-def pretended(simulate: Iterable[str]) -> Pretended:
+def simulated_machines(simulate: Iterable[str]) -> SimulatedMachines:
     """The machines of `--simulate`.
 
     Raises:
         ConfigurationError: a value that is no profile, or two machines of one kind.
     """
     try:
-        return Pretended.read(simulate)
+        return SimulatedMachines.read(simulate)
     except ConfigurationError as error:
         raise ConfigurationError(str(error).replace("--llm-simulate", "--simulate")) from None
 

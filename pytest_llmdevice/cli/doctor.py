@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pytest_llmdevice.cli.cells import json_option, load_matrix, pretended, print_json, simulate_option
+from pytest_llmdevice.cli.cells import json_option, load_matrix, print_json, simulate_option, simulated_machines
 from pytest_llmdevice.cli.layout import labelled, paragraph, table
 from pytest_llmdevice.hardware.probe import PROBE_TIMEOUT_SECONDS
 from pytest_llmdevice.matrix.vocabulary import DTYPES, QUANTIZATIONS
@@ -20,9 +20,9 @@ from pytest_llmdevice.text import plural
 
 if TYPE_CHECKING:
     from pytest_llmdevice.cli.outlook import Outlook
-    from pytest_llmdevice.hardware import Device, Inventory, Verdict
+    from pytest_llmdevice.hardware import Decision, Device, Inventory
     from pytest_llmdevice.matrix.cell import Cell
-    from pytest_llmdevice.simulation.inventory import Pretended
+    from pytest_llmdevice.simulation.inventory import SimulatedMachines
 
 _TOOLS: Final = ("pytest-llmdevice", "pytest", "pytest-xdist")
 _WISHED: Final = ("bitsandbytes", "pytest-xdist", "flash_attn")
@@ -48,7 +48,7 @@ def command(name: str, simulate: tuple[str, ...], probe_timeout: float, as_json:
     """
     from pytest_llmdevice.hardware import start
 
-    machines = pretended(simulate)
+    machines = simulated_machines(simulate)
     with start(probe_timeout) as process:
         # Meanwhile the probe is under way.
         from pytest_llmdevice.cli.outlook import outlook
@@ -81,7 +81,7 @@ def _data(found: Outlook, tools: Mapping[str, str]) -> dict[str, Any]:
     inventory["visible"] = list(found.inventory.visible)
     return {
         "matrix": found.matrix,
-        "count": len(found.verdicts),
+        "count": len(found.decisions),
         "running": found.running,
         "cells": found.counted(),
         "advice": [asdict(advice) for advice in found.advice],
@@ -91,7 +91,7 @@ def _data(found: Outlook, tools: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _lines(found: Outlook, machines: Pretended, tools: Mapping[str, str]) -> Iterator[str]:
+def _lines(found: Outlook, machines: SimulatedMachines, tools: Mapping[str, str]) -> Iterator[str]:
     inventory = found.inventory
     yield "Devices"
     if inventory.failure:
@@ -114,9 +114,9 @@ def _lines(found: Outlook, machines: Pretended, tools: Mapping[str, str]) -> Ite
     yield from paragraph(_cache_line(), first="  ")
     yield ""
     yield from paragraph(
-        f"Cells of the matrix {found.matrix}: {len(found.verdicts):,}, of which {found.running:,} would run"
+        f"Cells of the matrix {found.matrix}: {len(found.decisions):,}, of which {found.running:,} would run"
     )
-    yield from _cells(found.verdicts)
+    yield from _cells(found.decisions)
     if found.advice:
         yield ""
         yield "To run more"
@@ -164,10 +164,10 @@ def _cache_line() -> str:
     return f"{folder}: {what}{named}"
 
 
-def _cells(verdicts: Mapping[Cell, Verdict]) -> Iterator[str]:
-    by_device: dict[str, dict[Cell, Verdict]] = {}
-    for cell, verdict in verdicts.items():
-        by_device.setdefault(f"{cell.spec}{' simulated' if cell.simulated else ''}", {})[cell] = verdict
+def _cells(decisions: Mapping[Cell, Decision]) -> Iterator[str]:
+    by_device: dict[str, dict[Cell, Decision]] = {}
+    for cell, decision in decisions.items():
+        by_device.setdefault(f"{cell.spec}{' simulated' if cell.simulated else ''}", {})[cell] = decision
     # Cards that would do the same are shown once.
     alike: dict[tuple[str, ...], list[str]] = {}
     for device, found in by_device.items():
@@ -179,35 +179,35 @@ def _cells(verdicts: Mapping[Cell, Verdict]) -> Iterator[str]:
         yield from rest
 
 
-def _of_device(verdicts: Mapping[Cell, Verdict]) -> Iterator[str]:
-    runs = sum(verdict.runs for verdict in verdicts.values())
+def _of_device(decisions: Mapping[Cell, Decision]) -> Iterator[str]:
+    runs = sum(decision.runs for decision in decisions.values())
     reasons: dict[str, list[Cell]] = {}
-    for cell, verdict in verdicts.items():
-        if not verdict.runs:
-            reasons.setdefault(verdict.reason, []).append(cell)
+    for cell, decision in decisions.items():
+        if not decision.runs:
+            reasons.setdefault(decision.reason, []).append(cell)
     if not runs and len(reasons) == 1:
-        yield f"{plural(len(verdicts), 'cell')} not run: {next(iter(reasons))}"
+        yield f"{plural(len(decisions), 'cell')} not run: {next(iter(reasons))}"
         return
-    yield f"{runs} of {plural(len(verdicts), 'cell')} run{', by dtype and quantization:' if runs else ''}"
+    yield f"{runs} of {plural(len(decisions), 'cell')} run{', by dtype and quantization:' if runs else ''}"
     if runs:
-        yield from _grid(verdicts)
+        yield from _grid(decisions)
     for reason, cells in reasons.items():
         kinds = list(dict.fromkeys(f"{cell.dtype} {cell.quantization}" for cell in cells))
         shown = ", ".join(kinds[:4]) + (", ..." if len(kinds) > 4 else "")
         yield from paragraph(f"{len(cells)} not run: {reason} ({shown})", first="    ", rest=" " * 6)
 
 
-def _grid(verdicts: Mapping[Cell, Verdict]) -> Iterator[str]:
+def _grid(decisions: Mapping[Cell, Decision]) -> Iterator[str]:
     """Cells by dtype and quantization: how many run, and of how many where not all do."""
-    dtypes = [name for name in DTYPES if any(cell.dtype == name for cell in verdicts)]
-    quantizations = [name for name in QUANTIZATIONS if any(cell.quantization == name for cell in verdicts)]
+    dtypes = [name for name in DTYPES if any(cell.dtype == name for cell in decisions)]
+    quantizations = [name for name in QUANTIZATIONS if any(cell.quantization == name for cell in decisions)]
     rows = [["", *quantizations]]
     for dtype in dtypes:
         row = [dtype]
         for quantization in quantizations:
             found = [
-                verdict.runs
-                for cell, verdict in verdicts.items()
+                decision.runs
+                for cell, decision in decisions.items()
                 if (cell.dtype, cell.quantization) == (dtype, quantization)
             ]
             row.append("-" if not found else str(sum(found)) if all(found) else f"{sum(found)} of {len(found)}")

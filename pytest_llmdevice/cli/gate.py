@@ -13,7 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.schema import Require
-    from pytest_llmdevice.results.gate import Verdict
+    from pytest_llmdevice.results.gate import GateResult
     from pytest_llmdevice.results.merged_results import Union
     from pytest_llmdevice.results.transitions import Comparison
 
@@ -128,7 +128,7 @@ def _missing(required: Require, union: Union) -> list[str]:
     return missing(required, list(cells.values()), union.passed)
 
 
-def _as_data(verdict: Verdict, comparison: Comparison | None, union: Union) -> dict[str, object]:
+def _as_data(verdict: GateResult, comparison: Comparison | None, union: Union) -> dict[str, object]:
     from pytest_llmdevice.results.merge import as_data
 
     return {

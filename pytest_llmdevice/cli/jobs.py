@@ -53,7 +53,7 @@ class Group:
     Attributes:
         hardware: the kind: `"cpu"`, `"cuda"`, ...
         labels: those of the machines that run them.
-        simulate: the pretended machine, empty for real devices.
+        simulate: the simulated machine, empty for real devices.
         cells: the cells.
     """
 

@@ -88,12 +88,12 @@ def list_command(as_json: bool) -> None:
 
 
 def _probed(cards: tuple[str, ...], simulate: tuple[str, ...]) -> Inventory:
-    from pytest_llmdevice.cli.cells import pretended
+    from pytest_llmdevice.cli.cells import simulated_machines
     from pytest_llmdevice.hardware import start
 
     if cards:
         raise ConfigurationError("--probe and --cards exclude each other: the cards are found out or said")
-    machines = pretended(simulate)
+    machines = simulated_machines(simulate)
     with start() as process:
         inventory = process.result()
     if inventory.failure:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.cli.cells import cells_on, pretended
+from pytest_llmdevice.cli.cells import cells_on, simulated_machines
 from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.hardware import Inventory, Verdict, judge
+from pytest_llmdevice.hardware import Decision, Inventory, decide
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import INDEXED_KINDS
 
@@ -46,19 +46,19 @@ class Outlook:
 
     matrix: str
     inventory: Inventory
-    verdicts: dict[Cell, Verdict]
+    decisions: dict[Cell, Decision]
     advice: tuple[Advice, ...]
 
     @property
     def running(self) -> int:
         """How many cells run, on hardware or simulated."""
-        return sum(verdict.runs for verdict in self.verdicts.values())
+        return sum(decision.runs for decision in self.decisions.values())
 
     def counted(self) -> list[dict[str, Any]]:
         """How many cells of each device, dtype and quantization have each verdict, as plain data."""
         counts = Counter(
-            (cell.spec, cell.simulated, cell.dtype, cell.quantization, verdict.state, verdict.cause, verdict.reason)
-            for cell, verdict in self.verdicts.items()
+            (cell.spec, cell.simulated, cell.dtype, cell.quantization, decision.state, decision.cause, decision.reason)
+            for cell, decision in self.decisions.items()
         )
         keys = ("device", "simulated", "dtype", "quantization", "verdict", "cause", "reason")
         return [{**dict(zip(keys, values, strict=True)), "cells": count} for values, count in counts.items()]
@@ -70,14 +70,14 @@ def outlook(name: str, matrix: Matrix, inventory: Inventory, installed: Mapping[
     Args:
         name: the matrix as it was asked for.
         matrix: the matrix.
-        inventory: the machine with its pretended devices.
+        inventory: the machine with its simulated devices.
         installed: versions of installed distributions that the inventory does not have, such as pytest-xdist.
 
     Raises:
         ConfigurationError: the matrix has no cells, or two with one id.
     """
-    verdicts = {cell: judge(cell, inventory) for cell in cells_on(matrix, inventory)}
-    return Outlook(name, inventory, verdicts, tuple(_advice(name, matrix, inventory, verdicts, installed)))
+    decisions = {cell: decide(cell, inventory) for cell in cells_on(matrix, inventory)}
+    return Outlook(name, inventory, decisions, tuple(_advice(name, matrix, inventory, decisions, installed)))
 
 
 def too_old(installed: Mapping[str, str]) -> Iterator[Advice]:
@@ -102,7 +102,7 @@ def _advice(
     name: str,
     matrix: Matrix,
     inventory: Inventory,
-    verdicts: Mapping[Cell, Verdict],
+    decisions: Mapping[Cell, Decision],
     installed: Mapping[str, str],
 ) -> Iterator[Advice]:
     versions = {**installed, **inventory.versions}
@@ -117,7 +117,7 @@ def _advice(
             else ('python -c "import torch; print(torch.__version__, torch.cuda.is_available())"',),
         )
     yield from too_old(versions)
-    quantized = sum(cell.quantization != "none" for cell in verdicts)
+    quantized = sum(cell.quantization != "none" for cell in decisions)
     if "bitsandbytes" not in versions and quantized:
         yield Advice(
             f"bitsandbytes is not installed: none of the {quantized} quantized cells can run",
@@ -128,10 +128,12 @@ def _advice(
             "pytest-xdist is not installed: cells cannot run side by side (pytest -n 2)", (_INSTALL.format("xdist"),)
         )
     if not inventory.failure:
-        yield from _of_devices(name, matrix, inventory, verdicts)
+        yield from _of_devices(name, matrix, inventory, decisions)
 
 
-def _of_devices(name: str, matrix: Matrix, inventory: Inventory, verdicts: Mapping[Cell, Verdict]) -> Iterator[Advice]:
+def _of_devices(
+    name: str, matrix: Matrix, inventory: Inventory, decisions: Mapping[Cell, Decision]
+) -> Iterator[Advice]:
     for variable in inventory.visible:
         yield Advice(f"{variable} is set and decides which cards are seen; without it there may be more")
     for device in inventory.devices:
@@ -140,13 +142,13 @@ def _of_devices(name: str, matrix: Matrix, inventory: Inventory, verdicts: Mappi
                 f"{device.spec} is here and fails every dtype, as listed above; "
                 "a driver that does not go with this PyTorch is the usual cause"
             )
-    absent = dict.fromkeys(cell.kind for cell, verdict in verdicts.items() if verdict.cause == "absent")
+    absent = dict.fromkeys(cell.kind for cell, decision in decisions.items() if decision.cause == "absent")
     profiles = [f"{kind}:2" if kind in INDEXED_KINDS else kind for kind in absent if not inventory.of_kind(kind)]
     gains = {profile: gain for profile in profiles if (gain := _simulated(matrix, inventory, profile))}
     if gains:
         named = "" if name == "default" else f" --llm-matrix-file {shlex.quote(name)}"
         yield Advice(
-            "cells of devices that are not here run on pretended ones, which proves placement and dtypes, not the "
+            "cells of devices that are not here run on simulated ones, which proves placement and dtypes, not the "
             "hardware",
             tuple(
                 f"pytest --llm-matrix{named} --llm-simulate {profile}  # {gain} cells"
@@ -156,10 +158,10 @@ def _of_devices(name: str, matrix: Matrix, inventory: Inventory, verdicts: Mappi
 
 
 def _simulated(matrix: Matrix, inventory: Inventory, profile: str) -> int:
-    """How many cells would run on the pretended `profile`; 0 where real cards have its place."""
+    """How many cells would run on the simulated `profile`; 0 where real cards have its place."""
     try:
-        machine = pretended([profile]).beside(inventory)
+        machine = simulated_machines([profile]).beside(inventory)
     except ConfigurationError:
         return 0
     cells = cells_on(matrix, machine)
-    return sum(judge(cell, machine).state == "run simulated" for cell in cells)
+    return sum(decide(cell, machine).state == "run simulated" for cell in cells)

@@ -16,9 +16,9 @@ from pytest_llmdevice.cli.cells import (
     cells_on,
     json_option,
     load_matrix,
-    pretended,
     print_json,
     simulate_option,
+    simulated_machines,
 )
 from pytest_llmdevice.cli.layout import paragraph, table
 from pytest_llmdevice.errors import ConfigurationError
@@ -165,7 +165,7 @@ def _groups(
     """A group for each kind of hardware of the matrix, and what is left out of them."""
     from pytest_llmdevice.cli.jobs import Group
 
-    profiles: dict[str, Profile] = {profile.kind: profile for profile in pretended(simulate).profiles}
+    profiles: dict[str, Profile] = {profile.kind: profile for profile in simulated_machines(simulate).profiles}
     kinds = tuple(dict.fromkeys(cell.kind for cell in cells))
     for flag, named in (("--label", labels), ("--without", without), ("--simulate", profiles)):
         for kind in named:
@@ -180,8 +180,8 @@ def _groups(
         if kind in without:
             notes.append(f"{kind}: {plural(len(own), 'cell')} in no job (--without)")
             continue
-        simulated = [text for text in simulate if pretended([text]).profiles[0].kind == kind]
-        # A pretended machine needs a processor and nothing else.
+        simulated = [text for text in simulate if simulated_machines([text]).profiles[0].kind == kind]
+        # A simulated machine needs a processor and nothing else.
         runner = "cpu" if simulated else kind
         known = {**LABELS[form], **labels}
         fallback = ("self-hosted", kind) if form == "github" else (kind,)

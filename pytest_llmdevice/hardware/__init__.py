@@ -5,24 +5,24 @@ Importing this package imports neither torch nor pydantic nor psutil.
 
 from __future__ import annotations
 
+from pytest_llmdevice.hardware.decision import Decision, decide
 from pytest_llmdevice.hardware.devices import describe, expand_devices, required_missing
-from pytest_llmdevice.hardware.inventory import Cpu, Device, Inventory, System, Trial
+from pytest_llmdevice.hardware.inventory import Cpu, Device, Inventory, SmokeTest, System
 from pytest_llmdevice.hardware.probe import ProbeProcess, start
-from pytest_llmdevice.hardware.requirements import Needs, parse_memory, unmet
-from pytest_llmdevice.hardware.verdict import Verdict, judge
+from pytest_llmdevice.hardware.requirements import Requirements, parse_memory, unmet
 
 __all__ = [
     "Cpu",
+    "Decision",
     "Device",
     "Inventory",
-    "Needs",
     "ProbeProcess",
+    "Requirements",
+    "SmokeTest",
     "System",
-    "Trial",
-    "Verdict",
+    "decide",
     "describe",
     "expand_devices",
-    "judge",
     "parse_memory",
     "required_missing",
     "start",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.hardware.inventory import Device, Inventory, Trial
+from pytest_llmdevice.hardware.inventory import Device, Inventory, SmokeTest
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.matrix.vocabulary import INDEXED_KINDS, KINDS
 from pytest_llmdevice.text import plural
@@ -14,7 +14,7 @@ from pytest_llmdevice.text import plural
 def expand_devices(specs: Sequence[str], inventory: Inventory | None) -> tuple[tuple[str, str], ...]:
     """The (kind, device) pairs that `specs` name, in their order, each once.
 
-    `"cuda:*"` is every NVIDIA card of the inventory, pretended ones too, and always `cuda:0`, so that a card that is
+    `"cuda:*"` is every NVIDIA card of the inventory, simulated ones too, and always `cuda:0`, so that a card that is
     missing is reported and not left out; `"rocm:1"` is `("rocm", "cuda:1")`, PyTorch's spelling; `"cuda"` is
     `"cuda:0"`.
 
@@ -32,7 +32,7 @@ def expand_devices(specs: Sequence[str], inventory: Inventory | None) -> tuple[t
 def required_missing(specs: Iterable[str], inventory: Inventory) -> str | None:
     """None when every device of `specs` is here and usable, or a sentence: what is missing and what is here.
 
-    A pretended device is not here.
+    A simulated device is not here.
 
     Args:
         specs: as for `expand_devices`; a kind without an index is met by any usable card of that kind.
@@ -45,7 +45,7 @@ def required_missing(specs: Iterable[str], inventory: Inventory) -> str | None:
     if not missing:
         return None
     verb = "is" if len(missing) == 1 else "are"
-    played = ", ".join(device.spec for device in inventory.pretended)
+    played = ", ".join(device.spec for device in inventory.simulated_devices)
     note = f" ({played} simulated, which does not count)" if played else ""
     return f"required {' and '.join(missing)} {verb} missing: {whats_here(inventory)}{note}"
 
@@ -81,7 +81,7 @@ def _expanded(spec: str, inventory: Inventory | None) -> Iterator[tuple[str, str
     torch_type = "cuda" if kind == "rocm" else kind
     yield kind, f"{torch_type}:{int(index) if index.isdecimal() else 0}"
     if index == "*" and inventory is not None:
-        devices = (*inventory.of_kind(kind), *inventory.pretended_of_kind(kind))
+        devices = (*inventory.of_kind(kind), *inventory.simulated_of_kind(kind))
         yield from ((kind, device.device) for device in devices)
 
 
@@ -92,14 +92,14 @@ def _met(spec: str, inventory: Inventory) -> bool:
     )
 
 
-def _passed(trials: dict[str, Trial]) -> str:
-    return " ".join(name for name, trial in trials.items() if trial.ok)
+def _passed(smoke_tests: dict[str, SmokeTest]) -> str:
+    return " ".join(name for name, smoke_test in smoke_tests.items() if smoke_test.ok)
 
 
 def _with_state(device: Device) -> str:
     state = [device.name] if device.name else []
     if not device.usable:
-        errors = [trial.error for trial in device.dtypes.values() if trial.error]
+        errors = [smoke_test.error for smoke_test in device.dtypes.values() if smoke_test.error]
         state.append(f"unusable: {errors[0]}" if errors else "unusable")
     return f"{device.spec} ({', '.join(state)})" if state else device.spec
 
@@ -120,7 +120,7 @@ def _line(device: Device, inventory: Inventory) -> str:
         parts.append(f"{'' if device.kind == 'rocm' else 'compute capability '}{device.capability}")
     parts.append(f"{device.memory / 2**30:.3g} GiB")
     if not device.usable:
-        errors = [trial.error for trial in device.dtypes.values() if trial.error]
+        errors = [smoke_test.error for smoke_test in device.dtypes.values() if smoke_test.error]
         return f"{device.spec}: {', '.join(parts)}, unusable" + (f": {errors[0]}" if errors else "")
     parts.append(_passed(device.dtypes))
     parts.append(_passed(device.quantization) or "no quantization")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trial:
+class SmokeTest:
     """Outcome of one real operation on one device.
 
     Attributes:
@@ -49,8 +49,8 @@ class Device:
     memory: int = 0
     memory_free: int = 0
     capability: str = ""
-    dtypes: dict[str, Trial] = field(default_factory=dict)
-    quantization: dict[str, Trial] = field(default_factory=dict)
+    dtypes: dict[str, SmokeTest] = field(default_factory=dict)
+    quantization: dict[str, SmokeTest] = field(default_factory=dict)
 
     @property
     def index(self) -> int:
@@ -65,12 +65,12 @@ class Device:
     @property
     def usable(self) -> bool:
         """Whether one dtype at least passed."""
-        return any(trial.ok for trial in self.dtypes.values())
+        return any(smoke_test.ok for smoke_test in self.dtypes.values())
 
     def passed(self, dtype: str) -> bool:
         """Whether the operations in `dtype` passed."""
-        trial = self.dtypes.get(dtype)
-        return trial is not None and trial.ok
+        smoke_test = self.dtypes.get(dtype)
+        return smoke_test is not None and smoke_test.ok
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Inventory:
         system: the operating system.
         visible: the visibility variables that were set around the probe (`CUDA_VISIBLE_DEVICES`, ...).
         failure: empty, or why nothing is known: the probe crashed, hung, or wrote something unreadable.
-        pretended: cards that `--llm-simulate` plays. The probe knows nothing of them; only simulated cells run there.
+        simulated: cards that `--llm-simulate` plays. The probe knows nothing of them; only simulated cells run there.
     """
 
     devices: tuple[Device, ...] = ()
@@ -121,7 +121,7 @@ class Inventory:
     system: System = field(default_factory=System)
     visible: dict[str, str] = field(default_factory=dict)
     failure: str = ""
-    pretended: tuple[Device, ...] = ()
+    simulated_devices: tuple[Device, ...] = ()
 
     def of_kind(self, kind: str) -> tuple[Device, ...]:
         """The devices of `kind`, usable or not, in PyTorch's order."""
@@ -131,13 +131,15 @@ class Inventory:
         """The device that PyTorch spells `device`, if it is of `kind`."""
         return next((found for found in self.devices if (found.device, found.kind) == (device, kind)), None)
 
-    def pretended_of_kind(self, kind: str) -> tuple[Device, ...]:
-        """The pretended devices of `kind`."""
-        return tuple(device for device in self.pretended if device.kind == kind)
+    def simulated_of_kind(self, kind: str) -> tuple[Device, ...]:
+        """The simulated devices of `kind`."""
+        return tuple(device for device in self.simulated_devices if device.kind == kind)
 
     def plays(self, device: str, kind: str) -> Device | None:
-        """The pretended device that PyTorch spells `device`, if it is of `kind`."""
-        return next((played for played in self.pretended if (played.device, played.kind) == (device, kind)), None)
+        """The simulated device that PyTorch spells `device`, if it is of `kind`."""
+        return next(
+            (played for played in self.simulated_devices if (played.device, played.kind) == (device, kind)), None
+        )
 
     def named(self, device: str) -> Device | None:
         """The device that PyTorch spells `device`, of whatever kind."""

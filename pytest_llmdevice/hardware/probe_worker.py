@@ -88,21 +88,21 @@ def _present() -> Iterator[tuple[str, str]]:
 
 
 def _probed(device: torch.device, kind: str, cpu_name: str, unavailable: str) -> Device:
-    from pytest_llmdevice.hardware.smoke_tests import DeviceTrials
+    from pytest_llmdevice.hardware.smoke_tests import DeviceSmokeTests
 
-    trials = DeviceTrials(device, announce)
+    smoke_tests = DeviceSmokeTests(device, announce)
     properties: dict[str, Any] = {"name": cpu_name if kind == "cpu" else ""}
     # Guarded too, so that a card whose properties cannot be read is still tried.
     for what, read in (("identity", _read_identity), ("memory", _read_memory)):
-        if error := trials.guarded(what, partial(read, device, kind, properties)):
+        if error := smoke_tests.guarded(what, partial(read, device, kind, properties)):
             properties["name"] = f"{properties['name']} ({what} unreadable: {error})".lstrip()
-    dtypes = trials.dtypes()
-    passed = [name for name, trial in dtypes.items() if trial.ok]
+    dtypes = smoke_tests.dtypes()
+    passed = [name for name, smoke_test in dtypes.items() if smoke_test.ok]
     return Device(
         device=str(device),
         kind=kind,
         dtypes=dtypes,
-        quantization=trials.quantization(passed, unavailable),
+        quantization=smoke_tests.quantization(passed, unavailable),
         **properties,
     )
 

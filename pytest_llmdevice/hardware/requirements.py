@@ -28,11 +28,11 @@ UNITS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class Requirements:
     """What a test needs.
 
     Attributes:
-        devices: how many devices of the cell's kind that pass its dtype; of a simulated cell, pretended ones.
+        devices: how many devices of the cell's kind that pass its dtype; of a simulated cell, simulated ones.
         memory: total bytes that the cell's device must have, or None.
         capability: the lowest compute capability (`"8.0"`); on ROCm the architecture (`"gfx942"`); or None.
         kinds: kinds of device it is for; empty for all.
@@ -82,30 +82,30 @@ def parse_memory(text: str) -> int:
     return round(float(parts[1]) * factor)
 
 
-def unmet(needs: Needs, cell: Cell, inventory: Inventory) -> str | None:
+def unmet(requirements: Requirements, cell: Cell, inventory: Inventory) -> str | None:
     """The first need that `cell` on this machine does not meet, as one sentence, or None.
 
-    A simulated cell is judged by its pretended cards: a test that asks for two of them, or for one with enough memory,
+    A simulated cell is judged by its simulated cards: a test that asks for two of them, or for one with enough memory,
     is a test of where things go, which they can show.
     """
-    if needs.kinds and cell.kind not in needs.kinds:
-        return f"needs a device of kind {' or '.join(needs.kinds)}, the cell is on {cell.kind}"
-    for package in needs.packages:
+    if requirements.kinds and cell.kind not in requirements.kinds:
+        return f"needs a device of kind {' or '.join(requirements.kinds)}, the cell is on {cell.kind}"
+    for package in requirements.packages:
         if reason := _package_unmet(package, inventory):
             return reason
     device = (inventory.plays if cell.simulated else inventory.find)(cell.device, cell.kind)
     if device is None:
         return f"needs {cell.spec}, which is not here"
-    if reason := _too_few(needs.devices, cell, inventory):
+    if reason := _too_few(requirements.devices, cell, inventory):
         return reason
-    if needs.memory is not None and device.memory < needs.memory:
-        return f"needs {_size(needs.memory)} of memory, {device.spec} has {_size(device.memory)}"
-    return _capability_unmet(needs.capability, device) if needs.capability else None
+    if requirements.memory is not None and device.memory < requirements.memory:
+        return f"needs {_size(requirements.memory)} of memory, {device.spec} has {_size(device.memory)}"
+    return _capability_unmet(requirements.capability, device) if requirements.capability else None
 
 
 def _too_few(wanted: int, cell: Cell, inventory: Inventory) -> str | None:
     if cell.simulated:
-        played = [found.spec for found in inventory.pretended_of_kind(cell.kind)]
+        played = [found.spec for found in inventory.simulated_of_kind(cell.kind)]
         return None if len(played) >= wanted else f"needs {wanted} {cell.kind} devices, simulated: {', '.join(played)}"
     usable = [found.spec for found in inventory.of_kind(cell.kind) if found.passed(cell.dtype)]
     if len(usable) >= wanted:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import torch
 
-from pytest_llmdevice.hardware.inventory import Trial, error_text
+from pytest_llmdevice.hardware.inventory import SmokeTest, error_text
 from pytest_llmdevice.matrix.vocabulary import DTYPES, QUANTIZATIONS
 
 WIDTH: Final = 64
@@ -39,7 +39,7 @@ class WrongResultError(Exception):
     """The operation ran and its values are wrong."""
 
 
-class DeviceTrials:
+class DeviceSmokeTests:
     """Runs the trials of one device, one guard each, and stops when the device itself is lost.
 
     Args:
@@ -52,11 +52,11 @@ class DeviceTrials:
         self.lost = ""
         self._announce = announce
 
-    def dtypes(self) -> dict[str, Trial]:
+    def dtypes(self) -> dict[str, SmokeTest]:
         """Dtype -> outcome of a matmul and a layer norm in it."""
         return {name: self._dtype_trial(name) for name in DTYPES}
 
-    def quantization(self, dtypes: Iterable[str], unavailable: str) -> dict[str, Trial]:
+    def quantization(self, dtypes: Iterable[str], unavailable: str) -> dict[str, SmokeTest]:
         """Quantization -> outcome of a layer, with inputs of each of `dtypes`.
 
         Args:
@@ -65,46 +65,46 @@ class DeviceTrials:
         """
         names = [name for name in QUANTIZATIONS if name != "none"]
         if unavailable:
-            return {name: Trial(False, unavailable) for name in names}
+            return {name: SmokeTest(False, unavailable) for name in names}
         tried = tuple(dtypes)
         return {name: self._quantization_trial(name, tried) for name in names}
 
-    def _dtype_trial(self, name: str) -> Trial:
+    def _dtype_trial(self, name: str) -> SmokeTest:
         error = self.guarded(name, partial(_dense, self.device, name))
-        return Trial(not error, error)
+        return SmokeTest(not error, error)
 
-    def _quantization_trial(self, name: str, dtypes: tuple[str, ...]) -> Trial:
+    def _quantization_trial(self, name: str, dtypes: tuple[str, ...]) -> SmokeTest:
         if not dtypes:
-            return Trial(False, "not tried: no dtype passed on this device")
+            return SmokeTest(False, "not tried: no dtype passed on this device")
         failures = {}
         for dtype in dtypes:
             error = self.guarded(f"{name} in {dtype}", partial(_quantized, self.device, name, dtype))
             if error:
                 failures[dtype] = error
         ok = len(failures) < len(dtypes)
-        return Trial(ok, "" if ok else next(iter(failures.values())), failures)
+        return SmokeTest(ok, "" if ok else next(iter(failures.values())), failures)
 
-    def guarded(self, trial: str, run: Callable[[], object]) -> str:
+    def guarded(self, smoke_test: str, run: Callable[[], object]) -> str:
         """The error of `run`, or `""`. Once the device is lost nothing more is run on it."""
         if self.lost:
             return self.lost
-        self._announce(f"{self.device} {trial}")
+        self._announce(f"{self.device} {smoke_test}")
         try:
             run()
         except Exception as error:  # noqa: BLE001 whatever it raises is the answer
             text = error_text(error)
-            self._look_for_loss(trial, text)
+            self._look_for_loss(smoke_test, text)
             return text
         return ""
 
-    def _look_for_loss(self, trial: str, error: str) -> None:
+    def _look_for_loss(self, smoke_test: str, error: str) -> None:
         # A sticky CUDA error makes every later call on the device fail, whatever it asks for.
         try:
             alive = float((torch.zeros(1, device=self.device) + 1).cpu()) == 1.0
         except Exception:  # noqa: BLE001 likewise
             alive = False
         if not alive:
-            self.lost = f"not tried: the device was lost in the {trial} trial ({error})"
+            self.lost = f"not tried: the device was lost in the {smoke_test} trial ({error})"
 
 
 def _dense(device: torch.device, name: str) -> None:

@@ -14,15 +14,15 @@ from pytest_llmdevice.monitoring.change import Change
 from pytest_llmdevice.monitoring.model_state import unchanged_model
 from pytest_llmdevice.monitoring.process_state import unchanged_process
 from pytest_llmdevice.monitoring.resources import Measures, Meter
-from pytest_llmdevice.monitoring.trace import Handed
-from pytest_llmdevice.monitoring.tracing import observed
+from pytest_llmdevice.monitoring.trace import Trace
+from pytest_llmdevice.monitoring.tracing import traced
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 @dataclass
-class Generated:
+class GenerationRun:
     """What `generate` returned for the batch, two times, and for each prompt alone; or how far it came.
 
     Attributes:
@@ -39,7 +39,7 @@ class Generated:
     first: Any = None
     second: Any = None
     alone: Any = None
-    handed: Handed = field(default_factory=Handed)
+    trace: Trace = field(default_factory=Trace)
     error: BaseException | None = None
     measures: Measures | None = None
     changes: Sequence[Change] = ()
@@ -60,19 +60,19 @@ class Generated:
         return found | {"llm.generate_tokens_per_second": round(tokens / self.measures.seconds, 2)}
 
 
-def generate_observed(
+def generate_traced(
     target: Any, model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int
-) -> Generated:
+) -> GenerationRun:
     """Have `target` generate for `prompts`. Never raises for what the target does."""
-    found = Generated()
-    with unchanged_process() as process, unchanged_model(model) as own, observed(model) as found.handed:
+    found = GenerationRun()
+    with unchanged_process() as process, unchanged_model(model) as own, traced(model) as found.trace:
         try:
             started = time.perf_counter()
             with Meter() as meter:
                 found.first = generate_with(target, model, prompts, max_new_tokens)
             found.measures = meter.measures
-            if found.handed.first_pass is not None:
-                found.first_token = found.handed.first_pass - started
+            if found.trace.first_pass is not None:
+                found.first_token = found.trace.first_pass - started
             found.second = generate_with(target, model, prompts, max_new_tokens)
             found.alone = generate_one_by_one(target, model, prompts, max_new_tokens)
         except of_target() as error:

@@ -40,7 +40,7 @@ class Cell:
         attention: an attention implementation of transformers, or `"default"`.
         kind: `"cpu"`, `"cuda"`, `"rocm"`, `"mps"` or `"xpu"`. Says which hardware `cuda:N` means;
             taken from `device` when empty.
-        simulated: whether the device is a pretended one. A simulated pass is not a hardware pass.
+        simulated: whether the device is a simulated one. A simulated pass is not a hardware pass.
     """
 
     model: str

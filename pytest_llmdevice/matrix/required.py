@@ -16,7 +16,7 @@ def missing(require: Require, cells: Sequence[Cell], passed: Callable[[Cell], bo
     A pattern stands for each of the matrix' values that it fits; one that fits none is missing as it is.
     """
     good = [cell for cell in cells if passed(cell)]
-    # A pretended device proves nothing about hardware.
+    # A simulated device proves nothing about hardware.
     real = [cell for cell in good if not cell.simulated]
     lines = []
     for key, axis in AXIS_KEYS.items():

@@ -14,7 +14,7 @@ KEPT_VALUES: Final = 2**16
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class TracedTensor:
     """One tensor that passed.
 
     Attributes:
@@ -52,7 +52,7 @@ class Call:
     function: str
     module: str
     outer: bool
-    tensors: Mapping[str, Seen]
+    tensors: Mapping[str, TracedTensor]
     past: int | None
     within: int
 
@@ -61,14 +61,14 @@ class Call:
 class Passage:
     """What a module got and gave when it was called for the first time, and how often it was called."""
 
-    inputs: Mapping[str, Seen]
-    outputs: Mapping[str, Seen] = field(default_factory=dict)
+    inputs: Mapping[str, TracedTensor]
+    outputs: Mapping[str, TracedTensor] = field(default_factory=dict)
     finished: bool = False
     calls: int = 0
 
 
 @dataclass
-class Handed:
+class Trace:
     """What passed between a target and its model while the target generated.
 
     Attributes:
@@ -104,14 +104,14 @@ class Handed:
         return [call for call in self.calls if call.outer]
 
 
-def seen(tensor: torch.Tensor, *, mask: bool = False, values: bool = False) -> Seen:
+def seen(tensor: torch.Tensor, *, mask: bool = False, values: bool = False) -> TracedTensor:
     """`tensor`, with its values where they are asked for, few, and those of ids, positions or a mask."""
     kept = None
     if values and tensor.numel() <= KEPT_VALUES and not tensor.is_meta:
         numbers = tensor.is_floating_point() or tensor.is_complex()
         if not numbers or mask:
             kept = tensor.detach().to("cpu", copy=True)
-    return Seen(tensor.device, tensor.dtype, tuple(tensor.shape), kept)
+    return TracedTensor(tensor.device, tensor.dtype, tuple(tensor.shape), kept)
 
 
 def leaves(value: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:

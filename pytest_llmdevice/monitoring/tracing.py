@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_llmdevice.model.device_map import execution_device
 from pytest_llmdevice.model.kv_cache import layers_of, length_of
 from pytest_llmdevice.model.names import input_embedding
-from pytest_llmdevice.monitoring.trace import Call, Handed, Passage, leaves, seen
+from pytest_llmdevice.monitoring.trace import Call, Passage, Trace, leaves, seen
 from pytest_llmdevice.monitoring.warnings import warned
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ CALLS: Final = 256
 
 
 @contextmanager
-def observed(model: nn.Module) -> Iterator[Handed]:
-    """Note what is handed to `model`, its parts and their `generate` while the context lasts; see `Handed`."""
+def traced(model: nn.Module) -> Iterator[Trace]:
+    """Note what is handed to `model`, its parts and their `generate` while the context lasts; see `Trace`."""
     observer = _Observer(model)
     try:
-        with warned() as observer.handed.warnings:
+        with warned() as observer.trace.warnings:
             observer.attach()
-            yield observer.handed
+            yield observer.trace
     finally:
         observer.detach()
 
@@ -46,7 +46,7 @@ class _Observer:
     """Hooks on every module. The stack holds the calls that are under way, so that the target's own are told apart."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.handed = Handed()
+        self.trace = Trace()
         self.model = model
         self.stack: list[int] = []
         self.inner: set[tuple[str, str]] = set()
@@ -62,7 +62,7 @@ class _Observer:
 
     def attach(self) -> None:
         embedding = input_embedding(self.model)
-        self.handed.home = execution_device(embedding) if embedding is not None else None
+        self.trace.home = execution_device(embedding) if embedding is not None else None
         for module in self.modules.values():
             self.handles.append(module.register_forward_pre_hook(self.before, with_kwargs=True, prepend=True))
             self.handles.append(module.register_forward_hook(self.after, always_call=True))
@@ -84,14 +84,14 @@ class _Observer:
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         if _compiling():
             # What runs compiled is not looked at; that it ran is.
-            self.handed.compiled = True
+            self.trace.compiled = True
             return
         outer = not self.stack
         self.stack.append(id(module))
         name = self.names[id(module)]
         if module.training:
-            self.handed.training[name] = None
-        passage = self.handed.modules.get(name)
+            self.trace.training[name] = None
+        passage = self.trace.modules.get(name)
         prompt = id(module) in self.whole
         if passage is not None and not prompt:
             passage.calls += 1
@@ -99,7 +99,7 @@ class _Observer:
         named = _named(type(module).forward, args, kwargs, "input_ids" if prompt else "")
         if passage is None:
             passage = Passage(_described(named))
-            self.handed.modules[name] = passage
+            self.trace.modules[name] = passage
             self.look_at_autocast(name)
         passage.calls += 1
         if prompt:
@@ -111,9 +111,9 @@ class _Observer:
             return
         while self.stack.pop() != id(module):
             pass
-        if self.handed.first_pass is None and getattr(output, "logits", None) is not None:
-            self.handed.first_pass = time.perf_counter()
-        passage = self.handed.modules.get(self.names[id(module)])
+        if self.trace.first_pass is None and getattr(output, "logits", None) is not None:
+            self.trace.first_pass = time.perf_counter()
+        passage = self.trace.modules.get(self.names[id(module)])
         if passage is not None and not passage.finished and output is not None:
             passage.finished = True
             passage.outputs = _described({"output": output})
@@ -142,30 +142,30 @@ class _Observer:
             self.look_at_autocast(name)
         past = next((named[key] for key in CACHES if named.get(key) is not None), None)
         self.look_at_cache(past)
-        if len(self.handed.calls) >= CALLS or (not outer and (function, name) in self.inner):
+        if len(self.trace.calls) >= CALLS or (not outer and (function, name) in self.inner):
             return
         self.inner.add((function, name))
         tensors = _described({key: value for key, value in named.items() if key not in CACHES}, values=True)
-        self.handed.calls.append(Call(function, name, outer, tensors, length_of(past), self.made))
+        self.trace.calls.append(Call(function, name, outer, tensors, length_of(past), self.made))
 
     def look_at_cache(self, past: Any) -> None:
         if past is None:
             return
-        self.handed.offloaded |= bool(getattr(past, "offloading", False)) or "Offload" in type(past).__name__
+        self.trace.offloaded |= bool(getattr(past, "offloading", False)) or "Offload" in type(past).__name__
         for layer, kind, tensor in layers_of(past):
             key = (layer, kind, tensor.device, tensor.dtype)
-            if tensor.numel() and key not in self.handed.caches:
-                self.handed.caches[key] = None
+            if tensor.numel() and key not in self.trace.caches:
+                self.trace.caches[key] = None
                 half = held_by(tensor)
                 if half is not None:
-                    self.handed.coarse[layer, kind, half] = None
+                    self.trace.coarse[layer, kind, half] = None
 
     def look_at_autocast(self, name: str) -> None:
         import torch
 
         for kind in self.types:
             if torch.is_autocast_enabled(kind):
-                self.handed.autocast.setdefault((kind, torch.get_autocast_dtype(kind)), name)
+                self.trace.autocast.setdefault((kind, torch.get_autocast_dtype(kind)), name)
 
 
 def held_by(tensor: torch.Tensor) -> torch.dtype | None:

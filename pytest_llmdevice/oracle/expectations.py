@@ -84,7 +84,7 @@ class LinearWeight:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Expectations:
     """The expectations for one loaded cell.
 
     Attributes:
@@ -109,7 +109,7 @@ class Plan:
     architecture: str = ""
 
 
-def make_plan(model: nn.Module, checkpoint: str, cell: Cell) -> Plan:
+def expectations_of(model: nn.Module, checkpoint: str, cell: Cell) -> Expectations:
     """The plan for `model`, which was loaded from `checkpoint` for `cell`."""
     bones = skeleton(checkpoint, cell)
     names = Names(model, bones)
@@ -126,7 +126,7 @@ def make_plan(model: nn.Module, checkpoint: str, cell: Cell) -> Plan:
         for name, tensor in held
     )
     ties = _ties(bones, checkpoint)
-    return Plan(
+    return Expectations(
         tensors,
         tuple(tuple(map(names.loaded_name, group)) for group in ties),
         tuple((names.loaded_name(one), names.loaded_name(other)) for one, other in _untied(bones, ties)),

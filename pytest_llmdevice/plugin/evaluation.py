@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Conclusion:
+class Evaluation:
     """Everything that is done once at the end, and looked at before the beginning.
 
     Attributes:
@@ -50,7 +50,7 @@ class Conclusion:
     union: Union | None = None
     comparison: Comparison | None = None
     unmet: Sequence[str] = ()
-    verdict: gate.Verdict | None = None
+    verdict: gate.GateResult | None = None
     written: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 

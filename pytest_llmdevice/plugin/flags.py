@@ -49,7 +49,7 @@ def add_options(parser: pytest.Parser) -> None:
         action="append",
         metavar="PROFILE[:COUNT][,memory=SIZE]",
         dest="llm_simulate",
-        help="run the cells of absent devices on pretended ones, computed by the CPU: 'cuda:2', 'rocm', 'mps', 'xpu', "
+        help="run the cells of absent devices on simulated ones, computed by the CPU: 'cuda:2', 'rocm', 'mps', 'xpu', "
         "'cuda-t4,memory=8GiB'; proves placement and dtypes, not the hardware; can be given again",
     )
     group.addoption(
@@ -74,7 +74,7 @@ def add_options(parser: pytest.Parser) -> None:
     _add_result_options(group)
     parser.addini("llm_matrix_file", "matrix to run with --llm-matrix, a shipped name or a path")
     parser.addini("llm_require", "devices that must be here, one a line", type="linelist", default=[])
-    parser.addini("llm_simulate", "machines to pretend, as --llm-simulate, one a line", type="linelist", default=[])
+    parser.addini("llm_simulate", "machines to simulate, as --llm-simulate, one a line", type="linelist", default=[])
     parser.addini("llm_target", "the loader to test, 'module:attribute'")
     parser.addini("llm_probe_timeout", "seconds the hardware probe may take", default=str(PROBE_TIMEOUT_SECONDS))
     parser.addini("llm_cell_timeout", "seconds a cell may take, 0 for no limit", default=str(CELL_TIMEOUT_SECONDS))

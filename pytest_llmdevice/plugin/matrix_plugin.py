@@ -31,15 +31,15 @@ def begin(config: pytest.Config, settings: Settings) -> None:
     Raises:
         pytest.UsageError: the matrix is no good.
     """
-    handed = getattr(config, "workerinput", {}).get(WORKER_INPUT)
+    trace = getattr(config, "workerinput", {}).get(WORKER_INPUT)
     with usage_errors():
-        run = MatrixRun.begin(settings, Inventory.from_json(handed) if handed else None)
+        run = MatrixRun.begin(settings, Inventory.from_json(trace) if trace else None)
     config.add_cleanup(run.close)
     config.stash[RUN] = run
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args.append(str(SUITE))
     config.pluginmanager.register(MatrixPlugin(config, run), "llmdevice-matrix")
-    if handed is None and not config.option.collectonly:
+    if trace is None and not config.option.collectonly:
         config.pluginmanager.register(RecordedItems(config, run), "llmdevice-recorded")
     if settings.cell_timeout:
         config.pluginmanager.register(LimitedItems(config, run), "llmdevice-limited")
@@ -89,7 +89,7 @@ class MatrixPlugin:
 
     def pytest_report_header(self) -> list[str]:
         inventory = self._run.inventory
-        devices = [*describe(inventory), *self._run.pretended.describe(inventory)]
+        devices = [*describe(inventory), *self._run.simulated_machines.describe(inventory)]
         return [headline(self._run), *(f"  {line}" for line in devices)]
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -124,9 +124,9 @@ class MatrixPlugin:
         cell = parametrize.cell_of(item)
         if cell is None:
             return
-        if not (verdict := self._run.verdicts[cell]).runs:
-            item.user_properties.append((VERDICT, verdict.cause))
-            pytest.skip(verdict.reason)
+        if not (decision := self._run.decisions[cell]).runs:
+            item.user_properties.append((VERDICT, decision.cause))
+            pytest.skip(decision.reason)
         if where := self._lost.get((cell.kind, cell.device)):
             raise DeviceLost(f"{cell.id}: not run: {cell.spec} was lost in {where}, and is so for the whole process")
 

@@ -29,7 +29,7 @@ class Settings:
         here: the folder that pytest was called in.
         cells: the expressions of `--llm-cell`, any of which may fit.
         require: devices that must be here.
-        simulate: machines to pretend where their devices are absent, such as `"cuda:2,memory=16GiB"`.
+        simulate: machines to simulate where their devices are absent, such as `"cuda:2,memory=16GiB"`.
         target: `module:attribute`, or None for the built-in loader.
         probe_timeout: seconds that the hardware probe may take.
         cell_timeout: seconds that all tests of a cell may take together, its load included; 0 for no limit.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.hardware import Needs, parse_memory, unmet
+from pytest_llmdevice.hardware import Requirements, parse_memory, unmet
 from pytest_llmdevice.matrix.cell import AXIS_KEYS, REFERENCE, Cell
 from pytest_llmdevice.matrix.select import Selector
 from pytest_llmdevice.matrix.suggest import unknown
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 FIXTURE = "llm_cell"
 
 NOT_REQUESTED = "not requested: this test is for {marker}; run it with --llm-matrix"
-NO_CARDS = "not requested: --llm-simulate shows pretended cards to the cells of the cpu, to see whether they stay there"
+NO_CARDS = "not requested: --llm-simulate shows simulated cards to the cells of the cpu, to see whether they stay there"
 NO_CELL = "not requested: no cell of the matrix fits {marker}"
 
-_NEEDS = tuple(field.name for field in fields(Needs))
+_REQUIREMENTS = tuple(field.name for field in fields(Requirements))
 
 
 class Parameters:
@@ -86,13 +86,13 @@ def skip_beyond_reference(item: pytest.Item) -> None:
     if not all(selector_of(mark).matches(REFERENCE) for mark in matrix):
         item.add_marker(pytest.mark.skip(reason=NOT_REQUESTED.format(marker=_written(matrix))))
     requires = list(item.iter_markers("llm_requires"))
-    if not all(_met_by_reference(needs_of(mark)) for mark in requires):
+    if not all(_met_by_reference(requirements_of(mark)) for mark in requires):
         item.add_marker(pytest.mark.skip(reason=NOT_REQUESTED.format(marker=_written(requires))))
 
 
-def _met_by_reference(needs: Needs) -> bool:
-    only_packages = replace(needs, packages=()) == Needs(kinds=needs.kinds)
-    return only_packages and (not needs.kinds or REFERENCE.kind in needs.kinds)
+def _met_by_reference(requirements: Requirements) -> bool:
+    only_packages = replace(requirements, packages=()) == Requirements(kinds=requirements.kinds)
+    return only_packages and (not requirements.kinds or REFERENCE.kind in requirements.kinds)
 
 
 def selector_of(mark: pytest.Mark) -> Selector:
@@ -111,7 +111,7 @@ def selector_of(mark: pytest.Mark) -> Selector:
     return Selector.of(patterns)
 
 
-def needs_of(mark: pytest.Mark) -> Needs:
+def requirements_of(mark: pytest.Mark) -> Requirements:
     """The needs that an `llm_requires` marker states; `memory` may be written as `"8GiB"`.
 
     Raises:
@@ -120,16 +120,16 @@ def needs_of(mark: pytest.Mark) -> Needs:
     values = dict(mark.kwargs)
     try:
         if mark.args:
-            raise ConfigurationError(f"takes keywords only ({', '.join(_NEEDS)}), got {mark.args!r}")
+            raise ConfigurationError(f"takes keywords only ({', '.join(_REQUIREMENTS)}), got {mark.args!r}")
         for key in values:
-            if key not in _NEEDS:
-                raise ConfigurationError(unknown("keyword", key, _NEEDS))
+            if key not in _REQUIREMENTS:
+                raise ConfigurationError(unknown("keyword", key, _REQUIREMENTS))
         if isinstance(values.get("memory"), str):
             values["memory"] = parse_memory(values["memory"])
         for key in ("kinds", "packages"):
             if key in values:
                 values[key] = (values[key],) if isinstance(values[key], str) else tuple(values[key])
-        return Needs(**values)
+        return Requirements(**values)
     except (TypeError, ConfigurationError) as error:
         raise pytest.UsageError(f"marker llm_requires: {error}") from None
 
@@ -137,7 +137,7 @@ def needs_of(mark: pytest.Mark) -> Needs:
 def skip_unmet(item: pytest.Item, cell: Cell, run: MatrixRun) -> None:
     """Skip `item` when one of its `llm_requires` markers asks for more than the machine has."""
     for mark in item.iter_markers("llm_requires"):
-        if reason := unmet(needs_of(mark), cell, run.inventory):
+        if reason := unmet(requirements_of(mark), cell, run.inventory):
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
@@ -184,8 +184,8 @@ def check_of(item: pytest.Item) -> str:
 
 
 def user_properties(cell: Cell, run: MatrixRun) -> dict[str, Any]:
-    """Flat `llm.*` properties of a cell; of a simulated one, the machine that was pretended too."""
-    profile = {"llm.profile": str(run.pretended.profile(cell))} if cell.simulated else {}
+    """Flat `llm.*` properties of a cell; of a simulated one, the machine that was simulated too."""
+    profile = {"llm.profile": str(run.simulated_machines.profile(cell))} if cell.simulated else {}
     return profile | {
         "llm.cell": cell.id,
         "llm.model": cell.model,

@@ -86,15 +86,15 @@ class Recorder:
         self.file = RunFile(self._writer.path if self._writer else HERE, first)
         self._cells = {cell.id: cell for cell in run.cells}
         self._ids = frozenset(self._cells)
-        self._running = {cell.id for cell, verdict in run.verdicts.items() if verdict.runs}
+        self._running = {cell.id for cell, decision in run.decisions.items() if decision.runs}
         self._expected: Counter[str] = Counter()
         self._finished: Counter[str] = Counter()
         self._open: dict[str, _Item] = {}
         self._checks: dict[str, list[Check]] = {}
         self._measured: dict[str, dict[str, Any]] = {}
         planned = (
-            Planned.of(cell, verdict.state, None if verdict.runs else verdict.cause, verdict.reason)
-            for cell, verdict in run.verdicts.items()
+            Planned.of(cell, decision.state, None if decision.runs else decision.cause, decision.reason)
+            for cell, decision in run.decisions.items()
         )
         self._keep(*planned)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pytest_llmdevice.plugin.evaluation import Conclusion
+from pytest_llmdevice.plugin.evaluation import Evaluation
 from pytest_llmdevice.plugin.options import usage_errors
 from pytest_llmdevice.plugin.recorder import Recorder
 from pytest_llmdevice.plugin.run_record import header
@@ -31,7 +31,7 @@ class RecordedItems:
         self._run = run
         self._config = config
         self._recorder: Recorder | None = None
-        self._conclusion: Conclusion | None = None
+        self._conclusion: Evaluation | None = None
         self._started = self._said = time.monotonic()
         config.add_cleanup(self._close)
 
@@ -39,7 +39,7 @@ class RecordedItems:
     def pytest_sessionstart(self) -> None:
         """Begin the file of results, after everything that the user could have got wrong was looked at."""
         with usage_errors():
-            self._conclusion = Conclusion.prepare(self._run)
+            self._conclusion = Evaluation.prepare(self._run)
             self._recorder = Recorder(
                 self._run,
                 header(self._run, tuple(map(str, self._config.invocation_params.args)), self._config.rootpath),

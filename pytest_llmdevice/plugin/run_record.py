@@ -39,7 +39,7 @@ def header(run: MatrixRun, arguments: tuple[str, ...], root: Path) -> Run:
         command=("pytest", *arguments),
         versions=run.inventory.versions,
         machine=machine(run.inventory),
-        simulated=tuple(map(str, run.pretended.profiles)),
+        simulated=tuple(map(str, run.simulated_machines.profiles)),
         matrix=MatrixInfo(
             name=run.settings.matrix, digest=hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16], cells=len(ids)
         ),
@@ -51,7 +51,7 @@ def header(run: MatrixRun, arguments: tuple[str, ...], root: Path) -> Run:
 
 
 def machine(inventory: Inventory) -> Machine:
-    """The real machine that `inventory` is about; pretended cards are no part of it."""
+    """The real machine that `inventory` is about; simulated cards are no part of it."""
     return Machine(
         system=inventory.system.platform,
         architecture=inventory.system.machine,

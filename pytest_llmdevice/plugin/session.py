@@ -11,11 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.hardware import Inventory, ProbeProcess, Verdict, expand_devices, judge, required_missing, start
+from pytest_llmdevice.hardware import Decision, Inventory, ProbeProcess, decide, expand_devices, required_missing, start
 from pytest_llmdevice.matrix.cell import AXES, Cell
 from pytest_llmdevice.matrix.select import Selector, parse_all
 from pytest_llmdevice.matrix.vocabulary import CHECKS
-from pytest_llmdevice.simulation.inventory import Pretended, simulated
+from pytest_llmdevice.simulation.inventory import SimulatedMachines, as_simulated
 
 if TYPE_CHECKING:
     from pytest_llmdevice.loading.target import Target
@@ -36,13 +36,13 @@ class MatrixRun:
     Attributes:
         settings: what the user asked for.
         matrix: the validated matrix file.
-        pretended: the machines that are simulated where their devices are absent.
+        simulated: the machines that are simulated where their devices are absent.
         known: an inventory that another process made; then no probe is started.
     """
 
     settings: Settings
     matrix: Matrix
-    pretended: Pretended = field(default_factory=Pretended)
+    simulated_machines: SimulatedMachines = field(default_factory=SimulatedMachines)
     known: Inventory | None = None
     _probe: ProbeProcess | None = field(default=None, repr=False)
 
@@ -53,12 +53,12 @@ class MatrixRun:
         Raises:
             ConfigurationError: the matrix cannot be found, read or validated, or there is no such machine to simulate.
         """
-        pretended = Pretended.read(settings.simulate)
+        simulated_machines = SimulatedMachines.read(settings.simulate)
         probe = start(settings.probe_timeout) if inventory is None else None
         try:
             from pytest_llmdevice.matrix.expand import load
 
-            return cls(settings, load(settings.matrix, settings.base), pretended, inventory, probe)
+            return cls(settings, load(settings.matrix, settings.base), simulated_machines, inventory, probe)
         except BaseException:
             if probe is not None:
                 probe.close()
@@ -79,7 +79,7 @@ class MatrixRun:
         elif warm and self.known is None:
             # Its first access imports most of what the libraries have.
             import transformers.modeling_utils  # noqa: F401
-        if warm and self.pretended.profiles:
+        if warm and self.simulated_machines.profiles:
             _import_on_the_real_machine()
         missing = required_missing(self.settings.require, self.inventory)
         if missing:
@@ -103,15 +103,15 @@ class MatrixRun:
 
     @cached_property
     def inventory(self) -> Inventory:
-        """The hardware, the pretended devices and the library versions; waits for the probe.
+        """The hardware, the simulated devices and the library versions; waits for the probe.
 
         Raises:
-            ConfigurationError: real devices of a pretended type are here.
+            ConfigurationError: real devices of a simulated type are here.
         """
         if self.known is not None:
-            return self.pretended.beside(self.known)
+            return self.simulated_machines.beside(self.known)
         assert self._probe is not None
-        return self.pretended.beside(self._probe.result())
+        return self.simulated_machines.beside(self._probe.result())
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -119,7 +119,7 @@ class MatrixRun:
         from pytest_llmdevice.matrix.expand import cells
 
         found = cells(self.matrix, lambda specs: expand_devices(specs, self.inventory))
-        return tuple(simulated(cell, self.inventory) for cell in found)
+        return tuple(as_simulated(cell, self.inventory) for cell in found)
 
     @cached_property
     def selectors(self) -> tuple[Selector, ...]:
@@ -157,29 +157,29 @@ class MatrixRun:
         return chosen and cell not in self.elsewhere
 
     @cached_property
-    def verdicts(self) -> dict[Cell, Verdict]:
+    def decisions(self) -> dict[Cell, Decision]:
         """What becomes of each cell on this machine."""
         return {
-            cell: judge(cell, self.inventory)
+            cell: decide(cell, self.inventory)
             if self.requested(cell)
-            else Verdict.skip("not requested", self.elsewhere.get(cell, "--llm-cell leaves it out"))
+            else Decision.skip("not requested", self.elsewhere.get(cell, "--llm-cell leaves it out"))
             for cell in self.cells
         }
 
     def beside(self, cell: Cell) -> Profile | None:
-        """The cards to pretend while `cell`, one of the cpu, is looked at once more; None when there are none."""
-        return self.pretended.profiles[0] if self.pretended.profiles and cell.kind == "cpu" else None
+        """The cards to simulate while `cell`, one of the cpu, is looked at once more; None when there are none."""
+        return self.simulated_machines.profiles[0] if self.simulated_machines.profiles and cell.kind == "cpu" else None
 
     def others(self, cell: Cell) -> tuple[Cell, ...]:
         """Cells of the same model that a target may be asked for between `cell` and `cell` again, at most two.
 
-        They run on the same machine, real or pretended, and nothing is known beforehand to be wrong with them. First
+        They run on the same machine, real or simulated, and nothing is known beforehand to be wrong with them. First
         one of another dtype, then one on another device, each otherwise as like `cell` as there is.
         """
         fitting = [
             other
-            for other, verdict in self.verdicts.items()
-            if verdict.runs
+            for other, decision in self.decisions.items()
+            if decision.runs
             and other.model == cell.model
             and other.simulated == cell.simulated
             and (other.kind == cell.kind or not cell.simulated)
@@ -216,7 +216,7 @@ class MatrixRun:
 
 
 def _import_on_the_real_machine() -> None:
-    """Import what looks for devices while it is imported, so that it never takes a pretended one for real."""
+    """Import what looks for devices while it is imported, so that it never takes a simulated one for real."""
     with warnings.catch_warnings():
         # What they deprecate is not this run's affair.
         warnings.simplefilter("ignore", DeprecationWarning)

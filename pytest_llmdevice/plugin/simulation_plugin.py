@@ -1,4 +1,4 @@
-"""Running the items of simulated cells: each inside the pretended machine of its cell, all else outside of any."""
+"""Running the items of simulated cells: each inside the simulated machine of its cell, all else outside of any."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KEPT_ON_DISK: Final = ("llm_checkpoint", "llm_reference")
 
 
 class Stage:
-    """Where at most one pretended machine is on at a time."""
+    """Where at most one simulated machine is on at a time."""
 
     def __init__(self) -> None:
         self.on: Simulation | None = None
@@ -29,7 +29,7 @@ class Stage:
         """Take the machine that is on away, if it is another, and put `machine` on; None for no machine.
 
         Raises:
-            SimulationError: `machine` cannot be pretended here; then none is on.
+            SimulationError: `machine` cannot be simulated here; then none is on.
         """
         before = self.on
         if machine is before:
@@ -43,7 +43,7 @@ class Stage:
 
 
 class SimulatedItems:
-    """The hooks that put items and fixtures on stage; registered only when a run pretends something."""
+    """The hooks that put items and fixtures on stage; registered only when a run simulates something."""
 
     def __init__(self, run: MatrixRun) -> None:
         self._run = run
@@ -56,7 +56,7 @@ class SimulatedItems:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Have the whole of an item, its reports too, inside the machine of its cell."""
         cell = cell_of(item)
-        if cell is None or self._run.verdicts[cell].state != "run simulated":
+        if cell is None or self._run.decisions[cell].state != "run simulated":
             return (yield)
         try:
             self._stage.switch(self._machine(cell))
@@ -70,7 +70,7 @@ class SimulatedItems:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
-        """An item whose machine cannot be pretended is an error, and no fixture is made for it."""
+        """An item whose machine cannot be simulated is an error, and no fixture is made for it."""
         if isinstance(self._refusal, SimulationError):
             pytest.fail(str(self._refusal), pytrace=False)
         if self._refusal is not None:
@@ -113,5 +113,5 @@ class SimulatedItems:
         from pytest_llmdevice.simulation import Simulation
 
         if cell not in self._machines:
-            self._machines[cell] = Simulation(self._run.pretended.profile(cell))
+            self._machines[cell] = Simulation(self._run.simulated_machines.profile(cell))
         return self._machines[cell]

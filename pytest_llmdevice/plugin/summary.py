@@ -16,24 +16,24 @@ PROBLEMS: Final = 5
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
-    from pytest_llmdevice.plugin.evaluation import Conclusion
+    from pytest_llmdevice.plugin.evaluation import Evaluation
     from pytest_llmdevice.plugin.session import MatrixRun
 
 
 def headline(run: MatrixRun) -> str:
     """The matrix and how many of its cells will run here."""
-    verdicts = run.verdicts.values()
-    causes = Counter(verdict.cause for verdict in verdicts if not verdict.runs)
+    decisions = run.decisions.values()
+    causes = Counter(decision.cause for decision in decisions if not decision.runs)
     skipped = ", ".join(f"{count} {cause}" for cause, count in causes.items())
-    states = Counter(verdict.state for verdict in verdicts)
-    pretended = f", {states['run simulated']} simulated" if states["run simulated"] else ""
+    states = Counter(decision.state for decision in decisions)
+    simulated_machines = f", {states['run simulated']} simulated" if states["run simulated"] else ""
     cells = plural(len(run.cells), "cell")
-    return f"llm matrix {run.settings.matrix}: {cells}, {states['run']} run here{pretended}" + (
+    return f"llm matrix {run.settings.matrix}: {cells}, {states['run']} run here{simulated_machines}" + (
         f", {skipped}" if skipped else ""
     )
 
 
-def write(reporter: TerminalReporter, run: MatrixRun, conclusion: Conclusion) -> None:
+def write(reporter: TerminalReporter, run: MatrixRun, conclusion: Evaluation) -> None:
     """Write the grid, what did not run, what is wrong, and what the results are worth."""
     assert conclusion.union is not None
     terminal = reporter.config.get_terminal_writer()

@@ -116,7 +116,7 @@ class LimitedItems:
         self._stop(resumed=False)
 
     def _limited(self, item: pytest.Item, cell: Cell | None, phase: str) -> Generator[None, object, object]:
-        if cell is None or not self._run.verdicts[cell].runs:
+        if cell is None or not self._run.decisions[cell].runs:
             return (yield)
         self._start(item, cell, phase)
         try:

@@ -8,7 +8,7 @@ The keys, which keep their meaning as long as `schema` does not count up:
   `commit`, `command`, `shard`, `ci`, `simulated`, `plugin`.
 - `cells`, in the order of the matrix, each with
   - `cell`, `target`, and the axes `model`, `device`, `dtype`, `quantization`, `strategy`, `attention`, `kind`;
-  - `simulated`: whether it ran on a pretended device; `ran`: whether it ran at all; `outcome`: the worst of its checks;
+  - `simulated`: whether it ran on a simulated device; `ran`: whether it ran at all; `outcome`: the worst of its checks;
   - `run`: the run that the cell was last seen in;
   - `not_run`: `{"cause", "reason"}` where it never ran, else null;
   - `checks`: each with `check`, `outcome`, `run`, and, where there is something, `failure`, `cause`, `message`,

@@ -33,7 +33,7 @@ WORDS: Final[dict[Outcome, str]] = {
 }
 
 SIMULATED: Final = "~"
-"""After the letter of a cell that ran on a pretended device."""
+"""After the letter of a cell that ran on a simulated device."""
 
 _STYLES: Final[dict[Outcome, str]] = {
     "error": "bold red",
@@ -49,7 +49,7 @@ _STYLES: Final[dict[Outcome, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What became of a cell, and whether on a pretended device. A cell that did not run is neither."""
+    """What became of a cell, and whether on a simulated device. A cell that did not run is neither."""
 
     outcome: Outcome
     simulated: bool = False

@@ -195,7 +195,7 @@ def _more(
     environment, last = view.environment, view.last
     found = {
         "run": runs[view.run.run],
-        "environment": pool.add([environment.hardware, environment.pretended, dict(environment.versions)]),
+        "environment": pool.add([environment.hardware, environment.simulated_on, dict(environment.versions)]),
         "planned": pool.add(
             [[runs[run.run], each.verdict, each.cause or "", each.reason] for run, each in view.planned]
         ),

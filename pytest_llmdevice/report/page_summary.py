@@ -32,7 +32,7 @@ class Verdict:
     """The answer of the page.
 
     Attributes:
-        state: `bad` where a cell is not in order, `simulated` where nothing but pretended hardware was used, `empty`
+        state: `bad` where a cell is not in order, `simulated` where nothing but simulated hardware was used, `empty`
             where nothing ran, else `good`.
         sentence: the answer.
         details: what else ought to be known, a sentence each.
@@ -45,7 +45,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many cells have one outcome, on real or on pretended hardware."""
+    """How many cells have one outcome, on real or on simulated hardware."""
 
     outcome: Outcome
     word: str
@@ -85,13 +85,15 @@ def verdict(union: Union) -> Verdict:
     views = list(union.cells.values())
     ran = [view for view in views if view.ran]
     bad = [view for view in ran if view.outcome in BAD]
-    pretended = [view for view in ran if view.cell.simulated]
+    simulated_on = [view for view in ran if view.cell.simulated]
     details = []
     if bad:
         counts = Counter(view.outcome for view in bad)
         details.append(", ".join(f"{counts[each]:,} {_BRIEF[each]}" for each in WORST_FIRST if counts[each]) + ".")
-    if pretended:
-        details.append(f"{plural(len(pretended), 'cell')} ran only simulated, which says nothing about real hardware.")
+    if simulated_on:
+        details.append(
+            f"{plural(len(simulated_on), 'cell')} ran only simulated, which says nothing about real hardware."
+        )
     if expected := sum(view.outcome == "xfail" for view in ran):
         details.append(f"{plural(expected, 'cell')} failed as expected.")
     if missing := len(views) - len(ran):
@@ -103,7 +105,7 @@ def verdict(union: Union) -> Verdict:
         return Verdict(
             "bad", f"{len(bad):,} of {plural(len(ran), 'cell')} that ran {verb} not in order.", tuple(details)
         )
-    if len(pretended) == len(ran):
+    if len(simulated_on) == len(ran):
         return Verdict(
             "simulated", f"{plural(len(ran), 'cell')} in order, none of them on real hardware.", tuple(details)
         )

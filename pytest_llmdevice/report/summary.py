@@ -97,9 +97,9 @@ def environments(runs: Iterable[Run]) -> list[str]:
     for run in runs:
         machine = run.machine
         cards = [f"{device.spec} {device.name}".strip() for device in machine.devices]
-        pretended = [f"simulated {each}" for each in run.simulated]
+        simulated_on = [f"simulated {each}" for each in run.simulated]
         system = f"{machine.system} {machine.architecture}".strip()
-        where = ", ".join(part for part in (system, machine.cpu, *cards, *pretended) if part)
+        where = ", ".join(part for part in (system, machine.cpu, *cards, *simulated_on) if part)
         versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
         counts["; ".join(part for part in (where, versions) if part) or "an unknown machine"] += 1
     return [line + (f" ({times} runs)" if times > 1 else "") for line, times in counts.items()]

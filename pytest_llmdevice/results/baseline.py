@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.environments import LIBRARIES, Environment
@@ -53,17 +53,20 @@ class Head(Record):
 class EnvironmentLine(Record):
     """An environment, and the number that entries know it by."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
     type: Literal["environment"] = "environment"
     environment: int
     hardware: str
-    pretended: str = ""
+    # The key in the file is older than the word "simulated", and baselines are kept for years.
+    simulated_on: Annotated[str, Field(alias="pretended")] = ""
     versions: dict[str, str]
 
     @property
     def value(self) -> Environment:
         """The environment itself."""
         ordered = tuple((name, self.versions[name]) for name in LIBRARIES if name in self.versions)
-        return Environment(self.hardware, self.pretended, ordered)
+        return Environment(self.hardware, self.simulated_on, ordered)
 
     @classmethod
     def of(cls, number: int, environment: Environment) -> Self:
@@ -71,7 +74,7 @@ class EnvironmentLine(Record):
         return cls(
             environment=number,
             hardware=environment.hardware,
-            pretended=environment.pretended,
+            simulated_on=environment.simulated_on,
             versions=dict(environment.versions),
         )
 

@@ -104,7 +104,7 @@ class _Work:
         outcome = now.outcome if now else ABSENT
         if view.cell.simulated:
             return _transition("skipped", entry, f"{outcome}, simulated", _PRETENDED, now)
-        was = f"simulated on {self.baseline.environments[entry.environment].pretended or 'a pretended device'}"
+        was = f"simulated on {self.baseline.environments[entry.environment].simulated_on or 'a simulated_on device'}"
         return _transition("not-comparable", entry, outcome, f"{was} -> {view.environment.hardware}", now)
 
     def _difference(self, entry: CheckLine, view: CellView, sample: Sample) -> str:

@@ -18,12 +18,12 @@ class Environment:
 
     Attributes:
         hardware: the device that computed: the card's name; the processor's where the cell is simulated or on the cpu.
-        pretended: the machine that was pretended, empty for a real one.
+        simulated: the machine that was simulated, empty for a real one.
         versions: (library, version), in the order of `LIBRARIES`, those that are there and that the cell uses.
     """
 
     hardware: str
-    pretended: str
+    simulated_on: str
     versions: tuple[tuple[str, str], ...]
 
     @classmethod
@@ -32,12 +32,12 @@ class Environment:
         on_cpu = cell.simulated or cell.kind == "cpu"
         card = next((device.name for device in run.machine.devices if device.spec == cell.spec), "")
         kind = f"{cell.kind}:" if cell.kind != "cpu" else ""
-        pretended = next((one for one in run.simulated if one.partition(":")[0].startswith(cell.kind)), "")
+        simulated_on = next((one for one in run.simulated if one.partition(":")[0].startswith(cell.kind)), "")
         unused = set() if cell.quantization != "none" else {"bitsandbytes"}
         unused |= {"cuda", "hip", "driver"} if on_cpu else set()
         return cls(
             hardware=run.machine.cpu if on_cpu else f"{kind}{card}",
-            pretended=pretended if cell.simulated else "",
+            simulated_on=simulated_on if cell.simulated else "",
             versions=tuple(
                 (name, _short(name, run.versions[name]))
                 for name in LIBRARIES
@@ -50,8 +50,8 @@ class Environment:
         found = []
         if self.hardware != other.hardware:
             found.append(f"{self.hardware or 'unknown hardware'} -> {other.hardware or 'unknown hardware'}")
-        if self.pretended != other.pretended:
-            found.append(f"simulated {self.pretended or 'nothing'} -> {other.pretended or 'nothing'}")
+        if self.simulated_on != other.simulated_on:
+            found.append(f"simulated {self.simulated_on or 'nothing'} -> {other.simulated_on or 'nothing'}")
         mine, theirs = dict(self.versions), dict(other.versions)
         found += [
             f"{name} {mine.get(name, 'absent')} -> {theirs.get(name, 'absent')}"

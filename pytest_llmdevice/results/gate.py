@@ -43,7 +43,7 @@ class FailOn:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GateResult:
     """The answer of the gate.
 
     Attributes:
@@ -95,7 +95,7 @@ def _percent(text: str, word: str, name: str, number: str) -> float:
     return percent
 
 
-def judge(comparison: Comparison | None, union: Union, fail_on: FailOn, missing: Sequence[str] = ()) -> Verdict:
+def judge(comparison: Comparison | None, union: Union, fail_on: FailOn, missing: Sequence[str] = ()) -> GateResult:
     """Whether `union` is good enough.
 
     With a baseline, the differences that `fail_on` names fail; what failed for the baseline already is known and does
@@ -117,7 +117,7 @@ def judge(comparison: Comparison | None, union: Union, fail_on: FailOn, missing:
             reasons.append(
                 f"nothing of {comparison.baseline} ran here: check the matrix, the target, the devices and the baseline"
             )
-    return Verdict(not reasons, tuple(reasons), fail_on.names, tuple(missing))
+    return GateResult(not reasons, tuple(reasons), fail_on.names, tuple(missing))
 
 
 def _red(union: Union) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from pytest_llmdevice.results.gate import FAILING, Verdict, counted, nothing_compared
+from pytest_llmdevice.results.gate import FAILING, GateResult, counted, nothing_compared
 from pytest_llmdevice.results.merged_results import CellView, Conflict, Union
 from pytest_llmdevice.results.records import BAD, BUILTIN
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Name, Transition
@@ -19,7 +19,7 @@ _BY_DETAIL: Final = frozenset({"skipped", "unused", "not-comparable"})
 """Names whose transitions have few causes and come by the thousand: one line for each cause."""
 
 
-def lines(verdict: Verdict, comparison: Comparison | None, union: Union) -> Iterator[str]:
+def lines(verdict: GateResult, comparison: Comparison | None, union: Union) -> Iterator[str]:
     """What the gate has to say."""
     if verdict.good:
         yield f"gate passed{': ' + _summary(comparison) if comparison else ''}"
@@ -45,7 +45,7 @@ def _summary(comparison: Comparison) -> str:
     )
 
 
-def _transitions(comparison: Comparison, verdict: Verdict) -> Iterator[str]:
+def _transitions(comparison: Comparison, verdict: GateResult) -> Iterator[str]:
     by_name: dict[Name, list[Transition]] = {}
     for each in comparison.transitions:
         by_name.setdefault(each.name, []).append(each)
@@ -54,7 +54,7 @@ def _transitions(comparison: Comparison, verdict: Verdict) -> Iterator[str]:
         yield from _of_name(found, fails=_fails(found, verdict))
 
 
-def _fails(found: Sequence[Transition], verdict: Verdict) -> bool:
+def _fails(found: Sequence[Transition], verdict: GateResult) -> bool:
     return found[0].name in verdict.failing or (FAILING in verdict.failing and any(each.failing for each in found))
 
 

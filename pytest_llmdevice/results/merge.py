@@ -128,8 +128,8 @@ def summary(union: Union) -> Iterator[str]:
 
 def _run_line(run: Run) -> str:
     devices = ", ".join(f"{device.spec} {device.name}".strip() for device in run.machine.devices)
-    pretended = f"simulated {', '.join(run.simulated)}" if run.simulated else ""
-    where = "; ".join(part for part in (run.machine.cpu, devices, pretended) if part)
+    simulated_on = f"simulated {', '.join(run.simulated)}" if run.simulated else ""
+    where = "; ".join(part for part in (run.machine.cpu, devices, simulated_on) if part)
     shard = f", shard {run.shard}" if run.shard else ""
     return f"{run.run}: {run.matrix.name}{shard}, {run.target}, on {where or 'an unknown machine'}"
 

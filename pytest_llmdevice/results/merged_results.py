@@ -221,10 +221,10 @@ def _settle(
     alike = [each for each in view.done if each[1].simulated == simulated]
     view.done = [each for each in alike if each[1].outcome != "skipped"] or alike
     view.aborted = [
-        run for run, pretended in gone if pretended == simulated and not _made_good(view, run, environments)
+        run for run, simulated_on in gone if simulated_on == simulated and not _made_good(view, run, environments)
     ]
     for name, found in samples.items():
-        # What only a pretended device was asked says nothing about the real one.
+        # What only a simulated device was asked says nothing about the real one.
         if kept := [each for each in found if each.check.simulated == simulated]:
             view.checks[name], conflict = _counting(view, name, kept, environments)
             conflicts += [conflict] if conflict else []
@@ -234,7 +234,7 @@ def _as_it_ran(view: CellView, samples: Iterable[Sequence[Sample]], gone: Iterab
     """The real cell where it really ran, else the simulated one where that ran, else as it was planned last."""
     ran = {sample.check.simulated for of_one in samples for sample in of_one if sample.check.outcome != "skipped"}
     ran |= {record.simulated for _, record in view.done if record.outcome != "skipped"}
-    ran |= {pretended for _, pretended in gone}
+    ran |= {simulated_on for _, simulated_on in gone}
     simulated = False if False in ran else True if True in ran else view.planned[-1][1].simulated
     return next(each.axes for _, each in view.planned if each.simulated == simulated)
 

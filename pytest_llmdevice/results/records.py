@@ -113,7 +113,7 @@ class Run(Record):
         command: the command line, with the home folder as `~` and nothing secret.
         versions: of Python and of the libraries that matter.
         machine: where it ran.
-        simulated: the machines that were pretended, as `--llm-simulate` spells them.
+        simulated: the machines that were simulated, as `--llm-simulate` spells them.
         matrix: what ran.
         target: the code under test, `module:attribute`, or `"builtin"`.
         commit: of the project whose tests ran; None where there is no repository.
@@ -222,7 +222,7 @@ class Outcomes(Record):
     Attributes:
         cell: the id of the cell.
         target: the code under test.
-        simulated: whether the cell ran on a pretended device.
+        simulated: whether the cell ran on a simulated device.
         outcome: what became of it.
         failure: what kind of thing went wrong; None where nothing did, or nothing is known of what was aborted.
         cause: why it did not run; None where it did.

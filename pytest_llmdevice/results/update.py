@@ -273,7 +273,7 @@ def _numbered(needed: set[Environment], old: Mapping[int, Environment]) -> dict[
     """A number for each: the one that it had, else that of what it replaces on the same hardware, else a new one."""
     numbers = {value: number for number, value in old.items() if value in needed}
     free = {number: value for number, value in old.items() if value not in needed}
-    for value in sorted(needed - set(numbers), key=lambda each: (each.hardware, each.pretended, each.versions)):
+    for value in sorted(needed - set(numbers), key=lambda each: (each.hardware, each.simulated_on, each.versions)):
         alike = (number for number, other in free.items() if _replaces(value, other))
         number = next(alike, None)
         if number is None:
@@ -285,4 +285,4 @@ def _numbered(needed: set[Environment], old: Mapping[int, Environment]) -> dict[
 
 def _replaces(new: Environment, old: Environment) -> bool:
     same_libraries = [name for name, _ in new.versions] == [name for name, _ in old.versions]
-    return (new.hardware, new.pretended) == (old.hardware, old.pretended) and same_libraries
+    return (new.hardware, new.simulated_on) == (old.hardware, old.simulated_on) and same_libraries

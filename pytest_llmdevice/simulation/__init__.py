@@ -1,4 +1,4 @@
-"""Pretended devices: real code and real tensors, computed by the CPU, under the placement rules of PyTorch."""
+"""Simulated devices: real code and real tensors, computed by the CPU, under the placement rules of PyTorch."""
 
 from __future__ import annotations
 

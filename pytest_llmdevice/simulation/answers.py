@@ -61,7 +61,7 @@ def numpy(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
 
 
 def represent(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`repr`: PyTorch's, with the device and that it is a pretended one."""
+    """`repr`: PyTorch's, with the device and that it is a simulated one."""
     here = mode.tags.of(args[0])
     if here is None:
         return mode.run(func, args, kwargs)

@@ -1,4 +1,4 @@
-"""Automatic mixed precision on pretended cards: each operation in the dtype in which a card would run it."""
+"""Automatic mixed precision on simulated cards: each operation in the dtype in which a card would run it."""
 
 from __future__ import annotations
 

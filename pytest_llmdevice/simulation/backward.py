@@ -59,7 +59,7 @@ def install(functions: Functions, patches: Patches) -> None:
 
 
 def _let_hooks_see(functions: Functions, patches: Patches) -> None:
-    """Have the hooks for saved tensors, which C++ calls in the middle of a function, see the pretended devices.
+    """Have the hooks for saved tensors, which C++ calls in the middle of a function, see the simulated devices.
 
     While there are any, every call is watched, so that a result has its place before a hook sees it.
     """

@@ -1,4 +1,4 @@
-"""Events of pretended cards: they know when they were recorded, and are over at once."""
+"""Events of simulated cards: they know when they were recorded, and are over at once."""
 
 from __future__ import annotations
 

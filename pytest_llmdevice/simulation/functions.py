@@ -34,7 +34,7 @@ class Functions(TorchFunctionMode):
     """The interception. While a function runs, everything in it sees the truth: CPU tensors.
 
     Args:
-        machine: what is pretended.
+        machine: what is simulated.
         tags: where tensors are.
         special: functions that are about devices themselves, and what to do in their stead.
 
@@ -166,7 +166,7 @@ class Functions(TorchFunctionMode):
         return None if where is CPU or where is _MIXED else where
 
     def place_of(self, tensor: torch.Tensor) -> torch.device:
-        """Where a tensor is, pretended or real."""
+        """Where a tensor is, simulated or real."""
         return self.tags.of(tensor) or _real_device(tensor)
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

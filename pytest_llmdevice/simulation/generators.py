@@ -1,4 +1,4 @@
-"""Random numbers of pretended cards: generators of the CPU that say they are a card's."""
+"""Random numbers of simulated cards: generators of the CPU that say they are a card's."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def install(machine: Machine, tags: Tags, functions: Functions, patches: Patches
 
 
 def _restore_default_device(machine: Machine, patches: Patches) -> None:
-    """A default device that names a pretended card would make every factory fail afterwards."""
+    """A default device that names a simulated card would make every factory fail afterwards."""
     context: Any = torch._GLOBAL_DEVICE_CONTEXT
 
     def current() -> torch.device | None:

@@ -14,13 +14,13 @@ _PROVES = "values are computed on the CPU, a pass proves placement and dtypes, n
 
 
 @dataclass(frozen=True, slots=True)
-class Pretended:
-    """The machines that a run pretends where their devices are absent, at most one of each kind."""
+class SimulatedMachines:
+    """The machines that a run simulates where their devices are absent, at most one of each kind."""
 
     profiles: tuple[Profile, ...] = ()
 
     @classmethod
-    def read(cls, texts: Iterable[str]) -> Pretended:
+    def read(cls, texts: Iterable[str]) -> SimulatedMachines:
         """Read the values of `--llm-simulate`.
 
         Raises:
@@ -41,16 +41,18 @@ class Pretended:
         return cls(tuple(by_kind.values()))
 
     def beside(self, inventory: Inventory) -> Inventory:
-        """`inventory` with the pretended devices added; as it is after a failed probe, for then nothing is known.
+        """`inventory` with the simulated devices added; as it is after a failed probe, for then nothing is known.
 
         Raises:
-            ConfigurationError: real devices of a pretended type are here.
+            ConfigurationError: real devices of a simulated type are here.
         """
         if inventory.failure or not self.profiles:
             return inventory
         for profile in self.profiles:
             _refuse_present(profile, inventory)
-        return replace(inventory, pretended=tuple(device for profile in self.profiles for device in devices(profile)))
+        return replace(
+            inventory, simulated_devices=tuple(device for profile in self.profiles for device in devices(profile))
+        )
 
     def profile(self, cell: Cell) -> Profile:
         """The machine that a simulated cell runs on."""
@@ -63,15 +65,15 @@ class Pretended:
         return [f"simulated {profile}: {_cards(profile)}; {_PROVES}" for profile in self.profiles]
 
 
-def simulated(cell: Cell, inventory: Inventory) -> Cell:
-    """`cell`, marked as simulated when its device is absent and there is a pretended one."""
+def as_simulated(cell: Cell, inventory: Inventory) -> Cell:
+    """`cell`, marked as simulated when its device is absent and there is a simulated one."""
     if inventory.find(cell.device, cell.kind) is None and inventory.plays(cell.device, cell.kind) is not None:
         return replace(cell, simulated=True)
     return cell
 
 
 def devices(profile: Profile) -> tuple[Device, ...]:
-    """The devices of a pretended machine as an inventory has them. Nothing was tried on them."""
+    """The devices of a simulated machine as an inventory has them. Nothing was tried on them."""
     names = profile.devices if profile.indexed else (profile.device_type,)
     has_number = profile.device_type == "cuda" and not profile.architecture
     capability = ".".join(map(str, profile.capability)) if has_number else profile.architecture

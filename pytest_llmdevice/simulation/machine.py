@@ -1,4 +1,4 @@
-"""The pretended machine: its cards, which of them is current, and the memory and random numbers of each."""
+"""The simulated machine: its cards, which of them is current, and the memory and random numbers of each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Current(threading.local):
 
 
 class Machine:
-    """What one simulation pretends, for as long as it lasts.
+    """What one simulation simulates, for as long as it lasts.
 
     Attributes:
         profile: the cards.

@@ -1,4 +1,4 @@
-"""The memory of a pretended card: how much of it tensors hold, and the error when there is no more."""
+"""The memory of a simulated card: how much of it tensors hold, and the error when there is no more."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pytest_llmdevice.simulation.patches import Patches
 
 
 def install(functions: Functions, patches: Patches) -> None:
-    """Have the optimizers group their parameters by the pretended device and the dtype: C++ knows one device only."""
+    """Have the optimizers group their parameters by the simulated device and the dtype: C++ knows one device only."""
 
     def group(lists: list[list[torch.Tensor | None]], with_indices: bool = False) -> dict[Any, Any]:
         groups: dict[Any, Any] = {}

@@ -9,7 +9,7 @@ from pytest_llmdevice.simulation.profiles import Profile
 
 
 def refuse_real_devices(profile: Profile) -> None:
-    """Raise if the machine has what `profile` pretends.
+    """Raise if the machine has what `profile` simulates.
 
     Raises:
         SimulationError: it has.

@@ -1,4 +1,4 @@
-"""How a tensor of a pretended card is written: as PyTorch writes it, and openly pretended."""
+"""How a tensor of a simulated card is written: as PyTorch writes it, and openly simulated."""
 
 from __future__ import annotations
 

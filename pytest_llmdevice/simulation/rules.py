@@ -26,7 +26,7 @@ _device_of: Any = vars(torch._C.TensorBase)["device"].__get__
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A tensor argument: its name in the schema, the tensor, where it pretends to be, and whether it is written to."""
+    """A tensor argument: its name in the schema, the tensor, where it simulates to be, and whether it is written to."""
 
     name: str
     tensor: torch.Tensor

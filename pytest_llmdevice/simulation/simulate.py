@@ -1,4 +1,4 @@
-"""`simulate("cuda:2")`: pretended cards for as long as a `with` block lasts."""
+"""`simulate("cuda:2")`: simulated cards for as long as a `with` block lasts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_llmdevice.simulation.profiles import Profile, parse
 
 
 class Simulation:
-    """A pretended machine, entered as a context, as often as wanted but not twice at a time.
+    """A simulated machine, entered as a context, as often as wanted but not twice at a time.
 
     Inside, `torch` reports the profile's cards, a tensor sent to one of them says that it is there, and an operation
     on tensors of different devices raises what PyTorch raises. All values are computed by the CPU. Tensors made in one
@@ -23,7 +23,7 @@ class Simulation:
 
     Raises:
         SimulationError: on entering, when real devices of that type are here or another simulation is under way in
-            this process; inside, for what cannot be pretended, and when a library that looks for devices while it is
+            this process; inside, for what cannot be simulated, and when a library that looks for devices while it is
             imported is imported too late.
     """
 
@@ -85,7 +85,7 @@ def active() -> Simulation | None:
 
 
 def simulate(spec: str) -> Simulation:
-    """A machine with pretended cards, to be entered with `with`.
+    """A machine with simulated cards, to be entered with `with`.
 
     Args:
         spec: a profile, with a count and a size of memory where they differ: `"cuda"`, `"cuda:2"`, `"rocm:8"`,

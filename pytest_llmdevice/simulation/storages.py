@@ -1,4 +1,4 @@
-"""Storages tell where they pretend to be, and move: pickling, `torch.save` and `deepcopy` work on them."""
+"""Storages tell where they are said to be, and move: pickling, `torch.save` and `deepcopy` work on them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_llmdevice.simulation.tags import Tags
 
 
 def install(machine: Machine, tags: Tags, patches: Patches) -> None:
-    """Have `torch.UntypedStorage` know the pretended devices."""
+    """Have `torch.UntypedStorage` know the simulated devices."""
     storage_class: Any = torch.UntypedStorage
     real_device = torch._C.StorageBase.device.__get__  # type: ignore[attr-defined]
     real_new = storage_class.__new__

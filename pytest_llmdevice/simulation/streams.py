@@ -1,4 +1,4 @@
-"""Streams of pretended cards: work is done when it is asked for, so there is never any to wait for."""
+"""Streams of simulated cards: work is done when it is asked for, so there is never any to wait for."""
 
 from __future__ import annotations
 

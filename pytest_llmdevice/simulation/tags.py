@@ -1,4 +1,4 @@
-"""Where a tensor pretends to be: a mark on its storage.
+"""Where a tensor is said to be: a mark on its storage.
 
 C++ only ever sees tensors of the CPU. The mark is an attribute of the storage's Python object, which PyTorch keeps
 for as long as the storage lives, so that views, `detach`, `.data`, `nn.Parameter` and the parameter classes of
@@ -107,7 +107,7 @@ class Tags:
         self.name = f"_llmdevice_placement_{next(_numbers)}"
 
     def of(self, tensor: torch.Tensor) -> torch.device | None:
-        """Where `tensor` pretends to be; None where C++ tells the truth: on the CPU or on meta."""
+        """Where `tensor` is said to be; None where C++ tells the truth: on the CPU or on meta."""
         placement = self.placement(tensor)
         return None if placement is None else placement.device
 
@@ -117,7 +117,7 @@ class Tags:
         return None if storage is None else getattr(storage, self.name, None)
 
     def of_storage(self, storage: torch.UntypedStorage) -> torch.device | None:
-        """Where a storage pretends to be, or None."""
+        """Where a storage is said to be, or None."""
         placement = getattr(storage, self.name, None)
         return None if placement is None else placement.device
 

@@ -34,7 +34,7 @@ def move(
     if target == here and wanted == tensor.dtype and not copy and not layout:
         return tensor
     if target.type not in ("cpu", "meta", mode.machine.device_type):
-        # Nobody pretends it: PyTorch says that it is not there.
+        # Nobody simulates it: PyTorch says that it is not there.
         return cast(torch.Tensor, mode.run(_Tensor.to, (tensor, target), {}))
     if target.type == "meta" or here.type == "meta":
         if target.type not in ("meta", here.type):

@@ -135,5 +135,5 @@ def test_reload(check: Check) -> None:
 def test_stays_on_the_cpu_beside_cards(llm_examination: Examination, check: Check) -> None:
     """A cpu cell, loaded and run once more where cards are visible, does not touch them."""
     if llm_examination.beside is None:
-        pytest.skip("not requested: --llm-simulate shows pretended cards to a cell of the cpu")
+        pytest.skip("not requested: --llm-simulate shows simulated cards to a cell of the cpu")
     check("cards")

@@ -1,4 +1,4 @@
-"""The families of the zoo: which configuration each is built from, and the facts other rooms ask for."""
+"""The families of the zoo: which configuration each is built from, and the facts other packages ask for."""
 
 from __future__ import annotations
 

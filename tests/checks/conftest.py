@@ -11,7 +11,7 @@ import pytest
 from pytest_llmdevice import Cell
 from pytest_llmdevice.inference.prompts import encode, load_tokenizer
 from pytest_llmdevice.loading.target import BuiltinTarget
-from pytest_llmdevice.oracle.expectations import Plan, make_plan
+from pytest_llmdevice.oracle.expectations import Expectations, expectations_of
 from pytest_llmdevice.oracle.reference import Reference, reference
 
 NEW_TOKENS = 8
@@ -30,9 +30,9 @@ def loaded(load: Callable[[Cell], Any]) -> Callable[[Cell], Any]:
 
 
 @pytest.fixture(scope="session")
-def plan(checkpoint: Callable[[str], str]) -> Callable[[Any, Cell], Plan]:
-    """`plan(model, cell)`: what `model` is held to."""
-    return lambda model, cell: make_plan(model, checkpoint(cell.model), cell)
+def expectations(checkpoint: Callable[[str], str]) -> Callable[[Any, Cell], Expectations]:
+    """`expectations(model, cell)`: what `model` is held to."""
+    return lambda model, cell: expectations_of(model, checkpoint(cell.model), cell)
 
 
 @pytest.fixture(scope="session")

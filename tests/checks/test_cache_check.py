@@ -86,7 +86,7 @@ def test_a_quantized_model_passes(family: str, dtype: str, quantization: str, lo
     [("cuda:2", "cuda:1", "split"), ("cuda:2", "cuda:0", "cpu-offload"), ("mps", "mps", "to")],
 )
 @pytest.mark.parametrize("family", ["llama", "t5", "mamba"])
-def test_a_model_on_pretended_devices_passes(
+def test_a_model_on_simulated_devices_passes(
     family: str, profile: str, device: str, strategy: str, load: Load, check: Check
 ) -> None:
     cell = Cell(family, device, "bfloat16", strategy=strategy, simulated=True)

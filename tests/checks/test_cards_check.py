@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM
 from pytest_llmdevice import BuiltinTarget, Cell, Result, examine, zoo
 from pytest_llmdevice.checks import check_cards, check_dtypes
 from pytest_llmdevice.diagnosis.hints.placement import CARD_PREFERRED, LEFT_BEHIND
-from pytest_llmdevice.inference.generation_run import generate_observed
+from pytest_llmdevice.inference.generation_run import generate_traced
 from pytest_llmdevice.matrix.vocabulary import MODELS
-from pytest_llmdevice.oracle.expectations import make_plan
+from pytest_llmdevice.oracle.expectations import expectations_of
 from pytest_llmdevice.simulation.profiles import parse
 
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12]]
@@ -22,10 +22,10 @@ PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12]]
 def looked(target: Any, cell: Cell, machine: str = "cuda:2") -> Result:
     checkpoint = str(zoo.checkpoint(cell.model))
     model = target.load(checkpoint, cell)
-    alone = generate_observed(target, model, PROMPTS, 4)
+    alone = generate_traced(target, model, PROMPTS, 4)
     assert alone.error is None
     # T5's wo under disk offload.
-    known = check_dtypes(model, make_plan(model, checkpoint, cell), cell, checkpoint).findings
+    known = check_dtypes(model, expectations_of(model, checkpoint, cell), cell, checkpoint).findings
     return check_cards(target, checkpoint, cell, parse(machine), PROMPTS, 4, alone, known)
 
 

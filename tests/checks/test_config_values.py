@@ -12,7 +12,7 @@ from pytest_llmdevice import Cell
 from pytest_llmdevice.checks import check_loads
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.loads import HEADLESS, NUMBERED, OVERRIDDEN
-from pytest_llmdevice.oracle.expectations import make_plan
+from pytest_llmdevice.oracle.expectations import expectations_of
 
 Checkpoint = Callable[[str], str]
 Load = Callable[[Cell], Any]
@@ -21,7 +21,7 @@ FP32 = Cell("llama", "cpu", "float32")
 
 
 def findings(model: Any, folder: str, cell: Cell = FP32) -> tuple[Finding, ...]:
-    return check_loads(model, make_plan(model, folder, cell), folder, cell).findings
+    return check_loads(model, expectations_of(model, folder, cell), folder, cell).findings
 
 
 def configured(folder: str, **settings: Any) -> Any:

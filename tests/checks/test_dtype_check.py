@@ -23,17 +23,17 @@ from pytest_llmdevice.diagnosis.hints.dtypes import (
 )
 from pytest_llmdevice.diagnosis.hints.loads import OTHER_MODEL
 from pytest_llmdevice.matrix.vocabulary import DTYPES
-from pytest_llmdevice.oracle.expectations import Plan
+from pytest_llmdevice.oracle.expectations import Expectations
 
 Load = Callable[[Cell], Any]
-MakePlan = Callable[[Any, Cell], Plan]
+MakePlan = Callable[[Any, Cell], Expectations]
 
 BF16 = Cell("llama", "cpu", "bfloat16")
 
 
 @pytest.fixture
-def check(plan: MakePlan, checkpoint: Callable[[str], str]) -> Callable[[Any, Cell], Result]:
-    return lambda model, cell: check_dtypes(model, plan(model, cell), cell, checkpoint(cell.model))
+def check(expectations: MakePlan, checkpoint: Callable[[str], str]) -> Callable[[Any, Cell], Result]:
+    return lambda model, cell: check_dtypes(model, expectations(model, cell), cell, checkpoint(cell.model))
 
 
 Check = Callable[[Any, Cell], Result]

@@ -14,7 +14,7 @@ from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.checks import Result, check_generation
 from pytest_llmdevice.diagnosis.hints.generation import NONDETERMINISTIC, PROMPT_IN_FRONT
 from pytest_llmdevice.inference.generation import generate
-from pytest_llmdevice.inference.generation_run import Generated
+from pytest_llmdevice.inference.generation_run import GenerationRun
 
 Load = Callable[[Cell], Any]
 Tokens = list[list[int]]
@@ -25,7 +25,7 @@ MODEL = SimpleNamespace(config=SimpleNamespace(vocab_size=10, eos_token_id=9), g
 
 
 def checked(first: object, second: object = None, model: Any = MODEL) -> Result:
-    return check_generation(Generated(first, first if second is None else second), PROMPTS, 3, model)
+    return check_generation(GenerationRun(first, first if second is None else second), PROMPTS, 3, model)
 
 
 def only(result: Result) -> tuple[str, str, str]:
@@ -36,7 +36,9 @@ def only(result: Result) -> tuple[str, str, str]:
 @pytest.mark.parametrize("family", zoo.families())
 def test_a_loaded_model_passes(family: str, loaded: Load, prompts: Tokens) -> None:
     model = loaded(Cell(family, "cpu", "bfloat16"))
-    result = check_generation(Generated(generate(model, prompts, 8), generate(model, prompts, 8)), prompts, 8, model)
+    result = check_generation(
+        GenerationRun(generate(model, prompts, 8), generate(model, prompts, 8)), prompts, 8, model
+    )
     assert result.passed
     assert result.evidence == {"prompts": len(prompts), "tokens": 8 * len(prompts)}
 
@@ -170,9 +172,9 @@ def test_sampling_is_found(load: Load, prompts: Tokens) -> None:
         rows = model.generate(inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=8, min_new_tokens=8)
         return [row.tolist() for row in rows[:, inputs.shape[1] :]]
 
-    result = check_generation(Generated(sample(), sample()), prompts[:1], 8, model)
+    result = check_generation(GenerationRun(sample(), sample()), prompts[:1], 8, model)
     assert [finding.hint for finding in result.findings] == [NONDETERMINISTIC]
 
 
 def test_no_prompts_are_hollow() -> None:
-    assert check_generation(Generated([], []), [], 3, MODEL).hollow
+    assert check_generation(GenerationRun([], []), [], 3, MODEL).hollow

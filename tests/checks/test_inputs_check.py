@@ -17,7 +17,7 @@ from pytest_llmdevice.checks import check_inputs
 from pytest_llmdevice.diagnosis.hints import generation as hints
 from pytest_llmdevice.diagnosis.hints.state import TRAINING
 from pytest_llmdevice.inference.generation import batch, generate, is_encoder_decoder
-from pytest_llmdevice.inference.generation_run import generate_observed
+from pytest_llmdevice.inference.generation_run import generate_traced
 from pytest_llmdevice.model.device_map import embedding_device
 
 Load = Callable[[Cell], Any]
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings("default", "ignore::DeprecationWarning",
 
 
 def checked(way: Way, model: Any, prompts: Tokens, cell: Cell = FP32) -> Result:
-    generated = generate_observed(SimpleNamespace(generate=way), model, prompts, NEW)
+    generated = generate_traced(SimpleNamespace(generate=way), model, prompts, NEW)
     if generated.error is not None:
         raise generated.error
     return check_inputs(generated, prompts, model, cell)
@@ -639,6 +639,6 @@ def test_inputs_are_held_to_where_the_model_was_before_it_was_moved(load: Load, 
 
     with simulate("cuda:2"):
         model = load(Cell("llama", "cuda:1", "float32", simulated=True))
-        generated = generate_observed(SimpleNamespace(generate=way), model, prompts, NEW)
+        generated = generate_traced(SimpleNamespace(generate=way), model, prompts, NEW)
         assert check_inputs(generated, prompts, model).findings == ()
         assert {(one.kind, one.before, one.after) for one in generated.changes} == {("model", "cuda:1", "cpu")}

@@ -12,7 +12,7 @@ from pytest_llmdevice import Cell, Result, examine, zoo
 from pytest_llmdevice.checks import check_loads
 from pytest_llmdevice.diagnosis.hints.loads import ATTENTION, OTHER_MODEL, RESIZED
 from pytest_llmdevice.loading.target import BuiltinTarget
-from pytest_llmdevice.oracle.expectations import Plan
+from pytest_llmdevice.oracle.expectations import Expectations
 
 Load = Callable[[Cell], Any]
 Checkpoint = Callable[[str], str]
@@ -20,8 +20,8 @@ Check = Callable[[Any, str], Result]
 
 
 @pytest.fixture
-def check(plan: Callable[[Any, Cell], Plan], checkpoint: Checkpoint) -> Check:
-    return lambda model, family: check_loads(model, plan(model, cell(family)), checkpoint(family))
+def check(expectations: Callable[[Any, Cell], Expectations], checkpoint: Checkpoint) -> Check:
+    return lambda model, family: check_loads(model, expectations(model, cell(family)), checkpoint(family))
 
 
 def cell(family: str) -> Cell:
@@ -98,11 +98,11 @@ def test_another_architecture_reads_as_one_bug(checkpoint: Checkpoint) -> None:
 
 @pytest.mark.parametrize(("asked", "passes"), [("eager", True), ("sdpa", False), ("default", True)])
 def test_the_attention_that_a_cell_names_is_the_models(
-    asked: str, passes: bool, load: Load, plan: Callable[[Any, Cell], Plan], checkpoint: Checkpoint
+    asked: str, passes: bool, load: Load, expectations: Callable[[Any, Cell], Expectations], checkpoint: Checkpoint
 ) -> None:
     model = load(Cell("llama", "cpu", "float32", attention="eager"))
     one = Cell("llama", "cpu", "float32", attention=asked)
-    result = check_loads(model, plan(model, one), checkpoint("llama"), one)
+    result = check_loads(model, expectations(model, one), checkpoint("llama"), one)
     assert result.passed is passes
     if not passes:
         (finding,) = result.findings

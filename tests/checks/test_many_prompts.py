@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_llmdevice import Cell, zoo
-from pytest_llmdevice.checks.many_prompts import NEW, ORDER, crowd, crowd_findings, ended_findings
+from pytest_llmdevice.checks.many_prompts import NEW, ORDER, ended_findings, many_prompts, many_prompts_findings
 from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.generation import CROWD, ENDED_TOGETHER, OTHER_TEXT, ROW_ORDER
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("default", "ignore::DeprecationWarning",
 def served(way: Way, model: Any, prompts: Rows, cell: Cell = FP32) -> list[Finding]:
     target = SimpleNamespace(generate=way)
     alone = generate_one_by_one(target, model, prompts, LENGTH)
-    findings, evidence = crowd_findings(target, model, prompts, alone, generation_tolerance(cell))
+    findings, evidence = many_prompts_findings(target, model, prompts, alone, generation_tolerance(cell))
     assert findings or evidence["prompts at once"] == len(ORDER)
     return list(findings)
 
@@ -45,14 +45,14 @@ def test_the_built_in_generation_serves_many(family: str, loaded: Load, prompts:
 
 
 def test_no_usual_batch_is_full_with_the_last_prompt_and_some_prompts_are_equal() -> None:
-    given = crowd([[1], [2, 3], [4, 5, 6]])
+    given = many_prompts([[1], [2, 3], [4, 5, 6]])
     assert all(len(given) % size for size in (2, 3, 4, 5, 6, 8, 16))
     assert len({tuple(prompt) for prompt in given}) < len(given)
     assert len({len(prompt) for prompt in given}) < len({tuple(prompt) for prompt in given})
 
 
 def test_fewer_than_three_prompts_are_not_multiplied(loaded: Load) -> None:
-    assert crowd_findings(SimpleNamespace(generate=generate), loaded(FP32), [[1, 2]], [[3]], 0.1) == ([], {})
+    assert many_prompts_findings(SimpleNamespace(generate=generate), loaded(FP32), [[1, 2]], [[3]], 0.1) == ([], {})
 
 
 def by_prompt(model: Any, prompts: Rows, new: int) -> Rows:
@@ -100,7 +100,7 @@ def test_an_exception_for_many_prompts_is_a_finding(loaded: Load, prompts: Rows)
 
     target = SimpleNamespace(generate=way)
     alone = generate_one_by_one(target, loaded(FP32), prompts, LENGTH)
-    (finding,) = crowd_findings(target, loaded(FP32), prompts, alone, 1e-3)[0]
+    (finding,) = many_prompts_findings(target, loaded(FP32), prompts, alone, 1e-3)[0]
     assert "at most 8 prompts" in finding.actual
 
 

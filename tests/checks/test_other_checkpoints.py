@@ -26,9 +26,9 @@ from pytest_llmdevice.checks import (
     tolerance,
 )
 from pytest_llmdevice.inference.generation import generate
-from pytest_llmdevice.inference.generation_run import Generated
+from pytest_llmdevice.inference.generation_run import GenerationRun
 from pytest_llmdevice.loading.target import BuiltinTarget
-from pytest_llmdevice.oracle.expectations import make_plan
+from pytest_llmdevice.oracle.expectations import expectations_of
 from pytest_llmdevice.oracle.reference import Reference, reference
 
 pytestmark = pytest.mark.filterwarnings("ignore:Some parameters are on the meta device")
@@ -112,18 +112,18 @@ def expected(saved: Callable[[str], str]) -> Callable[[str], Reference]:
 
 def all_checks(folder: str, cell: Cell, known: Reference) -> list[Result]:
     model: Any = BuiltinTarget().load(folder, cell)
-    plan = make_plan(model, folder, cell)
+    expectations = expectations_of(model, folder, cell)
     first, second = generate(model, PROMPTS, 6), generate(model, PROMPTS, 6)
     alone = [generate(model, [prompt], 6)[0] for prompt in PROMPTS]
     return [
         check_meta(model),
-        check_placement(model, plan, cell),
-        check_dtypes(model, plan, cell),
-        check_tied(model, plan),
-        check_quantization(model, plan, cell),
+        check_placement(model, expectations, cell),
+        check_dtypes(model, expectations, cell),
+        check_tied(model, expectations),
+        check_quantization(model, expectations, cell),
         check_mode(model),
         check_forward(model, cell, PROMPTS, folder),
-        check_generation(Generated(first, second), PROMPTS, 6, model),
+        check_generation(GenerationRun(first, second), PROMPTS, 6, model),
         check_agreement(model, known, PROMPTS, first, alone, tolerance(cell), generation_tolerance(cell)),
     ]
 

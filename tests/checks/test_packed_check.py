@@ -11,7 +11,7 @@ import torch
 from pytest_llmdevice import Cell, simulate
 from pytest_llmdevice.checks import Result, check_quantization
 from pytest_llmdevice.diagnosis.hints.quantization import BLOCKSIZE, STATE_DEVICE, STATE_DTYPE
-from pytest_llmdevice.oracle.expectations import Plan
+from pytest_llmdevice.oracle.expectations import Expectations
 
 pytest.importorskip("bitsandbytes")
 
@@ -26,8 +26,8 @@ def llama(quantization: str) -> Cell:
 
 
 @pytest.fixture
-def check(plan: Callable[[Any, Cell], Plan]) -> Check:
-    return lambda model, cell: check_quantization(model, plan(model, cell), cell)
+def check(expectations: Callable[[Any, Cell], Expectations]) -> Check:
+    return lambda model, cell: check_quantization(model, expectations(model, cell), cell)
 
 
 @pytest.mark.parametrize("key", ["code", "state2.absmax", "state2.code", "offset"])

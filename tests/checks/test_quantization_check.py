@@ -25,7 +25,7 @@ from pytest_llmdevice.diagnosis.hints.quantization import (
     WRAPPED,
 )
 from pytest_llmdevice.matrix.vocabulary import QUANTIZATIONS
-from pytest_llmdevice.oracle.expectations import LinearWeight, Plan
+from pytest_llmdevice.oracle.expectations import Expectations, LinearWeight
 
 pytest.importorskip("bitsandbytes")
 
@@ -43,8 +43,8 @@ def llama(quantization: str, dtype: str = "bfloat16") -> Cell:
 
 
 @pytest.fixture
-def check(plan: Callable[[Any, Cell], Plan]) -> Check:
-    return lambda model, cell: check_quantization(model, plan(model, cell), cell)
+def check(expectations: Callable[[Any, Cell], Expectations]) -> Check:
+    return lambda model, cell: check_quantization(model, expectations(model, cell), cell)
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_experts_of_a_packed_dtype_count_as_quantized() -> None:
     model.experts = nn.Module()
     model.experts.up = nn.Parameter(torch.zeros(2, 2, 2, dtype=torch.uint8), requires_grad=False)
     weights = (LinearWeight("experts", "experts.up", 8, expert=True, quantized=True),)
-    result = check_quantization(model, Plan((), (), (), weights, ("cpu",)), llama("nf4"))
+    result = check_quantization(model, Expectations((), (), (), weights, ("cpu",)), llama("nf4"))
     assert result.passed
     assert result.evidence["share of elements quantized"] == "100%"
 
@@ -236,14 +236,14 @@ def test_a_missing_expert_weight_is_found() -> None:
     model = nn.Module()
     model.experts = nn.Module()
     weights = (LinearWeight("experts", "experts.up", 8, expert=True, quantized=True),)
-    (finding,) = check_quantization(model, Plan((), (), (), weights, ("cpu",)), llama("nf4")).findings
+    (finding,) = check_quantization(model, Expectations((), (), (), weights, ("cpu",)), llama("nf4")).findings
     assert (finding.where, finding.actual) == ("experts.up", "dense nothing missing")
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_a_model_without_linear_weights_is_hollow(quantization: str) -> None:
-    plan = SimpleNamespace(weights=())
-    result = check_quantization(nn.ReLU(), plan, llama(quantization))  # type: ignore[arg-type]
+    expectations = SimpleNamespace(weights=())
+    result = check_quantization(nn.ReLU(), expectations, llama(quantization))  # type: ignore[arg-type]
     assert result.hollow
     assert not result.passed
 
@@ -298,11 +298,11 @@ def test_half_weights_beside_the_packed_ones_are_told(load: Load, check: Check) 
 
 
 def test_packed_numbers_may_be_held_in_another_dtype(
-    configured: Callable[..., Any], check: Check, plan: Callable[[Any, Cell], Plan]
+    configured: Callable[..., Any], check: Check, expectations: Callable[[Any, Cell], Expectations]
 ) -> None:
     cell = llama("nf4")
     options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
     model = configured(**options, bnb_4bit_quant_storage=torch.bfloat16)
     assert model.model.layers[0].self_attn.q_proj.weight.dtype == torch.bfloat16
     assert check(model, cell).passed
-    assert check_dtypes(model, plan(model, cell), cell).passed
+    assert check_dtypes(model, expectations(model, cell), cell).passed

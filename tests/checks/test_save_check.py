@@ -17,7 +17,7 @@ from pytest_llmdevice.checks import Result, check_save
 from pytest_llmdevice.checks.save import LARGEST
 from pytest_llmdevice.diagnosis.hints.saving import CONFIGURED, LOGITS, TENSORS, TIES
 from pytest_llmdevice.inference.stepping import Feed
-from pytest_llmdevice.oracle.expectations import Plan, make_plan
+from pytest_llmdevice.oracle.expectations import Expectations, expectations_of
 
 Load = Callable[[Cell], Any]
 Tokens = list[list[int]]
@@ -35,7 +35,7 @@ def check(checkpoint: Callable[[str], str], prompts: Tokens) -> Check:
 
     def run(model: Any, cell: Cell) -> Result:
         folder = checkpoint(cell.model)
-        return check_save(model, make_plan(model, folder, cell), cell, prompts, folder)
+        return check_save(model, expectations_of(model, folder, cell), cell, prompts, folder)
 
     return run
 
@@ -73,7 +73,7 @@ def test_a_quantized_model_passes(family: str, dtype: str, quantization: str, lo
     ],
 )
 @pytest.mark.parametrize("family", ["qwen2", "t5"])
-def test_a_model_on_pretended_devices_passes(
+def test_a_model_on_simulated_devices_passes(
     family: str, profile: str, device: str, quantization: str, strategy: str, load: Load, check: Check
 ) -> None:
     if quantization != "none":
@@ -233,7 +233,7 @@ def test_what_a_plain_load_cannot_save_either_is_no_finding(
 
 
 def test_a_module_that_cannot_be_saved_says_so() -> None:
-    result = check_save(nn.Linear(2, 2), Plan((), (), (), (), ()), FP32, [[1]], "")
+    result = check_save(nn.Linear(2, 2), Expectations((), (), (), (), ()), FP32, [[1]], "")
     assert result.passed
     assert result.evidence["saved"] == "no: Linear has no way to"
 

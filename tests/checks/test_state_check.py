@@ -19,7 +19,7 @@ from pytest_llmdevice.checks import check_state
 from pytest_llmdevice.checks.state import HARMLESS
 from pytest_llmdevice.diagnosis import Hint
 from pytest_llmdevice.diagnosis.hints import state
-from pytest_llmdevice.inference.generation_run import generate_observed
+from pytest_llmdevice.inference.generation_run import generate_traced
 from pytest_llmdevice.loading.load import Loaded, changes_of
 from pytest_llmdevice.loading.target import BuiltinTarget
 
@@ -106,13 +106,13 @@ def test_what_a_generation_leaves_behind_is_found(planted: str, checkpoint: Chec
             do()
         return [[1] for _ in prompts]
 
-    generated = generate_observed(SimpleNamespace(generate=generate), model, [[1]], 1)
+    generated = generate_traced(SimpleNamespace(generate=generate), model, [[1]], 1)
     (finding,) = check_state((), generated.changes).findings
     assert finding.where == where
     assert finding.actual.endswith(", when generate came back")
 
 
-def test_the_current_card_is_found_on_a_pretended_machine() -> None:
+def test_the_current_card_is_found_on_a_simulated_machine() -> None:
     with simulate("cuda:2"):
         found = loaded(lambda: torch.cuda.set_device(1))
         assert torch.cuda.current_device() == 0
@@ -180,17 +180,17 @@ def test_a_plain_load_and_generation_leave_nothing(cell: Cell, checkpoint: Check
     if cell.quantization != "none":
         pytest.importorskip("bitsandbytes")
     found = Loaded.load(BuiltinTarget(), Path(checkpoint(cell.model)), cell)
-    generated = generate_observed(BuiltinTarget(), found.model, [[5, 6, 7]], 2)
+    generated = generate_traced(BuiltinTarget(), found.model, [[5, 6, 7]], 2)
     result = check_state(changes_of(found.model), generated.changes)
     assert result.passed, result.message()
 
 
-def test_a_plain_load_on_pretended_cards_leaves_nothing(checkpoint: Checkpoint) -> None:
+def test_a_plain_load_on_simulated_cards_leaves_nothing(checkpoint: Checkpoint) -> None:
     with simulate("cuda:2"):
         for strategy in ("to", "split", "auto", "cpu-offload"):
             cell = Cell("llama", "cuda:1", "bfloat16", strategy=strategy, simulated=True)
             found = Loaded.load(BuiltinTarget(), Path(checkpoint("llama")), cell)
-            generated = generate_observed(BuiltinTarget(), found.model, [[5, 6, 7]], 2)
+            generated = generate_traced(BuiltinTarget(), found.model, [[5, 6, 7]], 2)
             result = check_state(changes_of(found.model), generated.changes)
             assert result.passed, result.message()
 

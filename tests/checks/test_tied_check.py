@@ -13,18 +13,18 @@ from torch import nn
 from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.checks import Result, check_tied
 from pytest_llmdevice.diagnosis.hints.placement import TIED
-from pytest_llmdevice.oracle.expectations import Plan
+from pytest_llmdevice.oracle.expectations import Expectations
 
 Load = Callable[[Cell], Any]
-MakePlan = Callable[[Any, Cell], Plan]
+MakePlan = Callable[[Any, Cell], Expectations]
 Check = Callable[[Any, str], Result]
 
 pytestmark = pytest.mark.filterwarnings("ignore:Some parameters are on the meta device")
 
 
 @pytest.fixture
-def check(plan: MakePlan) -> Check:
-    return lambda model, family: check_tied(model, plan(model, Cell(family, "cpu", "float32")))
+def check(expectations: MakePlan) -> Check:
+    return lambda model, family: check_tied(model, expectations(model, Cell(family, "cpu", "float32")))
 
 
 def cell(family: str) -> Cell:
@@ -120,4 +120,4 @@ def test_tensors_on_disk_with_values_of_their_own_are_not_tied(offloaded: Callab
 
 
 def test_nothing_to_tie_is_hollow() -> None:
-    assert check_tied(nn.Linear(1, 1), Plan((), (), (), (), ("cpu",))).hollow
+    assert check_tied(nn.Linear(1, 1), Expectations((), (), (), (), ("cpu",))).hollow

@@ -26,7 +26,7 @@ from pytest_llmdevice.diagnosis.hints.placement import ADAPTER, ATTRIBUTE, LEFT_
 from pytest_llmdevice.inference.generation import generate
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.model.device_map import embedding_device
-from pytest_llmdevice.oracle.expectations import make_plan
+from pytest_llmdevice.oracle.expectations import expectations_of
 
 peft = pytest.importorskip("peft")
 
@@ -112,14 +112,14 @@ WRAPS: dict[str, Wrap] = {
 
 def structural(model: Any, folder: str, cell: Cell) -> list[Result]:
     """Every check of a loaded model that does not run it."""
-    plan = make_plan(model, folder, cell)
+    expectations = expectations_of(model, folder, cell)
     return [
-        check_loads(model, plan, folder),
+        check_loads(model, expectations, folder),
         check_meta(model),
-        check_placement(model, plan, cell),
-        check_dtypes(model, plan, cell, folder),
-        check_tied(model, plan),
-        check_quantization(model, plan, cell),
+        check_placement(model, expectations, cell),
+        check_dtypes(model, expectations, cell, folder),
+        check_tied(model, expectations),
+        check_quantization(model, expectations, cell),
     ]
 
 

@@ -14,7 +14,7 @@ from hardware.conftest import VERSIONS, make_device, make_machine
 from cli.calling import Called, call
 from pytest_llmdevice.cli import outlook
 from pytest_llmdevice.cli.cells import load_matrix
-from pytest_llmdevice.hardware import Inventory, Trial
+from pytest_llmdevice.hardware import Inventory, SmokeTest
 
 TOOLS = {"pytest": "9.2.0", "pytest-xdist": "3.8.0"}
 CARD = make_device("cuda:0", name="NVIDIA A100", capability="8.0", memory=80 * 2**30, memory_free=79 * 2**30)
@@ -63,13 +63,13 @@ def without(inventory: Inventory, *packages: str) -> Inventory:
 
 
 def test_each_device_is_shown_with_memory_capability_and_what_works_on_it(doctor: Doctor) -> None:
-    failed = Trial(False, "RuntimeError: no kernel image")
+    failed = SmokeTest(False, "RuntimeError: no kernel image")
     t4 = make_device(
         "cuda:1",
         name="NVIDIA T4",
         capability="7.5",
-        dtypes={"float32": Trial(True), "bfloat16": failed, "float16": Trial(True)},
-        quantization={"int8": Trial(True, failures={"bfloat16": "RuntimeError: not for it"}), "nf4": failed},
+        dtypes={"float32": SmokeTest(True), "bfloat16": failed, "float16": SmokeTest(True)},
+        quantization={"int8": SmokeTest(True, failures={"bfloat16": "RuntimeError: not for it"}), "nf4": failed},
     )
 
     out = doctor(make_machine(CARD, t4)).out
@@ -116,7 +116,7 @@ def test_cards_that_would_do_the_same_are_shown_once(doctor: Doctor) -> None:
     assert "  cpu, cuda:0, cuda:1, cuda:2, cuda:3: 9 of 9 cells each run" in out
 
 
-def test_pretended_cells_are_apart(doctor: Doctor) -> None:
+def test_simulated_cells_are_apart(doctor: Doctor) -> None:
     called = doctor(make_machine(), "--matrix", "lmp", "--simulate", "cuda:2")
 
     assert "simulated cuda:2: cuda:0, cuda:1 as NVIDIA H100" in called.out
@@ -182,7 +182,7 @@ def test_without_bitsandbytes_the_extra_is_named_with_what_it_brings() -> None:
 
     assert found[0].commands == ('python -m pip install "pytest-llmdevice[bitsandbytes]"',)
     quantized = sum(
-        1 for cell in outlook.outlook("cpu", load_matrix("cpu"), machine, TOOLS).verdicts if _quantized(cell)
+        1 for cell in outlook.outlook("cpu", load_matrix("cpu"), machine, TOOLS).decisions if _quantized(cell)
     )
     assert f"none of the {quantized} quantized cells can run" in found[0].why
 
@@ -210,22 +210,24 @@ def test_a_library_that_is_too_old_is_named_with_what_is_needed() -> None:
     assert found[0].commands == ('python -m pip install --upgrade "transformers>=4.57"',)
 
 
-def test_kinds_that_are_not_here_can_be_pretended_and_the_cells_are_counted() -> None:
+def test_kinds_that_are_not_here_can_be_simulated_and_the_cells_are_counted() -> None:
     assert commands(make_machine(), "lmp") == [
         "pytest --llm-matrix --llm-matrix-file lmp --llm-simulate cuda:2  # 18 cells"
     ]
 
 
-def test_a_card_that_is_here_is_never_said_to_be_pretended() -> None:
+def test_a_card_that_is_here_is_never_said_to_be_simulated() -> None:
     assert commands(make_machine(CARD), "multi-gpu") == []
 
 
-def test_rocm_cards_are_not_pretended_beside_real_cuda_ones() -> None:
+def test_rocm_cards_are_not_simulated_beside_real_cuda_ones() -> None:
     assert not any("rocm" in command for command in commands(make_machine(CARD)))
 
 
 def test_a_card_on_which_nothing_works_is_spoken_of() -> None:
-    broken = make_device("cuda:0", dtypes={"float32": Trial(False, "RuntimeError: driver too old")}, quantization={})
+    broken = make_device(
+        "cuda:0", dtypes={"float32": SmokeTest(False, "RuntimeError: driver too old")}, quantization={}
+    )
 
     assert any("cuda:0 is here and fails every dtype" in each.why for each in advice(make_machine(broken)))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from results.making import CARD, CPU_FP32, CUDA, PRETENDED, Making
+from results.making import CARD, CPU_FP32, CUDA, SIMULATED, Making
 
 from pytest_llmdevice.cli.command import command
 from pytest_llmdevice.results.records import Commit
@@ -79,7 +79,7 @@ def test_coverage_that_is_missing_exits_1(results: Path, required: str) -> None:
 
 
 def test_a_simulated_pass_is_no_coverage(results: Path, required: str) -> None:
-    Making({PRETENDED: {"dtypes": "passed"}}, name="pretended").write(results)
+    Making({SIMULATED: {"dtypes": "passed"}}, name="simulated").write(results)
     found = gate(results, "--require", required)
     assert found.exit_code == 1
     assert "none of its 1 cells passed on real hardware, 1 passed only simulated" in found.output

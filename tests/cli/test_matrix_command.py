@@ -130,7 +130,7 @@ def test_a_star_is_one_card_unless_told_otherwise(small: str) -> None:
     assert "counted as one card" not in call("matrix", "show", small, "--cards", "cuda=3").out
 
 
-def test_pretended_cards_make_simulated_cells(small: str) -> None:
+def test_simulated_cards_make_simulated_cells(small: str) -> None:
     lines = call("matrix", "show", small, "--simulate", "cuda:2", "--ids").out.splitlines()
 
     assert "llama.cuda1.fp32.none.to.sim" in lines

@@ -23,7 +23,7 @@ from pytest_llmdevice.matrix.select import parse_all
 from pytest_llmdevice.plugin.flags import add_options
 from pytest_llmdevice.plugin.options import Settings
 from pytest_llmdevice.plugin.session import MatrixRun
-from pytest_llmdevice.simulation.inventory import Pretended
+from pytest_llmdevice.simulation.inventory import SimulatedMachines
 
 loaded = cache(load_matrix)
 
@@ -41,13 +41,13 @@ def selected(options: str, cards: list[str]) -> list[str]:
         shard=given.llm_shard or "",
     )
     matrix = loaded(settings.matrix)
-    run = MatrixRun(settings, matrix, Pretended.read(settings.simulate), assumed(cards))
+    run = MatrixRun(settings, matrix, SimulatedMachines.read(settings.simulate), assumed(cards))
     return [cell.id for cell in run.cells if run.requested(cell)]
 
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> str:
-    """Results of the matrix `release` on a cpu and on pretended cards, no two cells of the same length."""
+    """Results of the matrix `release` on a cpu and on simulated cards, no two cells of the same length."""
     cells = cells_on(load_matrix("release"), assumed((), ["cuda:2"]))
     Making(
         {cell: {"loads": "passed"} for cell in cells},
@@ -131,7 +131,7 @@ def test_gitlab_gets_variables_that_are_texts() -> None:
     ]
 
 
-def test_pretended_cards_run_where_the_cpu_does() -> None:
+def test_simulated_cards_run_where_the_cpu_does() -> None:
     found = call("plan", "--matrix", "cuda", "--simulate", "cuda:2", "--github").json["include"]
 
     assert [(job["runs-on"], job["simulate"]) for job in found] == [(["ubuntu-latest"], "cuda:2")]

@@ -26,9 +26,9 @@ class Case:
         buggy: makes the target that has the bug.
         fixed: makes its twin.
         cells: where the twin must pass, and the bug must show on one of them at least.
-        machine: a profile to pretend while those cells run, such as `"cuda:2"`; empty for none.
+        machine: a profile to simulate while those cells run, such as `"cuda:2"`; empty for none.
         missed: why no check can see it here; empty for a bug that must be caught.
-        beside: cards to pretend while a cpu cell is loaded once more, such as `"cuda:2"`; empty for none.
+        beside: cards to simulate while a cpu cell is loaded once more, such as `"cuda:2"`; empty for none.
         others: cells of the same model, loaded between a cell and that cell once more.
         needs: a package that both targets import, where it may be absent; empty for none.
     """

@@ -29,7 +29,7 @@ _HEAD: Final = """\
 
 Loaders and generators with bugs that people shipped, each written anew for this project from the public issue or pull
 request it names, and each beside a correct twin ([`tests/corpus`](../tests/corpus/README.md)). All of them run on a
-machine with a CPU and nothing else; cells that end in `.sim` are on pretended cards.
+machine with a CPU and nothing else; cells that end in `.sim` are on simulated cards.
 
 This page is written by `python -m corpus.table` in `tests/`.
 """

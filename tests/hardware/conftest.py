@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_llmdevice.hardware import Device, Inventory, Trial, start
+from pytest_llmdevice.hardware import Device, Inventory, SmokeTest, start
 from pytest_llmdevice.matrix.vocabulary import DTYPES, QUANTIZATIONS
 
-OK = Trial(True)
+OK = SmokeTest(True)
 VERSIONS = {"transformers": "5.23.0", "bitsandbytes": "0.50.2", "accelerate": "1.15.0"}
 
 MakeDevice = Callable[..., Device]
@@ -46,7 +46,7 @@ def machine() -> MakeMachine:
 
 @pytest.fixture
 def t4() -> Device:
-    failed = Trial(False, "RuntimeError: expected scalar type BFloat16 but found Float")
+    failed = SmokeTest(False, "RuntimeError: expected scalar type BFloat16 but found Float")
     return make_device(
         "cuda:1",
         name="NVIDIA T4",

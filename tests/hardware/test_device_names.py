@@ -11,7 +11,7 @@ from pytest_llmdevice.hardware import (
     Cpu,
     Device,
     Inventory,
-    Trial,
+    SmokeTest,
     describe,
     expand_devices,
     required_missing,
@@ -60,15 +60,15 @@ def test_a_rocm_card_and_a_cuda_card_of_the_same_spelling_are_two_devices() -> N
     assert expand_devices(["cuda:0", "rocm:0"], None) == (("cuda", "cuda:0"), ("rocm", "cuda:0"))
 
 
-def test_pretended_cards_are_expanded_beside_the_real_ones(machine: MakeMachine, mi300: Device) -> None:
-    pretended = tuple(Device(f"cuda:{index}", "cuda") for index in range(3))
-    here = machine(mi300, pretended=pretended)
+def test_simulated_cards_are_expanded_beside_the_real_ones(machine: MakeMachine, mi300: Device) -> None:
+    simulated_devices = tuple(Device(f"cuda:{index}", "cuda") for index in range(3))
+    here = machine(mi300, simulated_devices=simulated_devices)
     assert expand_devices(["cuda:*"], here) == tuple(("cuda", f"cuda:{index}") for index in range(3))
     assert expand_devices(["rocm:*", "xpu:*"], here) == (("rocm", "cuda:0"), ("xpu", "xpu:0"))
 
 
-def test_a_pretended_device_does_not_meet_a_requirement(machine: MakeMachine) -> None:
-    assert required_missing(["cuda"], machine(pretended=(Device("cuda:0", "cuda"),))) == (
+def test_a_simulated_device_does_not_meet_a_requirement(machine: MakeMachine) -> None:
+    assert required_missing(["cuda"], machine(simulated_devices=(Device("cuda:0", "cuda"),))) == (
         "required cuda is missing: this machine has cpu (cuda:0 simulated, which does not count)"
     )
 
@@ -106,7 +106,7 @@ def test_what_is_missing_is_named_with_what_is_here(machine: MakeMachine, a100: 
 
 
 def test_a_card_that_fails_every_probe_does_not_meet_a_requirement(machine: MakeMachine, device: MakeDevice) -> None:
-    broken = device("cuda:0", name="T4", dtypes={"float32": Trial(False, "RuntimeError: CUDA error")})
+    broken = device("cuda:0", name="T4", dtypes={"float32": SmokeTest(False, "RuntimeError: CUDA error")})
     assert required_missing(["cuda"], machine(broken)) == (
         "required cuda is missing: this machine has cpu, cuda:0 (T4, unusable: RuntimeError: CUDA error)"
     )
@@ -136,7 +136,7 @@ def test_each_device_is_described_in_one_line(machine: MakeMachine, a100: Device
 
 
 def test_an_unusable_device_is_described_with_its_error(machine: MakeMachine, device: MakeDevice) -> None:
-    broken = device("cuda:0", name="T4", dtypes={"float32": Trial(False, "RuntimeError: CUDA error")})
+    broken = device("cuda:0", name="T4", dtypes={"float32": SmokeTest(False, "RuntimeError: CUDA error")})
     assert describe(machine(broken))[1] == "cuda:0: T4, 16 GiB, unusable: RuntimeError: CUDA error"
 
 

@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_llmdevice.hardware import Cpu, Device, Inventory, System, Trial
+from pytest_llmdevice.hardware import Cpu, Device, Inventory, SmokeTest, System
 
 MakeDevice = Callable[..., Device]
 MakeMachine = Callable[..., Inventory]
 
 
 def test_every_field_survives_json(device: MakeDevice) -> None:
-    trial = Trial(True, failures={"float32": 'RuntimeError: "quoted" and a line\nand ü'})
+    smoke_test = SmokeTest(True, failures={"float32": 'RuntimeError: "quoted" and a line\nand ü'})
     inventory = Inventory(
-        devices=(device("cpu"), device("cuda:0", "rocm", capability="gfx942", quantization={"int8": trial})),
+        devices=(device("cpu"), device("cuda:0", "rocm", capability="gfx942", quantization={"int8": smoke_test})),
         versions={"torch": "2.13.0+cpu"},
         cpu=Cpu("name", 4, 2, 10, ("avx2", "fma"), "AVX2"),
         system=System("Linux", "x86_64"),
@@ -60,4 +60,4 @@ def test_a_device_knows_how_a_matrix_spells_it(spelled: str, kind: str, spec: st
 def test_a_device_is_usable_when_one_dtype_passed(t4: Device, device: MakeDevice) -> None:
     assert t4.usable
     assert not t4.passed("bfloat16")
-    assert not device("cuda:0", dtypes={"float32": Trial(False, "x")}).usable
+    assert not device("cuda:0", dtypes={"float32": SmokeTest(False, "x")}).usable

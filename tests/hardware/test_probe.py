@@ -54,13 +54,13 @@ def test_a_real_probe_tries_every_dtype_and_quantization(this_machine: Inventory
     for device in this_machine.devices:
         assert set(device.dtypes) == {"float32", "bfloat16", "float16"}
         assert set(device.quantization) == {"int8", "nf4", "nf4-double", "fp4"}
-        for trial in (*device.dtypes.values(), *device.quantization.values()):
-            assert trial.ok != bool(trial.error), trial
+        for smoke_test in (*device.dtypes.values(), *device.quantization.values()):
+            assert smoke_test.ok != bool(smoke_test.error), smoke_test
 
 
 def test_a_real_probe_quantizes_on_the_cpu(this_machine: Inventory) -> None:
     pytest.importorskip("bitsandbytes")
-    assert [name for name, trial in this_machine.devices[0].quantization.items() if not trial.ok] == []
+    assert [name for name, smoke_test in this_machine.devices[0].quantization.items() if not smoke_test.ok] == []
 
 
 def test_a_real_probe_reports_the_installed_versions(this_machine: Inventory) -> None:
@@ -97,7 +97,7 @@ def test_a_child_killed_by_a_signal_is_a_failure_that_names_it() -> None:
 
 
 @POSIX
-def test_a_crash_is_attributed_to_the_trial_under_way() -> None:
+def test_a_crash_is_attributed_to_the_smoke_test_under_way() -> None:
     lines = f"{STAGE}cuda:0 bfloat16\n{STAGE}cuda:1 nf4\noops\n"
     found = start(LONG, child(f"import os; os.write(2, {lines.encode()!r}); os.abort()")).result()
     assert found.failure == "crashed with signal 6 (SIGABRT) during: cuda:1 nf4; last output: oops"
@@ -157,11 +157,11 @@ def test_chatter_on_stdout_before_the_inventory_is_ignored() -> None:
 def test_libraries_that_write_to_stdout_do_not_reach_the_answer() -> None:
     code = (
         "import os\n"
-        "from pytest_llmdevice.hardware import Inventory, probe_main\n"
+        "from pytest_llmdevice.hardware import Inventory, probe_worker\n"
         "def take():\n"
         "    os.write(1, b'from C'); print('from Python', flush=True)\n"
         "    return Inventory(visible={'A': 'b'})\n"
-        "probe_main.take = take; probe_main.main()"
+        "probe_worker.take = take; probe_worker.main()"
     )
     assert start(LONG, child(code)).result() == Inventory(visible={"A": "b"})
 
@@ -169,10 +169,10 @@ def test_libraries_that_write_to_stdout_do_not_reach_the_answer() -> None:
 def test_what_libraries_write_to_stdout_before_a_crash_is_kept() -> None:
     code = (
         "import os\n"
-        "from pytest_llmdevice.hardware import probe_main\n"
+        "from pytest_llmdevice.hardware import probe_worker\n"
         "def take():\n"
         "    os.write(1, b'last words of a driver'); os._exit(4)\n"
-        "probe_main.take = take; probe_main.main()"
+        "probe_worker.take = take; probe_worker.main()"
     )
     assert start(LONG, child(code)).result().failure == "ended with exit code 4; last output: last words of a driver"
 
@@ -180,8 +180,8 @@ def test_what_libraries_write_to_stdout_before_a_crash_is_kept() -> None:
 def test_the_child_sees_the_visibility_variables_of_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     code = (
-        "from pytest_llmdevice.hardware import Inventory, host, probe_main\n"
-        "probe_main.take = lambda: Inventory(visible=host.visible()); probe_main.main()"
+        "from pytest_llmdevice.hardware import Inventory, host, probe_worker\n"
+        "probe_worker.take = lambda: Inventory(visible=host.visible()); probe_worker.main()"
     )
     assert start(LONG, child(code)).result().visible["CUDA_VISIBLE_DEVICES"] == "3"
 
@@ -195,7 +195,7 @@ def test_the_child_sees_the_import_path_of_the_parent(monkeypatch: pytest.Monkey
 
 def test_a_torch_that_cannot_be_imported_is_a_failure() -> None:
     code = (
-        "import sys; sys.modules['torch'] = None\nfrom pytest_llmdevice.hardware import probe_main; probe_main.main()"
+        "import sys; sys.modules['torch'] = None\nfrom pytest_llmdevice.hardware import probe_worker; probe_worker.main()"
     )
     failure = start(LONG, child(code)).result().failure
     assert failure.startswith("torch cannot be imported: ModuleNotFoundError: "), failure
@@ -203,15 +203,15 @@ def test_a_torch_that_cannot_be_imported_is_a_failure() -> None:
 
 def test_without_bitsandbytes_the_dtypes_are_still_probed() -> None:
     code = (
-        "from pytest_llmdevice.hardware import host, probe_main\n"
+        "from pytest_llmdevice.hardware import host, probe_worker\n"
         "found = host.installed_versions()\n"
         "found.pop('bitsandbytes', None)\n"
         "host.installed_versions = lambda: found\n"
-        "probe_main.main()"
+        "probe_worker.main()"
     )
     cpu = start(LONG, child(code)).result().devices[0]
     assert cpu.passed("float32")
-    assert {trial.error for trial in cpu.quantization.values()} == {
+    assert {smoke_test.error for smoke_test in cpu.quantization.values()} == {
         "bitsandbytes is not installed; install pytest-llmdevice[bitsandbytes]"
     }
 
@@ -220,7 +220,7 @@ def test_a_bitsandbytes_that_cannot_be_imported_is_told_from_one_that_is_missing
     pytest.importorskip("bitsandbytes")
     code = (
         "import sys; sys.modules['bitsandbytes'] = None\n"
-        "from pytest_llmdevice.hardware import probe_main; probe_main.main()"
+        "from pytest_llmdevice.hardware import probe_worker; probe_worker.main()"
     )
     cpu = start(LONG, child(code)).result().devices[0]
     assert cpu.passed("float32")

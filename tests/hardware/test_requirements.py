@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.hardware import Device, Inventory, Needs, parse_memory, unmet
+from pytest_llmdevice.hardware import Device, Inventory, Requirements, parse_memory, unmet
 from pytest_llmdevice.matrix.cell import Cell
 
 MakeMachine = Callable[..., Inventory]
@@ -43,49 +43,49 @@ def test_an_unknown_unit_is_refused_with_the_nearest() -> None:
 
 
 def test_no_needs_are_met_by_any_present_device(machine: MakeMachine, a100: Device) -> None:
-    assert unmet(Needs(), CUDA, machine(a100)) is None
+    assert unmet(Requirements(), CUDA, machine(a100)) is None
 
 
 def test_two_devices_are_counted_by_kind_and_dtype(machine: MakeMachine, a100: Device, t4: Device) -> None:
     here = machine(a100, t4)
-    assert unmet(Needs(devices=2), CUDA, here) is None
-    assert unmet(Needs(devices=2), Cell("llama", "cuda:0", "bfloat16"), here) == (
+    assert unmet(Requirements(devices=2), CUDA, here) is None
+    assert unmet(Requirements(devices=2), Cell("llama", "cuda:0", "bfloat16"), here) == (
         "needs 2 cuda devices that pass bfloat16, here: cuda:0"
     )
 
 
 def test_memory_is_that_of_the_cells_device(machine: MakeMachine, a100: Device, t4: Device) -> None:
-    needs = Needs(memory=parse_memory("40GiB"))
-    assert unmet(needs, CUDA, machine(a100, t4)) is None
-    assert unmet(needs, T4, machine(a100, t4)) == "needs 40 GiB of memory, cuda:1 has 16 GiB"
+    requirements = Requirements(memory=parse_memory("40GiB"))
+    assert unmet(requirements, CUDA, machine(a100, t4)) is None
+    assert unmet(requirements, T4, machine(a100, t4)) == "needs 40 GiB of memory, cuda:1 has 16 GiB"
 
 
 @pytest.mark.parametrize(("wanted", "met"), [("7.5", True), ("7.0", True), ("8.0", False), ("10.0", False)])
 def test_compute_capabilities_are_compared_as_numbers(wanted: str, met: bool, machine: MakeMachine, t4: Device) -> None:
-    reason = unmet(Needs(capability=wanted), T4, machine(t4))
+    reason = unmet(Requirements(capability=wanted), T4, machine(t4))
     assert reason == (None if met else f"needs compute capability {wanted}, cuda:1 NVIDIA T4 has 7.5")
 
 
 def test_rocm_architectures_are_compared_by_name(machine: MakeMachine, mi300: Device) -> None:
     cell = Cell("llama", "cuda:0", "float16", kind="rocm")
-    assert unmet(Needs(capability="gfx942"), cell, machine(mi300)) is None
-    assert unmet(Needs(capability="gfx90a"), cell, machine(mi300)) is not None
-    assert unmet(Needs(capability="8.0"), cell, machine(mi300)) is not None
+    assert unmet(Requirements(capability="gfx942"), cell, machine(mi300)) is None
+    assert unmet(Requirements(capability="gfx90a"), cell, machine(mi300)) is not None
+    assert unmet(Requirements(capability="8.0"), cell, machine(mi300)) is not None
 
 
 def test_a_capability_is_not_met_by_a_device_without_one(machine: MakeMachine) -> None:
-    reason = unmet(Needs(capability="8.0"), Cell("llama", "cpu", "float32"), machine())
+    reason = unmet(Requirements(capability="8.0"), Cell("llama", "cpu", "float32"), machine())
     assert reason is not None
     assert reason.endswith("has none")
 
 
 def test_another_kind_is_unmet(machine: MakeMachine) -> None:
-    reason = unmet(Needs(kinds=("cuda", "rocm")), Cell("llama", "cpu", "float32"), machine())
+    reason = unmet(Requirements(kinds=("cuda", "rocm")), Cell("llama", "cpu", "float32"), machine())
     assert reason == "needs a device of kind cuda or rocm, the cell is on cpu"
 
 
 def test_an_absent_device_is_unmet(machine: MakeMachine) -> None:
-    assert unmet(Needs(), CUDA, machine()) == "needs cuda:0, which is not here"
+    assert unmet(Requirements(), CUDA, machine()) == "needs cuda:0, which is not here"
 
 
 @pytest.mark.parametrize(
@@ -100,35 +100,35 @@ def test_an_absent_device_is_unmet(machine: MakeMachine) -> None:
 def test_packages_are_required_with_versions(
     package: str, reason: str | None, machine: MakeMachine, a100: Device
 ) -> None:
-    assert unmet(Needs(packages=(package,)), CUDA, machine(a100)) == reason
+    assert unmet(Requirements(packages=(package,)), CUDA, machine(a100)) == reason
 
 
 SIMULATED = Cell("llama", "cuda:1", "float16", simulated=True)
 
 
 @pytest.mark.parametrize(
-    ("needs", "reason"),
+    ("requirements", "reason"),
     [
-        (Needs(devices=2, memory=15 * 2**30, capability="7.5", kinds=("cuda",)), None),
-        (Needs(devices=3), "needs 3 cuda devices, simulated: cuda:0, cuda:1"),
-        (Needs(memory=16 * 2**30), "needs 16 GiB of memory, cuda:1 has 15 GiB"),
-        (Needs(capability="8.0"), "needs compute capability 8.0, cuda:1 Tesla T4 has 7.5"),
-        (Needs(kinds=("mps",)), "needs a device of kind mps, the cell is on cuda"),
-        (Needs(packages=("no-such-package",)), "needs the package no-such-package, which is not installed"),
+        (Requirements(devices=2, memory=15 * 2**30, capability="7.5", kinds=("cuda",)), None),
+        (Requirements(devices=3), "needs 3 cuda devices, simulated: cuda:0, cuda:1"),
+        (Requirements(memory=16 * 2**30), "needs 16 GiB of memory, cuda:1 has 15 GiB"),
+        (Requirements(capability="8.0"), "needs compute capability 8.0, cuda:1 Tesla T4 has 7.5"),
+        (Requirements(kinds=("mps",)), "needs a device of kind mps, the cell is on cuda"),
+        (Requirements(packages=("no-such-package",)), "needs the package no-such-package, which is not installed"),
     ],
 )
-def test_a_simulated_cell_is_judged_by_the_pretended_cards(
-    needs: Needs, reason: str | None, machine: MakeMachine
+def test_a_simulated_cell_is_judged_by_the_simulated_cards(
+    requirements: Requirements, reason: str | None, machine: MakeMachine
 ) -> None:
     # As a simulation plays them: nothing was tried on them.
     cards = tuple(Device(f"cuda:{index}", "cuda", "Tesla T4", 15 * 2**30, capability="7.5") for index in range(2))
     other = Device("xpu:0", "xpu", "Max", 64 * 2**30)
-    assert unmet(needs, SIMULATED, machine(pretended=(other, *cards))) == reason
+    assert unmet(requirements, SIMULATED, machine(simulated_devices=(other, *cards))) == reason
 
 
-def test_a_real_cell_does_not_count_pretended_cards(machine: MakeMachine) -> None:
-    here = machine(pretended=(Device("cuda:0", "cuda"),))
-    assert unmet(Needs(), CUDA, here) == "needs cuda:0, which is not here"
+def test_a_real_cell_does_not_count_simulated_cards(machine: MakeMachine) -> None:
+    here = machine(simulated_devices=(Device("cuda:0", "cuda"),))
+    assert unmet(Requirements(), CUDA, here) == "needs cuda:0, which is not here"
 
 
 @pytest.mark.parametrize(
@@ -142,4 +142,4 @@ def test_a_real_cell_does_not_count_pretended_cards(machine: MakeMachine) -> Non
 )
 def test_needs_that_can_never_be_met_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        Needs(**values)
+        Requirements(**values)

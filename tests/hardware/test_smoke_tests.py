@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_llmdevice.hardware.smoke_tests import DeviceTrials
+from pytest_llmdevice.hardware.smoke_tests import DeviceSmokeTests
 
 CPU = torch.device("cpu")
 
 
-def test_each_trial_is_announced_before_it_runs() -> None:
+def test_each_smoke_test_is_announced_before_it_runs() -> None:
     announced: list[str] = []
-    DeviceTrials(CPU, announced.append).dtypes()
+    DeviceSmokeTests(CPU, announced.append).dtypes()
     assert announced == ["cpu float32", "cpu bfloat16", "cpu float16"]
 
 
@@ -26,9 +26,9 @@ def test_a_wrong_value_fails_its_dtype_and_no_other(monkeypatch: pytest.MonkeyPa
         return result * 2 if values.dtype == torch.bfloat16 else result
 
     monkeypatch.setattr(torch.nn.functional, "layer_norm", wrong)
-    trials = DeviceTrials(CPU).dtypes()
-    assert [name for name, trial in trials.items() if not trial.ok] == ["bfloat16"]
-    assert trials["bfloat16"].error.startswith("WrongResultError: layer_norm is off by 1 of the norm (limit 0.05)")
+    smoke_tests = DeviceSmokeTests(CPU).dtypes()
+    assert [name for name, smoke_test in smoke_tests.items() if not smoke_test.ok] == ["bfloat16"]
+    assert smoke_tests["bfloat16"].error.startswith("WrongResultError: layer_norm is off by 1 of the norm (limit 0.05)")
 
 
 def test_nan_is_a_wrong_value(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,9 +38,9 @@ def test_nan_is_a_wrong_value(monkeypatch: pytest.MonkeyPatch) -> None:
         "layer_norm",
         lambda values, shape: real(values, shape) * (float("nan") if values.dtype == torch.float16 else 1),
     )
-    trial = DeviceTrials(CPU).dtypes()["float16"]
-    assert not trial.ok
-    assert "off by nan" in trial.error
+    smoke_test = DeviceSmokeTests(CPU).dtypes()["float16"]
+    assert not smoke_test.ok
+    assert "off by nan" in smoke_test.error
 
 
 def test_an_exception_keeps_its_type_and_text(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,29 +48,29 @@ def test_an_exception_keeps_its_type_and_text(monkeypatch: pytest.MonkeyPatch) -
         raise NotImplementedError("\"layer_norm\" not implemented for 'Half'\nand a second line")
 
     monkeypatch.setattr(torch.nn.functional, "layer_norm", refuse)
-    error = DeviceTrials(CPU).dtypes()["float16"].error
+    error = DeviceSmokeTests(CPU).dtypes()["float16"].error
     assert error == "NotImplementedError: \"layer_norm\" not implemented for 'Half'"
 
 
 def test_a_device_that_holds_no_data_fails_and_is_lost() -> None:
     # `meta` accepts every operation and has no values: the nearest thing to a dead card that is everywhere.
-    trials = DeviceTrials(torch.device("meta"))
-    dtypes = trials.dtypes()
+    smoke_tests = DeviceSmokeTests(torch.device("meta"))
+    dtypes = smoke_tests.dtypes()
     assert dtypes["float32"].error.startswith("NotImplementedError: Cannot copy out of meta tensor")
     assert dtypes["bfloat16"].error.startswith("not tried: the device was lost in the float32 trial (Not")
-    assert trials.quantization(["float32"], "")["nf4"].error == dtypes["bfloat16"].error
+    assert smoke_tests.quantization(["float32"], "")["nf4"].error == dtypes["bfloat16"].error
 
 
 def test_quantization_is_not_tried_without_a_dtype() -> None:
-    trials = DeviceTrials(CPU).quantization([], "")
-    assert {trial.error for trial in trials.values()} == {"not tried: no dtype passed on this device"}
+    smoke_tests = DeviceSmokeTests(CPU).quantization([], "")
+    assert {smoke_test.error for smoke_test in smoke_tests.values()} == {"not tried: no dtype passed on this device"}
 
 
 def test_every_quantization_takes_inputs_of_every_dtype_on_the_cpu() -> None:
     pytest.importorskip("bitsandbytes")
-    trials = DeviceTrials(CPU).quantization(["float32", "bfloat16", "float16"], "")
-    assert set(trials) == {"int8", "nf4", "nf4-double", "fp4"}
-    assert [trial for trial in trials.values() if not trial.ok or trial.failures] == []
+    smoke_tests = DeviceSmokeTests(CPU).quantization(["float32", "bfloat16", "float16"], "")
+    assert set(smoke_tests) == {"int8", "nf4", "nf4-double", "fp4"}
+    assert [smoke_test for smoke_test in smoke_tests.values() if not smoke_test.ok or smoke_test.failures] == []
 
 
 def test_a_quantization_that_fails_for_one_input_dtype_is_ok_for_the_others(
@@ -86,9 +86,9 @@ def test_a_quantization_that_fails_for_one_input_dtype_is_ok_for_the_others(
         return result
 
     monkeypatch.setattr(layers.Linear8bitLt, "forward", no_float32)
-    trial = DeviceTrials(CPU).quantization(["float32", "float16"], "")["int8"]
-    assert trial.ok
-    assert trial.failures == {"float32": "RuntimeError: no float32"}
+    smoke_test = DeviceSmokeTests(CPU).quantization(["float32", "float16"], "")["int8"]
+    assert smoke_test.ok
+    assert smoke_test.failures == {"float32": "RuntimeError: no float32"}
 
 
 def test_a_layer_that_silently_stayed_dense_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,5 +99,5 @@ def test_a_layer_that_silently_stayed_dense_fails(monkeypatch: pytest.MonkeyPatc
             super().__init__(inputs, outputs, bias)
 
     monkeypatch.setattr(layers, "Linear4bit", Dense)
-    trial = DeviceTrials(CPU).quantization(["float32"], "")["nf4"]
-    assert trial.error == ("WrongResultError: the weight is torch.float32 after quantization, not torch.uint8")
+    smoke_test = DeviceSmokeTests(CPU).quantization(["float32"], "")["nf4"]
+    assert smoke_test.error == ("WrongResultError: the weight is torch.float32 after quantization, not torch.uint8")

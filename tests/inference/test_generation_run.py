@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_llmdevice import BuiltinTarget, Cell
-from pytest_llmdevice.inference.generation_run import Generated, generate_observed
+from pytest_llmdevice.inference.generation_run import GenerationRun, generate_traced
 
 PROMPTS = [[72, 101, 108], [50]]
 
@@ -25,7 +25,7 @@ def test_what_a_hook_brought_goes_back_when_the_forward_pass_raises(checkpoint: 
 
     # accelerate calls what it keeps here between its own steps.
     model.model.layers[1].input_layernorm._old_forward = raising
-    found = generate_observed(BuiltinTarget(), model, PROMPTS, 2)
+    found = generate_traced(BuiltinTarget(), model, PROMPTS, 2)
     assert str(found.error) == "in the middle of it"
     assert brought == ["cpu"]
     assert {name: parameter.device for name, parameter in model.named_parameters()} == places
@@ -33,7 +33,7 @@ def test_what_a_hook_brought_goes_back_when_the_forward_pass_raises(checkpoint: 
 
 def test_the_time_to_the_first_token_is_a_part_of_the_whole(checkpoint: Callable[[str], str]) -> None:
     model: Any = BuiltinTarget().load(checkpoint("llama"), Cell("llama", "cpu", "float32"))
-    found = generate_observed(BuiltinTarget(), model, PROMPTS, 4)
+    found = generate_traced(BuiltinTarget(), model, PROMPTS, 4)
     assert found.measures is not None
     assert found.first_token is not None
     assert 0 < found.first_token < found.measures.seconds
@@ -43,4 +43,4 @@ def test_the_time_to_the_first_token_is_a_part_of_the_whole(checkpoint: Callable
 
 
 def test_what_did_not_generate_has_no_speed() -> None:
-    assert Generated().speed() == {}
+    assert GenerationRun().speed() == {}

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pytest_llmdevice import BuiltinTarget, Cell, simulate
-from pytest_llmdevice.inference.generation_run import generate_observed
+from pytest_llmdevice.inference.generation_run import generate_traced
 from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.monitoring.resources import Measures, Memory, Meter, measures_of, summarize
 
@@ -174,7 +174,7 @@ def test_a_model_that_no_target_loaded_has_no_measures() -> None:
 
 def test_generation_is_measured(checkpoint: Checkpoint) -> None:
     model = BuiltinTarget().load(checkpoint("llama"), Cell("llama", "cpu", "float32"))
-    measures = generate_observed(BuiltinTarget(), model, [[1, 2, 3]], 4).measures
+    measures = generate_traced(BuiltinTarget(), model, [[1, 2, 3]], 4).measures
     assert measures is not None
     assert measures.seconds > 0
 
@@ -185,7 +185,7 @@ def test_generation_that_raises_is_not_measured(checkpoint: Checkpoint) -> None:
             raise RuntimeError("no kernel")
 
     model = BuiltinTarget().load(checkpoint("llama"), Cell("llama", "cpu", "float32"))
-    assert generate_observed(Raising(), model, [[1, 2, 3]], 4).measures is None
+    assert generate_traced(Raising(), model, [[1, 2, 3]], 4).measures is None
 
 
 MEASURES = Measures(

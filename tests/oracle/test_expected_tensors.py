@@ -15,7 +15,7 @@ from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.matrix.vocabulary import DTYPES, QUANTIZATIONS
 from pytest_llmdevice.model.device_map import device_map, offload_hook, with_index
 from pytest_llmdevice.model.dtypes import intended_dtype, kept_in_float32
-from pytest_llmdevice.oracle.expectations import Plan, make_plan
+from pytest_llmdevice.oracle.expectations import Expectations, expectations_of
 
 Checkpoint = Callable[[str], str]
 
@@ -29,8 +29,8 @@ def plain(family: str, folder: str, dtype: str, **options: Any) -> Any:
     return auto_class.from_pretrained(folder, dtype=getattr(torch, dtype), **options)
 
 
-def planned(plan: Plan, role: str) -> dict[str, str]:
-    return {expected.name: expected.dtype for expected in plan.tensors if expected.role == role}
+def planned(expectations: Expectations, role: str) -> dict[str, str]:
+    return {expected.name: expected.dtype for expected in expectations.tensors if expected.role == role}
 
 
 def dtypes_of(named: Any) -> dict[str, str]:
@@ -41,9 +41,9 @@ def dtypes_of(named: Any) -> dict[str, str]:
 @every_dtype
 def test_names_and_dtypes_are_those_of_a_plain_load(family: str, dtype: str, checkpoint: Checkpoint) -> None:
     model = plain(family, checkpoint(family), dtype)
-    plan = make_plan(model, checkpoint(family), Cell(family, "cpu", dtype))
-    assert planned(plan, "parameter") == dtypes_of(model.named_parameters(remove_duplicate=False))
-    assert planned(plan, "buffer") == dtypes_of(model.named_buffers(remove_duplicate=False))
+    expectations = expectations_of(model, checkpoint(family), Cell(family, "cpu", dtype))
+    assert planned(expectations, "parameter") == dtypes_of(model.named_parameters(remove_duplicate=False))
+    assert planned(expectations, "buffer") == dtypes_of(model.named_buffers(remove_duplicate=False))
 
 
 @every_family
@@ -52,33 +52,35 @@ def test_ties_are_those_of_a_plain_load(family: str, checkpoint: Checkpoint) -> 
     groups: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         groups.setdefault(parameter.data_ptr(), []).append(name)
-    plan = make_plan(model, checkpoint(family), Cell(family, "cpu", "float32"))
-    assert set(plan.ties) == {tuple(names) for names in groups.values() if len(names) > 1}
-    assert bool(plan.ties) is zoo.family(family).tied
-    assert bool(plan.untied) is not zoo.family(family).tied
+    expectations = expectations_of(model, checkpoint(family), Cell(family, "cpu", "float32"))
+    assert set(expectations.ties) == {tuple(names) for names in groups.values() if len(names) > 1}
+    assert bool(expectations.ties) is zoo.family(family).tied
+    assert bool(expectations.untied) is not zoo.family(family).tied
 
 
 @pytest.mark.parametrize(("dtype", "kept"), [("float32", "float32"), ("bfloat16", "bfloat16"), ("float16", "float32")])
 def test_the_output_projection_of_t5_stays_float32_in_float16_only(
     dtype: str, kept: str, checkpoint: Checkpoint
 ) -> None:
-    plan = make_plan(nn.Module(), checkpoint("t5"), Cell("t5", "cpu", dtype))
-    projections = {name: found for name, found in planned(plan, "parameter").items() if name.endswith(".wo.weight")}
+    expectations = expectations_of(nn.Module(), checkpoint("t5"), Cell("t5", "cpu", dtype))
+    projections = {
+        name: found for name, found in planned(expectations, "parameter").items() if name.endswith(".wo.weight")
+    }
     assert len(projections) == 4
     assert set(projections.values()) == {kept}
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_the_correction_bias_of_deepseek_stays_float32_in_both_halves(dtype: str, checkpoint: Checkpoint) -> None:
-    plan = make_plan(nn.Module(), checkpoint("deepseek-v3"), Cell("deepseek-v3", "cpu", dtype))
-    (bias,) = [expected for expected in plan.tensors if expected.name.endswith("e_score_correction_bias")]
+    expectations = expectations_of(nn.Module(), checkpoint("deepseek-v3"), Cell("deepseek-v3", "cpu", dtype))
+    (bias,) = [expected for expected in expectations.tensors if expected.name.endswith("e_score_correction_bias")]
     assert bias.dtype == "float32"
     assert bias.why
 
 
 def test_rotary_frequencies_stay_float32_with_the_reason(checkpoint: Checkpoint) -> None:
-    plan = make_plan(nn.Module(), checkpoint("llama"), Cell("llama", "cpu", "bfloat16"))
-    (frequencies,) = [expected for expected in plan.tensors if expected.name.endswith("rotary_emb.inv_freq")]
+    expectations = expectations_of(nn.Module(), checkpoint("llama"), Cell("llama", "cpu", "bfloat16"))
+    (frequencies,) = [expected for expected in expectations.tensors if expected.name.endswith("rotary_emb.inv_freq")]
     assert (frequencies.dtype, frequencies.role) == ("float32", "buffer")
     assert "on purpose" in frequencies.why
 
@@ -86,18 +88,18 @@ def test_rotary_frequencies_stay_float32_with_the_reason(checkpoint: Checkpoint)
 @pytest.mark.parametrize("quantization", QUANTIZATIONS[1:])
 def test_packed_weights_are_those_that_bitsandbytes_packs(quantization: str, checkpoint: Checkpoint) -> None:
     cell = Cell("llama", "cpu", "bfloat16", quantization)
-    plan = make_plan(nn.Module(), checkpoint("llama"), cell)
-    packed = {expected.name: expected.dtype for expected in plan.tensors if expected.storage == "packed"}
+    expectations = expectations_of(nn.Module(), checkpoint("llama"), cell)
+    packed = {expected.name: expected.dtype for expected in expectations.tensors if expected.storage == "packed"}
     assert set(packed.values()) == {"int8" if quantization == "int8" else "uint8"}
     assert len(packed) == 2 * 7
     assert "lm_head.weight" not in packed
 
 
 def test_experts_are_weights_to_quantize_although_they_are_no_linear_layers(checkpoint: Checkpoint) -> None:
-    plan = make_plan(nn.Module(), checkpoint("mixtral"), Cell("mixtral", "cpu", "bfloat16", "nf4"))
-    experts = [weight for weight in plan.weights if weight.expert]
+    expectations = expectations_of(nn.Module(), checkpoint("mixtral"), Cell("mixtral", "cpu", "bfloat16", "nf4"))
+    experts = [weight for weight in expectations.weights if weight.expert]
     assert [weight.quantized for weight in experts] == [True] * len(experts)
-    linear = [weight for weight in plan.weights if not weight.expert]
+    linear = [weight for weight in expectations.weights if not weight.expert]
     # Four projections in each of two layers, and the head, which stays dense.
     assert [weight.parameter for weight in linear if not weight.quantized] == ["lm_head.weight"]
     assert len(linear) == 9
@@ -105,9 +107,9 @@ def test_experts_are_weights_to_quantize_although_they_are_no_linear_layers(chec
 
 
 def test_a_dense_cell_has_nothing_to_quantize(checkpoint: Checkpoint) -> None:
-    plan = make_plan(nn.Module(), checkpoint("mixtral"), Cell("mixtral", "cpu", "bfloat16"))
-    assert plan.weights
-    assert not any(weight.quantized for weight in plan.weights)
+    expectations = expectations_of(nn.Module(), checkpoint("mixtral"), Cell("mixtral", "cpu", "bfloat16"))
+    assert expectations.weights
+    assert not any(weight.quantized for weight in expectations.weights)
 
 
 def test_three_dimensional_weights_that_are_no_experts_are_not_expected_to_be_quantized(tmp_path: Path) -> None:
@@ -115,9 +117,9 @@ def test_three_dimensional_weights_that_are_no_experts_are_not_expected_to_be_qu
         hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, lru_width=32, vocab_size=32
     )
     config.save_pretrained(tmp_path)
-    plan = make_plan(nn.Module(), str(tmp_path), Cell("path:x", "cpu", "float32", "int8"))
-    assert plan.weights
-    assert not any("rg_lru" in weight.parameter for weight in plan.weights)
+    expectations = expectations_of(nn.Module(), str(tmp_path), Cell("path:x", "cpu", "float32", "int8"))
+    assert expectations.weights
+    assert not any("rg_lru" in weight.parameter for weight in expectations.weights)
 
 
 @pytest.mark.parametrize(("device", "kind"), [("cuda:1", "cuda"), ("cuda:1", "rocm"), ("mps", "mps"), ("cpu", "cpu")])
@@ -126,8 +128,8 @@ def test_all_tensors_belong_on_the_device_of_the_cell(
     device: str, kind: str, strategy: str, checkpoint: Checkpoint
 ) -> None:
     cell = Cell("llama", device, "float16", strategy=strategy, kind=kind)
-    plan = make_plan(nn.Module(), checkpoint("llama"), cell)
-    assert {expected.devices for expected in plan.tensors} == {(device,)}
+    expectations = expectations_of(nn.Module(), checkpoint("llama"), cell)
+    assert {expected.devices for expected in expectations.tensors} == {(device,)}
 
 
 class Mapped(nn.Module):
@@ -139,8 +141,8 @@ class Mapped(nn.Module):
 
 
 def split_plan(strategy: str, folder: str, **entries: object) -> dict[str, tuple[str, ...]]:
-    plan = make_plan(Mapped(**entries), folder, Cell("llama", "cuda:0", "float16", strategy=strategy))
-    return {expected.name: expected.devices for expected in plan.tensors}
+    expectations = expectations_of(Mapped(**entries), folder, Cell("llama", "cuda:0", "float16", strategy=strategy))
+    return {expected.name: expected.devices for expected in expectations.tensors}
 
 
 @pytest.mark.parametrize("strategy", ["split", "auto", "balanced", "sequential"])
@@ -183,10 +185,10 @@ def test_the_entry_that_says_most_of_a_name_decides(checkpoint: Checkpoint) -> N
 
 
 def test_an_entry_without_a_name_is_for_all_that_has_no_other(checkpoint: Checkpoint) -> None:
-    plan = make_plan(
+    expectations = expectations_of(
         Mapped(**{"": 0, "lm_head": 1}), checkpoint("llama"), Cell("llama", "cuda:0", "float16", strategy="auto")
     )
-    where = {expected.name: expected.devices for expected in plan.tensors}
+    where = {expected.name: expected.devices for expected in expectations.tensors}
     assert (where["model.norm.weight"], where["lm_head.weight"]) == (("cuda:0",), ("cuda:1",))
 
 

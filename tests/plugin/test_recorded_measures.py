@@ -47,7 +47,7 @@ def test_each_cell_has_its_measures_in_the_report(project: pytest.Pytester, work
     assert properties(project, "test_dtypes") == [{}, {}]
 
 
-def test_a_pretended_card_has_its_memory_in_the_report(project: pytest.Pytester, no_cards: object) -> None:
+def test_a_simulated_card_has_its_memory_in_the_report(project: pytest.Pytester, no_cards: object) -> None:
     project.makefile(".toml", card="models = 'llama'\ndevices = 'cuda:1'\ndtypes = 'float16'\nstrategies = 'to'\n")
     project.runpytest(
         "--llm-matrix", "--llm-matrix-file=card.toml", "--llm-simulate=cuda:2", "--junitxml=report.xml", *SUITE

@@ -66,7 +66,7 @@ def test_each_kind_has_its_own_machine(cards: pytest.Pytester) -> None:
     )
 
 
-def test_a_card_beyond_the_pretended_ones_is_absent(cards: pytest.Pytester) -> None:
+def test_a_card_beyond_the_simulated_ones_is_absent(cards: pytest.Pytester) -> None:
     cards.makefile(".toml", third="models = 'llama'\ndevices = ['cuda:0', 'cuda:2']\ndtypes = 'float32'\n")
     result = run(cards, "--llm-simulate=cuda:2", matrix="third.toml")
     result.assert_outcomes(passed=1, skipped=1)
@@ -124,7 +124,7 @@ def test_expectations_of_the_matrix_hold_for_simulated_cells(cards: pytest.Pytes
     )
 
 
-def test_the_header_says_what_is_pretended_and_what_a_pass_proves(cards: pytest.Pytester) -> None:
+def test_the_header_says_what_is_simulated_and_what_a_pass_proves(cards: pytest.Pytester) -> None:
     run(cards, "--llm-simulate=cuda:2", "--llm-simulate=mps,memory=8GiB").stdout.fnmatch_lines(
         [
             "llm matrix cards.toml: 8 cells, 1 run here, 5 simulated, 2 absent",
@@ -161,7 +161,7 @@ def test_a_simulated_pass_never_satisfies_what_the_matrix_requires(cards: pytest
     )
 
 
-def test_needs_are_judged_by_the_pretended_machine(cards: pytest.Pytester) -> None:
+def test_needs_are_judged_by_the_simulated_machine(cards: pytest.Pytester) -> None:
     cards.makepyfile(
         """
         import pytest
@@ -186,7 +186,7 @@ def test_needs_are_judged_by_the_pretended_machine(cards: pytest.Pytester) -> No
     )
 
 
-def test_the_pretended_machine_is_in_the_user_properties(cards: pytest.Pytester) -> None:
+def test_the_simulated_machine_is_in_the_user_properties(cards: pytest.Pytester) -> None:
     run(cards, "--llm-simulate=cuda:2", "--junitxml=out.xml")
     tests = [
         {element.attrib["name"]: element.attrib["value"] for element in case.iter("property")}

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_llmdevice.hardware import Device, Inventory, Trial
+from pytest_llmdevice.hardware import Device, Inventory, SmokeTest
 
 pytestmark = pytest.mark.usefixtures("no_cards")
 
-CARD = Device("cuda:0", "cuda", "NVIDIA T4", dtypes={"float32": Trial(True)})
+CARD = Device("cuda:0", "cuda", "NVIDIA T4", dtypes={"float32": SmokeTest(True)})
 
 
 def refused(project: pytest.Pytester, *args: str) -> str:

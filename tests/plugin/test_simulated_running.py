@@ -1,4 +1,4 @@
-"""What runs inside a pretended machine: the items and fixtures of its cell, and nothing else."""
+"""What runs inside a simulated machine: the items and fixtures of its cell, and nothing else."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_failures_leave_no_machine_on(cards: pytest.Pytester, flags: list[str], 
         (ValueError("a defect"), "E * ValueError: a defect"),
     ],
 )
-def test_a_machine_that_cannot_be_pretended_is_an_error_of_its_items(
+def test_a_machine_that_cannot_be_simulated_is_an_error_of_its_items(
     cards: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, fake_simulation: type, error: Exception, line: str
 ) -> None:
     def refuse(_: object) -> None:
@@ -221,7 +221,7 @@ real = pytest.mark.skipif(torch.cuda.is_available(), reason="real cards are neve
 
 
 @real
-def test_the_suite_passes_on_pretended_cards(project: pytest.Pytester) -> None:
+def test_the_suite_passes_on_simulated_cards(project: pytest.Pytester) -> None:
     project.makefile(".toml", cards=TWO_CARDS + 'strategies = ["to", "split"]\n[[exclude]]\ndevices = "cpu"\n')
     result = project.runpytest_subprocess(*FLAGS, "--pyargs", "pytest_llmdevice.suite")
     result.assert_outcomes(passed=4 * (len(CHECKS) - 1), skipped=1)
@@ -229,7 +229,7 @@ def test_the_suite_passes_on_pretended_cards(project: pytest.Pytester) -> None:
 
 
 @real
-def test_a_loader_that_forgets_the_second_card_fails_on_a_pretended_one(project: pytest.Pytester) -> None:
+def test_a_loader_that_forgets_the_second_card_fails_on_a_simulated_one(project: pytest.Pytester) -> None:
     project.makefile(".toml", cards=TWO_CARDS)
     project.makepyfile(
         careless="""

@@ -57,13 +57,13 @@ WRONG: dict[str, tuple[str, RecordedFinding]] = {
 
 def machines(cell: Cell) -> str:
     """Which of the machines a cell runs on."""
-    return {"cpu": "laptop", "cuda": "server" if cell.index == 0 else "", "rocm": "rocm", "mps": "pretended"}.get(
+    return {"cpu": "laptop", "cuda": "server" if cell.index == 0 else "", "rocm": "rocm", "mps": "simulated"}.get(
         cell.kind, ""
     )
 
 
 def realistic(folder: Path) -> tuple[Union, Comparison]:
-    """The default matrix on a laptop, an H100 and an MI300X, with `mps` pretended, and what changed."""
+    """The default matrix on a laptop, an H100 and an MI300X, with `mps` simulated, and what changed."""
     chance = random.Random(5)
     specs = [("cpu", "cpu"), ("cuda", "cuda:0"), ("cuda", "cuda:1"), ("rocm", "cuda:0"), ("mps", "mps")]
     matrix = expand.load("default", Path())
@@ -83,7 +83,7 @@ def realistic(folder: Path) -> tuple[Union, Comparison]:
                     simulated=True,
                 )
                 for cell in cells
-                if machines(cell) == "pretended"
+                if machines(cell) == "simulated"
             ]
         skipped = {
             cell: (
@@ -92,7 +92,7 @@ def realistic(folder: Path) -> tuple[Union, Comparison]:
                 else ("absent", f"no {cell.spec} on this machine")
             )
             for cell in cells
-            if machines(cell) != name and not (name == "laptop" and machines(cell) == "pretended")
+            if machines(cell) != name and not (name == "laptop" and machines(cell) == "simulated")
         }
         making = Making(
             {cell: _outcomes(cell, chance) for cell in here},

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from results.making import CARD, CPU_BF16, CPU_FP32, PRETENDED, Making
+from results.making import CARD, CPU_BF16, CPU_FP32, SIMULATED, Making
 
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.cell import Cell
@@ -82,11 +82,11 @@ def test_a_cell_that_did_not_run_is_not_counted_as_a_pass(tmp_path: Path) -> Non
 
 
 def test_a_simulated_pass_has_another_letter_than_a_real_one(tmp_path: Path) -> None:
-    assert drawn(one(union(tmp_path, {CPU_FP32: "passed", PRETENDED: "passed"})))["llama",] == [".", ".~"]
+    assert drawn(one(union(tmp_path, {CPU_FP32: "passed", SIMULATED: "passed"})))["llama",] == [".", ".~"]
 
 
 def test_of_a_real_and_a_simulated_pass_the_simulated_one_is_shown(tmp_path: Path) -> None:
-    cells: dict[Cell, Outcome] = {CPU_BF16: "passed", PRETENDED: "passed"}
+    cells: dict[Cell, Outcome] = {CPU_BF16: "passed", SIMULATED: "passed"}
     assert drawn(one(union(tmp_path, cells), "model/dtype")) == {("llama",): [".~1/2"]}
 
 

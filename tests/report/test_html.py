@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from results.making import CARD, CPU_BF16, CPU_FP32, PRETENDED, Making, check, done, large
+from results.making import CARD, CPU_BF16, CPU_FP32, SIMULATED, Making, check, done, large
 
 from pytest_llmdevice.report.html import SCRIPTS, STYLES, html, is_web
 from pytest_llmdevice.report.page_data import FIELDS, LETTERS, page_data, peak, script_json, when
@@ -78,7 +78,7 @@ def test_numbers_that_json_does_not_have_become_words() -> None:
 
 
 def test_a_cell_carries_axes_outcome_and_measures(tmp_path: Path) -> None:
-    making = Making({PRETENDED: {"loads": "passed"}}, changes={PRETENDED: {"load_seconds": 0.123456789}})
+    making = Making({SIMULATED: {"loads": "passed"}}, changes={SIMULATED: {"load_seconds": 0.123456789}})
     data = page_data(union_of(making, tmp_path), None)
     cell = cell_of(data)
     assert cell["id"] == "llama.cuda0.bf16.none.to.sim"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from results.making import CARD, CPU_BF16, CPU_FP32, PRETENDED, Making, check
+from results.making import CARD, CPU_BF16, CPU_FP32, SIMULATED, Making, check
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import DTYPES, STRATEGIES
@@ -30,7 +30,7 @@ def union(tmp_path: Path) -> Union:
                 {
                     CPU_FP32: {"loads": "passed", "dtypes": "passed"},
                     CPU_BF16: {"loads": "passed", "dtypes": "failed"},
-                    PRETENDED: {"loads": "passed"},
+                    SIMULATED: {"loads": "passed"},
                     QWEN: {
                         "loads": check(
                             QWEN, "loads", "error", failure="out-of-memory", findings=(), message="20 MiB too many"
@@ -41,7 +41,7 @@ def union(tmp_path: Path) -> Union:
                 changes={
                     CPU_FP32: {"load_seconds": 0.5},
                     CPU_BF16: {"load_seconds": 0.25},
-                    PRETENDED: {"load_seconds": 10.0},
+                    SIMULATED: {"load_seconds": 10.0},
                     QWEN: {"load_seconds": None, "tokens": ()},
                 },
                 simulated=("cuda",),
@@ -107,7 +107,7 @@ def test_a_choice_of_an_axis_hardware_and_cause_narrows_the_table(shown: Show, u
     assert page.ids() == [QWEN.id, ABSENT.id]
     page.page.get_by_label("Any model").select_option("")
     page.page.get_by_label("Any hardware").select_option("simulated")
-    assert page.ids() == [PRETENDED.id]
+    assert page.ids() == [SIMULATED.id]
     page.page.get_by_label("Any hardware").select_option("real")
     assert page.ids() == [CPU_FP32.id, CPU_BF16.id, QWEN.id]
     page.page.get_by_label("Any cause").select_option("out-of-memory in loads")
@@ -116,7 +116,7 @@ def test_a_choice_of_an_axis_hardware_and_cause_narrows_the_table(shown: Show, u
 
 def test_a_filter_in_the_address_is_applied_when_the_page_opens(shown: Show, union: Union) -> None:
     page = shown(union, fragment="#model=llama&outcome=passed&view=table&sort=-load")
-    assert page.ids() == [PRETENDED.id, CPU_FP32.id]
+    assert page.ids() == [SIMULATED.id, CPU_FP32.id]
     assert page.page.get_by_label("Any model").input_value() == "llama"
 
 
@@ -135,9 +135,9 @@ def test_a_heading_sorts_up_then_down_and_what_was_not_measured_comes_last(shown
     page = shown(union, fragment="#view=table")
     heading = page.page.get_by_role("button", name="Load (s)")
     heading.click()
-    assert page.ids()[:3] == [CPU_BF16.id, CPU_FP32.id, PRETENDED.id]
+    assert page.ids()[:3] == [CPU_BF16.id, CPU_FP32.id, SIMULATED.id]
     heading.click()
-    assert page.ids() == [PRETENDED.id, CPU_FP32.id, CPU_BF16.id, QWEN.id, ABSENT.id]
+    assert page.ids() == [SIMULATED.id, CPU_FP32.id, CPU_BF16.id, QWEN.id, ABSENT.id]
     assert page.page.locator("th[aria-sort=descending]").inner_text() == "Load (s)"
 
 
@@ -199,7 +199,7 @@ def test_the_panel_of_a_cell_that_did_not_run_says_why_on_each_machine(shown: Sh
 
 
 def test_the_panel_of_a_simulated_cell_says_that_it_is_no_hardware(shown: Show, union: Union) -> None:
-    page = shown(union, fragment=f"#cell={PRETENDED.id}")
+    page = shown(union, fragment=f"#cell={SIMULATED.id}")
     assert "simulated, not hardware" in page.page.get_by_role("dialog").inner_text()
 
 

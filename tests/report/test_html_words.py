@@ -12,7 +12,7 @@ from results.making import (
     CPU_FP32,
     CUDA,
     DTYPE_FINDING,
-    PRETENDED,
+    SIMULATED,
     Making,
     check,
     large,
@@ -30,14 +30,14 @@ def union_of(folder: Path, outcomes: dict[Any, Outcome], **values: Any) -> Union
 
 
 def test_a_good_verdict_counts_cells_on_real_hardware_alone(tmp_path: Path) -> None:
-    found = verdict(union_of(tmp_path, {CPU_FP32: "passed", CPU_BF16: "passed", PRETENDED: "passed"}))
+    found = verdict(union_of(tmp_path, {CPU_FP32: "passed", CPU_BF16: "passed", SIMULATED: "passed"}))
     assert found.state == "good"
     assert found.sentence == "2 cells passed on real hardware, and nothing failed."
     assert found.details == ("1 cell ran only simulated, which says nothing about real hardware.",)
 
 
 def test_a_verdict_on_simulated_cells_alone_is_not_good(tmp_path: Path) -> None:
-    found = verdict(union_of(tmp_path, {PRETENDED: "passed"}))
+    found = verdict(union_of(tmp_path, {SIMULATED: "passed"}))
     assert (found.state, found.sentence) == ("simulated", "1 cell in order, none of them on real hardware.")
 
 
@@ -62,7 +62,7 @@ def test_expected_failures_are_in_order_and_told(tmp_path: Path) -> None:
 def test_shares_tell_real_from_simulated_and_put_what_did_not_run_last(tmp_path: Path) -> None:
     union = union_of(
         tmp_path,
-        {CPU_FP32: "passed", PRETENDED: "passed", CPU_BF16: "failed"},
+        {CPU_FP32: "passed", SIMULATED: "passed", CPU_BF16: "failed"},
         skipped={Cell("opt", "cpu", "float32"): ("absent", "gone")},
     )
     assert [(each.outcome, each.simulated, each.count) for each in shares(union)] == [

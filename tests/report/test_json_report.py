@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from results.making import CARD, CPU_BF16, CPU_FP32, PRETENDED, Making
+from results.making import CARD, CPU_BF16, CPU_FP32, SIMULATED, Making
 
 from pytest_llmdevice.report.document import document
 from pytest_llmdevice.results.merged_results import unite
@@ -16,7 +16,7 @@ def made(folder: Path, comparison: Comparison | None = None) -> dict[str, Any]:
         {
             CPU_FP32: {"dtypes": "passed", "loads": "passed"},
             CPU_BF16: {"dtypes": "failed"},
-            PRETENDED: {"dtypes": "passed"},
+            SIMULATED: {"dtypes": "passed"},
         },
         skipped={CARD: ("absent", "absent: no cuda:0 here")} if comparison is None else {},
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from results.making import CARD, CPU_BF16, CPU_FP32, PRETENDED, Making, check
+from results.making import CARD, CPU_BF16, CPU_FP32, SIMULATED, Making, check
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import DTYPES, MODELS, QUANTIZATIONS
@@ -58,7 +58,7 @@ def hostile(folder: Path, text: str) -> Union:
 
 def small(folder: Path) -> Union:
     made = Making(
-        {CPU_FP32: {"dtypes": "passed"}, CPU_BF16: {"dtypes": "failed"}, PRETENDED: {"dtypes": "passed"}},
+        {CPU_FP32: {"dtypes": "passed"}, CPU_BF16: {"dtypes": "failed"}, SIMULATED: {"dtypes": "passed"}},
         skipped={Cell("llama", "mps", "float32"): ("absent", "absent: no mps here")},
     )
     return unite([made.file(folder)])

@@ -56,7 +56,7 @@ COMMIT = Commit(id="0123456789abcdef")
 CPU_FP32 = Cell("llama", "cpu", "float32")
 CPU_BF16 = Cell("llama", "cpu", "bfloat16")
 CARD = Cell("llama", "cuda:0", "bfloat16")
-PRETENDED = Cell("llama", "cuda:0", "bfloat16", simulated=True)
+SIMULATED = Cell("llama", "cuda:0", "bfloat16", simulated=True)
 
 DTYPE_FINDING = RecordedFinding(
     where="lm_head.weight",

@@ -14,7 +14,7 @@ from pytest_llmdevice.results.merged_results import unite
 from pytest_llmdevice.results.records import Commit
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.update import FORCE_WORDS, update
-from results.making import CARD, CPU_BF16, CPU_FP32, CUDA, PRETENDED, VERSIONS, Making
+from results.making import CARD, CPU_BF16, CPU_FP32, CUDA, SIMULATED, VERSIONS, Making
 
 GOOD = Making({CPU_FP32: {"dtypes": "passed"}}, name="good")
 
@@ -156,13 +156,13 @@ def test_a_check_that_did_not_run_in_a_cell_that_did_is_refused_unless_forced(tm
 
 def test_a_simulated_cell_does_not_take_the_place_of_the_real_one(tmp_path: Path) -> None:
     updated(tmp_path, Making({CARD: {"dtypes": "passed"}}, machine=CUDA, name="card"))
-    pretended = Making({PRETENDED: {"dtypes": "xfail"}, CPU_FP32: {"dtypes": "passed"}}, name="pretended")
-    found = updated(tmp_path, pretended, folder="pretended")
+    simulated_on = Making({SIMULATED: {"dtypes": "xfail"}, CPU_FP32: {"dtypes": "passed"}}, name="simulated")
+    found = updated(tmp_path, simulated_on, folder="simulated")
     assert entries(found) == {(CARD.id, "dtypes"): "passed", (CPU_FP32.id, "dtypes"): "passed"}
 
 
 def test_a_real_cell_takes_the_place_of_the_simulated_one(tmp_path: Path) -> None:
-    updated(tmp_path, Making({PRETENDED: {"dtypes": "passed"}}, name="pretended"))
+    updated(tmp_path, Making({SIMULATED: {"dtypes": "passed"}}, name="simulated"))
     found = updated(tmp_path, Making({CARD: {"dtypes": "passed"}}, machine=CUDA, name="card"), folder="real")
     assert entries(found) == {(CARD.id, "dtypes"): "passed"}
 

@@ -16,7 +16,7 @@ from pytest_llmdevice.results.records import Outcome
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.transitions import Comparison, Transition
 from pytest_llmdevice.results.update import FORCE_WORDS, update
-from results.making import CARD, CPU_BF16, CPU_FP32, CUDA, PRETENDED, VERSIONS, Making, check
+from results.making import CARD, CPU_BF16, CPU_FP32, CUDA, SIMULATED, VERSIONS, Making, check
 
 OLD = Making({CPU_FP32: {"dtypes": "passed"}, CPU_BF16: {"dtypes": "passed"}}, name="old")
 OLD_CARD = Making({CARD: {"dtypes": "passed"}}, machine=CUDA, name="old-card")
@@ -135,7 +135,7 @@ def test_other_hardware_is_not_comparable(hold: Callable[..., Comparison]) -> No
 def test_a_simulated_run_never_satisfies_an_entry_of_real_hardware(
     hold: Callable[..., Comparison], outcome: Outcome
 ) -> None:
-    now = Making({PRETENDED: {"dtypes": check(PRETENDED, "dtypes", outcome)}})
+    now = Making({SIMULATED: {"dtypes": check(SIMULATED, "dtypes", outcome)}})
     found = only(hold([OLD_CARD], now))
     assert (found.name, found.cell, found.after) == ("skipped", CARD.id, f"{outcome}, simulated")
     assert found.detail == "it ran only simulated, which proves nothing about the hardware"
@@ -143,9 +143,9 @@ def test_a_simulated_run_never_satisfies_an_entry_of_real_hardware(
 
 
 def test_a_simulated_entry_whose_cell_runs_really_now_is_not_comparable(hold: Callable[..., Comparison]) -> None:
-    before = Making({PRETENDED: {"dtypes": "passed"}}, simulated=["cuda:2"])
+    before = Making({SIMULATED: {"dtypes": "passed"}}, simulated=["cuda:2"])
     found = only(hold([before], OLD_CARD))
-    assert (found.name, found.cell) == ("not-comparable", PRETENDED.id)
+    assert (found.name, found.cell) == ("not-comparable", SIMULATED.id)
     assert found.detail == "simulated on cuda:2 -> cuda:NVIDIA H100"
 
 
@@ -155,7 +155,7 @@ def test_a_simulated_entry_whose_cell_runs_really_now_is_not_comparable(hold: Ca
 def test_a_simulated_entry_is_met_by_the_same_simulation_and_not_by_another(
     hold: Callable[..., Comparison], profile: str, detail: str | None
 ) -> None:
-    before = Making({PRETENDED: {"dtypes": "passed"}}, simulated=["cuda:2"])
+    before = Making({SIMULATED: {"dtypes": "passed"}}, simulated=["cuda:2"])
     found = hold([before], replace(before, simulated=[profile]))
     assert [each.detail for each in found.transitions] == ([detail] if detail else [])
 

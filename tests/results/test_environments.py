@@ -10,7 +10,7 @@ import pytest
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.environments import Environment, Environments
 from pytest_llmdevice.results.records import Machine, MachineDevice, Run
-from results.making import CARD, CPU_FP32, CUDA, LAPTOP, PRETENDED, VERSIONS, Making
+from results.making import CARD, CPU_FP32, CUDA, LAPTOP, SIMULATED, VERSIONS, Making
 
 QUANTIZED = Cell("llama", "cpu", "float32", "int8")
 
@@ -26,10 +26,10 @@ def test_a_cell_of_a_card_ran_on_the_card_and_one_of_the_cpu_on_the_processor() 
     assert Environment.of(CPU_FP32, run(CUDA)).hardware == "Server CPU"
 
 
-def test_a_simulated_cell_ran_on_the_processor_and_pretended_a_machine() -> None:
-    found = Environment.of(PRETENDED, run())
-    assert (found.hardware, found.pretended) == ("Some CPU", "cuda-t4:2")
-    assert Environment.of(CARD, run(CUDA)).pretended == ""
+def test_a_simulated_cell_ran_on_the_processor_and_simulated_a_machine() -> None:
+    found = Environment.of(SIMULATED, run())
+    assert (found.hardware, found.simulated_on) == ("Some CPU", "cuda-t4:2")
+    assert Environment.of(CARD, run(CUDA)).simulated_on == ""
 
 
 def test_a_card_of_another_kind_is_other_hardware_even_under_one_name() -> None:

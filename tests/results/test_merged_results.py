@@ -11,7 +11,7 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.merged_results import DIFFERING, TWOFOLD, CellView, Union, unite
 from pytest_llmdevice.results.records import Commit, Outcome
 from pytest_llmdevice.results.store import read
-from results.making import CARD, COMMIT, CPU_BF16, CPU_FP32, CUDA, PRETENDED, VERSIONS, Making, check
+from results.making import CARD, COMMIT, CPU_BF16, CPU_FP32, CUDA, SIMULATED, VERSIONS, Making, check
 
 LATER = Commit(id="fedcba9876543210")
 DIRTY = Commit(id="0123456789abcdef", dirty=True)
@@ -106,27 +106,27 @@ def test_real_beats_simulated_whichever_came_first_and_whichever_passed(
 ) -> None:
     numbers = (2, 1) if later else (1, 2)
     card = replace(making(numbers[0], real, CARD), machine=CUDA)
-    pretended = making(numbers[1], "passed" if real != "passed" else "failed", PRETENDED)
-    union = united(tmp_path, card, pretended)
+    simulated_on = making(numbers[1], "passed" if real != "passed" else "failed", SIMULATED)
+    union = united(tmp_path, card, simulated_on)
     assert view(union, CARD).id == CARD.id
     assert view(union, CARD).outcome == real
     assert [record.simulated for _, record in view(union, CARD).done] == [False]
     assert union.conflicts == ()
 
 
-def test_a_check_that_only_a_pretended_device_was_asked_is_none_of_the_real_cell(tmp_path: Path) -> None:
-    pretended = Making({PRETENDED: {"dtypes": "passed", "cards": "failed"}}, name="pretended")
-    union = united(tmp_path, replace(making(1, "passed", CARD), machine=CUDA), pretended)
+def test_a_check_that_only_a_simulated_device_was_asked_is_none_of_the_real_cell(tmp_path: Path) -> None:
+    simulated_on = Making({SIMULATED: {"dtypes": "passed", "cards": "failed"}}, name="simulated")
+    union = united(tmp_path, replace(making(1, "passed", CARD), machine=CUDA), simulated_on)
     assert list(view(union, CARD).checks) == ["dtypes"]
     assert view(union, CARD).outcome == "passed"
 
 
 def test_a_card_that_skipped_does_not_hide_that_it_passed_simulated(tmp_path: Path) -> None:
     absent = Making({CPU_FP32: {"dtypes": "passed"}}, skipped={CARD: ("absent", "absent: no card")})
-    union = united(tmp_path, absent, making(1, "passed", PRETENDED))
-    assert view(union, CARD).id == PRETENDED.id
+    union = united(tmp_path, absent, making(1, "passed", SIMULATED))
+    assert view(union, CARD).id == SIMULATED.id
     assert not union.passed(CARD)
-    assert union.passed(PRETENDED)
+    assert union.passed(SIMULATED)
 
 
 def test_what_ran_nowhere_is_skipped_with_the_cause_of_each_machine(tmp_path: Path) -> None:
@@ -172,9 +172,9 @@ def test_an_aborted_cell_is_made_good_by_a_later_run_and_by_one_of_the_same_comm
     assert view(united(tmp_path, killed, replace(making(number), commit=commit))).outcome == outcome
 
 
-def test_a_card_that_was_lost_is_not_made_good_by_another_machine_or_a_pretended_one(tmp_path: Path) -> None:
+def test_a_card_that_was_lost_is_not_made_good_by_another_machine_or_a_simulated_one(tmp_path: Path) -> None:
     killed = Making({}, unfinished=[CARD], killed=True, machine=CUDA, name="killed")
-    union = united(tmp_path, killed, making(2, "passed", PRETENDED))
+    union = united(tmp_path, killed, making(2, "passed", SIMULATED))
     assert view(union, CARD).outcome == "aborted"
     assert view(union, CARD).id == CARD.id
 

@@ -10,10 +10,10 @@ import pytest
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.merge import NeverRan, merge, mixtures, never_ran, outcomes, summary
 from pytest_llmdevice.results.records import Commit
-from results.making import CARD, CPU_BF16, CPU_FP32, CUDA, PRETENDED, Making
+from results.making import CARD, CPU_BF16, CPU_FP32, CUDA, SIMULATED, Making
 
 LAPTOP_RUN = Making(
-    {CPU_FP32: {"dtypes": "passed"}, PRETENDED: {"dtypes": "passed"}},
+    {CPU_FP32: {"dtypes": "passed"}, SIMULATED: {"dtypes": "passed"}},
     skipped={CPU_BF16: ("not requested", "not requested: --llm-cell leaves it out")},
     simulated=["cuda:1"],
     name="laptop",

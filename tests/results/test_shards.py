@@ -59,9 +59,9 @@ def test_processes_with_other_hashes_deal_out_alike() -> None:
 
 
 def test_a_machine_that_simulates_the_cards_deals_out_alike() -> None:
-    pretended = [replace(cell, simulated=cell.kind == "cuda") for cell in CELLS]
+    simulated_on = [replace(cell, simulated=cell.kind == "cuda") for cell in CELLS]
 
-    parts = shards(pretended, 4)
+    parts = shards(simulated_on, 4)
 
     assert [[replace(cell, simulated=False) for cell in part] for part in parts] == shards(CELLS, 4)
 

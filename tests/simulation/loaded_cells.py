@@ -1,4 +1,4 @@
-"""Cells of the zoo on pretended machines, and the same cells on the CPU: what the tests of models share."""
+"""Cells of the zoo on simulated machines, and the same cells on the CPU: what the tests of models share."""
 
 from __future__ import annotations
 

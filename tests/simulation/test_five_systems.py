@@ -1,4 +1,4 @@
-"""The bugs of the five systems that this plugin was made for, on pretended cards: each is seen, and each fix passes."""
+"""The bugs of the five systems that this plugin was made for, on simulated cards: each is seen, and each fix passes."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from torch import nn
 from pytest_llmdevice import Cell
 from pytest_llmdevice.checks import check_dtypes, check_forward, check_placement, check_quantization, check_tied
 from pytest_llmdevice.model.device_map import embedding_device
-from pytest_llmdevice.monitoring.trace import Handed
-from pytest_llmdevice.monitoring.tracing import observed
-from pytest_llmdevice.oracle.expectations import make_plan
+from pytest_llmdevice.monitoring.trace import Trace
+from pytest_llmdevice.monitoring.tracing import traced
+from pytest_llmdevice.oracle.expectations import expectations_of
 from pytest_llmdevice.simulation import simulate
 from pytest_llmdevice.zoo import FAMILIES
 
@@ -40,11 +40,11 @@ pytestmark = [pytest.mark.filterwarnings(warning) for warning in IGNORED_WARNING
 SHORT: dict[str, Any] = {"do_sample": False, "max_new_tokens": 4, "min_new_tokens": 4}
 
 
-def elsewhere(handed: Handed, model: Any) -> dict[str, set[str]]:
+def elsewhere(trace: Trace, model: Any) -> dict[str, set[str]]:
     """What was handed over on another device than the embedding's: `name -> devices`."""
     home = str(embedding_device(model))
     found: dict[str, set[str]] = {}
-    for call in handed.outer:
+    for call in trace.outer:
         for name, tensor in call.tensors.items():
             if str(tensor.device) != home:
                 found.setdefault(name, set()).add(str(tensor.device))
@@ -89,9 +89,9 @@ class TestInputsBesideAQuantizedModel:
         with simulate("cuda:8"):
             model = load(self.cell(quantization))
             inputs = self.unmoved(batch(), "cuda", quantized=True)
-            with observed(model) as handed, pytest.raises(RuntimeError, match=TWO_DEVICES) as caught:
+            with traced(model) as trace, pytest.raises(RuntimeError, match=TWO_DEVICES) as caught:
                 model(**inputs)
-            left = elsewhere(handed, model)
+            left = elsewhere(trace, model)
         # The sentence that IBench's users saw.
         assert "but got index is on cpu, different from other tensors on cuda:7" in str(caught.value)
         assert left == {"input_ids": {"cpu"}, "attention_mask": {"cpu"}}
@@ -101,10 +101,10 @@ class TestInputsBesideAQuantizedModel:
         with simulate("cuda:8"):
             model = load(self.cell(quantization))
             inputs = self.unmoved(batch(), "cuda", quantized=True)
-            with warnings.catch_warnings(record=True) as said, observed(model) as handed:
+            with warnings.catch_warnings(record=True) as said, traced(model) as trace:
                 warnings.simplefilter("always")
                 result = model.generate(**inputs, **SHORT)
-            left, place = elsewhere(handed, model), str(result.device)
+            left, place = elsewhere(trace, model), str(result.device)
         # transformers 5 neither raises nor warns; what it returns is where the inputs were, not where the model is.
         assert [str(warning.message) for warning in said if "device" in str(warning.message)] == []
         assert place == "cpu"
@@ -113,9 +113,9 @@ class TestInputsBesideAQuantizedModel:
     def test_inputs_on_another_card_are_as_silent(self) -> None:
         with simulate("cuda:8"):
             model = load(self.cell("nf4"))
-            with observed(model) as handed:
+            with traced(model) as trace:
                 result = model.generate(**batch("cuda:0"), **SHORT)
-            left, place = elsewhere(handed, model), str(result.device)
+            left, place = elsewhere(trace, model), str(result.device)
         assert place == "cuda:0"
         assert left["input_ids"] == {"cuda:0"}
 
@@ -126,10 +126,10 @@ class TestInputsBesideAQuantizedModel:
         with simulate("cuda:8"):
             model = load(cell)
             inputs = self.beside_first_parameter(model, {**batch(), "use_cache": True})
-            with observed(model) as handed:
+            with traced(model) as trace:
                 logits = model(**inputs).logits
                 result = model.generate(**inputs, **SHORT)
-            left, where = elsewhere(handed, model), {str(logits.device), str(result.device)}
+            left, where = elsewhere(trace, model), {str(logits.device), str(result.device)}
             result = result.cpu()
         assert left == {}
         assert where == {"cuda:7"}
@@ -139,9 +139,9 @@ class TestInputsBesideAQuantizedModel:
         with simulate("cuda:8"):
             model = load(replace(self.cell("none"), quantization="none"))
             inputs = self.unmoved(batch(), "cuda:7", quantized=False)
-            with observed(model) as handed:
+            with traced(model) as trace:
                 model(**inputs)
-            assert elsewhere(handed, model) == {}
+            assert elsewhere(trace, model) == {}
 
     def test_a_model_without_parameters_is_left_alone(self) -> None:
         inputs = {"input_ids": torch.ones(1, 2), "text": "hello"}
@@ -197,9 +197,9 @@ class TestTiedEmbeddingsOnSeveralCards:
     def test_a_whole_model_has_no_hook_that_moves_anything(self) -> None:
         with simulate("cuda:8"):
             model = load(self.WHOLE)
-            with observed(model) as handed, pytest.raises(RuntimeError, match=TWO_DEVICES) as caught:
+            with traced(model) as trace, pytest.raises(RuntimeError, match=TWO_DEVICES) as caught:
                 model(**batch("cuda:7"))
-            left = elsewhere(handed, model)
+            left = elsewhere(trace, model)
         assert devices_named(caught.value) == {"cuda:0", "cuda:7"}
         assert left == {"input_ids": {"cuda:7"}, "attention_mask": {"cuda:7"}}
 
@@ -208,18 +208,18 @@ class TestTiedEmbeddingsOnSeveralCards:
         with simulate("cuda:8"):
             for cell in (self.WHOLE, self.SPLIT, self.AUTO):
                 model = load(cell)
-                with observed(model) as handed:
+                with traced(model) as trace:
                     assert tokens(model) == expected
                     device = model.model.embed_tokens.weight.device
                     model(**{name: value.to(device) for name, value in batch().items()})
-                assert elsewhere(handed, model) == {}
+                assert elsewhere(trace, model) == {}
 
     @pytest.mark.parametrize("cell", [SPLIT, AUTO, replace(AUTO, strategy="balanced")], ids=str)
     def test_head_and_embedding_stay_one_tensor_on_one_card(self, cell: Cell) -> None:
         expected = tokens_on_cpu(cell)
         with simulate("cuda:2"):
             model = load(cell)
-            plan = make_plan(model, checkpoint("qwen2"), cell)
+            plan = expectations_of(model, checkpoint("qwen2"), cell)
             results = [
                 check_tied(model, plan),
                 check_placement(model, plan, cell),
@@ -234,7 +234,7 @@ class TestTiedEmbeddingsOnSeveralCards:
     def test_a_head_sent_to_another_card_is_no_longer_tied(self) -> None:
         with simulate("cuda:2"):
             model = load(self.WHOLE)
-            plan = make_plan(model, checkpoint("qwen2"), self.WHOLE)
+            plan = expectations_of(model, checkpoint("qwen2"), self.WHOLE)
             model.lm_head.weight = nn.Parameter(model.lm_head.weight.to("cuda:1"))
             tied, placed = check_tied(model, plan), check_placement(model, plan, self.WHOLE)
             with pytest.raises(RuntimeError, match=TWO_DEVICES) as caught:
@@ -249,7 +249,7 @@ class TestTiedEmbeddingsOnSeveralCards:
             model = load(self.SPLIT)
             with caplog.at_level(logging.WARNING):
                 model.to("cuda:1")
-            result = check_placement(model, make_plan(model, checkpoint("qwen2"), self.SPLIT), self.SPLIT)
+            result = check_placement(model, expectations_of(model, checkpoint("qwen2"), self.SPLIT), self.SPLIT)
             with pytest.raises(RuntimeError, match=TWO_DEVICES) as caught:
                 model(**batch("cuda:1"))
         assert "You shouldn't move a model that is dispatched using accelerate hooks" in caplog.text
@@ -285,9 +285,9 @@ class TestWhatElseAModelIsGiven:
         checkpoint("llama")
         with simulate("cuda:2"):
             model = load(replace(self.CELL, attention=attention))
-            with observed(model) as handed, pytest.raises(RuntimeError, match=TWO_DEVICES) as caught:
+            with traced(model) as trace, pytest.raises(RuntimeError, match=TWO_DEVICES) as caught:
                 model(**self.given("cuda:1", **{name: wrong}))
-            left = elsewhere(handed, model)
+            left = elsewhere(trace, model)
         assert left == {name: {wrong}}
         assert devices_named(caught.value) == {"cuda:1", wrong}
 
@@ -298,9 +298,9 @@ class TestWhatElseAModelIsGiven:
         with simulate("cuda:2"):
             loaded = load(replace(self.CELL, model=model))
             inputs = batch("cuda:1")
-            with observed(loaded) as handed, pytest.raises(RuntimeError, match=TWO_DEVICES) as caught:
+            with traced(loaded) as trace, pytest.raises(RuntimeError, match=TWO_DEVICES) as caught:
                 loaded(**{**inputs, "attention_mask": inputs["attention_mask"].to(wrong)})
-            left = elsewhere(handed, loaded)
+            left = elsewhere(trace, loaded)
         assert left == {"attention_mask": {wrong}}
         assert devices_named(caught.value) == {"cuda:1", wrong}
 
@@ -310,9 +310,9 @@ class TestWhatElseAModelIsGiven:
         full = loaded_on_cpu(self.CELL)(**self.given("cpu")).logits
         with simulate("cuda:2"):
             model = load(self.CELL)
-            with observed(model) as handed:
+            with traced(model) as trace:
                 logits = model(**self.given("cuda:1", attention_mask=wrong)).logits
-            left, logits = elsewhere(handed, model), logits.cpu()
+            left, logits = elsewhere(trace, model), logits.cpu()
         assert left == {"attention_mask": {wrong}}
         assert torch.equal(logits, full)
 
@@ -335,9 +335,9 @@ class TestWhatElseAModelIsGiven:
         full = loaded_on_cpu(self.CELL)(**self.given("cpu")).logits
         with simulate("cuda:2"):
             model = load(self.CELL)
-            with observed(model) as handed:
+            with traced(model) as trace:
                 logits = model(**self.given("cuda:1")).logits
-            assert elsewhere(handed, model) == {}
+            assert elsewhere(trace, model) == {}
             assert str(logits.device) == "cuda:1"
             logits = logits.cpu()
         assert torch.equal(logits, full)
@@ -397,7 +397,7 @@ class TestWhatElseAModelIsGiven:
             model = load(self.CELL)
             rotary = model.model.rotary_emb
             rotary.inv_freq = rotary.inv_freq.to("cuda:0")
-            result = check_placement(model, make_plan(model, checkpoint("llama"), self.CELL), self.CELL)
+            result = check_placement(model, expectations_of(model, checkpoint("llama"), self.CELL), self.CELL)
             outcome = None
             try:
                 model(**batch("cuda:1"))
@@ -432,7 +432,7 @@ class TestInfoLens:
         expected = tokens_on_cpu(cell)
         with simulate(machine):
             model = load(cell)
-            plan = make_plan(model, checkpoint("llama"), cell)
+            plan = expectations_of(model, checkpoint("llama"), cell)
             results = [check_placement(model, plan, cell), check_dtypes(model, plan, cell)]
             results.append(check_quantization(model, plan, cell))
             result = tokens(model)
@@ -501,7 +501,7 @@ class TestExpertsFromSharedMemory:
         expected = tokens_on_cpu(cell)
         with simulate("cuda:2"):
             model = load(cell)
-            plan = make_plan(model, checkpoint(cell.model), cell)
+            plan = expectations_of(model, checkpoint(cell.model), cell)
             results = [check_placement(model, plan, cell), check_dtypes(model, plan, cell)]
             found = {(value.dtype, str(value.device)) for value in self.experts(model).values()}
             result = tokens(model)
@@ -518,7 +518,7 @@ class TestExpertsFromSharedMemory:
             model = load(cell)
             for name, value in source.items():
                 set_module_tensor_to_device(model, name, "cuda:1", value.detach(), dtype=torch.float32)
-            result = check_dtypes(model, make_plan(model, checkpoint(cell.model), cell), cell)
+            result = check_dtypes(model, expectations_of(model, checkpoint(cell.model), cell), cell)
             # Experts in one product have their inputs cast to the weights' dtype (transformers 5): nothing is said.
             silent = model(**batch("cuda:1")).logits.dtype
             model.set_experts_implementation("eager")
@@ -528,7 +528,7 @@ class TestExpertsFromSharedMemory:
             # The fix: convert. Unless a dtype is named, accelerate converts to that of the tensor it replaces.
             for name, value in source.items():
                 set_module_tensor_to_device(model, name, "cuda:1", value.detach(), dtype=cell.torch_dtype)
-            repaired = check_dtypes(model, make_plan(model, checkpoint(cell.model), cell), cell)
+            repaired = check_dtypes(model, expectations_of(model, checkpoint(cell.model), cell), cell)
             spoken = tokens(model)
         assert {finding.where for finding in result.findings} == set(source)
         assert {(finding.expected, finding.actual) for finding in result.findings} == {("bfloat16", "float32")}
@@ -546,7 +546,7 @@ class TestExpertsFromSharedMemory:
                 if ".experts." in f".{name}":
                     owner, _, key = name.rpartition(".")
                     setattr(layer.get_submodule(owner), key, nn.Parameter(value.cpu()))
-            result = check_placement(model, make_plan(model, checkpoint(cell.model), cell), cell)
+            result = check_placement(model, expectations_of(model, checkpoint(cell.model), cell), cell)
             with pytest.raises(RuntimeError, match=TWO_DEVICES) as caught:
                 model(**batch("cuda:1"))
         assert {finding.actual for finding in result.findings} == {"cpu"}
@@ -579,7 +579,7 @@ class TestHygonDcu:
         expected = tokens_on_cpu(cell)
         with simulate("rocm-dcu:2"):
             model = load(cell)
-            plan = make_plan(model, checkpoint(cell.model), cell)
+            plan = expectations_of(model, checkpoint(cell.model), cell)
             results = [
                 check_placement(model, plan, cell),
                 check_dtypes(model, plan, cell),

@@ -16,7 +16,7 @@ from simulation.ground_truth.table import DOCUMENTED, Row, disagreements, docume
 from pytest_llmdevice.simulation import active, simulate
 
 KNOWN_DISAGREEMENTS: dict[str, str] = {
-    "read/repr": "on purpose: the text of a pretended tensor says '(simulated)'",
+    "read/repr": "on purpose: the text of a simulated tensor says '(simulated)'",
 }
 """Case id -> why the simulation does something else, on purpose or not yet."""
 

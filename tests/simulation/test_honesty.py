@@ -1,4 +1,4 @@
-"""Whatever a tensor of a pretended card is written with says that the card is pretended."""
+"""Whatever a tensor of a simulated card is written with says that the card is simulated."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ WRITTEN: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
 @pytest.mark.parametrize(
     "write", [repr, lambda it: f"{it!r}", pprint.pformat, str], ids=["repr", "!r", "pprint", "str"]
 )
-def test_the_device_and_that_it_is_pretended_are_written(
+def test_the_device_and_that_it_is_simulated_are_written(
     name: str, write: Callable[[Any], str], card: torch.Tensor
 ) -> None:
     make, text = WRITTEN[name]

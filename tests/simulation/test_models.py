@@ -1,4 +1,4 @@
-"""The zoo on pretended cards: every model by every strategy and in every quantization, loaded by the real libraries."""
+"""The zoo on simulated cards: every model by every strategy and in every quantization, loaded by the real libraries."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from pytest_llmdevice.hardware import Inventory
 from pytest_llmdevice.hardware.host import installed_versions
 from pytest_llmdevice.hardware.library_support import unsupported
 from pytest_llmdevice.matrix.vocabulary import MODELS, QUANTIZATIONS, STRATEGIES
-from pytest_llmdevice.oracle.expectations import make_plan
+from pytest_llmdevice.oracle.expectations import expectations_of
 from pytest_llmdevice.simulation import simulate
 from pytest_llmdevice.zoo import FAMILIES
 
@@ -89,7 +89,7 @@ def findings(result: Result, found: Cell) -> list[Any]:
 
 
 def structural_findings(model: Any, found: Cell) -> list[Any]:
-    plan = make_plan(model, loaded_cells.checkpoint(found.model), found)
+    plan = expectations_of(model, loaded_cells.checkpoint(found.model), found)
     results = [
         check_meta(model),
         check_placement(model, plan, found),

@@ -1,4 +1,4 @@
-"""Ways to generate, each on pretended cards and on the CPU: the same values, beside the inputs they came from."""
+"""Ways to generate, each on simulated cards and on the CPU: the same values, beside the inputs they came from."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from pytest_llmdevice import Cell
 from pytest_llmdevice.checks import check_placement
-from pytest_llmdevice.oracle.expectations import make_plan
+from pytest_llmdevice.oracle.expectations import expectations_of
 from pytest_llmdevice.simulation import simulate
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in IGNORED_WARNINGS]
@@ -327,7 +327,7 @@ class TestPipelines:
                 dtype="float32",
                 device_map={"": "cuda:1"},
             )
-            result = check_placement(pipeline.model, make_plan(pipeline.model, checkpoint("llama"), LLAMA), LLAMA)
+            result = check_placement(pipeline.model, expectations_of(pipeline.model, checkpoint("llama"), LLAMA), LLAMA)
         assert {(finding.expected, finding.actual) for finding in result.findings} == {("cuda:1", "cuda:0")}
 
     def test_without_a_word_it_takes_the_first_card(self) -> None:

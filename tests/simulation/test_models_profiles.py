@@ -28,7 +28,7 @@ from pytest_llmdevice.hardware import Inventory
 from pytest_llmdevice.hardware.host import installed_versions
 from pytest_llmdevice.hardware.library_support import unsupported
 from pytest_llmdevice.matrix.vocabulary import STRATEGIES
-from pytest_llmdevice.oracle.expectations import make_plan
+from pytest_llmdevice.oracle.expectations import expectations_of
 from pytest_llmdevice.simulation import simulate
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in IGNORED_WARNINGS]
@@ -79,7 +79,7 @@ def test_a_model_is_where_its_cell_says_on_any_machine(machine: str, cell: Cell)
     expected = tokens_on_cpu(cell)
     with simulate(machine):
         model = load(cell)
-        plan = make_plan(model, checkpoint(cell.model), cell)
+        plan = expectations_of(model, checkpoint(cell.model), cell)
         results = [check_meta(model), check_placement(model, plan, cell), check_tied(model, plan)]
         results += [check_dtypes(model, plan, cell)] if (cell.model, cell.dtype) != ("t5", "float16") else []
         if cell.quantization == "none" or cell.model == "llama":

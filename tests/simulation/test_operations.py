@@ -1,4 +1,4 @@
-"""Functions on a pretended card: values, dtypes, shapes and aliases are the CPU's, and all results are on the card."""
+"""Functions on a simulated card: values, dtypes, shapes and aliases are the CPU's, and all results are on the card."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def test_one_simulation_at_a_time(subtests: Any) -> None:
     assert differences(before, state()) == []
 
 
-def test_pretended_cards_are_not_called_real() -> None:
+def test_simulated_cards_are_not_called_real() -> None:
     with simulate("cuda:2"), pytest.raises(SimulationError, match=r"^a simulation of cuda:2 is under way"):
         simulate("cuda").__enter__()
 

@@ -236,7 +236,7 @@ def test_a_copy_on_another_device_shares_nothing() -> None:
 
 
 @pytest.mark.parametrize("device", ["xpu", "mps", "xla"])
-def test_a_device_that_nobody_pretends_is_refused(device: str) -> None:
+def test_a_device_that_nobody_simulates_is_refused(device: str) -> None:
     for tensor in (torch.ones(1), torch.ones(1, device="cuda:1")):
         with pytest.raises((RuntimeError, AssertionError, NotImplementedError)):
             tensor.to(device)

@@ -24,7 +24,7 @@ RunMatrix = Callable[..., pytest.RunResult]
 
 @pytest.fixture(scope="session")
 def inventory() -> Inventory:
-    """What this machine would be without cards, so that all are pretended wherever these tests run."""
+    """What this machine would be without cards, so that all are simulated wherever these tests run."""
     # Imported here so that runs in this process find them imported: pytester drops what a run imported.
     import accelerate  # noqa: F401
     import bitsandbytes  # noqa: F401

@@ -25,7 +25,7 @@ NOISE = ("default", "ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
 def cell(matrix: str, identity: str) -> Cell:
-    """The cell that a shipped matrix has under this id on a machine with eight cards; pretended unless on the CPU.
+    """The cell that a shipped matrix has under this id on a machine with eight cards; simulated unless on the CPU.
 
     Raises:
         KeyError: the matrix has no such cell.
@@ -63,7 +63,7 @@ def failures(
     Args:
         target: the code under test.
         asked: what is asked of it.
-        machine: a profile to pretend, `""` for none.
+        machine: a profile to simulate, `""` for none.
         folder: another checkpoint than the zoo's.
         until: the last check to make. Those after `agreement` load and generate several times more: a system's first
             configuration has them all (`EVERY`), the others those before.

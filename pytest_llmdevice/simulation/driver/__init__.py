@@ -1,4 +1,4 @@
-"""A driver below PyTorch's own Python code: the C functions that its runtime modules call, for pretended cards."""
+"""A driver below PyTorch's own Python code: the C functions that its runtime modules call, for simulated cards."""
 
 from __future__ import annotations
 

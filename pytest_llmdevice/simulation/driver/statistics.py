@@ -12,7 +12,7 @@ _NOTHING = {"current": 0, "peak": 0, "allocated": 0, "freed": 0}
 
 
 def of_card(pool: Pool) -> dict[str, Any]:
-    """Bytes and counts of one card. All is in the large pool, for the pretended allocator has no small one."""
+    """Bytes and counts of one card. All is in the large pool, for the simulated allocator has no small one."""
     allocated_before, reserved_before, blocks_before = pool.at_reset
     in_bytes = _numbers(pool.allocated, pool.allocated_peak, pool.allocated_sum, allocated_before)
     in_blocks = _numbers(pool.blocks, pool.blocks_peak, pool.blocks_sum, blocks_before)
@@ -40,7 +40,7 @@ def of_card(pool: Pool) -> dict[str, Any]:
 
 
 def of_host() -> dict[str, Any]:
-    """Those of pinned memory: the pretended allocator has none."""
+    """Those of pinned memory: the simulated allocator has none."""
     times = {"total": 0, "max": 0, "min": 0, "count": 0, "avg": 0}
     counted = ("allocations", "segments", "allocated_bytes", "reserved_bytes")
     return {

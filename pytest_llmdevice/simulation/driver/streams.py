@@ -15,7 +15,7 @@ from pytest_llmdevice.simulation.streams import CardStream, Streams
 
 
 def install(machine: Machine, patches: Patches) -> Streams:
-    """Make `torch.Stream`, `torch.Event` and those of `torch.cuda` or `torch.xpu` the pretended cards'."""
+    """Make `torch.Stream`, `torch.Event` and those of `torch.cuda` or `torch.xpu` the simulated cards'."""
     streams = Streams(machine)
     event = _subclass(CardEvent, "Event", "torch", {"_streams": streams})
     stream = _subclass(CardStream, "Stream", "torch", {"_streams": streams, "_event": event})

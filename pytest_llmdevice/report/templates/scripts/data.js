@@ -14,7 +14,7 @@ const cells = data.cells.map((values, place) => {
   cell.causes = cell.causes.map(pooled);
   cell.simulated = cell.simulated === 1;
   // What never ran was not simulated either, whatever it would have been.
-  cell.pretended = cell.simulated && cell.outcome !== "skipped";
+  cell.simulated = cell.simulated && cell.outcome !== "skipped";
   return cell;
 });
 
@@ -55,7 +55,7 @@ function checkOf([name, outcome, took, evidence, message, findings, kind]) {
 /** An outcome in words, with what makes it less than it looks. */
 function spelled(cell) {
   const words = { xfail: "failed as expected", xpass: "passed unexpectedly", skipped: "did not run" };
-  return `${words[cell.outcome] ?? cell.outcome}${cell.pretended ? ", simulated" : ""}`;
+  return `${words[cell.outcome] ?? cell.outcome}${cell.simulated ? ", simulated" : ""}`;
 }
 
 /** All that can be searched of a cell, in small letters; kept, because every keystroke asks again. */

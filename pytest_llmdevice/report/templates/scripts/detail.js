@@ -37,14 +37,14 @@ function sections(cell, width) {
   return [
     element("h2", { id: "detail-title", class: "mono" }, cell.id),
     element("div", { class: "state" },
-      element("span", { class: "outcome" }, swatch(cell.outcome, cell.pretended), element("b", {}, spelled(cell))),
-      cell.pretended && element("span", { class: "badge simulated" }, "simulated, not hardware"),
+      element("span", { class: "outcome" }, swatch(cell.outcome, cell.simulated), element("b", {}, spelled(cell))),
+      cell.simulated && element("span", { class: "badge simulated" }, "simulated, not hardware"),
       cell.more.seconds ? element("small", {}, `${seconds(cell.more.seconds)} in all`) : null),
     facts(cell),
     ...part("Since the baseline", cell.changes, changeLines),
     ...part("Conflicts", cell.more.conflicts ?? [], conflictLines),
     ...(cell.outcome === "skipped" ? planned : []),
-    ...part("Checks", worstFirst(cell.checks), (checks) => element("div", {}, checks.map((check) => checkLine(check, cell.pretended)))),
+    ...part("Checks", worstFirst(cell.checks), (checks) => element("div", {}, checks.map((check) => checkLine(check, cell.simulated)))),
     ...comparedSection(cell, width),
     ...memorySection(cell, width),
     ...part("New tokens, greedy", cell.more.tokens === undefined ? [] : pooled(cell.more.tokens), tokenLines),
@@ -63,13 +63,13 @@ function part(title, items, make, extra = []) {
 }
 
 function facts(cell) {
-  const [hardware, pretended, versions] = pooled(cell.more.environment);
+  const [hardware, simulated, versions] = pooled(cell.more.environment);
   const run = data.runs[cell.more.run];
   const fact = (name, value, wide = false) => value && element("div", { class: wide ? "wide" : null }, element("dt", {}, name), element("dd", {}, value));
   return element("dl", { class: "facts" },
     AXES.map((axis) => fact(axis, cell[axis])),
     fact("hardware", hardware.replace(/:$/, ", of unknown name") || "unknown"),
-    cell.pretended && fact("pretended", pretended || "yes"),
+    cell.simulated && fact("simulated", simulated || "yes"),
     fact("commit", run.commit),
     fact("run", run.started),
     fact("tensors", cell.more.devices === undefined ? "" : pooled(cell.more.devices), true),
@@ -99,11 +99,11 @@ function abortedLine(run) {
   return element("p", { class: "note" }, `The run of ${data.runs[run].started} was gone before this cell was finished.`);
 }
 
-function checkLine(packed, pretended) {
+function checkLine(packed, simulated) {
   const check = checkOf(packed);
   const evidence = Object.entries(check.evidence).map(([name, value]) => `${typeof value === "number" ? short(value) : value} ${name}`).join(", ");
   return element("div", { class: "check" },
-    swatch(check.outcome, pretended && check.outcome !== "skipped"),
+    swatch(check.outcome, simulated && check.outcome !== "skipped"),
     element("span", { class: "name" }, check.name),
     element("span", { class: "evidence" }, [check.outcome === "passed" ? "" : check.outcome, check.kind, evidence].filter(Boolean).join(" · ")),
     element("span", { class: "number" }, seconds(check.seconds)),
@@ -119,14 +119,14 @@ function findingBox({ where, expected, actual, hint, advice, address }) {
     address && element("p", {}, source(address)));
 }
 
-/** Each measure of the cell among the cells of the same kind of device, pretended ones apart from real ones. */
+/** Each measure of the cell among the cells of the same kind of device, simulated ones apart from real ones. */
 function comparedSection(cell, width) {
   const kind = cell.device.split(":")[0];
-  const alike = cells.filter((other) => other !== cell && other.pretended === cell.pretended && other.device.split(":")[0] === kind);
+  const alike = cells.filter((other) => other !== cell && other.simulated === cell.simulated && other.device.split(":")[0] === kind);
   const own = Object.keys(MEASURES).filter((measure) => cell[measure] !== null);
   if (!own.length) return [];
   const each = width > 660 ? (width - 28) / 2 : width;
-  return [element("h3", {}, `Among the other ${cell.pretended ? "simulated " : ""}cells on ${kind}`),
+  return [element("h3", {}, `Among the other ${cell.simulated ? "simulated " : ""}cells on ${kind}`),
     element("div", { class: "compared" }, own.map((measure) => {
       const others = alike.map((other) => other[measure]).filter((value) => value !== null);
       const { name, tell, better } = MEASURES[measure];

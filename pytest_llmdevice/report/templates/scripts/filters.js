@@ -11,7 +11,7 @@ function filtered() {
   return cells.filter((cell) => (
     (!state.outcome.size || state.outcome.has(cell.outcome))
     && axes.every((axis) => cell[axis] === state[axis])
-    && (!state.hardware || (cell.outcome !== "skipped" && cell.pretended === (state.hardware === "simulated")))
+    && (!state.hardware || (cell.outcome !== "skipped" && cell.simulated === (state.hardware === "simulated")))
     && (!state.cause || cell.causes.includes(state.cause))
     && (!state.change || cell.changes.some(({ name }) => name === state.change || state.change === "any"))
     && words.every((word) => haystack(cell).includes(word))
@@ -42,7 +42,7 @@ function outcomeChips() {
 
 function buildFilters() {
   const form = find("filters");
-  const pretended = cells.some((cell) => cell.pretended);
+  const simulated = cells.some((cell) => cell.simulated);
   const causes = [...new Set(cells.flatMap((cell) => cell.causes))].sort();
   const search = element("input", {
     type: "search", name: "q", placeholder: "Search cells, messages, tensors", "aria-label": "Search", autocomplete: "off",
@@ -52,7 +52,7 @@ function buildFilters() {
   form.append(...[
     search,
     ...AXES.map((axis) => choice(axis, `Any ${axis}`, same(data.axes[axis]))),
-    pretended && choice("hardware", "Any hardware", [["real", "Real hardware"], ["simulated", "Simulated"]]),
+    simulated && choice("hardware", "Any hardware", [["real", "Real hardware"], ["simulated", "Simulated"]]),
     choice("cause", "Any cause", same(causes)),
     data.comparison && choice("change", "Changed or not", [["any", "Any change"], ...same(data.comparison.names)]),
     element("button", { type: "button", class: "clear", click: clearFilters }, "Clear"),

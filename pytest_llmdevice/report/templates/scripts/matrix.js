@@ -112,12 +112,12 @@ function head(down, across, columns) {
   }));
 }
 
-/** What a device's heading says where its cells ran on a pretended one. */
+/** What a device's heading says where its cells ran on a simulated one. */
 function simulatedBadge(device) {
   const ran = cells.filter((cell) => cell.device === device && cell.outcome !== "skipped");
-  const pretended = ran.filter((cell) => cell.pretended).length;
-  if (!pretended) return null;
-  return element("span", { class: "badge simulated" }, pretended === ran.length ? "simulated" : "partly simulated");
+  const simulated = ran.filter((cell) => cell.simulated).length;
+  if (!simulated) return null;
+  return element("span", { class: "badge simulated" }, simulated === ran.length ? "simulated" : "partly simulated");
 }
 
 /** The tile of some cells: the worst of them gives its letter and colour, and folded it says how many are like it. */
@@ -126,10 +126,10 @@ function tile(shown, fits, folded) {
   const rank = ({ outcome }) => data.outcomes.indexOf(outcome);
   const worst = shown.reduce((found, cell) => (rank(cell) < rank(found) ? cell : found));
   const alike = shown.filter(({ outcome }) => outcome === worst.outcome).length;
-  const pretended = ran.length > 0 && ran.every((cell) => cell.pretended);
+  const simulated = ran.length > 0 && ran.every((cell) => cell.simulated);
   const names = [...new Set(shown.flatMap(({ changes }) => changes.map(({ name }) => name)))];
   const node = document.createElement("td");
-  node.className = `tile ${worst.outcome}${pretended ? " simulated" : ""}${fits ? "" : " dim"}${names.length ? " changed" : ""}`;
+  node.className = `tile ${worst.outcome}${simulated ? " simulated" : ""}${fits ? "" : " dim"}${names.length ? " changed" : ""}`;
   node.setAttribute("role", "gridcell");
   node.setAttribute("aria-label", `${titleOf(shown)}: ${summed(shown)}${names.length ? `; ${names.join(", ")} since the baseline` : ""}`);
   node.tabIndex = -1;

@@ -5,14 +5,14 @@ const PLOTS = [["load", "model"], ["memory", "model"], ["load", "quantization"],
 /** The cells that were measured; where some ran on real hardware, only those. */
 function measured() {
   const ran = fitting.filter((cell) => cell.outcome !== "skipped" && (cell.load !== null || cell.memory !== null));
-  const real = ran.filter((cell) => !cell.pretended);
-  return { chosen: real.length ? real : ran, pretended: real.length === 0, left: real.length ? ran.length - real.length : 0 };
+  const real = ran.filter((cell) => !cell.simulated);
+  return { chosen: real.length ? real : ran, simulated: real.length === 0, left: real.length ? ran.length - real.length : 0 };
 }
 
 function drawMeasures() {
-  const { chosen, pretended, left } = measured();
+  const { chosen, simulated, left } = measured();
   const lead = chosen.length === 0 ? "Nothing was measured in the cells that fit the filter."
-    : `${plural(chosen.length, "cell")}${pretended ? ", all simulated: the numbers are those of the processor that stood in" : " on real hardware"}${left ? `; ${whole.format(left)} simulated are left out` : ""}. The box holds the middle half, the line all of them; the number is the median. Memory is what a cell added at its peak.`;
+    : `${plural(chosen.length, "cell")}${simulated ? ", all simulated: the numbers are those of the processor that stood in" : " on real hardware"}${left ? `; ${whole.format(left)} simulated are left out` : ""}. The box holds the middle half, the line all of them; the number is the median. Memory is what a cell added at its peak.`;
   find("measures-lead").textContent = lead;
   const figures = PLOTS.map(([measure, axis]) => {
     const groups = data.axes[axis]

@@ -58,7 +58,7 @@ function cellRow(cell) {
   const shown = (key) => (cell[key] === null ? "" : inColumn(key, cell[key]));
   return element("tr", { "data-row": cell.place },
     element("td", {}, cellLink(cell)),
-    element("td", {}, element("span", { class: "outcome" }, swatch(cell.outcome, cell.pretended), spelled(cell))),
+    element("td", {}, element("span", { class: "outcome" }, swatch(cell.outcome, cell.simulated), spelled(cell))),
     Object.keys(MEASURES).map((key) => element("td", { class: "number" }, shown(key))));
 }
 

@@ -16,7 +16,7 @@ _VENDORS = {"cuda": "an NVIDIA card", "rocm": "a ROCm card"}
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Decision:
     """What becomes of a cell.
 
     Attributes:
@@ -31,7 +31,7 @@ class Verdict:
     reason: str = ""
 
     @classmethod
-    def skip(cls, cause: Cause, why: str) -> Verdict:
+    def skip(cls, cause: Cause, why: str) -> Decision:
         """A skip whose reason is `"cause: why"`."""
         return cls("skip", cause, f"{cause}: {why}")
 
@@ -41,28 +41,28 @@ class Verdict:
         return self.state != "skip"
 
 
-def judge(cell: Cell, inventory: Inventory) -> Verdict:
+def decide(cell: Cell, inventory: Inventory) -> Decision:
     """What becomes of `cell` on a machine with `inventory`.
 
     A simulated cell is held to the rules of the libraries and to what the CPU can do, for the CPU computes
-    it; the cards that it is placed on are the inventory's pretended ones.
+    it; the cards that it is placed on are the inventory's simulated ones.
     """
     if inventory.failure:
-        return Verdict.skip("unusable", f"the hardware probe failed: {inventory.failure}")
+        return Decision.skip("unusable", f"the hardware probe failed: {inventory.failure}")
     device = inventory.named("cpu") if cell.simulated else inventory.find(cell.device, cell.kind)
     if device is None or (cell.simulated and inventory.plays(cell.device, cell.kind) is None):
-        return Verdict.skip("absent", _absence(cell, inventory))
+        return Decision.skip("absent", _absence(cell, inventory))
     if error := _dtype_error(device, cell.dtype):
-        return Verdict.skip("unusable", f"{_name(device)} failed the {cell.dtype} probe: {error}")
+        return Decision.skip("unusable", f"{_name(device)} failed the {cell.dtype} probe: {error}")
     if reason := unsupported(cell, inventory):
-        return Verdict.skip("unsupported", reason)
+        return Decision.skip("unsupported", reason)
     if cell.strategy == "split" and (reason := _too_few(cell, inventory)):
-        return Verdict.skip("absent", reason)
+        return Decision.skip("absent", reason)
     if error := _quantization_error(device, cell):
         # A kernel that nobody wrote is no fault of the machine.
         cause: Cause = "unsupported" if error.startswith("NotImplementedError") else "unusable"
-        return Verdict.skip(cause, f"{_name(device)} failed the {cell.quantization} probe: {error}")
-    return Verdict("run simulated" if cell.simulated else "run")
+        return Decision.skip(cause, f"{_name(device)} failed the {cell.quantization} probe: {error}")
+    return Decision("run simulated" if cell.simulated else "run")
 
 
 def _absence(cell: Cell, inventory: Inventory) -> str:
@@ -75,14 +75,14 @@ def _absence(cell: Cell, inventory: Inventory) -> str:
     here = ", ".join(device.spec for device in inventory.devices) or "no device"
     # A card may be hidden on purpose; then this is the line that explains it.
     visible = "".join(f"; {name}={value}" for name, value in inventory.visible.items())
-    played = ", ".join(device.spec for device in inventory.pretended)
-    pretended = f"; simulated: {played}" if played else ""
-    return f"no {cell.spec} here (this machine has {here}{visible}{pretended})"
+    played = ", ".join(device.spec for device in inventory.simulated_devices)
+    simulated_devices = f"; simulated: {played}" if played else ""
+    return f"no {cell.spec} here (this machine has {here}{visible}{simulated_devices})"
 
 
 def _too_few(cell: Cell, inventory: Inventory) -> str | None:
     if cell.simulated:
-        played = inventory.pretended_of_kind(cell.kind)
+        played = inventory.simulated_of_kind(cell.kind)
         return None if len(played) >= 2 else f"strategy split needs two {cell.kind} cards, simulated: {played[0].spec}"
     cards = [device.spec for device in inventory.of_kind(cell.kind) if device.passed(cell.dtype)]
     if len(cards) >= 2:
@@ -91,19 +91,19 @@ def _too_few(cell: Cell, inventory: Inventory) -> str | None:
 
 
 def _dtype_error(device: Device, dtype: str) -> str:
-    trial = device.dtypes.get(dtype)
-    if trial is None:
+    smoke_test = device.dtypes.get(dtype)
+    if smoke_test is None:
         return "it was not probed"
-    return "" if trial.ok else trial.error
+    return "" if smoke_test.ok else smoke_test.error
 
 
 def _quantization_error(device: Device, cell: Cell) -> str:
     if cell.quantization == "none":
         return ""
-    trial = device.quantization.get(cell.quantization)
-    if trial is None:
+    smoke_test = device.quantization.get(cell.quantization)
+    if smoke_test is None:
         return "it was not probed"
-    return trial.failures.get(cell.dtype, "") if trial.ok else trial.error
+    return smoke_test.failures.get(cell.dtype, "") if smoke_test.ok else smoke_test.error
 
 
 def _name(device: Device) -> str:
