@@ -25,24 +25,36 @@ if TYPE_CHECKING:
         assert_quantized,
         assert_tied,
     )
-    from pytest_llmdevice.checks.examination import examine
+    from pytest_llmdevice.checks.examination import Check, Examination, examine
     from pytest_llmdevice.diagnosis import Hint
     from pytest_llmdevice.errors import ConfigurationError, LLMDeviceError, SimulationError
     from pytest_llmdevice.hardware import Inventory
     from pytest_llmdevice.loading.target import BuiltinTarget, Target
-    from pytest_llmdevice.simulation import Simulation, simulate
+    from pytest_llmdevice.matrix.axes import DeviceKind, Quantization, Rule, Strategy
+    from pytest_llmdevice.matrix.registry import Registry
+    from pytest_llmdevice.simulation import Profile, Simulation, simulate
+    from pytest_llmdevice.zoo import Family
 
 __all__ = [
     "BuiltinTarget",
     "Cell",
+    "Check",
     "ConfigurationError",
+    "DeviceKind",
+    "Examination",
+    "Family",
     "Finding",
     "Hint",
     "Inventory",
     "LLMDeviceError",
+    "Profile",
+    "Quantization",
+    "Registry",
     "Result",
+    "Rule",
     "Simulation",
     "SimulationError",
+    "Strategy",
     "Target",
     "assert_agrees",
     "assert_dtypes",
@@ -59,12 +71,21 @@ __all__ = [
 
 _MODULES = {
     "BuiltinTarget": "pytest_llmdevice.loading.target",
+    "Check": "pytest_llmdevice.checks.examination",
     "ConfigurationError": "pytest_llmdevice.errors",
+    "DeviceKind": "pytest_llmdevice.matrix.axes",
+    "Examination": "pytest_llmdevice.checks.examination",
+    "Family": "pytest_llmdevice.zoo",
     "Hint": "pytest_llmdevice.diagnosis",
     "Inventory": "pytest_llmdevice.hardware",
     "LLMDeviceError": "pytest_llmdevice.errors",
+    "Profile": "pytest_llmdevice.simulation",
+    "Quantization": "pytest_llmdevice.matrix.axes",
+    "Registry": "pytest_llmdevice.matrix.registry",
+    "Rule": "pytest_llmdevice.matrix.axes",
     "Simulation": "pytest_llmdevice.simulation",
     "SimulationError": "pytest_llmdevice.errors",
+    "Strategy": "pytest_llmdevice.matrix.axes",
     "Target": "pytest_llmdevice.loading.target",
     "examine": "pytest_llmdevice.checks.examination",
     "simulate": "pytest_llmdevice.simulation",

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 CARRIED: Final = "llm_result"
 """The attribute by which the exception of a failed check has the result that it is about."""
+
+
+FailureClass: TypeAlias = Literal[
+    "out-of-memory",
+    "device-lost",
+    "unsupported-dtype",
+    "library-refusal",
+    "placement",
+    "dtype",
+    "numeric",
+    "loader",
+    "time-out",
+    "other",
+]
+"""What kind of thing went wrong; `other` is what a test of one's own asserts, and what has no class of its own."""
 
 
 def of_target() -> tuple[type[BaseException], ...]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.checks.examination import Check, Examination
 from pytest_llmdevice.checks.generation import end_tokens, token_rows, until_end
 from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.generation import CHOICE, ROW_ORDER, SHIFTED
 from pytest_llmdevice.diagnosis.hints.values import NUMERIC
@@ -211,3 +214,35 @@ def allowed_gap(logits: torch.Tensor, tolerance: float) -> float:
 
 PEAK: Final = 4.0
 """How many standard deviations the largest of a few hundred normally distributed errors reaches, rounded up."""
+
+
+def _agreement(exam: Examination) -> Result:
+    from pytest_llmdevice.checks.many_prompts import ended_findings, many_prompts_findings
+
+    own = generation_tolerance(exam.cell)
+    rows, alone = exam.generated.first, exam.generated.alone
+    result = check_agreement(exam.model, exam.reference, exam.prompts, rows, alone, exam.logits_tolerance, own)
+    if result.findings or exam.generated.error is not None:
+        # What is wrong with a few prompts is wrong with many.
+        return result
+    findings, evidence = many_prompts_findings(exam.target, exam.model, exam.prompts, alone, own)
+    if not findings:
+        findings, more = ended_findings(exam.target, exam.model, exam.prompts, rows)
+        evidence = {**evidence, **more}
+    return replace(result, findings=tuple(findings), evidence={**result.evidence, **evidence})
+
+
+AGREEMENT_CHECK: Final = Check(
+    "agreement",
+    _agreement,
+    (
+        "logits and tokens agree with the same model on the cpu in float32, within a tolerance by dtype "
+        "and quantization; a padded batch gives the tokens of its prompts one by one, and so do many "
+        "prompts, some alike, one ending early"
+    ),
+    "The model, or the target's generation, says something else than the checkpoint.",
+    needs=("generation",),
+    failure="numeric",
+    origin=True,
+    after="generation",
+)

@@ -7,20 +7,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.beams import beam_findings, static_findings
-from pytest_llmdevice.checks.noise import Inspection, Limits, finding, gap, own_faults
+from pytest_llmdevice.checks.examination import Check, Examination
+from pytest_llmdevice.checks.noise import Inspection, Limits, finding, gap, own_faults, trusted_families
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.steps import NEW, compared, step_findings, watched
 from pytest_llmdevice.diagnosis import Finding
-from pytest_llmdevice.diagnosis.errors import first_line, hint_of
+from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.hints.sequences import CACHE_DEVICE, CACHE_DTYPE, CACHED
 from pytest_llmdevice.errors import of_target
 from pytest_llmdevice.inference.stepping import LONG, Feed, longest_text, positions, text
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.matrix.vocabulary import MODELS
 from pytest_llmdevice.model.device_map import with_index
 from pytest_llmdevice.model.kv_cache import caches_used, held, homes, is_offloaded, is_state_space
 from pytest_llmdevice.model.names import core, generating
+from pytest_llmdevice.text import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +66,9 @@ def check_cache(
             continue
         look = partial(inspect, cell=cell, prompts=prompts)
         try:
-            found, counts = own_faults(look, model, cell, checkpoint, plain=BuiltinTarget().load, trusted=_TRUSTED)
+            found, counts = own_faults(
+                look, model, cell, checkpoint, plain=BuiltinTarget().load, trusted=trusted_families() - _UNTRUSTED
+            )
         except of_target() as error:
             # The target need not support a static cache, nor beams; mixing devices or dtypes in them is wrong anyway.
             if inspect not in (_static, _beams) or hint_of(error) is not None:
@@ -76,9 +79,9 @@ def check_cache(
     return Result("cache", tuple(dict.fromkeys(findings)), evidence)
 
 
-_TRUSTED: Final = frozenset(MODELS) - {"mamba"}
-"""Models that a plain load has no fault of. Mamba's state in transformers 4 is on one card whatever the layers are on,
-and is lost on meta where the embedding is offloaded."""
+_UNTRUSTED: Final = frozenset({"mamba"})
+"""Families whose plain load has to be looked at too. Mamba's state in transformers 4 is on one card whatever the layers
+are on, and is lost on meta where the embedding is offloaded."""
 
 NONE: Final = "none"
 
@@ -238,3 +241,25 @@ def _misplaced(model: Any, cell: Cell, cache: Any, prefix: str = "") -> list[Fin
                 )
             )
     return findings
+
+
+def _of_cell(exam: Examination) -> Result:
+    # A generation that fails is the generation check's.
+    target = exam.target if exam.generated.error is None else None
+    return check_cache(exam.model, exam.cell, exam.prompts, target, exam.checkpoint)
+
+
+CACHE_CHECK: Final = Check(
+    "cache",
+    _of_cell,
+    (
+        "the same logits without a cache, with one that is carried on over turns, and token by token; "
+        "static caches and beams; the target's own steps after a short and a long prompt; each layer's "
+        "cache beside the layer, in its dtype"
+    ),
+    "A cache changes what the model says, or is kept on another device or in another dtype.",
+    needs=("generation",),
+    failure="numeric",
+    origin=True,
+    after="prefix",
+)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.checks.dtypes import check_dtypes
+from pytest_llmdevice.checks.examination import FEW_TOKENS, Check, Examination
 from pytest_llmdevice.checks.generation import check_generation, token_rows
 from pytest_llmdevice.checks.inputs import check_inputs
 from pytest_llmdevice.checks.placement import check_placement
@@ -49,11 +50,11 @@ def check_cards(
         known: what is wrong there too, and no matter of cards.
     """
     with Simulation(profile):
-        loaded = Loaded.load(target, Path(checkpoint), cell, beside=True)
+        loaded = Loaded.load(target, Path(checkpoint), cell)
         if loaded.model is None:
-            why = (loaded.error or loaded.unsupported).partition("\n")[0]
+            why = loaded.cause or f"unsupported: {loaded.unsupported}"
             finding = Finding(f"load, with {profile} visible", "a model, as without cards", why, CARD_PREFERRED)
-            return Result("cards", (finding,), details=loaded.error.partition("\n")[2].strip())
+            return Result("cards", (finding,), details=loaded.details)
         model = loaded.model
         expectations = expectations_of(model, checkpoint, cell)
         # Before it runs: an exception in a forward pass leaves what a hook brought where it is.
@@ -83,3 +84,24 @@ def _started(output: object, count: int) -> list[list[int]] | None:
 
 def _with_cards(finding: Finding, profile: Profile) -> Finding:
     return replace(finding, where=f"{finding.where}, with {profile} visible", hint=finding.hint or CARD_PREFERRED)
+
+
+def _cards(exam: Examination) -> Result:
+    if exam.beside is None:
+        return Result("cards")
+    looked_at = ("placement", "dtypes", "inputs", "generation")
+    known = [finding for name in looked_at for finding in exam.check(name).findings]
+    return check_cards(
+        exam.target, exam.checkpoint, exam.cell, exam.beside, exam.prompts, FEW_TOKENS, exam.generated, known
+    )
+
+
+CARDS_CHECK: Final = Check(
+    "cards",
+    _cards,
+    "with `--llm-simulate`: a cpu cell, once more where cards are visible, does not touch them",
+    "The target prefers a card that it was not asked for.",
+    needs=("generation", "second load", "simulated cards"),
+    failure="placement",
+    after="reload",
+)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import foreign, tensors
 from pytest_llmdevice.diagnosis import Finding
@@ -141,3 +142,13 @@ def _dtype_of(config: Any) -> str:
 
 def _name(dtype: torch.dtype | str) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+DTYPES_CHECK: Final = Check(
+    "dtypes",
+    lambda exam: check_dtypes(exam.model, exam.expectations, exam.cell, exam.checkpoint),
+    ("every parameter and buffer has the dtype that was asked for, or the float32 that its class insists on"),
+    "A tensor is in another dtype than the cell asks for.",
+    failure="dtype",
+    after="placement",
+)

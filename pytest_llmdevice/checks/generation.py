@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
+from pytest_llmdevice.checks.examination import NEW_TOKENS, Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding, raised
 from pytest_llmdevice.diagnosis.failure import excerpt
@@ -152,3 +153,18 @@ def end_tokens(model: Any) -> set[int]:
         if token is not None:
             return set(token) if isinstance(token, (list, tuple)) else {token}
     return set()
+
+
+GENERATION_CHECK: Final = Check(
+    "generation",
+    lambda exam: check_generation(exam.generated, exam.prompts, NEW_TOKENS, exam.model),
+    (
+        "greedy generation gives as many tokens as were asked for, twice the same, and a list in a list "
+        "for one prompt too"
+    ),
+    ("The target's generation raises, or gives too few tokens, others the second time, or another form."),
+    needs=("generation",),
+    failure="numeric",
+    origin=True,
+    after="inputs",
+)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.batch_layout import ids_of, padding_findings
+from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.running import minds_training
 from pytest_llmdevice.diagnosis import Finding
@@ -74,7 +75,7 @@ def check_inputs(generated: GenerationRun, prompts: Tokens, model: Any, cell: Ce
     for finding in (
         *_autocast(trace, model, cell),
         # Of a model that was moved, nobody knows any more where its layers computed.
-        *(() if any(change.kind == "model" for change in generated.changes) else _caches(trace, model)),
+        *(() if any(change.kind in {"model", "training"} for change in generated.changes) else _caches(trace, model)),
         *_coarse(trace, cell),
         *_training(trace, model),
         *_doubles(trace),
@@ -238,3 +239,21 @@ def _warnings(trace: Trace) -> Iterator[Finding]:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+INPUTS_CHECK: Final = Check(
+    "inputs",
+    lambda exam: check_inputs(exam.generated, exam.prompts, exam.model, exam.cell),
+    (
+        "what the target hands to the model while it generates: device, integer ids, masks that hide the"
+        " padding, positions, autocast, training mode, the cache; also where transformers would move or "
+        "repair it"
+    ),
+    (
+        "The target hands something to its model that is on another device, of another dtype, or does "
+        "not belong together."
+    ),
+    needs=("generation",),
+    failure="placement",
+    after="forward",
+)

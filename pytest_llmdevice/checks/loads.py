@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.config_values import overridden
+from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import foreign, tensors
 from pytest_llmdevice.diagnosis import Finding
@@ -82,3 +83,15 @@ def _shapes(expectations: Expectations, named: dict[str, Any], config: Any) -> l
             wanted = " x ".join(map(str, expected.shape)) or "a number"
             findings.append(Finding(expected.name, wanted, " x ".join(map(str, shape)) or "a number", RESIZED))
     return findings
+
+
+LOADS_CHECK: Final = Check(
+    "loads",
+    lambda exam: check_loads(exam.model, exam.expectations, exam.checkpoint, exam.cell),
+    (
+        "the target loads it: the checkpoint's architecture, with its head, shapes and the settings that"
+        " enter the arithmetic"
+    ),
+    "The target did not load the cell, or gave another model than the checkpoint's.",
+    failure="loader",
+)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import tensors
 from pytest_llmdevice.diagnosis import Finding
@@ -51,3 +52,13 @@ def _missing(hook: Any, key: str) -> str:
 
 def _file(folder: Any, key: str) -> Path | None:
     return Path(folder) / f"{key}.dat" if folder is not None else None
+
+
+META_TENSORS_CHECK: Final = Check(
+    "meta",
+    lambda exam: check_meta(exam.model),
+    "nothing is left on `meta`, unless an offload hook brings it",
+    "A tensor has no data; what is computed with it is whatever was in memory.",
+    failure="placement",
+    after="loads",
+)

@@ -8,12 +8,14 @@ from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.agreement import overall_error, relative_errors
-from pytest_llmdevice.checks.tolerance import BY_QUANTIZATION, generation_tolerance
+from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.errors import of_target
 from pytest_llmdevice.loading.pretrained import from_pretrained
+from pytest_llmdevice.loading.quantization import quantization_of
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.matrix.vocabulary import MODELS
+from pytest_llmdevice.matrix.registry import current
+from pytest_llmdevice.zoo.families import Family
 
 if TYPE_CHECKING:
     import torch
@@ -47,11 +49,12 @@ class Limits:
     def of(cls, cell: Cell) -> Limits:
         """For two runs of one loaded model, of which only the shapes differ."""
         overall = generation_tolerance(cell)
-        if cell.quantization not in {"none", "int8"}:
+        entry = quantization_of(cell)
+        if entry.layer_class and not entry.batch_error:
             overall = max(overall, FOUR_BITS)
         elif cell.dtype == "float32" and (cell.kind == "cpu" or cell.simulated):
             # Matrix products of a card may be in TF32. Those of 8-bit weights look for outliers in the whole input.
-            overall = FLOAT32 + (BY_QUANTIZATION["int8"] if cell.quantization == "int8" else 0.0)
+            overall = FLOAT32 + entry.batch_error
         return cls(overall, SINGLE * overall)
 
 
@@ -113,7 +116,7 @@ def own_faults(
     checkpoint: str | None,
     *,
     plain: Callable[[str, Cell], Any] | None = None,
-    trusted: Collection[str] = MODELS,
+    trusted: Collection[str] | None = None,
 ) -> Inspection:
     """What `inspect` finds in `model` and not in a plain load.
 
@@ -127,13 +130,14 @@ def own_faults(
         cell: what was asked for.
         checkpoint: the local folder it was loaded from; without it there is no plain load.
         plain: makes the plain load; one on the cpu, in the cell's dtype and quantization, by default.
-        trusted: models that a plain load has no such fault of.
+        trusted: models that a plain load has no such fault of; those of `trusted_families` by default.
 
     Raises:
         Exception: whatever `inspect` raises for `model` and not for a plain load.
     """
+    known = trusted_families() if trusted is None else trusted
     own, error = _attempt(inspect, model)
-    if (error is not None or own[0]) and checkpoint is not None and cell.model not in trusted:
+    if (error is not None or own[0]) and checkpoint is not None and cell.model not in known:
         theirs, their_error = _attempt(inspect, (plain or _on_the_cpu)(checkpoint, cell))
         if error is not None and type(their_error) is type(error):
             return [], {SHARED: 1}
@@ -144,6 +148,11 @@ def own_faults(
     if error is not None:
         raise error
     return own
+
+
+def trusted_families() -> frozenset[str]:
+    """The families whose plain loads are known to have none of the faults that checks look for."""
+    return frozenset(name for name, family in current().of(Family).items() if family.trusted)
 
 
 def _attempt(inspect: Callable[[Any], Inspection], model: Any) -> tuple[Inspection, BaseException | None]:

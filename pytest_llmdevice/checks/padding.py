@@ -7,7 +7,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.agreement import overall_error
+from pytest_llmdevice.checks.examination import Check, Examination
 from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding, raised
 from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.inference.generation import batch, inputs_for, is_encoder_decoder, pad_token
@@ -174,3 +176,19 @@ def _positions(model: Any, mask: torch.Tensor) -> dict[str, torch.Tensor]:
     if is_encoder_decoder(model) or "position_ids" not in accepted(model):
         return {}
     return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+
+
+def _padding(exam: Examination) -> Result:
+    own = generation_tolerance(exam.cell)
+    return check_padding(exam.model, exam.cell, exam.prompts, exam.checkpoint, own)
+
+
+PADDING_CHECK: Final = Check(
+    "padding",
+    _padding,
+    "left-padded rows say what they say alone, also beyond 256 positions; masks give no NaN",
+    "Padding changes what a prompt is answered.",
+    failure="numeric",
+    origin=True,
+    after="agreement",
+)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import foreign, tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import placement as hints
+from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.device_map import DeviceMap, device_named, hooks_of, offload_hook, with_index
-from pytest_llmdevice.oracle.expectations import OFFLOADING, Expectations, Expected, tensor_attributes
+from pytest_llmdevice.oracle.expectations import Expectations, Expected, offloads, tensor_attributes
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +81,7 @@ def _whole(finding: Finding, entries: DeviceMap, cell: Cell) -> Hint | None:
 
 def _carried(model: nn.Module, name: str, place: str, cell: Cell) -> bool:
     """Whether a tensor waits on the cpu for accelerate's `cpu_offload_with_hook`, which moves whole modules."""
-    if place != "cpu" or cell.strategy not in OFFLOADING:
+    if place != "cpu" or not offloads(cell):
         return False
     path = name
     while path:
@@ -90,17 +93,17 @@ def _carried(model: nn.Module, name: str, place: str, cell: Cell) -> bool:
 
 def _strategy(model: nn.Module, places: dict[str, int], cell: Cell) -> Iterator[Finding]:
     """What is wrong where a strategy was asked for and not followed."""
-    if cell.strategy == "split" and len(places) < 2:
+    if len(places) < current().of(Strategy)[cell.strategy].cards > 1:
         yield Finding(
             "the model", "spread over two devices", f"all on {next(iter(places), 'no device')}", hints.NOT_FOLLOWED
         )
-    if cell.strategy not in OFFLOADING:
+    if not offloads(cell):
         return
     if "meta" not in places and not any(_carried(model, f"{name}.", "cpu", cell) for name, _ in model.named_modules()):
         yield Finding("the model", f"part of it offloaded ({cell.strategy})", "nothing offloaded", hints.NOT_FOLLOWED)
         return
     kept = {kind: name for name, _ in model.named_parameters() if (kind := storage_of(model, name))}
-    wanted = "disk" if cell.strategy == "disk-offload" else "memory"
+    wanted = offloads(cell)
     if kept and wanted not in kept:
         where, name = next(iter(kept.items()))
         yield Finding(name, f"its data in {_STORAGE[wanted]} ({cell.strategy})", _STORAGE[where], hints.NOT_FOLLOWED)
@@ -180,3 +183,13 @@ def _hooks(model: nn.Module) -> Iterator[Finding]:
 def _own(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from module.named_parameters(recurse=False)
     yield from module.named_buffers(recurse=False)
+
+
+PLACEMENT_CHECK: Final = Check(
+    "placement",
+    lambda exam: check_placement(exam.model, exam.expectations, exam.cell),
+    "every parameter and buffer is on the device that was asked for, index included",
+    "A tensor is on another device than the cell asks for.",
+    failure="placement",
+    after="meta",
+)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.noise import FLOAT32, Gap, Inspection, Limits, finding, gap, own_faults
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import BY_DTYPE, tolerance
@@ -162,3 +163,17 @@ def _far_limit(cell: Cell) -> float:
 @lru_cache(maxsize=16)
 def _plain_logits(checkpoint: str, cell: Cell, tokens: tuple[int, ...], source: tuple[int, ...]) -> torch.Tensor:
     return Feed(from_pretrained(checkpoint, cell), source)(tokens)[0]
+
+
+PREFIX_CHECK: Final = Check(
+    "prefix",
+    lambda exam: check_prefix(exam.model, exam.cell, exam.prompts, exam.checkpoint, exam.tolerance),
+    (
+        "a text says the same whether more follows or not: numeric noise is told from a mask that lets "
+        "later tokens through"
+    ),
+    "A token is influenced by what comes after it.",
+    failure="numeric",
+    origin=True,
+    after="padding",
+)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.packed import packed_problems
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import quantization as hints
 from pytest_llmdevice.diagnosis.hints.loads import OTHER_MODEL
-from pytest_llmdevice.loading.quantization import LAYER_CLASS, STORAGE_DTYPE
+from pytest_llmdevice.loading.quantization import layer_classes, quantization_of, storage_dtypes
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.names import configuration_of, inside
 from pytest_llmdevice.model.weights import is_packed
@@ -19,7 +20,6 @@ from pytest_llmdevice.oracle.expectations import Expectations, LinearWeight
 if TYPE_CHECKING:
     from torch import nn
 
-PACKED_CLASSES: Final = frozenset(LAYER_CLASS.values())
 EMBEDDING_CLASSES: Final = frozenset({"Embedding4bit", "Embedding8bit", "EmbeddingFP4", "EmbeddingNF4"})
 
 
@@ -46,7 +46,7 @@ def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell)
         packed_elements += weight.elements if packed else 0
     # PEFT's layers around packed ones are called like those.
     own = {name: type(module).__name__ for name, module in modules.items() if inside(module) is None}
-    stray = [name for name, kind in own.items() if kind in PACKED_CLASSES]
+    stray = [name for name, kind in own.items() if kind in layer_classes()]
     if cell.quantization == "none":
         known = {finding.where for finding in findings}
         findings += [Finding(name, "a dense layer", own[name], hints.EXCLUDED) for name in stray if name not in known]
@@ -74,10 +74,10 @@ def _weight(weight: LinearWeight, module: Any, cell: Cell) -> tuple[list[Finding
     dtype = str(getattr(parameter, "dtype", "nothing")).removeprefix("torch.")
     # `bnb_4bit_quant_storage` chooses the dtype that holds the packed numbers; FSDP needs the model's own.
     stored = parameter is not None and is_packed(parameter)
-    packed = stored or dtype in set(STORAGE_DTYPE.values())
+    packed = stored or dtype in storage_dtypes()
     if not weight.quantized:
-        if packed or kind in PACKED_CLASSES:
-            hint = hints.WRAPPED if not packed else hints.EXCLUDED if kind in PACKED_CLASSES else hints.PLAIN
+        if packed or kind in layer_classes():
+            hint = hints.WRAPPED if not packed else hints.EXCLUDED if kind in layer_classes() else hints.PLAIN
             return [Finding(weight.module, "dense: not to be quantized", f"{kind} with {dtype}", hint)], packed
         return [], packed
     if weight.expert:
@@ -86,10 +86,11 @@ def _weight(weight: LinearWeight, module: Any, cell: Cell) -> tuple[list[Finding
             wanted = f"quantized to {cell.quantization}"
             return [Finding(weight.parameter, wanted, f"dense {dtype} {shape}", hints.EXPERTS)], packed
         return [], packed
-    layer = (LAYER_CLASS[cell.quantization], STORAGE_DTYPE[cell.quantization])
+    entry = quantization_of(cell)
+    layer = (entry.layer_class, entry.storage_dtype)
     if kind != layer[0] or (dtype != layer[1] and not (stored and cell.quantization != "int8")):
         hint = hints.DROPPED
-        if packed != (kind in PACKED_CLASSES):
+        if packed != (kind in layer_classes()):
             hint = hints.PLAIN if packed else hints.WRAPPED
         return [Finding(weight.module, " with ".join(layer), f"{kind} with {dtype}", hint)], packed
     return list(packed_problems(weight.module, module, cell)), packed
@@ -112,3 +113,13 @@ def _configured(config: Any, cell: Cell) -> Iterator[Finding]:
     compute = str(said.get("bnb_4bit_compute_dtype") or cell.dtype).removeprefix("torch.")
     if four and compute != cell.dtype:
         yield Finding("config.quantization_config", f"compute dtype {cell.dtype}", compute, hints.CONFIG)
+
+
+QUANTIZATION_CHECK: Final = Check(
+    "quantization",
+    lambda exam: check_quantization(exam.model, exam.expectations, exam.cell),
+    ("classes, storage, compute dtype, exclusions; the share of the linear and expert weights that is packed"),
+    "Weights that should be quantized are dense, or the other way round.",
+    failure="dtype",
+    after="tied",
+)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.agreement import overall_error
 from pytest_llmdevice.checks.dtypes import check_dtypes
+from pytest_llmdevice.checks.examination import Check, Examination
 from pytest_llmdevice.checks.placement import check_placement
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import tensors
@@ -102,7 +103,7 @@ class _Rounds:
     def load(self, cell: Cell) -> None:
         """Load `cell`, see whether the model before is gone, and look at the one that came."""
         self.last = None
-        loaded = Loaded.load(self.target, Path(self.checkpoint), cell, beside=True)
+        loaded = Loaded.load(self.target, Path(self.checkpoint), cell)
         if loaded.model is None:
             self._missing(cell, loaded)
             return
@@ -222,3 +223,23 @@ def _state(model: nn.Module) -> dict[str, str]:
     return {
         name: f"{str(tensor.dtype).removeprefix('torch.')} on {tensor.device}" for name, _, tensor in tensors(model)
     }
+
+
+def _reload(exam: Examination) -> Result:
+    trace = exam.generated.trace
+    ran = bool(trace.calls or trace.modules or trace.compiled)
+    return check_reload(exam.target, exam.model, exam.checkpoint, exam.cell, exam.others, exam.prompts, ran=ran)
+
+
+RELOAD_CHECK: Final = Check(
+    "reload",
+    _reload,
+    (
+        "loading another cell and this one again gives each its own model and answers, and nothing keeps"
+        " the old ones alive"
+    ),
+    "A load returns, changes or keeps alive the model of another one.",
+    needs=("generation", "second load"),
+    failure="loader",
+    after="state",
+)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import dtypes, state, values
@@ -103,3 +104,24 @@ def check_forward(model: Any, cell: Cell, prompts: Tokens, checkpoint: str) -> R
     if bad:
         findings.append(Finding("logits", "all finite", f"{bad} of {real.numel()} are inf or nan", values.NONFINITE))
     return Result("forward", tuple(findings), {"prompts": rows, "logits": real.numel()})
+
+
+MODE_CHECK: Final = Check(
+    "mode",
+    lambda exam: check_mode(exam.model),
+    "no module is in training mode",
+    "Dropout or batch statistics are on while the model should only be used.",
+    failure="loader",
+    after="quantization",
+)
+
+
+FORWARD_CHECK: Final = Check(
+    "forward",
+    lambda exam: check_forward(exam.model, exam.cell, exam.prompts, exam.checkpoint),
+    "a padded batch beside the embedding gives finite logits in the right dtype on the right device",
+    "One forward pass fails, or its logits are not of the cell.",
+    failure="numeric",
+    origin=True,
+    after="mode",
+)

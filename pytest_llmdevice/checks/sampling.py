@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.generation import end_tokens
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding, raised
@@ -247,3 +248,14 @@ def _random_states() -> Iterator[None]:
     count = module.device_count() if module is not None and hasattr(module, "device_count") else 0
     with torch.random.fork_rng(devices=range(count), device_type=kind):
         yield
+
+
+SAMPLING_CHECK: Final = Check(
+    "sampling",
+    lambda exam: check_sampling(exam.model, exam.prompts, exam.checkpoint),
+    "seeded sampling, stop tokens, logits processors and beams work where the model is",
+    "What transformers' `generate` offers beyond greedy decoding does not work on this model.",
+    failure="numeric",
+    origin=True,
+    after="cache",
+)

@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.noise import Inspection, Limits, gap, own_faults
-from pytest_llmdevice.checks.quantization import PACKED_CLASSES
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.saving import CHANGED, CONFIGURED, LOGITS, TENSORS, TIES
 from pytest_llmdevice.inference.stepping import Feed
+from pytest_llmdevice.loading.quantization import layer_classes
 from pytest_llmdevice.loading.save import is_adapted, saved_again, saved_dtype, unchanged
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
@@ -59,7 +60,7 @@ def _not_readable(model: Any, expectations: Expectations) -> str:
     """Why a plain load could not read the files whatever they hold; empty where it could."""
     if is_adapted(model):
         return ""
-    packed = any(type(module).__name__ in PACKED_CLASSES for module in model.modules())
+    packed = any(type(module).__name__ in layer_classes() for module in model.modules())
     if packed and getattr(configuration_of(model), "quantization_config", None) is None:
         return "layers are packed, and the configuration has no quantization_config"
     offloaded = any(one.storage == "offloaded" for one in expectations.tensors)
@@ -130,7 +131,7 @@ def _kept(model: nn.Module, again: nn.Module, expectations: Expectations) -> lis
     kinds = {name: type(module).__name__ for name, module in again.named_modules()}
     for name, module in model.named_modules():
         one, other = type(module).__name__, kinds.get(name, "nothing of that name")
-        if one != other and PACKED_CLASSES & {one, other}:
+        if one != other and layer_classes() & {one, other}:
             findings.append(Finding(f"{name}, reloaded", one, other, TENSORS))
     return findings
 
@@ -148,3 +149,13 @@ def _ties(again: nn.Module, expectations: Expectations) -> list[Finding]:
         if embedding in present and head in present and present[embedding] is present[head]:
             findings.append(Finding(f"{head}, reloaded", "a tensor of its own", f"the tensor of {embedding}", TIES))
     return findings
+
+
+SAVE_CHECK: Final = Check(
+    "save",
+    lambda exam: check_save(exam.model, exam.expectations, exam.cell, exam.prompts, exam.checkpoint),
+    "`save_pretrained` and a plain load keep dtypes, ties, packing and logits",
+    "Saved and loaded again, the model is another one.",
+    failure="loader",
+    after="sampling",
+)

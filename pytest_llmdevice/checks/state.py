@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding, Hint
 from pytest_llmdevice.diagnosis.hints import state
@@ -60,6 +61,7 @@ _HINTS: Final[Mapping[str, Hint]] = {
     "checkpoint": state.CHECKPOINT,
     "collector": state.COLLECTOR,
     "model": state.MODEL,
+    "training": state.MODEL,
     "precision": state.PRECISION,
 }
 
@@ -102,3 +104,18 @@ def check_state(
 def is_harmless(change: Change) -> bool:
     """Whether `change` is of an environment variable that no later load depends on."""
     return change.kind == "environment" and change.name.startswith(tuple(HARMLESS))
+
+
+STATE_CHECK: Final = Check(
+    "state",
+    lambda exam: check_state(exam.loaded.changes, exam.generated.changes, exam.imported),
+    (
+        "the load, the generation and the import of the target left environment, default dtype and "
+        "device, precision, current card, patched functions and the files of the checkpoint as they "
+        "were, and the generation the model"
+    ),
+    ("Something outside of the model was left changed: whatever runs later in the process is affected."),
+    needs=("generation",),
+    failure="loader",
+    after="save",
+)

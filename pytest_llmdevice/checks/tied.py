@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import foreign
 from pytest_llmdevice.diagnosis import Finding
@@ -69,3 +70,13 @@ def _offloaded(model: nn.Module, name: str) -> torch.Tensor | None:
     except (KeyError, OSError):
         return None
     return tensor
+
+
+TIED_CHECK: Final = Check(
+    "tied",
+    lambda exam: check_tied(exam.model, exam.expectations),
+    "weights that the configuration ties are one tensor, others are not",
+    "Two weights that should be one are two, or the other way round.",
+    failure="loader",
+    after="values",
+)

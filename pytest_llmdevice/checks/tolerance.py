@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from pytest_llmdevice.loading.quantization import quantization_of
 from pytest_llmdevice.matrix.cell import Cell
 
 BY_DTYPE: Final = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.08}
-
-BY_QUANTIZATION: Final = {"none": 0.0, "int8": 0.15, "nf4": 0.6, "nf4-double": 0.6, "fp4": 0.8}
-"""Errors measured over the zoo on a CPU: float16 at most 0.004, bfloat16 0.027, int8 0.057, nf4 0.43, fp4 0.63."""
+"""Errors measured over the zoo on a CPU: float16 at most 0.004, bfloat16 0.027."""
 
 
 def generation_tolerance(cell: Cell) -> float:
@@ -18,7 +17,7 @@ def generation_tolerance(cell: Cell) -> float:
     Weights that are packed are packed in both; what remains is the dtype's rounding, and for int8 that outliers
     are looked for in the whole batch.
     """
-    return BY_DTYPE[cell.dtype] + (BY_QUANTIZATION["int8"] if cell.quantization == "int8" else 0.0)
+    return BY_DTYPE[cell.dtype] + quantization_of(cell).batch_error
 
 
 def tolerance(cell: Cell) -> float:
@@ -27,4 +26,4 @@ def tolerance(cell: Cell) -> float:
     The relative error is ||logits - reference|| / ||reference - mean||, the norms over all positions and the
     vocabulary, the mean over the vocabulary at each position: 0 for equal logits, about 1.4 for unrelated ones.
     """
-    return BY_DTYPE[cell.dtype] + BY_QUANTIZATION[cell.quantization]
+    return BY_DTYPE[cell.dtype] + quantization_of(cell).logits_error

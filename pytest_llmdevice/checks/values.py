@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.divergence import unravel
 from pytest_llmdevice.diagnosis.hints.values import PACKED, SHAPE
 from pytest_llmdevice.diagnosis.wrong_values import explain, relative_error
+from pytest_llmdevice.loading.quantization import quantization_of
+from pytest_llmdevice.matrix.axes import Quantization
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.names import Named, Names
 from pytest_llmdevice.model.weights import is_packed, offloaded, unpacked
 from pytest_llmdevice.oracle.plain_load import plain_model
@@ -20,13 +24,6 @@ from pytest_llmdevice.oracle.plain_load import plain_model
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-PACKING_ERROR: Final = {"int8": 0.04, "nf4": 0.18, "nf4-double": 0.18, "fp4": 0.22}
-"""The largest relative error, ||unpacked - plain|| / ||plain||, of a weight that was quantized.
-
-Measured over the zoo on a CPU: int8 at most 0.0073, nf4 0.094, fp4 0.12. Twice that and more, because the weights of
-trained models have outliers; unrelated weights are off by 1.4, packed ones that were not scaled back by nearly 1.
-"""
 
 COMPUTED: Final = 1e-5
 """The relative error that a buffer may have which another device, or another order of operations, computed."""
@@ -131,7 +128,9 @@ def _packed(module: nn.Module, named: Named, plain: Plain, cell: Cell) -> tuple[
         return 0.0, Finding(name, f"shape {tuple(expected.shape)}", f"shape {tuple(values.shape)} unpacked", SHAPE)
     error = relative_error(values, expected.float())
     # In a cell that asks for none, the quantization check says what is wrong with being packed at all.
-    allowed = PACKING_ERROR.get(cell.quantization, max(PACKING_ERROR.values()))
+    allowed = quantization_of(cell).packing_error or max(
+        entry.packing_error for entry in current().of(Quantization).values()
+    )
     # Written so that a nan, which compares false to everything, is a finding.
     if not error <= allowed:
         wanted = f"the checkpoint's value, relative error at most {allowed:g} once unpacked"
@@ -185,3 +184,16 @@ def at_worst(value: torch.Tensor, expected: torch.Tensor) -> tuple[str, str]:
     place = int(off.nan_to_num(float("inf")).argmax())
     where = unravel(place, value.shape)
     return f"{float(expected.flatten()[place]):.6g} at {where}", f"{float(value.flatten()[place]):.6g}"
+
+
+VALUES_CHECK: Final = Check(
+    "values",
+    lambda exam: check_values(exam.model, exam.checkpoint, exam.cell),
+    (
+        "parameters, packed weights and buffers have the values of a plain load: none rounded on the "
+        "way, none left as it was initialised"
+    ),
+    "A weight is not the checkpoint's, or a buffer not what its class computes.",
+    failure="numeric",
+    after="dtypes",
+)

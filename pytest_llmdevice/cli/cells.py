@@ -13,7 +13,7 @@ from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.hardware import Device, Inventory, expand_devices
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.suggest import unknown
-from pytest_llmdevice.matrix.vocabulary import INDEXED_KINDS
+from pytest_llmdevice.matrix.vocabulary import indexed_kinds, torch_type
 from pytest_llmdevice.simulation.inventory import SimulatedMachines, as_simulated
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ def assumed(cards: Sequence[str], simulate: Iterable[str] = ()) -> Inventory:
         counts[kind] = count
     devices = [Device("cpu", "cpu")]
     for kind, count in counts.items():
-        device_type = "cuda" if kind == "rocm" else kind
-        devices += [Device(f"{device_type}:{index}", kind) for index in range(count)]
+        devices += [Device(f"{torch_type(kind)}:{index}", kind) for index in range(count)]
     machines = simulated_machines(simulate)
     twice = [profile.kind for profile in machines.profiles if profile.kind in counts]
     if twice:
@@ -109,16 +108,13 @@ def simulated_machines(simulate: Iterable[str]) -> SimulatedMachines:
     Raises:
         ConfigurationError: a value that is no profile, or two machines of one kind.
     """
-    try:
-        return SimulatedMachines.read(simulate)
-    except ConfigurationError as error:
-        raise ConfigurationError(str(error).replace("--llm-simulate", "--simulate")) from None
+    return SimulatedMachines.read(simulate, "--simulate")
 
 
 def _counted(text: str) -> tuple[str, int]:
     kind, equals, count = text.partition("=")
-    if kind not in INDEXED_KINDS:
-        raise ConfigurationError(f"--cards {text!r}: {unknown('kind of card', kind, sorted(INDEXED_KINDS))}")
+    if kind not in indexed_kinds():
+        raise ConfigurationError(f"--cards {text!r}: {unknown('kind of card', kind, sorted(indexed_kinds()))}")
     if not equals or not (count.isascii() and count.isdecimal() and 1 <= int(count) <= MAX_CARDS):
         raise ConfigurationError(f"--cards {text!r}: write a number from 1 to {MAX_CARDS}, as in {kind}=2")
     return kind, int(count)

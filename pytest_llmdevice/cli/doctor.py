@@ -15,7 +15,7 @@ import click
 from pytest_llmdevice.cli.cells import json_option, load_matrix, print_json, simulate_option, simulated_machines
 from pytest_llmdevice.cli.layout import labelled, paragraph, table
 from pytest_llmdevice.hardware.probe import PROBE_TIMEOUT_SECONDS
-from pytest_llmdevice.matrix.vocabulary import DTYPES, QUANTIZATIONS
+from pytest_llmdevice.matrix.vocabulary import DTYPES, quantizations
 from pytest_llmdevice.text import plural
 
 if TYPE_CHECKING:
@@ -200,11 +200,11 @@ def _of_device(decisions: Mapping[Cell, Decision]) -> Iterator[str]:
 def _grid(decisions: Mapping[Cell, Decision]) -> Iterator[str]:
     """Cells by dtype and quantization: how many run, and of how many where not all do."""
     dtypes = [name for name in DTYPES if any(cell.dtype == name for cell in decisions)]
-    quantizations = [name for name in QUANTIZATIONS if any(cell.quantization == name for cell in decisions)]
-    rows = [["", *quantizations]]
+    present = [name for name in quantizations() if any(cell.quantization == name for cell in decisions)]
+    rows = [["", *present]]
     for dtype in dtypes:
         row = [dtype]
-        for quantization in quantizations:
+        for quantization in present:
             found = [
                 decision.runs
                 for cell, decision in decisions.items()
@@ -212,4 +212,4 @@ def _grid(decisions: Mapping[Cell, Decision]) -> Iterator[str]:
             ]
             row.append("-" if not found else str(sum(found)) if all(found) else f"{sum(found)} of {len(found)}")
         rows.append(row)
-    yield from table(rows, numbers=range(1, len(quantizations) + 1), indent=4)
+    yield from table(rows, numbers=range(1, len(present) + 1), indent=4)

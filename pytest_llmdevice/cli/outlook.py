@@ -12,7 +12,7 @@ from pytest_llmdevice.cli.cells import cells_on, simulated_machines
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.hardware import Decision, Inventory, decide
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.matrix.vocabulary import INDEXED_KINDS
+from pytest_llmdevice.matrix.vocabulary import indexed
 
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.schema import Matrix
@@ -108,7 +108,7 @@ def _advice(
     versions = {**installed, **inventory.versions}
     if inventory.failure:
         # A probe that had too little time is no broken installation.
-        slow = inventory.failure.startswith("timed out")
+        slow = inventory.timed_out
         yield Advice(
             "the hardware probe failed, so nothing is known of the devices and no cell would run: "
             + ("give it more time" if slow else "PyTorch has to work first"),
@@ -143,7 +143,7 @@ def _of_devices(
                 "a driver that does not go with this PyTorch is the usual cause"
             )
     absent = dict.fromkeys(cell.kind for cell, decision in decisions.items() if decision.cause == "absent")
-    profiles = [f"{kind}:2" if kind in INDEXED_KINDS else kind for kind in absent if not inventory.of_kind(kind)]
+    profiles = [f"{kind}:2" if indexed(kind) else kind for kind in absent if not inventory.of_kind(kind)]
     gains = {profile: gain for profile in profiles if (gain := _simulated(matrix, inventory, profile))}
     if gains:
         named = "" if name == "default" else f" --llm-matrix-file {shlex.quote(name)}"

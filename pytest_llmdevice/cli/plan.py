@@ -23,7 +23,7 @@ from pytest_llmdevice.cli.cells import (
 from pytest_llmdevice.cli.layout import paragraph, table
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.suggest import unknown
-from pytest_llmdevice.matrix.vocabulary import KINDS
+from pytest_llmdevice.matrix.vocabulary import kinds as known_kinds
 from pytest_llmdevice.text import plural
 
 if TYPE_CHECKING:
@@ -145,8 +145,8 @@ def _labels(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     for text in texts:
         kind, _, names = text.partition("=")
         given = tuple(name.strip() for name in names.split(",") if name.strip())
-        if kind not in KINDS:
-            raise ConfigurationError(f"--label {text!r}: {unknown('kind of hardware', kind, KINDS)}")
+        if kind not in known_kinds():
+            raise ConfigurationError(f"--label {text!r}: {unknown('kind of hardware', kind, known_kinds())}")
         if not given:
             raise ConfigurationError(f"--label {text!r} has no label: write {kind}=LABEL")
         if kind in found:

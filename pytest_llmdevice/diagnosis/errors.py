@@ -1,113 +1,30 @@
-"""Sorting exceptions of torch, transformers, accelerate and bitsandbytes by what they say."""
+"""Finds the known cause of an exception of torch, transformers, accelerate or bitsandbytes by its text."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from functools import cache
 
 from pytest_llmdevice.diagnosis.finding import Hint
-from pytest_llmdevice.diagnosis.hints import raised
-
-_TEXTS: Final[tuple[tuple[Hint, tuple[str, ...]], ...]] = (
-    (raised.MEMORY, (r"out of memory", r"not enough memory")),
-    (
-        raised.LOST,
-        (
-            r"device-side assert",
-            r"illegal (memory access|instruction|address)",
-            r"misaligned address",
-            r"unspecified launch failure",
-            r"uncorrectable ECC",
-            r"hardware (stack )?error",
-            r"device (is )?(lost|unavailable|not ready)|DEVICE_LOST",
-            r"HSA_STATUS_ERROR",
-            r"CUDA error: unknown error",
-        ),
-    ),
-    (
-        raised.META,
-        (
-            r"Cannot copy out of meta tensor",
-            r"cannot be called on meta tensors",
-            r"is on the meta device, we need a",
-            r"Tensor on device meta",
-            r"\bmeta and (cpu|cuda|mps|xpu)|(cpu|cuda:\d+|mps|xpu:\d+) and meta\b",
-        ),
-    ),
-    (
-        raised.MOVED,
-        (
-            r"can't move a model that has some modules offloaded",
-            r"is not supported for `?4-bit`? or `?8-bit`? (bitsandbytes )?models",
-            r"cannot cast a bitsandbytes model",
-        ),
-    ),
-    (
-        raised.DEVICES,
-        (
-            r"Expected all tensors to be on the same device",
-            r"found at least two devices",
-            r"is on \S+, different from other tensors on",
-            r"must be on the current device",
-            r"should be either on cpu or on the same device",
-            r"to be on the same device",
-            r"to have the same device type",
-            r"is not on the expected device",
-            r"Placeholder storage has not been allocated",
-            r"cannot be accessed from Triton",
-            r"Expected a \w+ device, but got",
-            r"can't convert \S+ device type tensor to numpy",
-            r"Expected a '\w+' (device type )?(for )?generator",
-        ),
-    ),
-    (
-        raised.DTYPES,
-        (
-            r"(must|to) have the same dtype",
-            r"expected scalar type \w+ but found",
-            r"Input type .* and (bias|weight) type .* should be the same",
-            r"source expected to have the same dtype",
-            r"source and destination dtypes match",
-            r"to have one of the following scalar types",
-            r"tensors used as indices must be",
-        ),
-    ),
-    (
-        raised.NO_SUCH_DEVICE,
-        (
-            r"invalid device ordinal",
-            r"not compiled with CUDA enabled",
-            r"No CUDA GPUs are available",
-            r"Found no NVIDIA driver",
-            r"device type at start of device string",
-            r"Attempting to deserialize object on",
-            r"Invalid device string",
-        ),
-    ),
-    (raised.FLOAT64, (r"Cannot convert a MPS Tensor to float64", r"doesn't support float64")),
-    (
-        raised.CAPABILITY,
-        (
-            r"not implemented for '\w+'",
-            r"is not supported on MPS",
-            r"blockwise of \d+ is not supported",
-            r"not support bfloat16",
-        ),
-    ),
-)
-
-_PATTERNS: Final = tuple((hint, re.compile("|".join(texts))) for hint, texts in _TEXTS)
+from pytest_llmdevice.matrix.registry import current
+from pytest_llmdevice.text import message_of
 
 
 def hint_of(error: BaseException) -> Hint | None:
     """What `error`, or what it was raised from, usually means; None when its text is not known."""
-    for one in chain(error):
-        text = f"{type(one).__name__}: {one}"
-        for hint, pattern in _PATTERNS:
-            if pattern.search(text):
+    known = [hint for hint in current().of(Hint).values() if hint.patterns]
+    for link in chain(error):
+        text = f"{type(link).__name__}: {message_of(link)}"
+        for hint in known:
+            if _pattern(hint.patterns).search(text):
                 return hint
     return None
+
+
+@cache
+def _pattern(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(patterns))
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -118,9 +35,3 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(following))
         yield following
         following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
-
-
-def first_line(error: BaseException) -> str:
-    """`"TypeName: the first line of its text"`."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -5,16 +5,14 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.diagnosis.errors import first_line, hint_of
+from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.finding import Finding
+from pytest_llmdevice.text import first_line
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from torch import nn
-
-NO_EXCEPTION: Final = "no exception"
-"""What is expected where something was raised."""
 
 FRAMES: Final = 8
 """Innermost frames shown of an error: the target's and the library's, not the way to them."""
@@ -30,7 +28,7 @@ def raised(error: BaseException, model: nn.Module | None = None, *, doing: str) 
     """
     module = failing_module(error, model) if model is not None else None
     where = doing if module is None else f"{doing}, in {module or 'the model itself'}"
-    return Finding(where, NO_EXCEPTION, first_line(error), hint_of(error))
+    return Finding(where, "no exception", first_line(error), hint_of(error), kind="exception")
 
 
 def failing_module(error: BaseException, model: nn.Module) -> str | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from pytest_llmdevice.errors import FailureClass
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,11 +16,17 @@ class Hint:
         name: what findings of this cause are grouped by, in words joined by hyphens.
         text: what usually causes it and what to do, in a sentence or two.
         source: a public page that shows it: an issue, a pull request, or the library's source.
+        failure: what kind of thing is wrong; None where that depends on the check.
+        patterns: regular expressions, one of which is found in what a library raises in this case.
     """
+
+    table: ClassVar[str] = "hint"
 
     name: str
     text: str
     source: str = ""
+    failure: FailureClass | None = field(default=None, compare=False)
+    patterns: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return f"{self.text} ({self.source})" if self.source else self.text
@@ -32,9 +41,11 @@ class Finding:
         expected: what it should have been.
         actual: what it is.
         hint: what usually causes this; None where nothing is known.
+        kind: `"exception"` where something was raised, `"no model"` where a load gave none; empty for all else.
     """
 
     where: str
     expected: str
     actual: str
     hint: Hint | None = None
+    kind: Literal["", "exception", "no model"] = ""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-from pytest_llmdevice.hardware.inventory import Device, Inventory
+from pytest_llmdevice.hardware.inventory import Device, Inventory, SmokeTest
 from pytest_llmdevice.hardware.library_support import unsupported
+from pytest_llmdevice.matrix.axes import DeviceKind, Strategy
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.registry import current
 
 State = Literal["run", "run simulated", "skip"]
 Cause = Literal["", "not requested", "absent", "unusable", "unsupported"]
-
-_VENDORS = {"cuda": "an NVIDIA card", "rocm": "a ROCm card"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +22,23 @@ class Decision:
     Attributes:
         state: `"run"`, `"run simulated"` or `"skip"`.
         cause: empty unless skipped. `"not requested"`: narrowed away; `"absent"`: the device is not here;
-            `"unusable"`: it is here and its probe failed; `"unsupported"`: an installed library cannot do it.
-        reason: one sentence that starts with the cause, empty unless skipped.
+            `"unusable"`: it is here and its smoke test failed; `"unsupported"`: an installed library cannot do it.
+        detail: why, in one sentence without the cause; empty unless skipped.
     """
 
     state: State
     cause: Cause = ""
-    reason: str = ""
+    detail: str = ""
 
     @classmethod
-    def skip(cls, cause: Cause, why: str) -> Decision:
-        """A skip whose reason is `"cause: why"`."""
-        return cls("skip", cause, f"{cause}: {why}")
+    def skip(cls, cause: Cause, detail: str) -> Decision:
+        """The decision not to run a cell."""
+        return cls("skip", cause, detail)
+
+    @property
+    def reason(self) -> str:
+        """`"cause: detail"`, for a person; empty unless skipped."""
+        return f"{self.cause}: {self.detail}" if self.cause else ""
 
     @property
     def runs(self) -> bool:
@@ -56,11 +61,12 @@ def decide(cell: Cell, inventory: Inventory) -> Decision:
         return Decision.skip("unusable", f"{_name(device)} failed the {cell.dtype} probe: {error}")
     if reason := unsupported(cell, inventory):
         return Decision.skip("unsupported", reason)
-    if cell.strategy == "split" and (reason := _too_few(cell, inventory)):
+    if reason := _too_few(cell, inventory):
         return Decision.skip("absent", reason)
     if error := _quantization_error(device, cell):
         # A kernel that nobody wrote is no fault of the machine.
-        cause: Cause = "unsupported" if error.startswith("NotImplementedError") else "unusable"
+        unwritten = cell.dtype in device.quantization.get(cell.quantization, SmokeTest(False)).unimplemented
+        cause: Cause = "unsupported" if unwritten else "unusable"
         return Decision.skip(cause, f"{_name(device)} failed the {cell.quantization} probe: {error}")
     return Decision("run simulated" if cell.simulated else "run")
 
@@ -69,7 +75,8 @@ def _absence(cell: Cell, inventory: Inventory) -> str:
     other = inventory.named(cell.device)
     if other is not None:
         identity = ", ".join(part for part in (other.capability, other.name) if part)
-        vendor = _VENDORS.get(other.kind, f"a device of kind {other.kind}")
+        kind = current().of(DeviceKind).get(other.kind)
+        vendor = kind.title if kind is not None else f"a device of kind {other.kind}"
         named = f" ({identity})" if identity else ""
         return f"{cell.device} here is {vendor}{named}: its cells are spelled {other.spec}"
     here = ", ".join(device.spec for device in inventory.devices) or "no device"
@@ -81,13 +88,21 @@ def _absence(cell: Cell, inventory: Inventory) -> str:
 
 
 def _too_few(cell: Cell, inventory: Inventory) -> str | None:
-    if cell.simulated:
-        played = inventory.simulated_of_kind(cell.kind)
-        return None if len(played) >= 2 else f"strategy split needs two {cell.kind} cards, simulated: {played[0].spec}"
-    cards = [device.spec for device in inventory.of_kind(cell.kind) if device.passed(cell.dtype)]
-    if len(cards) >= 2:
+    """Why there are not as many cards as the strategy of `cell` needs, or None."""
+    strategy = current().of(Strategy).get(cell.strategy)
+    needed = 1 if strategy is None else strategy.cards
+    if needed == 1:
         return None
-    return f"strategy split needs two {cell.kind} cards that pass the {cell.dtype} probe, here: {cards[0]}"
+    wanted = f"strategy {cell.strategy} needs {_NUMBERS.get(needed, needed)} {cell.kind} cards"
+    if cell.simulated:
+        cards, which = inventory.simulated_of_kind(cell.kind), ", simulated"
+    else:
+        cards = tuple(card for card in inventory.of_kind(cell.kind) if card.passed(cell.dtype))
+        which = f" that pass the {cell.dtype} probe, here"
+    return None if len(cards) >= needed else f"{wanted}{which}: {', '.join(card.spec for card in cards)}"
+
+
+_NUMBERS: Final = {2: "two", 3: "three", 4: "four"}
 
 
 def _dtype_error(device: Device, dtype: str) -> str:

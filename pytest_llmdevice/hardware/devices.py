@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.hardware.inventory import Device, Inventory, SmokeTest
-from pytest_llmdevice.matrix.suggest import unknown
-from pytest_llmdevice.matrix.vocabulary import INDEXED_KINDS, KINDS
+from pytest_llmdevice.matrix.axes import DeviceKind
+from pytest_llmdevice.matrix.devices import parse_device
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.text import plural
 
 
@@ -58,38 +58,21 @@ def whats_here(inventory: Inventory) -> str:
     return f"this machine has {', '.join(map(_with_state, inventory.devices)) or 'no device'}{visible}"
 
 
-def _parsed(spec: str) -> tuple[str, str]:
-    """(kind, index); the index is `""` or `"*"` where it is not a number."""
-    kind, colon, index = spec.partition(":")
-    valid = ("cpu", "cuda", "cuda:N", "cuda:*", "rocm", "rocm:N", "rocm:*", "mps", "xpu", "xpu:N", "xpu:*")
-    if kind not in KINDS:
-        raise ConfigurationError(unknown("device", spec, valid))
-    if colon and kind not in INDEXED_KINDS:
-        raise ConfigurationError(f"device {spec!r} cannot have an index; did you mean {kind!r}?")
-    if colon and index != "*" and not (index.isascii() and index.isdecimal()):
-        raise ConfigurationError(
-            f"device {spec!r} has the index {index!r} (valid: a number, or '*' for every card present)"
-        )
-    return kind, index
-
-
 def _expanded(spec: str, inventory: Inventory | None) -> Iterator[tuple[str, str]]:
-    kind, index = _parsed(spec)
-    if kind not in INDEXED_KINDS:
-        yield kind, kind
+    named = parse_device(spec)
+    kind = current().of(DeviceKind)[named.kind]
+    if not kind.indexed:
+        yield kind.name, kind.torch_type
         return
-    torch_type = "cuda" if kind == "rocm" else kind
-    yield kind, f"{torch_type}:{int(index) if index.isdecimal() else 0}"
-    if index == "*" and inventory is not None:
-        devices = (*inventory.of_kind(kind), *inventory.simulated_of_kind(kind))
-        yield from ((kind, device.device) for device in devices)
+    yield kind.name, f"{kind.torch_type}:{named.index or 0}"
+    if named.every and inventory is not None:
+        devices = (*inventory.of_kind(kind.name), *inventory.simulated_of_kind(kind.name))
+        yield from ((kind.name, device.device) for device in devices)
 
 
 def _met(spec: str, inventory: Inventory) -> bool:
-    kind, index = _parsed(spec)
-    return any(
-        device.usable and (not index.isdecimal() or device.index == int(index)) for device in inventory.of_kind(kind)
-    )
+    named = parse_device(spec)
+    return any(device.usable and named.index in {None, device.index} for device in inventory.of_kind(named.kind))
 
 
 def _passed(smoke_tests: dict[str, SmokeTest]) -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from pytest_llmdevice.hardware.inventory import Cpu, System
+from pytest_llmdevice.matrix.axes import Quantization
+from pytest_llmdevice.matrix.registry import current
 
 DISTRIBUTIONS: Final = (
     "torch",
@@ -57,9 +59,13 @@ _TORCH_SPELLING: Final = {
 
 
 def installed_versions() -> dict[str, str]:
-    """`python`, and the version of each of `DISTRIBUTIONS` that is installed; nothing is imported."""
+    """`python`, and the version of each of `DISTRIBUTIONS` and of each library that quantizes, if it is installed.
+
+    Nothing is imported.
+    """
+    libraries = (entry.library for entry in current().of(Quantization).values() if entry.library)
     versions = {"python": platform.python_version()}
-    for name in DISTRIBUTIONS:
+    for name in dict.fromkeys((*DISTRIBUTIONS, *libraries)):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from pytest_llmdevice.matrix.vocabulary import INDEXED_KINDS
+from pytest_llmdevice.matrix.cell import spelled
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+
+LONGEST_ERROR: Final = 300
+"""Characters of an error that an inventory keeps."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,13 @@ class SmokeTest:
         ok: whether it ran and its values were right. A quantization is ok when it is for one dtype at least.
         error: the exception's type and text (`"RuntimeError: ..."`), or empty when it is ok.
         failures: of a quantization, input dtype -> error, for the dtypes that failed.
+        unimplemented: those of them for which nobody has written the operation.
     """
 
     ok: bool
     error: str = ""
     failures: dict[str, str] = field(default_factory=dict)
+    unimplemented: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Device:
         memory_free: bytes free when it was probed.
         capability: compute capability (`"9.0"`), the gfx architecture for ROCm, `""` for others.
         dtypes: dtype -> outcome of a matmul and a layer norm in it.
-        quantization: quantization -> outcome of a bitsandbytes layer.
+        quantization: quantization -> outcome of one quantized layer.
     """
 
     device: str
@@ -60,7 +66,7 @@ class Device:
     @property
     def spec(self) -> str:
         """The device as a matrix spells it: like `device`, but `rocm:0` for a ROCm card."""
-        return f"{self.kind}:{self.index}" if self.kind in INDEXED_KINDS else self.kind
+        return spelled(self.kind, self.device)
 
     @property
     def usable(self) -> bool:
@@ -112,7 +118,9 @@ class Inventory:
         system: the operating system.
         visible: the visibility variables that were set around the probe (`CUDA_VISIBLE_DEVICES`, ...).
         failure: empty, or why nothing is known: the probe crashed, hung, or wrote something unreadable.
-        simulated: cards that `--llm-simulate` plays. The probe knows nothing of them; only simulated cells run there.
+        timed_out: whether that is because the probe had too little time.
+        simulated_devices: cards that `--llm-simulate` adds. The probe knows nothing of them; only simulated cells run
+            there.
     """
 
     devices: tuple[Device, ...] = ()
@@ -121,6 +129,7 @@ class Inventory:
     system: System = field(default_factory=System)
     visible: dict[str, str] = field(default_factory=dict)
     failure: str = ""
+    timed_out: bool = False
     simulated_devices: tuple[Device, ...] = ()
 
     def of_kind(self, kind: str) -> tuple[Device, ...]:
@@ -158,13 +167,6 @@ class Inventory:
             ValueError: the text is not an inventory (pydantic's `ValidationError` is one).
         """
         return _adapter().validate_json(text)
-
-
-def error_text(error: BaseException) -> str:
-    """`"RuntimeError: first line of its text"`, cut to 300 characters."""
-    lines = str(error).strip().splitlines()
-    name = type(error).__name__
-    return f"{name}: {lines[0]}"[:300] if lines else name
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import IO, Final, Self
 
 from pytest_llmdevice.hardware import host
 from pytest_llmdevice.hardware.inventory import Inventory
+from pytest_llmdevice.matrix.registry import Source, current
 
 PROBE_TIMEOUT_SECONDS: Final = 120.0
 """How long the probe may take unless the user says otherwise."""
@@ -51,7 +53,7 @@ class ProbeProcess:
     def __init__(self, timeout: float, command: Sequence[str] | None = None) -> None:
         module = "pytest_llmdevice.hardware.probe_worker"
         # -P: what lies in the working directory must not shadow a library unless it does so in the parent.
-        command = command or (sys.executable, "-P", "-m", module, str(timeout))
+        command = command or (sys.executable, "-P", "-m", module, str(timeout), json.dumps(_sources()))
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
         self._inventory: Inventory | None = None
@@ -104,7 +106,7 @@ class ProbeProcess:
             code = self._process.wait(max(0.0, self._deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             _kill_group(self._process)
-            return _failed(f"timed out after {self._timeout:g} s{self._context()}")
+            return _failed(f"timed out after {self._timeout:g} s{self._context()}", timed_out=True)
         if code < 0:
             return _failed(f"crashed with signal {-code}{_signal_name(-code)}{self._context()}")
         if code > 0:
@@ -129,6 +131,11 @@ class ProbeProcess:
         return during + (f"; last output: {' | '.join(shown)}" if shown else "")
 
 
+def _sources() -> list[Source]:
+    """Where the child finds what plugins have registered that it has to try: device kinds and quantizations."""
+    return current().sources("device kind", "quantization")
+
+
 def _environment() -> dict[str, str]:
     environment = dict(os.environ)
     # The child must see the libraries that the parent sees, whatever put them on its path. An empty entry
@@ -138,9 +145,15 @@ def _environment() -> dict[str, str]:
     return environment | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-def _failed(failure: str) -> Inventory:
+def _failed(failure: str, *, timed_out: bool = False) -> Inventory:
     # What can be read without torch is kept: a record of the run still needs its versions.
-    return Inventory(versions=host.installed_versions(), system=host.system(), visible=host.visible(), failure=failure)
+    return Inventory(
+        versions=host.installed_versions(),
+        system=host.system(),
+        visible=host.visible(),
+        failure=failure,
+        timed_out=timed_out,
+    )
 
 
 def _end(process: subprocess.Popen[bytes] | None, *files: IO[bytes]) -> None:

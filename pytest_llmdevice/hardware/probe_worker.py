@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
+import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.hardware import host
-from pytest_llmdevice.hardware.inventory import Device, Inventory, error_text
+from pytest_llmdevice.hardware.inventory import LONGEST_ERROR, Device, Inventory
 from pytest_llmdevice.hardware.probe import MARKER, STAGE
+from pytest_llmdevice.matrix.axes import DeviceKind, Quantization
+from pytest_llmdevice.matrix.registry import current
+from pytest_llmdevice.text import first_line
 
 if TYPE_CHECKING:
     import torch
-
-NOT_INSTALLED = "bitsandbytes is not installed; install pytest-llmdevice[bitsandbytes]"
 
 
 def main() -> None:
@@ -32,6 +34,8 @@ def main() -> None:
     if len(sys.argv) > 1:
         # The parent enforces the limit; this is for a parent that was itself killed.
         faulthandler.dump_traceback_later(float(sys.argv[1]) + 5, exit=True)
+    if len(sys.argv) > 2:
+        current().load_sources(json.loads(sys.argv[2]))
     with os.fdopen(answer, "w", encoding="utf-8") as stream:
         stream.write(f"\n{MARKER}\n{take().to_json()}\n")
     sys.stderr.flush()
@@ -47,23 +51,18 @@ def take() -> Inventory:
     try:
         import torch
     except Exception as error:  # noqa: BLE001 a broken installation raises anything
-        failure = f"torch cannot be imported: {error_text(error)}"
+        failure = f"torch cannot be imported: {first_line(error, LONGEST_ERROR)}"
         return Inventory(versions=versions, system=system, visible=visible, failure=failure)
     torch.set_num_threads(1)
     capabilities = getattr(torch.cpu, "get_capabilities", dict)
     cpu = host.cpu(capabilities(), torch.backends.cpu.get_cpu_capability())
     versions |= {"torch": torch.__version__} | _runtime_versions()
-    unavailable = "" if "bitsandbytes" in versions else NOT_INSTALLED
-    if not unavailable:
-        announce("import bitsandbytes")
-        try:
-            _import_bitsandbytes()
-        except Exception as error:  # noqa: BLE001 likewise
-            unavailable = f"bitsandbytes cannot be imported: {error_text(error)}"
+    unavailable = {library: why for library in _libraries() if (why := _unavailable(library, versions))}
     devices = []
-    for name, kind in _present():
-        announce(name)
-        devices.append(_probed(torch.device(name), kind, cpu.name, unavailable))
+    for kind in current().of(DeviceKind).values():
+        for name in kind.devices(kind.count()):
+            announce(name)
+            devices.append(_probed(torch.device(name), kind, unavailable))
     return Inventory(tuple(devices), versions, cpu, system, visible)
 
 
@@ -73,67 +72,51 @@ def announce(stage: str) -> None:
     sys.stderr.flush()
 
 
-def _present() -> Iterator[tuple[str, str]]:
-    """(PyTorch's spelling, kind) of each device that PyTorch reports as available, the CPU first."""
-    import torch
-
-    yield "cpu", "cpu"
-    if torch.cuda.is_available():
-        kind = "rocm" if torch.version.hip else "cuda"
-        yield from ((f"cuda:{index}", kind) for index in range(torch.cuda.device_count()))
-    if torch.backends.mps.is_available():
-        yield "mps", "mps"
-    if torch.xpu.is_available():
-        yield from ((f"xpu:{index}", "xpu") for index in range(torch.xpu.device_count()))
+def _libraries() -> dict[str, str]:
+    """Library of a quantization -> what to install for it."""
+    entries = current().of(Quantization).values()
+    return {entry.library: entry.install for entry in entries if entry.library}
 
 
-def _probed(device: torch.device, kind: str, cpu_name: str, unavailable: str) -> Device:
+def _unavailable(library: str, versions: Mapping[str, str]) -> str:
+    """Why `library` cannot be used at all, empty when it can."""
+    if library not in versions:
+        return f"{library} is not installed; install {_libraries()[library]}"
+    announce(f"import {library}")
+    try:
+        _import(library)
+    except Exception as error:  # noqa: BLE001 a broken installation raises anything
+        return f"{library} cannot be imported: {first_line(error, LONGEST_ERROR)}"
+    return ""
+
+
+def _probed(device: torch.device, kind: DeviceKind, unavailable: Mapping[str, str]) -> Device:
     from pytest_llmdevice.hardware.smoke_tests import DeviceSmokeTests
 
     smoke_tests = DeviceSmokeTests(device, announce)
-    properties: dict[str, Any] = {"name": cpu_name if kind == "cpu" else ""}
+    properties: dict[str, Any] = {"name": ""}
     # Guarded too, so that a card whose properties cannot be read is still tried.
     for what, read in (("identity", _read_identity), ("memory", _read_memory)):
         if error := smoke_tests.guarded(what, partial(read, device, kind, properties)):
-            properties["name"] = f"{properties['name']} ({what} unreadable: {error})".lstrip()
+            properties["name"] = f"{properties['name']} ({what} unreadable: {error.text})".lstrip()
     dtypes = smoke_tests.dtypes()
     passed = [name for name, smoke_test in dtypes.items() if smoke_test.ok]
     return Device(
         device=str(device),
-        kind=kind,
+        kind=kind.name,
         dtypes=dtypes,
         quantization=smoke_tests.quantization(passed, unavailable),
         **properties,
     )
 
 
-def _read_identity(device: torch.device, kind: str, properties: dict[str, Any]) -> None:
-    import torch
-
-    if kind in ("cuda", "rocm"):
-        found = torch.cuda.get_device_properties(device)
-        properties["name"] = found.name
-        # `gfx90a:sramecc+:xnack-`: what follows the colon are settings, not the architecture.
-        architecture = str(getattr(found, "gcnArchName", "")).partition(":")[0]
-        properties["capability"] = architecture if kind == "rocm" else f"{found.major}.{found.minor}"
-    elif kind == "xpu":
-        properties["name"] = torch.xpu.get_device_properties(device).name
-    elif kind == "mps":
-        properties["name"] = "Apple GPU"
+def _read_identity(device: torch.device, kind: DeviceKind, properties: dict[str, Any]) -> None:
+    properties |= kind.identify(str(device))
 
 
-def _read_memory(device: torch.device, kind: str, properties: dict[str, Any]) -> None:
-    import torch
-
-    if kind in ("cuda", "rocm"):
-        free, total = torch.cuda.mem_get_info(device)
-    elif kind == "xpu":
-        total = torch.xpu.get_device_properties(device).total_memory
-        free = total - torch.xpu.memory_reserved(device)
-    else:
-        # MPS shares the RAM of the machine.
-        total, free = host.memory()
-    properties |= {"memory": int(total), "memory_free": int(free)}
+def _read_memory(device: torch.device, kind: DeviceKind, properties: dict[str, Any]) -> None:
+    total, free = kind.memory(str(device))
+    properties |= {"memory": total, "memory_free": free}
 
 
 def _runtime_versions() -> dict[str, str]:
@@ -146,7 +129,7 @@ def _runtime_versions() -> dict[str, str]:
     return {name: version for name, version in found.items() if version}
 
 
-def _import_bitsandbytes() -> None:
+def _import(library: str) -> None:
     import torch
 
     compile_function = torch.compile
@@ -155,11 +138,11 @@ def _import_bitsandbytes() -> None:
         return model if model is not None else lambda function: function
 
     # bitsandbytes decorates its fallback kernels with torch.compile at import. That loads the compiler (1.4 of
-    # the probe's 4.3 s, measured) and would compile in the first trial. Where compiling fails bitsandbytes runs
+    # the probe's 4.3 s, measured) and would compile in the first smoke test. Where compiling fails bitsandbytes runs
     # the plain function, and that is what is tried here.
     torch.compile = uncompiled
     try:
-        importlib.import_module("bitsandbytes")
+        importlib.import_module(library.replace("-", "_"))
     finally:
         torch.compile = compile_function
 

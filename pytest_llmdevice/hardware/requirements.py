@@ -11,7 +11,7 @@ from pytest_llmdevice.hardware.inventory import Device, Inventory
 from pytest_llmdevice.hardware.library_support import version_key
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.suggest import unknown
-from pytest_llmdevice.matrix.vocabulary import KINDS
+from pytest_llmdevice.matrix.vocabulary import kinds
 
 UNITS: Final = {
     "B": 1,
@@ -54,8 +54,8 @@ class Requirements:
         if self.devices < 1:
             raise ConfigurationError(f"a test needs at least 1 device, not {self.devices}")
         for kind in self.kinds:
-            if kind not in KINDS:
-                raise ConfigurationError(unknown("device kind", kind, KINDS))
+            if kind not in kinds():
+                raise ConfigurationError(unknown("device kind", kind, kinds()))
         if self.capability is not None and not re.fullmatch(r"\d+\.\d+|gfx[0-9a-f]+", self.capability):
             raise ConfigurationError(f"capability {self.capability!r} is not like '8.0' or 'gfx942'")
         for package in self.packages:

@@ -1,38 +1,43 @@
-"""The real operations of the probe: one small computation per device, dtype and quantization. Imports torch.
+"""Runs one small computation per device, dtype and quantization, and says whether its values are right.
 
-Runs in the probe's child only. Every result is copied to the CPU and compared with float64, because a broken
-driver or kernel can return without an error.
+Imports torch. Runs in the probe's child only. Every result is copied to the CPU and compared with float64, because a
+broken driver or kernel can return without an error.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import torch
 
-from pytest_llmdevice.hardware.inventory import SmokeTest, error_text
-from pytest_llmdevice.matrix.vocabulary import DTYPES, QUANTIZATIONS
+from pytest_llmdevice.hardware.inventory import LONGEST_ERROR, SmokeTest
+from pytest_llmdevice.matrix.axes import Quantization
+from pytest_llmdevice.matrix.registry import current
+from pytest_llmdevice.matrix.vocabulary import DTYPES
+from pytest_llmdevice.text import first_line
 
 WIDTH: Final = 64
-"""Features in and out: the default block size of bitsandbytes, a multiple of what int8 kernels ask for."""
+"""Features in and out of what is computed."""
 
-LIMITS: Final = {
-    "float32": 0.01,
-    "bfloat16": 0.05,
-    "float16": 0.01,
-    "int8": 0.1,
-    "nf4": 0.25,
-    "nf4-double": 0.25,
-    "fp4": 0.25,
-}
-"""Largest allowed |result - expected| / |expected|, norms over all elements.
+LIMITS: Final = {"float32": 0.01, "bfloat16": 0.05, "float16": 0.01}
+"""Largest allowed |result - expected| / |expected| of a dtype, norms over all elements.
 
-Far above what rounding does (seen on a CPU: int8 5e-3, nf4 0.09, fp4 0.12), far below what a wrong kernel
-does (about 1).
+Far above what rounding does, far below what a wrong kernel does (about 1).
 """
+
+
+class TestError(NamedTuple):
+    """What one smoke test raised.
+
+    Attributes:
+        text: the exception's type and first line.
+        unimplemented: whether it says that nobody has written the operation.
+    """
+
+    text: str
+    unimplemented: bool = False
 
 
 class WrongResultError(Exception):
@@ -40,11 +45,11 @@ class WrongResultError(Exception):
 
 
 class DeviceSmokeTests:
-    """Runs the trials of one device, one guard each, and stops when the device itself is lost.
+    """Runs the smoke tests of one device, one guard each, and stops when the device itself is lost.
 
     Args:
         device: the device.
-        announce: called with the name of each trial before it runs, so that a crash can be attributed.
+        announce: called with the name of each smoke test before it runs, so that a crash can be attributed.
     """
 
     def __init__(self, device: torch.device, announce: Callable[[str], None] = lambda _: None) -> None:
@@ -54,57 +59,70 @@ class DeviceSmokeTests:
 
     def dtypes(self) -> dict[str, SmokeTest]:
         """Dtype -> outcome of a matmul and a layer norm in it."""
-        return {name: self._dtype_trial(name) for name in DTYPES}
+        return {name: self._dtype_test(name) for name in DTYPES}
 
-    def quantization(self, dtypes: Iterable[str], unavailable: str) -> dict[str, SmokeTest]:
+    def quantization(self, dtypes: Iterable[str], unavailable: Mapping[str, str]) -> dict[str, SmokeTest]:
         """Quantization -> outcome of a layer, with inputs of each of `dtypes`.
 
         Args:
             dtypes: input dtypes to try: those that passed on this device.
-            unavailable: why bitsandbytes cannot be used at all, or empty.
+            unavailable: library -> why it cannot be used at all; of those that can be, nothing.
         """
-        names = [name for name in QUANTIZATIONS if name != "none"]
-        if unavailable:
-            return {name: SmokeTest(False, unavailable) for name in names}
         tried = tuple(dtypes)
-        return {name: self._quantization_trial(name, tried) for name in names}
+        return {
+            entry.name: SmokeTest(False, unavailable[entry.library])
+            if entry.library in unavailable
+            else self._quantization_test(entry, tried)
+            for entry in current().of(Quantization).values()
+            if entry.layer_class
+        }
 
-    def _dtype_trial(self, name: str) -> SmokeTest:
+    def _dtype_test(self, name: str) -> SmokeTest:
         error = self.guarded(name, partial(_dense, self.device, name))
-        return SmokeTest(not error, error)
+        return SmokeTest(True) if error is None else SmokeTest(False, error.text)
 
-    def _quantization_trial(self, name: str, dtypes: tuple[str, ...]) -> SmokeTest:
+    def _quantization_test(self, entry: Quantization, dtypes: tuple[str, ...]) -> SmokeTest:
         if not dtypes:
             return SmokeTest(False, "not tried: no dtype passed on this device")
         failures = {}
         for dtype in dtypes:
-            error = self.guarded(f"{name} in {dtype}", partial(_quantized, self.device, name, dtype))
-            if error:
+            error = self.guarded(f"{entry.name} in {dtype}", partial(_quantized, self.device, entry, dtype))
+            if error is not None:
                 failures[dtype] = error
         ok = len(failures) < len(dtypes)
-        return SmokeTest(ok, "" if ok else next(iter(failures.values())), failures)
+        return SmokeTest(
+            ok,
+            "" if ok else next(iter(failures.values())).text,
+            {dtype: error.text for dtype, error in failures.items()},
+            tuple(dtype for dtype, error in failures.items() if error.unimplemented),
+        )
 
-    def guarded(self, smoke_test: str, run: Callable[[], object]) -> str:
-        """The error of `run`, or `""`. Once the device is lost nothing more is run on it."""
+    def guarded(self, name: str, run: Callable[[], object]) -> TestError | None:
+        """What `run` raised, None when nothing. Once the device is lost nothing more is run on it.
+
+        Args:
+            name: of the smoke test, for messages.
+            run: does it.
+        """
         if self.lost:
-            return self.lost
-        self._announce(f"{self.device} {smoke_test}")
+            return TestError(self.lost)
+        self._announce(f"{self.device} {name}")
         try:
             run()
         except Exception as error:  # noqa: BLE001 whatever it raises is the answer
-            text = error_text(error)
-            self._look_for_loss(smoke_test, text)
-            return text
-        return ""
+            text = first_line(error, LONGEST_ERROR)
+            self._look_for_loss(name, text)
+            return TestError(text, isinstance(error, NotImplementedError))
+        return None
 
-    def _look_for_loss(self, smoke_test: str, error: str) -> None:
+    def _look_for_loss(self, name: str, error: str) -> None:
         # A sticky CUDA error makes every later call on the device fail, whatever it asks for.
         try:
             alive = float((torch.zeros(1, device=self.device) + 1).cpu()) == 1.0
         except Exception:  # noqa: BLE001 likewise
             alive = False
         if not alive:
-            self.lost = f"not tried: the device was lost in the {smoke_test} trial ({error})"
+            self.lost = f"not tried: the device was lost in the {name} smoke test ({error})"
 
 
 def _dense(device: torch.device, name: str) -> None:
@@ -113,54 +131,27 @@ def _dense(device: torch.device, name: str) -> None:
     left, right = (torch.randn(WIDTH, WIDTH, generator=generator).to(dtype) for _ in range(2))
     expected = left.double() @ right.double()
     product = left.to(device) @ right.to(device)
-    _compare("matmul", name, product, expected)
+    _compare("matmul", LIMITS[name], product, expected)
     scaled = (expected / WIDTH**0.5).to(dtype)
     normed = torch.nn.functional.layer_norm(scaled.to(device), (WIDTH,))
-    _compare("layer_norm", name, normed, torch.nn.functional.layer_norm(scaled.double(), (WIDTH,)))
+    _compare("layer_norm", LIMITS[name], normed, torch.nn.functional.layer_norm(scaled.double(), (WIDTH,)))
 
 
-def _quantized(device: torch.device, quantization: str, dtype_name: str) -> None:
-    layers: Any = importlib.import_module("bitsandbytes.nn")
-    dtype: torch.dtype = getattr(torch, dtype_name)
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(WIDTH, WIDTH, generator=generator).to(dtype)
-    inputs = torch.randn(8, WIDTH, generator=generator).to(dtype)
-    expected = inputs.double() @ weight.double().T
-    layer: torch.nn.Module
-    if quantization == "int8":
-        layer = layers.Linear8bitLt(WIDTH, WIDTH, bias=False, has_fp16_weights=False)
-        stored = torch.int8
-    else:
-        layer = layers.Linear4bit(
-            WIDTH,
-            WIDTH,
-            bias=False,
-            compute_dtype=dtype,
-            compress_statistics=quantization == "nf4-double",
-            quant_type=quantization.removesuffix("-double"),
-        )
-        stored = torch.uint8
-    layer.load_state_dict({"weight": weight})
-    layer = layer.to(device)
-    # Without this a layer that silently stayed dense would pass with a perfect result.
-    kept = layer.get_parameter("weight")
-    if kept.dtype != stored:
-        raise WrongResultError(f"the weight is {kept.dtype} after quantization, not {stored}")
-    with torch.no_grad():
-        result = layer(inputs.to(device))
-    if result.dtype != dtype:
-        raise WrongResultError(f"the output is {result.dtype} for an input of {dtype}")
-    _compare(f"{quantization} linear in {dtype_name}", quantization, result, expected)
+def _quantized(device: torch.device, entry: Quantization, dtype: str) -> None:
+    result, exact, limit = entry.smoke_test(device, dtype)
+    if result.dtype != getattr(torch, dtype):
+        raise WrongResultError(f"the output is {result.dtype} for an input of torch.{dtype}")
+    _compare(f"{entry.name} linear in {dtype}", limit, result, exact)
 
 
-def _compare(operation: str, limit: str, result: torch.Tensor, expected: torch.Tensor) -> None:
-    found = result.cpu().double()
-    error = float((found - expected).norm() / expected.norm())
+def _compare(operation: str, limit: float, result: torch.Tensor, expected: torch.Tensor) -> None:
+    values = result.cpu().double()
+    error = float((values - expected).norm() / expected.norm())
     # Negated so that a NaN, which compares false with everything, fails.
-    if not error <= LIMITS[limit]:
+    if not error <= limit:
         raise WrongResultError(
-            f"{operation} is off by {error:.3g} of the norm (limit {LIMITS[limit]}): the first elements are "
-            f"{_first(found)}, expected {_first(expected)}"
+            f"{operation} is off by {error:.3g} of the norm (limit {limit}): the first elements are "
+            f"{_first(values)}, expected {_first(expected)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""One load of one cell: timed, with the process left as it was, and the model given back afterwards."""
+"""Loads one cell: timed, with the process left as it was, and the model given back afterwards."""
 
 from __future__ import annotations
 
@@ -6,20 +6,46 @@ import gc
 import traceback
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.errors import UnsupportedByLibrary, of_target
+from pytest_llmdevice.loading.checkpoint_files import Stamp, stamps
 from pytest_llmdevice.loading.return_value import not_a_model
 from pytest_llmdevice.loading.target import CONTRACT, Target, validate
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.monitoring.change import Change
 from pytest_llmdevice.monitoring.process_state import unchanged_process
-from pytest_llmdevice.monitoring.resources import Measures, Meter, remember
+from pytest_llmdevice.monitoring.resources import Measures, Meter, summarize
+from pytest_llmdevice.text import first_line
 
 if TYPE_CHECKING:
     from torch import nn
+
+FRAMES: Final = 8
+"""Innermost frames shown of a failed load: the loader's and the library's, not the way to them."""
+
+
+class Leftovers:
+    """The models of earlier loads, of which some may wait for the garbage collector.
+
+    Offloaded models are part of a cycle through their hooks; all others go by themselves, and a collection with
+    transformers in memory costs more than a load. Whoever loads one model after another keeps one of these.
+    """
+
+    def __init__(self) -> None:
+        self._models: list[weakref.ref[nn.Module]] = []
+
+    def add(self, model: nn.Module) -> None:
+        """Remember `model` without keeping it alive."""
+        self._models.append(weakref.ref(model))
+
+    def collect(self) -> None:
+        """Collect garbage if a model that was added is still there."""
+        if any(reference() is not None for reference in self._models):
+            gc.collect()
+        self._models.clear()
 
 
 @dataclass
@@ -27,61 +53,89 @@ class Loaded:
     """The outcome of one load: a model, an error, or the reason why a library cannot do it.
 
     Attributes:
+        cell: what was asked for.
         model: the loaded model; None when there is none.
-        seconds: how long the target took.
-        error: the report of a failure, its first line naming the cell and the cause; empty when there is none.
-        cause: the cause alone, in a line.
-        exception: what the target raised, without its traceback; None when it raised nothing.
-        unsupported: why an installed library cannot do what the cell asks; empty when it can.
+        changes: what the load changed of the process, and is put back, and of the checkpoint's files; None for a
+            model that no target was asked for.
         measures: what the load took, and where the tensors are; None when there is no model.
+        exception: what the target raised, without its traceback; None when it raised nothing.
+        trace: the innermost frames of that exception, as Python prints them.
+        returned: what the target returned instead of a model, in words; empty when it returned one or raised.
+        unsupported: why an installed library cannot do what the cell asks; empty when it can.
     """
 
+    cell: Cell
     model: Any = None
-    seconds: float = 0.0
-    error: str = ""
-    cause: str = ""
-    exception: BaseException | None = None
-    unsupported: str = ""
+    changes: tuple[Change, ...] | None = None
     measures: Measures | None = None
+    exception: BaseException | None = field(default=None, repr=False)
+    trace: str = ""
+    returned: str = ""
+    unsupported: str = ""
 
     @classmethod
-    def load(cls, target: Target, checkpoint: Path, cell: Cell, *, beside: bool = False) -> Loaded:
+    def load(cls, target: Target, checkpoint: Path, cell: Cell, leftovers: Leftovers | None = None) -> Loaded:
         """Have `target` load `checkpoint` for `cell`. Never raises for what the target does.
 
         Args:
             target: the code under test.
             checkpoint: a local folder.
             cell: what to ask for.
-            beside: whether an earlier model is meant to be there still: garbage is not collected then.
+            leftovers: the models of earlier loads that should be gone by now; None where one is meant to be there.
+
+        Raises:
+            ConfigurationError: `target` is none.
         """
         from torch import nn
 
         validate(target, "fixture llm_target")
-        if not beside:
-            collect_leftovers()
-        before = _files(checkpoint)
+        if leftovers is not None:
+            leftovers.collect()
+        before = stamps(checkpoint)
         try:
             with unchanged_process() as changes, Meter() as meter:
                 model: object = target.load(str(checkpoint), cell)
         except UnsupportedByLibrary as error:
-            return cls(unsupported=str(error))
+            return cls(cell, unsupported=str(error))
         except of_target() as error:
-            return cls._failed(cell, error)
+            trace = "".join(traceback.format_exception(error, limit=-FRAMES))
+            _forget_frames(error)
+            return cls(cell, exception=error, trace=trace)
         if not isinstance(model, nn.Module):
-            cause = f"load returned {not_a_model(model)}"
-            return cls(error=f"{cell.id}: {cause}\n{CONTRACT}", cause=cause)
-        _LAST.append(weakref.ref(model))
-        measures = remember(model, meter.measures)
-        _CHANGES[model] = (*changes, *_written(checkpoint, before))
-        return cls(model, measures.seconds, measures=measures)
+            return cls(cell, returned=not_a_model(model))
+        if leftovers is not None:
+            leftovers.add(model)
+        measures = replace(meter.measures, summary=summarize(model))
+        return cls(cell, model, (*changes, *_written(checkpoint, before)), measures)
 
-    @classmethod
-    def _failed(cls, cell: Cell, error: BaseException) -> Loaded:
-        cause, trace = _first_line(error), "".join(traceback.format_exception(error, limit=-_FRAMES))
-        if isinstance(error, SystemExit):
-            cause += " (the loader ends the process: load must return, not call sys.exit or a command's main)"
-        _forget_frames(error)
-        return cls(error=f"{cell.id} did not load: {cause}\n\n{trace}", cause=cause, exception=error)
+    @property
+    def cause(self) -> str:
+        """Why there is no model, in a line; empty where there is one, or a library cannot do it."""
+        if self.returned:
+            return f"load returned {self.returned}"
+        if self.exception is None:
+            return ""
+        line = first_line(self.exception)
+        if isinstance(self.exception, SystemExit):
+            line += " (the loader ends the process: load must return, not call sys.exit or a command's main)"
+        return line
+
+    @property
+    def details(self) -> str:
+        """What helps to understand the cause and takes more than a line: the contract, or the traceback."""
+        return CONTRACT if self.returned else self.trace.strip()
+
+    @property
+    def error(self) -> str:
+        """The report of a failed load, its first line with the cell and the cause; empty where none failed."""
+        if self.returned:
+            return f"{self.cell.id}: {self.cause}\n{self.details}"
+        return f"{self.cell.id} did not load: {self.cause}\n\n{self.trace}" if self.exception is not None else ""
+
+    @property
+    def seconds(self) -> float:
+        """How long the target took; 0 when there is no model."""
+        return 0.0 if self.measures is None else self.measures.seconds
 
     def release(self) -> None:
         """Let go of the model and give cached device memory back."""
@@ -92,57 +146,13 @@ class Loaded:
             torch.cuda.empty_cache()
 
 
-def _files(checkpoint: Path) -> dict[str, tuple[int, int]]:
-    """The size and the time of each file of a checkpoint; empty for what is no folder."""
-    try:
-        found = {path.name: path.stat() for path in checkpoint.iterdir() if path.is_file()}
-    except OSError:
-        return {}
-    return {name: (status.st_size, status.st_mtime_ns) for name, status in found.items()}
-
-
-def _written(checkpoint: Path, before: Mapping[str, tuple[int, int]]) -> Iterator[Change]:
+def _written(checkpoint: Path, before: Mapping[str, Stamp]) -> Iterator[Change]:
     """The files of a checkpoint that a load has changed; new ones, as a cache of its own, are no matter."""
-    after = _files(checkpoint)
-    for name, status in before.items():
-        if after.get(name) != status:
+    after = stamps(checkpoint)
+    for name, stamp in before.items():
+        if after.get(name) != stamp:
             became = "written to" if name in after else "removed"
             yield Change("checkpoint", f"{name} of the checkpoint", "left as it was", became)
-
-
-_CHANGES: weakref.WeakKeyDictionary[nn.Module, tuple[Change, ...]] = weakref.WeakKeyDictionary()
-
-
-def changes_of(model: nn.Module) -> tuple[Change, ...] | None:
-    """What the load of `model` changed of the process; None for a model that no target was asked for."""
-    return _CHANGES.get(model)
-
-
-_LAST: list[weakref.ref[nn.Module]] = []
-
-
-def collect_leftovers() -> None:
-    """Collect garbage if a model of an earlier load is still there.
-
-    Offloaded models are part of a cycle through their hooks; all others go by themselves, and a collection
-    with transformers in memory costs more than a load.
-    """
-    if any(reference() is not None for reference in _LAST):
-        gc.collect()
-    _LAST.clear()
-
-
-_FRAMES = 8
-"""Innermost frames shown of a failed load: the loader's and the library's, not the way to them."""
-
-
-def _first_line(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception as second:  # noqa: BLE001  # an exception of the target may fail to say what it is
-        text = f"(its text cannot be had: {type(second).__name__})"
-    lines = text.strip().splitlines() or ["(no message)"]
-    return f"{type(error).__name__}: {lines[0]}"
 
 
 def _forget_frames(error: BaseException | None) -> None:

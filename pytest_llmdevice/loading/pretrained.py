@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.errors import UnsupportedByLibrary
 from pytest_llmdevice.loading import attention, quantization
+from pytest_llmdevice.loading.checkpoint_files import Stamp, stamps
 from pytest_llmdevice.matrix.cell import Cell
 
 if TYPE_CHECKING:
@@ -54,15 +55,11 @@ def skeleton(checkpoint: str, cell: Cell) -> nn.Module:
 
     Not to be changed: the next one who asks for it gets the same.
     """
-    try:
-        written = (Path(checkpoint) / "config.json").stat().st_mtime_ns
-    except OSError:
-        written = 0
-    return _skeleton(checkpoint, cell.torch_dtype, written)
+    return _skeleton(checkpoint, cell.torch_dtype, stamps(checkpoint).get("config.json"))
 
 
 @lru_cache(maxsize=4)
-def _skeleton(checkpoint: str, dtype: torch.dtype, _written: int) -> nn.Module:
+def _skeleton(checkpoint: str, dtype: torch.dtype, _written: Stamp | None) -> nn.Module:
     import torch
 
     config = configuration(checkpoint)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.matrix.axes import Strategy
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.suggest import nearest
+from pytest_llmdevice.monitoring.change import Change
 
 if TYPE_CHECKING:
     from torch import nn
 
     from pytest_llmdevice.matrix.cell import Cell
-    from pytest_llmdevice.monitoring.change import Change
 
 CONTRACT = (
     "a target is an object or a module with load(checkpoint: str, cell: pytest_llmdevice.Cell) -> model and, "
@@ -38,9 +41,8 @@ class BuiltinTarget:
         Raises:
             UnsupportedByLibrary: the machine or an installed library cannot do what the cell asks.
         """
-        from pytest_llmdevice.loading.strategies import STRATEGIES
-
-        return STRATEGIES[cell.strategy](checkpoint, cell)
+        model: nn.Module = current().of(Strategy)[cell.strategy].load(checkpoint, cell)
+        return model
 
     def generate(self, model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
         """Greedy generation of a left-padded batch, beside the embedding; see `generation.generate`."""
@@ -49,7 +51,20 @@ class BuiltinTarget:
         return generate(model, prompts, max_new_tokens)
 
 
-def resolve(name: str) -> Target:
+@dataclass(frozen=True)
+class Resolved:
+    """A target that was found by its name.
+
+    Attributes:
+        target: the code under test.
+        changes: what the import of its module changed of the process; empty where it was imported before.
+    """
+
+    target: Target
+    changes: tuple[Change, ...] = ()
+
+
+def resolve(name: str) -> Resolved:
     """Import the target that `--llm-target` names, `module` or `module:attribute`; a class is instantiated.
 
     Raises:
@@ -78,17 +93,7 @@ def resolve(name: str) -> Target:
                 f"{type(error).__name__}: {error}"
             ) from None
     validate(found, name)
-    target: Target = found
-    _IMPORTED.append((target, tuple(changes)))
-    return target
-
-
-_IMPORTED: list[tuple[Target, tuple[Change, ...]]] = []
-
-
-def changes_by_import(target: Target) -> tuple[Change, ...]:
-    """What the import of the module changed of the process that `target` is in; empty where it was imported before."""
-    return next((changes for one, changes in _IMPORTED if one is target), ())
+    return Resolved(found, tuple(changes))
 
 
 def validate(candidate: object, name: str) -> None:

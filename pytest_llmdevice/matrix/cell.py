@@ -6,12 +6,15 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from pytest_llmdevice.matrix.vocabulary import INDEXED_KINDS, MODEL_PREFIXES, SHORT_DTYPES
+from pytest_llmdevice.matrix.vocabulary import MODEL_PREFIXES, SHORT_DTYPES, indexed, kinds
 
 if TYPE_CHECKING:
     import torch
 
 AXES: Final = ("model", "device", "dtype", "quantization", "strategy", "attention")
+
+FIELDS: Final = (*AXES, "kind", "simulated")
+"""Names of the fields of a cell, in their order."""
 
 AXIS_KEYS: Final = {
     "models": "model",
@@ -35,10 +38,10 @@ class Cell:
         device: PyTorch's spelling, always with the index where there can be several: `"cpu"`,
             `"cuda:1"`, `"mps"`. A ROCm card is `"cuda:N"` here, as it is for PyTorch.
         dtype: `"float32"`, `"bfloat16"` or `"float16"`.
-        quantization: `"none"`, `"int8"`, `"nf4"`, `"nf4-double"` or `"fp4"`.
-        strategy: how weights reach the device, one of `vocabulary.STRATEGIES`.
+        quantization: `"none"` or one of those in the registry, such as `"int8"` or `"nf4"`.
+        strategy: how weights reach the device, one of those in the registry.
         attention: an attention implementation of transformers, or `"default"`.
-        kind: `"cpu"`, `"cuda"`, `"rocm"`, `"mps"` or `"xpu"`. Says which hardware `cuda:N` means;
+        kind: a kind of device, such as `"cpu"`, `"cuda"` or `"rocm"`. Says which hardware `cuda:N` means;
             taken from `device` when empty.
         simulated: whether the device is a simulated one. A simulated pass is not a hardware pass.
     """
@@ -57,33 +60,25 @@ class Cell:
         if not self.kind:
             object.__setattr__(self, "kind", self.device.partition(":")[0])
         # Kept, because pytest hashes a parameter's value nine times while it orders the tests.
-        object.__setattr__(self, "_hash", hash(self._values()))
+        object.__setattr__(self, "_hash", hash(tuple(self.values().values())))
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[type[Cell], tuple[str | bool, ...]]:
         # Made anew in the other process: hashes of strings differ between processes.
-        return Cell, self._values()
+        return Cell, tuple(self.values().values())
 
-    def _values(self) -> tuple[str | bool, ...]:
-        return (
-            self.model,
-            self.device,
-            self.dtype,
-            self.quantization,
-            self.strategy,
-            self.attention,
-            self.kind,
-            self.simulated,
-        )
+    def values(self) -> dict[str, str | bool]:
+        """The value of each field by its name, in their order: `Cell(**cell.values()) == cell`."""
+        return {name: getattr(self, name) for name in FIELDS}
 
     @property
     def id(self) -> str:
         """The axes joined by dots: `llama.cuda0.bf16.nf4.auto`; `.sim` ends a simulated one."""
         parts = [
             _model_slug(self.model),
-            f"{self.kind}{self.index}" if self.kind in INDEXED_KINDS else self.kind,
+            self.spec.replace(":", ""),
             SHORT_DTYPES.get(self.dtype, self.dtype),
             self.quantization,
             self.strategy,
@@ -102,7 +97,7 @@ class Cell:
     @property
     def spec(self) -> str:
         """The device as a matrix spells it: like `device`, but `rocm:0` for a ROCm card."""
-        return f"{self.kind}:{self.index}" if self.kind in INDEXED_KINDS else self.kind
+        return spelled(self.kind, self.device)
 
     @property
     def torch_device(self) -> torch.device:
@@ -122,6 +117,16 @@ class Cell:
 
     def __str__(self) -> str:
         return self.id
+
+
+def spelled(kind: str, device: str) -> str:
+    """A device as a matrix spells it: `"rocm:1"` for the device `cuda:1` of the kind `rocm`, `"mps"` for `mps`.
+
+    Records of other machines may speak of kinds that no plugin here knows; those are spelled as PyTorch does it.
+    """
+    _, colon, index = device.partition(":")
+    numbered = indexed(kind) if kind in kinds() else bool(colon)
+    return f"{kind}:{int(index or 0)}" if numbered else kind
 
 
 REFERENCE: Final = Cell("llama", "cpu", "float32")

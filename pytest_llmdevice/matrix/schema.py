@@ -9,28 +9,40 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.cell import AXIS_KEYS, Cell
+from pytest_llmdevice.matrix.devices import parse_device
 from pytest_llmdevice.matrix.select import Selector
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.matrix.vocabulary import (
     ATTENTIONS,
-    CHECKS,
     DTYPES,
-    INDEXED_KINDS,
-    KINDS,
     MODEL_PREFIXES,
-    MODELS,
-    QUANTIZATIONS,
-    STRATEGIES,
+    checks,
+    indexed,
+    kinds,
+    models,
+    quantizations,
+    strategies,
 )
 
-_NAMES: Final = {
-    "dtypes": ("dtype", DTYPES),
-    "quantization": ("quantization", QUANTIZATIONS),
-    "strategies": ("strategy", STRATEGIES),
-    "attention": ("attention implementation", ATTENTIONS),
-    "checks": ("check", CHECKS),
-}
+
+def _names(key: str) -> tuple[str, tuple[str, ...]]:
+    """What the values of a key are called, and all of them; nothing for keys whose values are no closed list."""
+    match key:
+        case "dtypes":
+            return "dtype", DTYPES
+        case "quantization":
+            return "quantization", quantizations()
+        case "strategies":
+            return "strategy", strategies()
+        case "attention":
+            return "attention implementation", ATTENTIONS
+        case "checks":
+            return "check", checks()
+    return "", ()
+
+
 _WILDCARDS: Final = frozenset("*?[")
 
 
@@ -42,20 +54,16 @@ def _bad(message: str) -> PydanticCustomError:
 def _problem(key: str, value: str) -> str | None:
     """What is wrong with one value of an axis, or None."""
     if key == "models":
-        if value in MODELS or (value.startswith(MODEL_PREFIXES) and value.partition(":")[2]):
+        if value in models() or (value.startswith(MODEL_PREFIXES) and value.partition(":")[2]):
             return None
-        return unknown("model", value, (*MODELS, "path:DIR", "hub:ORG/NAME@REVISION"))
+        return unknown("model", value, (*models(), "path:DIR", "hub:ORG/NAME@REVISION"))
     if key == "devices":
-        kind, colon, index = value.partition(":")
-        if kind not in KINDS:
-            return unknown("device", value, ("cpu", "cuda:N", "cuda:*", "rocm:N", "rocm:*", "mps", "xpu:N", "xpu:*"))
-        if colon and kind not in INDEXED_KINDS:
-            return f"device {value!r} cannot have an index; did you mean {kind!r}?"
-        # One spelling only: patterns are compared as text, and `cuda:01` would match no cell.
-        if colon and index != "*" and not (index.isascii() and index.isdecimal() and str(int(index)) == index):
-            return f"device {value!r} has the index {index!r} (valid: a number, or '*' for every card present)"
+        try:
+            parse_device(value)
+        except ConfigurationError as error:
+            return str(error)
         return None
-    what, valid = _NAMES[key]
+    what, valid = _names(key)
     return None if value in valid else unknown(what, value, valid)
 
 
@@ -65,10 +73,10 @@ def _selection_problem(key: str, pattern: str) -> str | None:
         # Indices of cards and names of checkpoints are for the cells to say; all else is a closed list.
         kind = pattern.partition(":")[0]
         if key == "devices" and not _WILDCARDS & set(kind):
-            return None if kind in INDEXED_KINDS else _problem(key, pattern)
-        what, valid = _NAMES.get(key, ("", ()))
+            return None if kind in kinds() and indexed(kind) else _problem(key, pattern)
+        what, valid = _names(key)
         return unknown(f"{what} pattern", pattern, valid) if valid and not fnmatch.filter(valid, pattern) else None
-    if key == "devices" and pattern in INDEXED_KINDS:
+    if key == "devices" and indexed(pattern):
         return f"device {pattern!r} names no card; write '{pattern}:0' for one or '{pattern}:*' for all"
     return _problem(key, pattern)
 
@@ -105,7 +113,7 @@ class AxisValues(Document):
             return None
         key = str(info.field_name)
         if key == "models":
-            values = tuple(name for value in values for name in (MODELS if value == "*" else (value,)))
+            values = tuple(name for value in values for name in (models() if value == "*" else (value,)))
         for value in values:
             if problem := _problem(key, value):
                 raise _bad(problem)

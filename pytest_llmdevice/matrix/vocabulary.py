@@ -1,50 +1,18 @@
-"""The values an axis can take, and how each is written in a cell's id."""
+"""The names that an axis can take, from the registry in force, and how each is written in a cell's id."""
 
 from __future__ import annotations
 
 from typing import Final
 
-MODELS: Final = (
-    "llama",
-    "qwen2",
-    "qwen3",
-    "mistral",
-    "gemma3",
-    "phi3",
-    "gpt2",
-    "opt",
-    "bloom",
-    "mixtral",
-    "qwen3-moe",
-    "deepseek-v3",
-    "mamba",
-    "t5",
-)
-"""Families of the zoo. A model may also be `path:DIR` or `hub:org/name@revision`."""
+from pytest_llmdevice.matrix.registry import current
+
+DENSE: Final = "none"
+"""The quantization of a cell whose weights are not quantized."""
 
 MODEL_PREFIXES: Final = ("path:", "hub:")
-
-KINDS: Final = ("cpu", "cuda", "rocm", "mps", "xpu")
-"""Kinds of device. A ROCm card is a kind of its own although PyTorch calls it `cuda`."""
-
-INDEXED_KINDS: Final = frozenset({"cuda", "rocm", "xpu"})
-"""Kinds of which a machine can hold several; the others are written without an index."""
+"""A model is a family of the zoo, or `path:DIR`, or `hub:org/name@revision`."""
 
 DTYPES: Final = ("float32", "bfloat16", "float16")
-
-QUANTIZATIONS: Final = ("none", "int8", "nf4", "nf4-double", "fp4")
-
-STRATEGIES: Final = (
-    "to",
-    "device-map",
-    "auto",
-    "balanced",
-    "sequential",
-    "split",
-    "cpu-offload",
-    "disk-offload",
-    "shared-memory",
-)
 
 ATTENTIONS: Final = ("default", "eager", "sdpa", "flash_attention_2", "flex_attention")
 """`default` leaves the choice to the loader (see `pytest_llmdevice.loading.attention`)."""
@@ -52,26 +20,58 @@ ATTENTIONS: Final = ("default", "eager", "sdpa", "flash_attention_2", "flex_atte
 SHORT_DTYPES: Final = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 """How a dtype is written in a cell's id."""
 
-CHECKS: Final = (
-    "loads",
-    "meta",
-    "placement",
-    "dtypes",
-    "values",
-    "tied",
-    "quantization",
-    "mode",
-    "forward",
-    "inputs",
-    "generation",
-    "agreement",
-    "padding",
-    "prefix",
-    "cache",
-    "sampling",
-    "save",
-    "state",
-    "reload",
-    "cards",
-)
-"""The checks of the suite, in the order in which they run; `[[expect]]` refers to them by name."""
+
+def models() -> tuple[str, ...]:
+    """The families of the zoo, in their order."""
+    return current().names("family")
+
+
+def kinds() -> tuple[str, ...]:
+    """The kinds of device, the cpu first. A ROCm card is a kind of its own although PyTorch calls it `cuda`."""
+    return current().names("device kind")
+
+
+def indexed(kind: str) -> bool:
+    """Whether a machine can hold several devices of `kind`, which are then written with an index."""
+    entry = current().get("device kind", kind)
+    return entry is not None and bool(entry.indexed)
+
+
+def indexed_kinds() -> tuple[str, ...]:
+    """The kinds of which a machine can hold several devices."""
+    return tuple(kind for kind in kinds() if indexed(kind))
+
+
+def torch_type(kind: str) -> str:
+    """PyTorch's type of a device of `kind`: `"cuda"` for a ROCm card."""
+    entry = current().get("device kind", kind)
+    return kind if entry is None else str(entry.torch_type)
+
+
+def quantizations() -> tuple[str, ...]:
+    """The quantizations, `"none"` first."""
+    return current().names("quantization")
+
+
+def strategies() -> tuple[str, ...]:
+    """The strategies, in their order."""
+    return current().names("strategy")
+
+
+def checks() -> tuple[str, ...]:
+    """The checks of the suite, in the order in which they run; `[[expect]]` refers to them by name."""
+    return current().names("check")
+
+
+def __getattr__(name: str) -> tuple[str, ...]:
+    made = {
+        "MODELS": models,
+        "KINDS": kinds,
+        "INDEXED_KINDS": indexed_kinds,
+        "QUANTIZATIONS": quantizations,
+        "STRATEGIES": strategies,
+        "CHECKS": checks,
+    }
+    if name in made:
+        return made[name]()
+    raise AttributeError(name)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.names import core_with_path, input_embedding
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-AUTOMATIC: Final = frozenset({"auto", "balanced", "sequential"})
 
 
 def with_index(device: torch.device) -> str:
@@ -74,7 +74,8 @@ def allowed_devices(model: nn.Module, entries: DeviceMap, cell: Cell) -> tuple[s
     then it is the one that has the most parameters.
     """
     device = with_index(cell.torch_device)
-    if cell.strategy != "split" and cell.strategy not in AUTOMATIC:
+    strategy = current().of(Strategy)[cell.strategy]
+    if strategy.cards < 2 and not strategy.automatic:
         return (device,)
     kind = cell.torch_device.type
     if entries.entries:
@@ -82,7 +83,7 @@ def allowed_devices(model: nn.Module, entries: DeviceMap, cell: Cell) -> tuple[s
         return tuple(dict.fromkeys((device, *cards)))
     places = Counter(with_index(parameter.device) for parameter in model.parameters())
     chosen = max(places, key=lambda place: (places[place], place == device), default=device)
-    chose = cell.strategy in AUTOMATIC and device not in places and chosen.partition(":")[0] == kind
+    chose = strategy.automatic and device not in places and chosen.partition(":")[0] == kind
     return (chosen,) if chose else (device,)
 
 

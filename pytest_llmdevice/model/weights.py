@@ -6,16 +6,21 @@ Nothing here changes the model, its hooks, or the packed weights.
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from pytest_llmdevice.matrix.axes import Quantization
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.device_map import offload_hook
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-PACKED: Final = frozenset(("Params4bit", "Int8Params"))
-"""Names of the parameter classes of bitsandbytes."""
+
+def has_packed_class(tensor: torch.Tensor) -> bool:
+    """Whether `tensor` is of a class that holds quantized weights, be it quantized yet or not."""
+    classes = {entry.parameter_class for entry in current().of(Quantization).values()}
+    return type(tensor).__name__ in classes
 
 
 def offloaded(model: nn.Module, name: str) -> torch.Tensor | None:
@@ -31,7 +36,7 @@ def offloaded(model: nn.Module, name: str) -> torch.Tensor | None:
 
 def is_packed(tensor: torch.Tensor) -> bool:
     """Whether `tensor` is a weight of bitsandbytes that was quantized, and not only of its class."""
-    return type(tensor).__name__ in PACKED and (
+    return has_packed_class(tensor) and (
         not tensor.is_floating_point() or getattr(tensor, "quant_state", None) is not None
     )
 

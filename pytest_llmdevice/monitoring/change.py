@@ -13,8 +13,8 @@ class Change:
 
     Attributes:
         kind: `"environment"`, `"dtype"`, `"device"`, `"card"`, `"function"`, `"mode"`, `"autocast"`, `"folder"`,
-            `"precision"`, `"collector"`, `"checkpoint"` for a file that the model was loaded from, or `"model"` for a
-            tensor or the mode of the model that was handed over.
+            `"precision"`, `"collector"`, `"checkpoint"` for a file that the model was loaded from, `"model"` for a
+            tensor of the model that was handed over, or `"training"` for its mode.
         name: which one, in words.
         before: its value, in words.
         after: what it became. Of an environment variable only whether it was set, changed or removed, unless it is

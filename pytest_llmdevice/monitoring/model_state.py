@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.model.device_map import hooks_of, with_index
-from pytest_llmdevice.model.weights import PACKED
+from pytest_llmdevice.model.weights import has_packed_class
 from pytest_llmdevice.monitoring.change import Change
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def unchanged_model(model: nn.Module) -> Iterator[list[Change]]:
             changes += [Change("model", name, "as it was loaded", "of other values") for name in others]
         if model.training != mode:
             words = {True: "training mode", False: "eval mode"}
-            changes.append(Change("model", "the model", words[mode], words[model.training]))
+            changes.append(Change("training", "the model", words[mode], words[model.training]))
         for module, training in modes:
             module.training = training
 
@@ -57,7 +57,7 @@ def _sums(model: nn.Module) -> dict[str, tuple[float, float]]:
         return {}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.is_floating_point() and not parameter.is_meta and type(parameter).__name__ not in PACKED:
+            if parameter.is_floating_point() and not parameter.is_meta and not has_packed_class(parameter):
                 values = parameter.float()
                 found[name] = float(values.sum()), float(values.abs().sum())
     return found
@@ -69,7 +69,7 @@ def _tensors(model: nn.Module) -> dict[str, tuple[str, str]]:
     for named in (model.named_parameters(), model.named_buffers()):
         for name, tensor in named:
             dtype = str(tensor.dtype).removeprefix("torch.") if tensor.is_floating_point() else "packed"
-            if type(tensor).__name__ in PACKED:
+            if has_packed_class(tensor):
                 dtype = "packed"
             found[name] = dtype, with_index(tensor.device)
     return found

@@ -10,10 +10,9 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
-from weakref import WeakKeyDictionary
 
 import psutil
 
@@ -141,20 +140,6 @@ class Meter:
             if peak:
                 found.append(Memory(device, before, after, peak))
         return tuple(found)
-
-
-_OF: WeakKeyDictionary[nn.Module, Measures] = WeakKeyDictionary()
-
-
-def remember(model: nn.Module, measures: Measures) -> Measures:
-    """Keep what the load of `model` took for as long as the model lives, with the summary of its tensors."""
-    _OF[model] = replace(measures, summary=summarize(model))
-    return _OF[model]
-
-
-def measures_of(model: nn.Module) -> Measures | None:
-    """What the load of `model` took; None for a model that no target was asked for."""
-    return _OF.get(model)
 
 
 def summarize(model: nn.Module) -> str:

@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.loading.pretrained import skeleton, stored_equal
-from pytest_llmdevice.loading.quantization import LAYER_CLASS, STORAGE_DTYPE
+from pytest_llmdevice.loading.quantization import quantization_of
+from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.device_map import DeviceMap, allowed_devices, execution_device, offload_hook, with_index
 from pytest_llmdevice.model.dtypes import intended_dtype
 from pytest_llmdevice.model.names import Named, Names, core, input_embedding
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
 
 KEPT: Final = "kept in float32 by the model class"
 
-OFFLOADING: Final = frozenset({"cpu-offload", "disk-offload"})
+
+def offloads(cell: Cell) -> str:
+    """Where the strategy of `cell` keeps a part of the weights: `"memory"`, `"disk"`, or empty for nowhere."""
+    return current().of(Strategy)[cell.strategy].offload
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +153,7 @@ class _Place:
 
     def of(self, name: str, architecture: str, role: str, cell: Cell) -> tuple[tuple[str, ...], str]:
         """Where a tensor may be, and its storage. An offloaded one is on meta; its hook brings it for each forward."""
-        if cell.strategy in OFFLOADING and role == "parameter" and offload_hook(self.model, name) is not None:
+        if offloads(cell) and role == "parameter" and offload_hook(self.model, name) is not None:
             return ("meta",), "offloaded"
         mapped = self.entries.place(name, architecture)
         return ((mapped,) if mapped in self.allowed else self.allowed), "dense"
@@ -168,7 +173,7 @@ def _expected(
     devices, storage = place.of(name, architecture, role, cell)
     if architecture in packed:
         why = f"a weight in {cell.quantization}"
-        return Expected(name, role, devices, STORAGE_DTYPE[cell.quantization], "packed", why, architecture, shape)
+        return Expected(name, role, devices, quantization_of(cell).storage_dtype, "packed", why, architecture, shape)
     # The skeleton was built in the cell's dtype: a tensor that is not in it is so on purpose (rotary
     # frequencies). Lists of what to keep in float32 apply only while weights are read.
     final = intended_dtype(bones, architecture, dtype, wanted, cell.quantization) if dtype == wanted else dtype
@@ -258,7 +263,7 @@ def _weights(bones: Any, cell: Cell) -> tuple[LinearWeight, ...]:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    quantize = cell.quantization in LAYER_CLASS
+    quantize = bool(quantization_of(cell).layer_class)
     head = bones.get_output_embeddings()
     kept = set(getattr(bones, "_keep_in_fp32_modules", None) or ())
     found = []

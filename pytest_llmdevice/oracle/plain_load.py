@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pytest_llmdevice.loading.checkpoint_files import fingerprint
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 
@@ -26,7 +26,7 @@ def plain_model(checkpoint: str, dtype: str = "float32") -> nn.Module:
 
     It is never handed to a target. Raises whatever `from_pretrained` raises.
     """
-    key = (*stamps(checkpoint), dtype)
+    key = (*fingerprint(checkpoint), dtype)
     model = _models.pop(key, None)
     if model is None:
         model = from_pretrained(checkpoint, Cell("plain", "cpu", dtype))
@@ -35,10 +35,3 @@ def plain_model(checkpoint: str, dtype: str = "float32") -> nn.Module:
     while len(_models) > KEPT:
         _models.popitem(last=False)
     return model
-
-
-def stamps(checkpoint: str) -> tuple[object, ...]:
-    """What tells whether the folder `checkpoint` still holds the same files: its path, their sizes and times."""
-    folder = Path(checkpoint).resolve()
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    return (str(folder), *((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files))

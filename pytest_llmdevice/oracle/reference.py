@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.inference.generation import inputs_for, pad_token
 from pytest_llmdevice.inference.logits import forward_logits
+from pytest_llmdevice.loading.checkpoint_files import fingerprint
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 
@@ -103,11 +104,8 @@ def logits_dtype(checkpoint: str, dtype: str) -> str:
 
 
 def _key(checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> str:
-    files = sorted(path for path in Path(checkpoint).iterdir() if path.is_file())
-    stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     identity = [
-        str(Path(checkpoint).resolve()),
-        stamps,
+        *fingerprint(checkpoint),
         list(map(list, prompts)),
         max_new_tokens,
         *map(version, _LIBRARIES),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-# The class behind `pytest.fail.Exception`, under the only name that a type checker takes for a base class.
-from _pytest.outcomes import Failed
+# The classes behind `pytest.fail.Exception` and `pytest.skip.Exception`, under the only names that a type checker takes
+# for base classes.
+from _pytest.outcomes import Failed, Skipped
 
 from pytest_llmdevice.diagnosis.finding import Finding, Hint
 from pytest_llmdevice.diagnosis.folding import folded
@@ -17,7 +18,7 @@ from pytest_llmdevice.errors import CARRIED
 
 if TYPE_CHECKING:
     from pytest_llmdevice.checks.result import Result
-    from pytest_llmdevice.results.records import FailureClass
+    from pytest_llmdevice.errors import FailureClass
 
 FINDINGS: Final = "llm_findings"
 """The attribute of a report with the findings, as lists of texts: xdist and reportlog carry it, JUnit XML does not."""
@@ -56,6 +57,20 @@ class CheckFailed(Failed):
             self.failure = failure
 
 
+class CellSkipped(Skipped):
+    """A test is skipped because its cell does not run here.
+
+    Attributes:
+        cause: why, one of the causes of a decision.
+    """
+
+    __module__ = "builtins"
+
+    def __init__(self, cause: str, detail: str) -> None:
+        super().__init__(f"{cause}: {detail}")
+        self.cause = cause
+
+
 class DeviceLost(CheckFailed):
     """A test that was not run, because an earlier one left its device unusable for the process."""
 
@@ -68,31 +83,31 @@ class LoadFailed(CheckFailed):
     """A cell has no model. pytest raises it again for every test that asks for one; only the first tells all.
 
     Attributes:
-        told: the name of the test that told it; empty before.
+        shown_by: the name of the test whose report has all of it; empty before there is one.
     """
 
     __module__ = "builtins"
 
     def __init__(self, message: str, result: Result, failure: FailureClass | None = None) -> None:
         super().__init__(message, result, failure)
-        self.told = ""
+        self.shown_by = ""
 
     def again(self) -> CheckFailed:
         """The same in one line."""
         first = (self.msg or "").partition("\n")[0]
         result: Result = vars(self)[CARRIED]
-        return CheckFailed(f"{_cut(first, SHORT)} -- see {self.told}", result, self.failure)
+        return CheckFailed(f"{_cut(first, SHORT)} -- see {self.shown_by}", result, self.failure)
 
 
 def briefly(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
     """Before a report is made of `call`: have a cell that does not load tell its cause once, and then refer to it."""
     error = call.excinfo.value if call.excinfo is not None else None
     if isinstance(error, LoadFailed):
-        if error.told not in {"", item.name}:
+        if error.shown_by not in {"", item.name}:
             again = error.again().with_traceback(error.__traceback__)
             call.excinfo = type(call.excinfo).from_exception(again)  # type: ignore[union-attr]
         else:
-            error.told = item.name
+            error.shown_by = item.name
 
 
 def attach(report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
@@ -105,12 +120,15 @@ def attach(report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
 def detail(item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport, own: object) -> None:
     """Put into the report of an item of a cell what a record of it needs and no other part of the report has.
 
-    A dictionary, where there is something to say: `failure` (what kind of thing went wrong), `aborted` and `hollow`
-    (true or absent), `evidence`, `tokens`, and `target` where a fixture put another one in the place of `own`.
+    A dictionary, where there is something to say: `failure` (what kind of thing went wrong), `cause` (why the cell does
+    not run here), `aborted` and `hollow` (true or absent),
+    `evidence`, `tokens`, and `target` where a fixture put another one in the place of `own`.
     """
     found: dict[str, Any] = {}
     if report.outcome == "failed" and call.excinfo is not None:
         found = _of_failure(call.excinfo.value)
+    if call.excinfo is not None and isinstance(call.excinfo.value, CellSkipped):
+        found["cause"] = call.excinfo.value.cause
     if report.when == "call":
         found |= {"evidence": item.stash[EVIDENCE]} if EVIDENCE in item.stash else {}
         found |= {"tokens": item.stash[TOKENS]} if TOKENS in item.stash else {}
@@ -147,7 +165,7 @@ def _packed(result: Result) -> Iterator[list[str]]:
     findings = result.findings or (Finding("the check", "something to look at", "nothing"),)
     for finding, _ in folded(findings)[:MOST]:
         hint = finding.hint or Hint("", "")
-        texts = (finding.where, finding.expected, finding.actual, hint.name, hint.text, hint.source)
+        texts = (finding.where, finding.expected, finding.actual, hint.name, hint.text, hint.source, finding.kind)
         yield [result.check, *(_cut(text, LONGEST) for text in texts)]
 
 
@@ -157,5 +175,5 @@ def _cut(text: str, length: int) -> str:
 
 def findings_of(report: pytest.TestReport) -> Iterator[tuple[str, Finding]]:
     """The findings in a report, each with its check."""
-    for check, where, expected, actual, *hint in getattr(report, FINDINGS, ()):
-        yield check, Finding(where, expected, actual, Hint(*hint) if hint[0] else None)
+    for check, where, expected, actual, *hint, kind in getattr(report, FINDINGS, ()):
+        yield check, Finding(where, expected, actual, Hint(*hint) if hint[0] else None, kind)

@@ -1,14 +1,15 @@
-"""The fixtures: each documented, typed, and overridable in a `conftest.py`."""
+"""Defines the fixtures that tests ask for; each can be overridden in a `conftest.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from pytest_llmdevice.matrix.cell import REFERENCE, Cell
+from pytest_llmdevice.text import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 RUN: pytest.StashKey[MatrixRun] = pytest.StashKey()
 """Where the run of an active `--llm-matrix` is kept."""
+
+NOT_OF_THE_CELL: Final = frozenset({"llm_checkpoint", "llm_reference"})
+"""Fixtures that make what is kept on disk for other cells and runs too: they are made on the real machine, and their
+time does not count as the cell's."""
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +68,7 @@ def llm_target(request: pytest.FixtureRequest) -> Target:
 
     name = target_name(request.config)
     with usage_errors():
-        return BuiltinTarget() if name is None else resolve(name)
+        return BuiltinTarget() if name is None else resolve(name).target
 
 
 @pytest.fixture(scope="session")
@@ -75,22 +80,29 @@ def llm_checkpoint(llm_cell: Cell) -> Path:
     try:
         return checkpoint(llm_cell.model)
     except CheckpointUnavailable as error:
-        pytest.skip(f"absent: {error}")
+        from pytest_llmdevice.plugin.failures import CellSkipped
+
+        raise CellSkipped("absent", str(error)) from None
     except CheckpointError as error:
         pytest.fail(f"{llm_cell.model}: {error}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
-def llm_model(
+def llm_loaded(
     request: pytest.FixtureRequest, llm_cell: Cell, llm_checkpoint: Path, llm_target: Target
-) -> Generator[nn.Module]:
-    """The model, loaded by the target, once for each cell whatever the number of tests. Do not change it."""
-    from pytest_llmdevice.loading.load import Loaded
+) -> Generator[Loaded]:
+    """What the target's load yielded: the model, what it changed of the process, and what it took.
 
-    loaded = Loaded.load(llm_target, llm_checkpoint, llm_cell)
+    Once for each cell, whatever the number of tests.
+    """
+    from pytest_llmdevice.loading.load import Leftovers, Loaded
+    from pytest_llmdevice.plugin.failures import CellSkipped
+
+    run = request.config.stash.get(RUN, None)
+    loaded = Loaded.load(llm_target, llm_checkpoint, llm_cell, Leftovers() if run is None else run.leftovers)
     if loaded.unsupported:
-        pytest.skip(f"unsupported: {loaded.unsupported}")
-    if loaded.error:
+        raise CellSkipped("unsupported", loaded.unsupported)
+    if loaded.model is None:
         raise _load_failed(loaded)
     request.config.hook.pytest_llm_cell_loaded(
         config=request.config,
@@ -99,8 +111,15 @@ def llm_model(
         seconds=loaded.seconds,
         measures=loaded.measures,
     )
-    yield loaded.model
+    yield loaded
     loaded.release()
+
+
+@pytest.fixture(scope="session")
+def llm_model(llm_loaded: Loaded) -> nn.Module:
+    """The model, loaded by the target, once for each cell whatever the number of tests. Do not change it."""
+    model: nn.Module = llm_loaded.model
+    return model
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +130,7 @@ def llm_tokenizer(llm_cell: Cell, llm_checkpoint: Path) -> PreTrainedTokenizerBa
     try:
         return load_tokenizer(llm_checkpoint)
     except Exception as error:  # noqa: BLE001  # tokenizers fail in as many ways as there are formats
-        pytest.fail(f"{llm_cell.model}: its tokenizer does not load: {_first_line(error)}", pytrace=False)
+        pytest.fail(f"{llm_cell.model}: its tokenizer does not load: {first_line(error)}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -137,11 +156,6 @@ def _load_failed(loaded: Loaded) -> LoadFailed:
 
     result = not_loaded(loaded)
     failure = of_error(loaded.exception, loading=True) if loaded.exception is not None else "loader"
-    first, _, rest = loaded.error.partition("\n")
+    what = f"{loaded.cell.id}: {loaded.cause}" if loaded.returned else f"{loaded.cell.id} did not load: {loaded.cause}"
     hints = "".join(f"\nhint: {finding.hint}" for finding in result.findings if finding.hint)
-    return LoadFailed(f"{first}{hints}\n{rest}", result, failure)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}".rstrip(": ")
+    return LoadFailed(f"{what}{hints}\n{'' if loaded.returned else chr(10)}{loaded.details}", result, failure)

@@ -1,4 +1,4 @@
-"""The plugin object of a run with `--llm-matrix`: registered only then, so that the plugin is inert otherwise."""
+"""Holds the hooks of a run with `--llm-matrix`; registered only then, so that the plugin is inert otherwise."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 
 from pytest_llmdevice.hardware import Inventory, describe
 from pytest_llmdevice.plugin import parametrize
-from pytest_llmdevice.plugin.failures import DeviceLost, detail, details_of
+from pytest_llmdevice.plugin.failures import CellSkipped, DeviceLost, detail, details_of
 from pytest_llmdevice.plugin.fixtures import RUN
 from pytest_llmdevice.plugin.options import usage_errors
+from pytest_llmdevice.plugin.registration import Registration
 from pytest_llmdevice.plugin.results_plugin import RecordedItems
 from pytest_llmdevice.plugin.session import WORKER_INPUT, MatrixRun
 from pytest_llmdevice.plugin.summary import headline
@@ -31,15 +32,17 @@ def begin(config: pytest.Config, settings: Settings) -> None:
     Raises:
         pytest.UsageError: the matrix is no good.
     """
-    trace = getattr(config, "workerinput", {}).get(WORKER_INPUT)
+    known = getattr(config, "workerinput", {}).get(WORKER_INPUT)
     with usage_errors():
-        run = MatrixRun.begin(settings, Inventory.from_json(trace) if trace else None)
+        # First: the matrix and the probe may speak of what plugins add.
+        registration = Registration(config)
+        run = MatrixRun.begin(settings, Inventory.from_json(known) if known else None)
     config.add_cleanup(run.close)
     config.stash[RUN] = run
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args.append(str(SUITE))
-    config.pluginmanager.register(MatrixPlugin(config, run), "llmdevice-matrix")
-    if trace is None and not config.option.collectonly:
+    config.pluginmanager.register(MatrixPlugin(config, run, registration), "llmdevice-matrix")
+    if known is None and not config.option.collectonly:
         config.pluginmanager.register(RecordedItems(config, run), "llmdevice-recorded")
     if settings.cell_timeout:
         config.pluginmanager.register(LimitedItems(config, run), "llmdevice-limited")
@@ -72,8 +75,9 @@ def share_cores(workers: int) -> None:
 class MatrixPlugin:
     """The hooks of an active run."""
 
-    def __init__(self, config: pytest.Config, run: MatrixRun) -> None:
+    def __init__(self, config: pytest.Config, run: MatrixRun, registration: Registration) -> None:
         self._run = run
+        self._registration = registration
         self._parameters = parametrize.Parameters(run)
         self._lost: dict[tuple[str, str], str] = {}
         self._workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
@@ -116,6 +120,8 @@ class MatrixPlugin:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self) -> None:
+        with usage_errors():
+            self._registration.refuse_late_ones()
         self._run.settle()
 
     @pytest.hookimpl(tryfirst=True)
@@ -126,7 +132,7 @@ class MatrixPlugin:
             return
         if not (decision := self._run.decisions[cell]).runs:
             item.user_properties.append((VERDICT, decision.cause))
-            pytest.skip(decision.reason)
+            raise CellSkipped(decision.cause, decision.detail)
         if where := self._lost.get((cell.kind, cell.device)):
             raise DeviceLost(f"{cell.id}: not run: {cell.spec} was lost in {where}, and is so for the whole process")
 

@@ -12,6 +12,7 @@ import pytest
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.hardware import Requirements, parse_memory, unmet
 from pytest_llmdevice.matrix.cell import AXIS_KEYS, REFERENCE, Cell
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.select import Selector
 from pytest_llmdevice.matrix.suggest import unknown
 
@@ -40,7 +41,7 @@ class Parameters:
     def _by_cell(self) -> dict[Cell, ParameterSet]:
         mark = pytest.mark.llm_cell
         return {
-            cell: pytest.param(cell, id=values["llm.cell"], marks=mark(**_marker_values(cell)))
+            cell: pytest.param(cell, id=values["llm.cell"], marks=mark(**cell.values()))
             for cell, values in self._properties.items()
         }
 
@@ -68,7 +69,7 @@ class Parameters:
         """Parametrize a test that asks for a cell, directly or through another fixture."""
         marks = list(metafunc.definition.iter_markers("llm_matrix"))
         selectors = [selector_of(mark) for mark in marks]
-        beside = any(mark.args == ("cards",) for mark in metafunc.definition.iter_markers("llm_check"))
+        beside = any(_needs_cards(mark) for mark in metafunc.definition.iter_markers("llm_check"))
         parameters = [
             parameter
             for cell, parameter in self._by_cell.items()
@@ -78,6 +79,12 @@ class Parameters:
             reason = NO_CARDS if beside else NO_CELL.format(marker=_written(marks))
             parameters = [pytest.param(None, id="no-cell", marks=[pytest.mark.skip(reason=reason)])]
         metafunc.parametrize(FIXTURE, parameters, indirect=True, scope="session")
+
+
+def _needs_cards(mark: pytest.Mark) -> bool:
+    """Whether the check that an `llm_check` marker names is about cells of the cpu beside simulated cards."""
+    check = current().get("check", mark.args[0])
+    return check is not None and "simulated cards" in check.needs
 
 
 def skip_beyond_reference(item: pytest.Item) -> None:
@@ -186,30 +193,7 @@ def check_of(item: pytest.Item) -> str:
 def user_properties(cell: Cell, run: MatrixRun) -> dict[str, Any]:
     """Flat `llm.*` properties of a cell; of a simulated one, the machine that was simulated too."""
     profile = {"llm.profile": str(run.simulated_machines.profile(cell))} if cell.simulated else {}
-    return profile | {
-        "llm.cell": cell.id,
-        "llm.model": cell.model,
-        "llm.device": cell.device,
-        "llm.dtype": cell.dtype,
-        "llm.quantization": cell.quantization,
-        "llm.strategy": cell.strategy,
-        "llm.attention": cell.attention,
-        "llm.kind": cell.kind,
-        "llm.simulated": cell.simulated,
-    }
-
-
-def _marker_values(cell: Cell) -> dict[str, Any]:
-    return {
-        "model": cell.model,
-        "device": cell.device,
-        "dtype": cell.dtype,
-        "quantization": cell.quantization,
-        "strategy": cell.strategy,
-        "attention": cell.attention,
-        "kind": cell.kind,
-        "simulated": cell.simulated,
-    }
+    return profile | {"llm.cell": cell.id} | {f"llm.{name}": value for name, value in cell.values().items()}
 
 
 def _written(marks: Iterable[pytest.Mark]) -> str:

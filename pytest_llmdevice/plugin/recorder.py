@@ -1,4 +1,4 @@
-"""From pytest's reports to records: what each check and cell became, kept in memory and written as it finishes."""
+"""Turns pytest's reports into records of what each check and cell became, and writes each as it finishes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from pytest_llmdevice.results.records import (
     Record,
     RecordedFinding,
     Run,
-    SkipCause,
     adapter,
 )
 from pytest_llmdevice.results.redaction import Redactor
@@ -41,8 +40,6 @@ HERE: Final = Path("this run")
 
 LONGEST: Final = 600
 """Characters of a message."""
-
-_CAUSES: Final[tuple[SkipCause, ...]] = ("not requested", "absent", "unusable", "unsupported")
 
 _CRASHED: Final = "???"
 """xdist's phase of a test in which a worker died."""
@@ -258,19 +255,14 @@ def _add(item: _Item, report: pytest.TestReport) -> None:
         item.outcome = "xfail" if hasattr(report, "wasxfail") else "skipped"
         item.values["message"] = report.wasxfail if item.outcome == "xfail" else _skipped(report)
         if item.outcome == "skipped":
-            prefix = item.values["message"].partition(":")[0]
-            item.values["cause"] = next((cause for cause in _CAUSES if cause == prefix), "by the test")
+            item.values["cause"] = details.get("cause", "by the test")
 
 
 def _of_failure(report: pytest.TestReport, details: Mapping[str, Any]) -> Outcome:
     text = str(report.longrepr)
     if text.startswith("[XPASS(strict)]"):
         return "xpass"
-    if (
-        details.get("aborted")
-        or str(report.when) == _CRASHED
-        or text.startswith("not run: the worker of this cell died")
-    ):
+    if details.get("aborted") or str(report.when) == _CRASHED:
         return "aborted"
     if details.get("hollow"):
         return "hollow"

@@ -1,4 +1,4 @@
-"""One run of a matrix: its cells, the verdict on each, and the target, settled before anything is collected."""
+"""Settles what a run of a matrix is about before anything is collected: its cells, what becomes of each, the target."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.hardware import Decision, Inventory, ProbeProcess, decide, expand_devices, required_missing, start
 from pytest_llmdevice.matrix.cell import AXES, Cell
 from pytest_llmdevice.matrix.select import Selector, parse_all
-from pytest_llmdevice.matrix.vocabulary import CHECKS
+from pytest_llmdevice.matrix.vocabulary import checks
 from pytest_llmdevice.simulation.inventory import SimulatedMachines, as_simulated
 
 if TYPE_CHECKING:
-    from pytest_llmdevice.loading.target import Target
+    from pytest_llmdevice.loading.load import Leftovers
+    from pytest_llmdevice.loading.target import Resolved, Target
     from pytest_llmdevice.matrix.schema import Matrix
     from pytest_llmdevice.plugin.options import Settings
     from pytest_llmdevice.results.shards import Shard
@@ -36,7 +37,7 @@ class MatrixRun:
     Attributes:
         settings: what the user asked for.
         matrix: the validated matrix file.
-        simulated: the machines that are simulated where their devices are absent.
+        simulated_machines: the machines that are simulated where their devices are absent.
         known: an inventory that another process made; then no probe is started.
     """
 
@@ -183,7 +184,7 @@ class MatrixRun:
             and other.model == cell.model
             and other.simulated == cell.simulated
             and (other.kind == cell.kind or not cell.simulated)
-            and not any(self.xfail(other, check) for check in CHECKS)
+            and not any(self.xfail(other, check) for check in checks())
         ]
 
         def unlike(other: Cell) -> tuple[int, str]:
@@ -194,11 +195,27 @@ class MatrixRun:
         return tuple(dict.fromkeys(dtypes[:1] + devices[:1]))
 
     @cached_property
+    def resolved(self) -> Resolved:
+        """The code under test, and what its import changed of the process.
+
+        Raises:
+            ConfigurationError: `--llm-target` names nothing that can be tested.
+        """
+        from pytest_llmdevice.loading.target import BuiltinTarget, Resolved, resolve
+
+        return Resolved(BuiltinTarget()) if self.settings.target is None else resolve(self.settings.target)
+
+    @property
     def target(self) -> Target:
         """The code under test."""
-        from pytest_llmdevice.loading.target import BuiltinTarget, resolve
+        return self.resolved.target
 
-        return BuiltinTarget() if self.settings.target is None else resolve(self.settings.target)
+    @cached_property
+    def leftovers(self) -> Leftovers:
+        """The models that were loaded so far."""
+        from pytest_llmdevice.loading.load import Leftovers
+
+        return Leftovers()
 
     def xfail(self, cell: Cell, check: str) -> str | None:
         """Why `check` is expected to fail on `cell`, with the source; None when it is not."""

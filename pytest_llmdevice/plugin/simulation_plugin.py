@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_llmdevice.errors import SimulationError
+from pytest_llmdevice.plugin.fixtures import NOT_OF_THE_CELL
 from pytest_llmdevice.plugin.parametrize import FIXTURE, cell_of
 
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.cell import Cell
     from pytest_llmdevice.plugin.session import MatrixRun
     from pytest_llmdevice.simulation import Simulation
-
-
-_KEPT_ON_DISK: Final = ("llm_checkpoint", "llm_reference")
 
 
 class Stage:
@@ -101,7 +99,7 @@ class SimulatedItems:
             cell: Cell = request.param
             self._machines[cell] = machine
             request.addfinalizer(lambda: self._machines.pop(cell, None))
-        if fixturedef.argname in _KEPT_ON_DISK:
+        if fixturedef.argname in NOT_OF_THE_CELL:
             self._stage.switch(None)
         try:
             return (yield)

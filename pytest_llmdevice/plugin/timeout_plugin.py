@@ -7,7 +7,7 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Generator
-from types import FrameType
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -15,6 +15,7 @@ import pytest
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis.finding import Finding
 from pytest_llmdevice.plugin.failures import CheckFailed
+from pytest_llmdevice.plugin.fixtures import NOT_OF_THE_CELL
 from pytest_llmdevice.plugin.parametrize import cell_of
 from pytest_llmdevice.plugin.watchdog import GRACE_SECONDS, Watchdog, real_stderr
 
@@ -22,16 +23,9 @@ if TYPE_CHECKING:
     from pytest_llmdevice.matrix.cell import Cell
     from pytest_llmdevice.plugin.session import MatrixRun
 
-_NOT_OF_THE_CELL: Final = frozenset({"llm_checkpoint", "llm_reference"})
-"""Fixtures whose time does not count: a download, and what a plain load says, are there for other cells too."""
-
 TEARDOWN_SECONDS: Final = 30.0
 """What a test may still take to clean up when the time of its cell is over."""
 
-_DOING: Final = {
-    ("pytest_llmdevice.loading.load", "load"): "load",
-    ("pytest_llmdevice.inference.generation", "generate_with"): "generate",
-}
 _OUTERMOST_SHOWN = 4
 _INNERMOST_SHOWN = 8
 
@@ -102,7 +96,7 @@ class LimitedItems:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Generator[None, object, object]:
         """Leave out what does not count."""
-        if fixturedef.argname not in _NOT_OF_THE_CELL or self._now is None:
+        if fixturedef.argname not in NOT_OF_THE_CELL or self._now is None:
             return (yield)
         item, cell, phase, _ = self._now
         self._stop(resumed=False)
@@ -171,17 +165,24 @@ def _check_of(item: pytest.Item) -> str:
 
 def _in_the_cell(frame: FrameType | None) -> tuple[str, list[FrameType]]:
     """What the code under test was doing, empty where it was not called, and its frames, innermost last."""
+    from pytest_llmdevice.inference.generation import generate_with
+    from pytest_llmdevice.loading.load import Loaded
+
+    # The functions that call the target.
+    calls: dict[CodeType, str] = {
+        Loaded.load.__func__.__code__: "load",  # type: ignore[attr-defined]  # of a class method
+        generate_with.__code__: "generate",
+    }
     found: list[FrameType] = []
-    while frame is not None and _room(frame) not in {"_pytest", "pluggy"}:
-        doing = _DOING.get((frame.f_globals.get("__name__", ""), frame.f_code.co_name))
-        if doing is not None:
+    while frame is not None and _package(frame) not in {"_pytest", "pluggy"}:
+        if (doing := calls.get(frame.f_code)) is not None:
             return doing, found[::-1]
         found.append(frame)
         frame = frame.f_back
     return "", found[::-1]
 
 
-def _room(frame: FrameType) -> str:
+def _package(frame: FrameType) -> str:
     name: str = frame.f_globals.get("__name__", "")
     return name.partition(".")[0]
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from xdist.scheduler import LoadScopeScheduling
 
+from pytest_llmdevice.plugin.failures import DETAILS
 from pytest_llmdevice.plugin.parametrize import cell_id_in
 from pytest_llmdevice.plugin.session import WORKER_INPUT
 
@@ -39,6 +40,7 @@ class Distribution:
             file, _, name = nodeid.partition("::")
             lost = type(report)(nodeid, (file, None, name), {}, "failed", text, "setup")
             vars(lost)["node"] = vars(report)["node"]
+            vars(lost)[DETAILS] = {"aborted": True}
             self._config.hook.pytest_runtest_logreport(report=lost)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
-from pytest_llmdevice.matrix.vocabulary import ATTENTIONS, CHECKS, DTYPES, KINDS, MODELS, QUANTIZATIONS, STRATEGIES
+from pytest_llmdevice.matrix.vocabulary import ATTENTIONS, DTYPES, checks, kinds, models, quantizations, strategies
 from pytest_llmdevice.report.page_causes import causes_of
 from pytest_llmdevice.results.merged_results import CellView, Conflict, Sample, Union, base_id
 from pytest_llmdevice.results.records import WORST_FIRST, CellDone, Memory, Outcome, Run
@@ -53,14 +53,24 @@ FIELDS: Final = (
 
 AXES: Final = ("target", "model", "device", "dtype", "quantization", "strategy", "attention")
 
-_KNOWN: Final[dict[str, Sequence[str]]] = {
-    "model": MODELS,
-    "device": KINDS,
-    "dtype": DTYPES,
-    "quantization": QUANTIZATIONS,
-    "strategy": STRATEGIES,
-    "attention": ATTENTIONS,
-}
+
+def _known(axis: str) -> tuple[str, ...]:
+    """The values of `axis` that are known here, in their order."""
+    match axis:
+        case "model":
+            return models()
+        case "device":
+            return kinds()
+        case "dtype":
+            return DTYPES
+        case "quantization":
+            return quantizations()
+        case "strategy":
+            return strategies()
+        case "attention":
+            return ATTENTIONS
+    return ()
+
 
 _DIGITS: Final = 5
 
@@ -143,7 +153,7 @@ def _value(view: CellView, axis: str) -> str:
 
 def _ordered(axis: str, values: Iterable[str]) -> list[str]:
     """As the vocabulary has them, others behind in the order of their appearance."""
-    known = {value: place for place, value in enumerate(_KNOWN.get(axis, ()))}
+    known = {value: place for place, value in enumerate(_known(axis))}
 
     def place(value: str) -> tuple[int, int]:
         kind, _, index = value.partition(":") if axis == "device" else (value, "", "")
@@ -154,7 +164,7 @@ def _ordered(axis: str, values: Iterable[str]) -> list[str]:
 
 def _checks(union: Union) -> list[str]:
     found = dict.fromkeys(name for view in union.cells.values() for name in view.checks)
-    return [name for name in CHECKS if name in found] + [name for name in found if name not in CHECKS]
+    return [name for name in checks() if name in found] + [name for name in found if name not in checks()]
 
 
 def _measures(last: CellDone | None) -> tuple[float | None, ...]:

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from pytest_llmdevice.errors import ResultsError
+from pytest_llmdevice.errors import FailureClass, ResultsError
 from pytest_llmdevice.results.environments import LIBRARIES, Environment
 from pytest_llmdevice.results.files import replace_file
-from pytest_llmdevice.results.records import BUILTIN, Commit, FailureClass, MatrixInfo, Record
+from pytest_llmdevice.results.records import BUILTIN, Commit, MatrixInfo, Record
 from pytest_llmdevice.results.store import explained
 
 BASELINE_SCHEMA: Final = 1

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
+from pytest_llmdevice.errors import FailureClass
 from pytest_llmdevice.matrix.cell import Cell
 
 SCHEMA: Final = 1
@@ -21,20 +22,6 @@ Outcome: TypeAlias = Literal["passed", "failed", "error", "hollow", "skipped", "
 """`failed`: a check found something. `error`: it could not be made, the cell did not load. `hollow`: it looked at
 nothing. `xfail` and `xpass`: it was expected to fail, and did or did not. `aborted`: the run, the worker or the device
 was gone before it could end."""
-
-FailureClass: TypeAlias = Literal[
-    "out-of-memory",
-    "device-lost",
-    "unsupported-dtype",
-    "library-refusal",
-    "placement",
-    "dtype",
-    "numeric",
-    "loader",
-    "time-out",
-    "other",
-]
-"""What kind of thing went wrong; `other` is what a test of one's own asserts, and what has no class of its own."""
 
 SkipCause: TypeAlias = Literal["not requested", "absent", "unusable", "unsupported", "by the test"]
 """Why something did not run: the four causes of a verdict, and a test that skips itself."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.matrix.vocabulary import KINDS
+from pytest_llmdevice.matrix.vocabulary import kinds
 
 if TYPE_CHECKING:
     from pytest_llmdevice.results.records import Run
@@ -119,7 +119,7 @@ def shards(cells: Iterable[Cell], count: int, seconds: Mapping[str, float] | Non
     for kind in dict.fromkeys(cell.kind for cell in ordered):
         dealt = _dealt([cell for cell in ordered if cell.kind == kind], count, weights)
         # Each kind begins with another part: the first one would get what is left over of every kind.
-        offset = KINDS.index(kind) if kind in KINDS else 0
+        offset = kinds().index(kind) if kind in kinds() else 0
         for index, part in enumerate(dealt):
             parts[(index + offset) % count] += part
     return [sorted(part, key=_key) for part in parts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_llmdevice.simulation.profiles import PROFILES, Profile, parse
+from pytest_llmdevice.simulation.profiles import Profile, parse
 from pytest_llmdevice.simulation.simulate import Simulation, active, simulate
 
-__all__ = ["PROFILES", "Profile", "Simulation", "active", "parse", "simulate"]
+__all__ = ["Profile", "Simulation", "active", "parse", "simulate"]

@@ -20,8 +20,8 @@ class SimulatedMachines:
     profiles: tuple[Profile, ...] = ()
 
     @classmethod
-    def read(cls, texts: Iterable[str]) -> SimulatedMachines:
-        """Read the values of `--llm-simulate`.
+    def read(cls, texts: Iterable[str], option: str = "--llm-simulate") -> SimulatedMachines:
+        """Read the values of `option`, which messages name.
 
         Raises:
             ConfigurationError: a value that is no profile, or two machines of one kind.
@@ -31,11 +31,11 @@ class SimulatedMachines:
             try:
                 profile = parse(text)
             except ConfigurationError as error:
-                raise ConfigurationError(f"--llm-simulate: {error}") from None
+                raise ConfigurationError(f"{option}: {error}") from None
             other = by_kind.setdefault(profile.kind, profile)
             if other is not profile:
                 raise ConfigurationError(
-                    f"--llm-simulate: {other} and {profile} both play {profile.kind} cards, and a run has one machine "
+                    f"{option}: {other} and {profile} both play {profile.kind} cards, and a run has one machine "
                     f"of a kind: choose one"
                 )
         return cls(tuple(by_kind.values()))

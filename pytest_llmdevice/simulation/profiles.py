@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import ClassVar, Final
 
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.hardware.requirements import parse_memory
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.suggest import unknown
-from pytest_llmdevice.matrix.vocabulary import INDEXED_KINDS
+from pytest_llmdevice.matrix.vocabulary import indexed, torch_type
 
 MAX_COUNT: Final = 8
 """The cards of one large server; `"auto"` maps over more are not a placement question of their own."""
@@ -32,6 +33,8 @@ class Profile:
         count: how many cards.
     """
 
+    table: ClassVar[str] = "simulation profile"
+
     name: str
     kind: str
     card: str
@@ -47,12 +50,12 @@ class Profile:
     @property
     def device_type(self) -> str:
         """PyTorch's name of the kind; a ROCm build calls its cards `cuda`."""
-        return "cuda" if self.kind == "rocm" else self.kind
+        return torch_type(self.kind)
 
     @property
     def indexed(self) -> bool:
         """Whether its devices are written with an index."""
-        return self.kind in INDEXED_KINDS
+        return indexed(self.kind)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -69,20 +72,17 @@ class Profile:
 
 _GIB: Final = 2**30
 
-PROFILES: Final = {
-    profile.name: profile
-    for profile in (
-        Profile("cuda", "cuda", "NVIDIA H100 80GB HBM3", 80 * _GIB, (9, 0), processors=132, toolkit="13.0"),
-        Profile("cuda-t4", "cuda", "Tesla T4", 15 * _GIB, (7, 5), processors=40, toolkit="13.0"),
-        Profile(
-            "rocm", "rocm", "AMD Instinct MI300X", 192 * _GIB, (9, 4), "gfx942", processors=304, warp=64, toolkit="7.0"
-        ),
-        Profile("rocm-dcu", "rocm", "K100_AI", 64 * _GIB, (9, 2), "gfx928", processors=120, warp=64, toolkit="6.3"),
-        Profile("mps", "mps", "Apple M3 Max", 36 * _GIB, processors=40, refused=("float64", "complex128")),
-        Profile("xpu", "xpu", "Intel(R) Data Center GPU Max 1550", 64 * _GIB, processors=512, toolkit="20250301"),
-    )
-}
-"""By name. Memory, names and processors are the vendors' data sheets'; only memory and capability steer anything."""
+PROFILES: Final = (
+    Profile("cuda", "cuda", "NVIDIA H100 80GB HBM3", 80 * _GIB, (9, 0), processors=132, toolkit="13.0"),
+    Profile("cuda-t4", "cuda", "Tesla T4", 15 * _GIB, (7, 5), processors=40, toolkit="13.0"),
+    Profile(
+        "rocm", "rocm", "AMD Instinct MI300X", 192 * _GIB, (9, 4), "gfx942", processors=304, warp=64, toolkit="7.0"
+    ),
+    Profile("rocm-dcu", "rocm", "K100_AI", 64 * _GIB, (9, 2), "gfx928", processors=120, warp=64, toolkit="6.3"),
+    Profile("mps", "mps", "Apple M3 Max", 36 * _GIB, processors=40, refused=("float64", "complex128")),
+    Profile("xpu", "xpu", "Intel(R) Data Center GPU Max 1550", 64 * _GIB, processors=512, toolkit="20250301"),
+)
+"""Memory, names and processors are the vendors' data sheets'; only memory and capability steer anything."""
 
 
 def parse(text: str) -> Profile:
@@ -93,9 +93,10 @@ def parse(text: str) -> Profile:
     """
     head, *settings = (part.strip() for part in text.split(","))
     name, colon, count = head.partition(":")
-    if name not in PROFILES:
-        raise ConfigurationError(unknown("simulation profile", name, PROFILES))
-    profile = PROFILES[name]
+    known = current().of(Profile)
+    if name not in known:
+        raise ConfigurationError(unknown("simulation profile", name, known))
+    profile = known[name]
     if colon:
         profile = replace(profile, count=_count(text, profile, count))
     for setting in settings:

@@ -11,8 +11,8 @@ import pytest
 
 from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination
 from pytest_llmdevice.checks.generation import token_rows
+from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.monitoring.resources import measures_of
 from pytest_llmdevice.oracle.reference import Reference, reference
 from pytest_llmdevice.plugin.failures import EVIDENCE, TOKENS, CheckFailed
 from pytest_llmdevice.plugin.fixtures import RUN
@@ -56,12 +56,25 @@ def llm_examination(
     llm_prompts: Tokens,
 ) -> Examination:
     """The loaded cell, and what several checks need of it."""
+    # A project may give `llm_model` another model than its target's: nothing is known of the load of that one.
+    own = "llm_loaded" in request.fixturenames
+    loaded: Loaded = request.getfixturevalue("llm_loaded") if own else Loaded(llm_cell, llm_model)
     run = request.config.stash.get(RUN, None)
     tolerance = run.tolerance(llm_cell) if run is not None else None
     beside = run.beside(llm_cell) if run is not None else None
     others = run.others(llm_cell) if run is not None else ()
+    imported = run.resolved.changes if run is not None and run.target is llm_target else ()
     return Examination(
-        llm_target, str(llm_checkpoint), llm_cell, llm_model, llm_prompts, llm_reference(), tolerance, beside, others
+        llm_target,
+        str(llm_checkpoint),
+        llm_cell,
+        loaded,
+        llm_prompts,
+        llm_reference(),
+        tolerance,
+        beside,
+        others,
+        imported,
     )
 
 
@@ -88,6 +101,6 @@ def _measured(check: str, exam: Examination) -> Iterable[tuple[str, object]]:
     doing = {"loads": "load", "generation": "generate"}.get(check)
     if doing is None:
         return ()
-    measures = measures_of(exam.model) if doing == "load" else exam.generated.measures
+    measures = exam.loaded.measures if doing == "load" else exam.generated.measures
     found = {} if measures is None else measures.properties(doing)
     return (found | (exam.generated.speed() if doing == "generate" else {})).items()

@@ -1,13 +1,17 @@
-"""The families of the zoo: which configuration each is built from, and the facts other packages ask for."""
+"""The model families of the zoo: the configuration that each is built from, and facts about it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.hardware.library_support import below
+from pytest_llmdevice.matrix.axes import Machine, Rule
+from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.registry import current
 
 VOCAB_SIZE: Final = 320
 """256 bytes, then special and reserved tokens up to a multiple of 64."""
@@ -27,14 +31,19 @@ class Family:
     """One architecture of the zoo, as data.
 
     Attributes:
-        name: the name in a matrix, one of `vocabulary.MODELS`.
+        name: the name in a matrix.
         config_class: name of the configuration class in `transformers`.
         arguments: keyword arguments of that class; token ids and vocabulary size are added to them.
         kind: `"causal"` (decoder only) or `"seq2seq"` (encoder-decoder).
         tied: whether the output embedding is the input embedding.
         moe: whether some layers route tokens to experts.
         notes: what this family exercises that others do not.
+        trusted: whether a plain load of it is known to have none of the faults that checks look for, so that no
+            finding has to be compared with one.
+        rules: what installed libraries cannot do with it.
     """
+
+    table: ClassVar[str] = "family"
 
     name: str
     config_class: str
@@ -43,6 +52,8 @@ class Family:
     tied: bool = False
     moe: bool = False
     notes: str = ""
+    trusted: bool = False
+    rules: tuple[Rule, ...] = ()
 
     @property
     def auto_class(self) -> str:
@@ -72,11 +83,31 @@ SLIDING_WINDOW: Final = 16
 """Tokens a sliding layer sees: fewer than the longest shipped prompt has."""
 
 
+def _mamba_reads_its_weight(cell: Cell, machine: Machine) -> str | None:
+    if cell.quantization == "none" or below(machine, "transformers", "5.15.0.dev0"):
+        return None
+    return (
+        "transformers' Mamba multiplies with dt_proj.weight itself (5.15 and later), which is packed in "
+        f"{cell.quantization}; it needs a load that leaves dt_proj dense"
+    )
+
+
+def _deepseek_gives_int8_four_dimensions(cell: Cell, machine: Machine) -> str | None:
+    # The CUDA backend has kernels of its own; a simulated card is computed by the CPU's.
+    own_kernels = cell.kind in ("cuda", "rocm") and not cell.simulated
+    if cell.quantization != "int8" or own_kernels or below(machine, "transformers", "5.15.0.dev0"):
+        return None
+    return (
+        "transformers' DeepSeek-V3 gives kv_b_proj an input of four dimensions (5.15 and later), and "
+        "bitsandbytes' int8 kernel for this device takes at most three"
+    )
+
+
 def _family(name: str, config_class: str, arguments: Mapping[str, Any], **facts: Any) -> Family:
-    return Family(name, config_class, MappingProxyType(dict(arguments)), **facts)
+    return Family(name, config_class, MappingProxyType(dict(arguments)), trusted=True, **facts)
 
 
-_FAMILIES: Final = (
+FAMILIES: Final = (
     _family("llama", "LlamaConfig", {**_DECODER, "head_dim": 16}, notes="grouped-query attention, RoPE, SwiGLU"),
     _family(
         "qwen2",
@@ -189,6 +220,14 @@ _FAMILIES: Final = (
         },
         moe=True,
         notes="multi-head latent attention; one dense layer, then one with routed and shared experts",
+        rules=(
+            Rule(
+                "deepseek-gives-int8-four-dimensions",
+                "transformers.models.deepseek_v3 expand_kv (absent in 5.14.0, present in 5.15.0); "
+                "bitsandbytes.backends.default.ops int8_vectorwise_quant reduces over dim=1 (0.50.2)",
+                _deepseek_gives_int8_four_dimensions,
+            ),
+        ),
     ),
     _family(
         "mamba",
@@ -201,6 +240,14 @@ _FAMILIES: Final = (
             "tie_word_embeddings": False,
         },
         notes="state-space layers: a convolution and a recurrent state instead of a KV cache",
+        rules=(
+            Rule(
+                "mamba-reads-its-weight",
+                "transformers.models.mamba MambaMixer: `self.dt_proj.weight @ time_step` on every path since 5.15.0, "
+                "until 5.14.0 only on the one with mamba_ssm's kernels",
+                _mamba_reads_its_weight,
+            ),
+        ),
     ),
     _family(
         "t5",
@@ -222,12 +269,10 @@ _FAMILIES: Final = (
     ),
 )
 
-FAMILIES: Final[Mapping[str, Family]] = MappingProxyType({family.name: family for family in _FAMILIES})
-
 
 def families() -> tuple[str, ...]:
-    """Names of the families, in the order of `vocabulary.MODELS`."""
-    return tuple(FAMILIES)
+    """Names of the families in the registry, in their order."""
+    return tuple(current().of(Family))
 
 
 def family(name: str) -> Family:
@@ -236,9 +281,9 @@ def family(name: str) -> Family:
     Raises:
         ConfigurationError: no family has this name.
     """
-    try:
-        return FAMILIES[name]
-    except KeyError:
+    known = current().of(Family)
+    if name not in known:
         raise ConfigurationError(
-            f"no model family is called {name!r}; there are {', '.join(FAMILIES)}, path:DIR and hub:org/name@revision"
-        ) from None
+            f"no model family is called {name!r}; there are {', '.join(known)}, path:DIR and hub:org/name@revision"
+        )
+    return known[name]

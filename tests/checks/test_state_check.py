@@ -20,7 +20,7 @@ from pytest_llmdevice.checks.state import HARMLESS
 from pytest_llmdevice.diagnosis import Hint
 from pytest_llmdevice.diagnosis.hints import state
 from pytest_llmdevice.inference.generation_run import generate_traced
-from pytest_llmdevice.loading.load import Loaded, changes_of
+from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.loading.target import BuiltinTarget
 
 Checkpoint = Callable[[str], str]
@@ -87,11 +87,11 @@ PLANTED: dict[str, tuple[Callable[[], object], str, Hint]] = {
 def test_what_a_load_leaves_behind_is_found_and_put_back(planted: str) -> None:
     do, where, hint = PLANTED[planted]
     found = loaded(do)
-    (finding,) = check_state(changes_of(found.model), ()).findings
+    (finding,) = check_state(found.changes, ()).findings
     assert (finding.where, finding.hint) == (where, hint)
     assert finding.actual.endswith(", when load came back")
     # Put back: the next load changes nothing.
-    assert check_state(changes_of(loaded(lambda: None).model), ()).passed
+    assert check_state(loaded(lambda: None).changes, ()).passed
 
 
 @pytest.mark.parametrize("planted", PLANTED)
@@ -116,7 +116,7 @@ def test_the_current_card_is_found_on_a_simulated_machine() -> None:
     with simulate("cuda:2"):
         found = loaded(lambda: torch.cuda.set_device(1))
         assert torch.cuda.current_device() == 0
-    (finding,) = check_state(changes_of(found.model), ()).findings
+    (finding,) = check_state(found.changes, ()).findings
     assert (finding.expected, finding.hint) == ("cuda:0", state.CURRENT_CARD)
     assert finding.actual.startswith("cuda:1")
 
@@ -124,21 +124,21 @@ def test_the_current_card_is_found_on_a_simulated_machine() -> None:
 def test_values_of_variables_that_may_be_secret_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMDEVICE_TEST_PASSWORD", "open sesame")
     found = loaded(lambda: os.environ.update(LLMDEVICE_TEST_PASSWORD="swordfish", LLMDEVICE_TEST_NEW="xyzzy"))
-    message = check_state(changes_of(found.model), ()).message()
+    message = check_state(found.changes, ()).message()
     assert "LLMDEVICE_TEST_PASSWORD" in message
     assert not any(secret in message for secret in ("sesame", "swordfish", "xyzzy"))
 
 
 def test_device_variables_are_shown_with_their_values() -> None:
     found = loaded(PLANTED["environment"][0])
-    (finding,) = check_state(changes_of(found.model), ()).findings
+    (finding,) = check_state(found.changes, ()).findings
     assert "'3'" in finding.actual
 
 
 @pytest.mark.parametrize("name", [*HARMLESS])
 def test_variables_that_decide_nothing_are_no_findings(name: str) -> None:
     found = loaded(lambda: os.environ.update({f"{name}X": "1"}))
-    result = check_state(changes_of(found.model), ())
+    result = check_state(found.changes, ())
     assert result.passed
     assert result.evidence["harmless environment variables"] == 1
 
@@ -150,12 +150,12 @@ def upset_what_loaders_upset() -> None:
 
 
 def test_random_states_threads_and_gradients_are_no_findings() -> None:
-    assert check_state(changes_of(loaded(upset_what_loaders_upset).model), ()).passed
+    assert check_state(loaded(upset_what_loaders_upset).changes, ()).passed
 
 
 def test_torch_compile_is_no_finding() -> None:
     found = loaded(lambda: torch.compile(nn.Linear(2, 2), backend="eager")(torch.ones(2)))
-    assert check_state(changes_of(found.model), ()).passed
+    assert check_state(found.changes, ()).passed
 
 
 def test_what_the_compiler_of_torch_wraps_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_what_the_compiler_of_torch_wraps_is_no_finding(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch, "manual_seed", torch.manual_seed)
     disable: Any = vars(torch)["_disable_dynamo"]
     found = loaded(lambda: setattr(torch, "manual_seed", disable(torch.random.manual_seed)))
-    assert check_state(changes_of(found.model), ()).passed
+    assert check_state(found.changes, ()).passed
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_plain_load_and_generation_leave_nothing(cell: Cell, checkpoint: Check
         pytest.importorskip("bitsandbytes")
     found = Loaded.load(BuiltinTarget(), Path(checkpoint(cell.model)), cell)
     generated = generate_traced(BuiltinTarget(), found.model, [[5, 6, 7]], 2)
-    result = check_state(changes_of(found.model), generated.changes)
+    result = check_state(found.changes, generated.changes)
     assert result.passed, result.message()
 
 
@@ -191,11 +191,11 @@ def test_a_plain_load_on_simulated_cards_leaves_nothing(checkpoint: Checkpoint) 
             cell = Cell("llama", "cuda:1", "bfloat16", strategy=strategy, simulated=True)
             found = Loaded.load(BuiltinTarget(), Path(checkpoint("llama")), cell)
             generated = generate_traced(BuiltinTarget(), found.model, [[5, 6, 7]], 2)
-            result = check_state(changes_of(found.model), generated.changes)
+            result = check_state(found.changes, generated.changes)
             assert result.passed, result.message()
 
 
 def test_a_model_that_was_handed_over_is_judged_by_its_generation_only() -> None:
-    assert changes_of(nn.Linear(1, 1)) is None
+    assert Loaded(CELL, nn.Linear(1, 1)).changes is None
     assert check_state(None, ()).passed
     assert check_state(None, None).hollow

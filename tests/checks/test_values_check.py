@@ -12,9 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from pytest_llmdevice import Cell, simulate
 from pytest_llmdevice.checks import Result, check_values
-from pytest_llmdevice.checks.values import PACKING_ERROR
 from pytest_llmdevice.diagnosis import Hint
 from pytest_llmdevice.diagnosis.hints import values
+from pytest_llmdevice.loading.quantization import quantization_of
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.vocabulary import MODELS
 
@@ -50,7 +50,7 @@ def test_every_strategy_keeps_them(family: str, strategy: str, load: Loader, che
     assert ("offloaded" in result.evidence) == (strategy == "disk-offload")
 
 
-@pytest.mark.parametrize("quantization", PACKING_ERROR)
+@pytest.mark.parametrize("quantization", ["int8", "nf4", "nf4-double", "fp4"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mamba", "deepseek-v3"])
 def test_packed_weights_lose_what_their_quantization_loses(
     family: str, quantization: str, load: Loader, checkpoint: Checkpoint
@@ -60,10 +60,10 @@ def test_packed_weights_lose_what_their_quantization_loses(
     result = checked(load(cell), checkpoint, cell)
     assert result.passed, result.message()
     # The table leaves room, and not much: half of what it allows is more than the zoo loses.
-    assert 0 < float(result.evidence["largest error of a packed weight"]) < 0.7 * PACKING_ERROR[quantization]
+    assert 0 < float(result.evidence["largest error of a packed weight"]) < 0.7 * quantization_of(cell).packing_error
 
 
-@pytest.mark.parametrize("quantization", PACKING_ERROR)
+@pytest.mark.parametrize("quantization", ["int8", "nf4", "nf4-double", "fp4"])
 def test_what_the_first_forward_pass_repacks_is_unpacked_as_before(
     quantization: str, load: Loader, checkpoint: Checkpoint
 ) -> None:

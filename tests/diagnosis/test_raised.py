@@ -10,7 +10,7 @@ from torch import nn
 
 from pytest_llmdevice import Hint
 from pytest_llmdevice.diagnosis import raised
-from pytest_llmdevice.diagnosis.errors import first_line, hint_of
+from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.failure import excerpt, failing_module
 from pytest_llmdevice.diagnosis.hints import raised as hints
 
@@ -81,11 +81,6 @@ def test_the_cause_of_an_exception_counts_too() -> None:
     error = ValueError("the model did not run")
     error.__cause__ = RuntimeError("expected scalar type Half but found Float")
     assert hint_of(error) == hints.DTYPES
-
-
-def test_the_first_line_is_named_with_its_type() -> None:
-    assert first_line(ValueError("one\ntwo")) == "ValueError: one"
-    assert first_line(KeyError()) == "KeyError"
 
 
 class Inner(nn.Module):

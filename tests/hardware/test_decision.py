@@ -27,7 +27,7 @@ def test_a_cell_whose_device_passed_runs(this_machine: Inventory) -> None:
 
 def test_a_missing_device_is_absent_and_what_is_here_is_listed(machine: MakeMachine) -> None:
     decision = decide(CUDA, machine())
-    assert decision == Decision("skip", "absent", "absent: no cuda:0 here (this machine has cpu)")
+    assert decision == Decision("skip", "absent", "no cuda:0 here (this machine has cpu)")
     assert not decision.runs
 
 
@@ -66,7 +66,7 @@ def test_a_dtype_whose_probe_failed_is_unusable_with_the_exception(machine: Make
     assert decision == Decision(
         "skip",
         "unusable",
-        "unusable: cuda:1 NVIDIA T4 failed the bfloat16 probe: "
+        "cuda:1 NVIDIA T4 failed the bfloat16 probe: "
         "RuntimeError: expected scalar type BFloat16 but found Float",
     )
 
@@ -81,7 +81,7 @@ def test_a_dtype_that_was_never_probed_does_not_run(machine: MakeMachine, device
 
 def test_a_failed_probe_makes_every_cell_unusable() -> None:
     decision = decide(CPU, Inventory(failure="timed out after 120 s"))
-    assert decision == Decision("skip", "unusable", "unusable: the hardware probe failed: timed out after 120 s")
+    assert decision == Decision("skip", "unusable", "the hardware probe failed: timed out after 120 s")
 
 
 def test_a_quantization_whose_probe_failed_is_unusable(machine: MakeMachine, device: MakeDevice) -> None:
@@ -92,10 +92,12 @@ def test_a_quantization_whose_probe_failed_is_unusable(machine: MakeMachine, dev
 
 
 def test_a_kernel_that_nobody_wrote_is_unsupported(machine: MakeMachine, device: MakeDevice) -> None:
-    mac = device("mps", quantization={"int8": SmokeTest(False, "NotImplementedError: no int8 on MPS")})
+    error = "NotImplementedError: no int8 on MPS"
+    smoke_test = SmokeTest(False, error, {"float16": error}, unimplemented=("float16",))
+    mac = device("mps", quantization={"int8": smoke_test})
     decision = decide(Cell("llama", "mps", "float16", "int8"), machine(mac))
     assert decision.cause == "unsupported"
-    assert "no int8 on MPS" in decision.reason
+    assert decision.reason == "unsupported: mps failed the int8 probe: NotImplementedError: no int8 on MPS"
 
 
 def test_a_quantization_that_fails_for_one_dtype_stops_only_that_dtype(
@@ -113,7 +115,7 @@ def test_a_quantized_cell_without_bitsandbytes_is_unsupported(machine: MakeMachi
     assert decision == Decision(
         "skip",
         "unsupported",
-        "unsupported: bitsandbytes is not installed; install pytest-llmdevice[bitsandbytes]",
+        "bitsandbytes is not installed; install pytest-llmdevice[bitsandbytes]",
     )
 
 

@@ -15,8 +15,9 @@ from packaging.version import Version
 
 from pytest_llmdevice.hardware import Device, Inventory
 from pytest_llmdevice.hardware.host import installed_versions
-from pytest_llmdevice.hardware.library_support import RULES, unsupported
+from pytest_llmdevice.hardware.library_support import FLASH_ATTENTION, rules_for, unsupported
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.registry import current
 
 MakeDevice = Callable[..., Device]
 MakeMachine = Callable[..., Inventory]
@@ -28,7 +29,7 @@ LoadModel = Callable[..., Any]
 
 
 def rules_that_speak(cell: Cell, inventory: Inventory) -> set[str]:
-    return {rule.name for rule in RULES if rule.reason(cell, inventory)}
+    return {rule.name for rule in rules_for(cell) if rule.reason(cell, inventory)}
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +107,12 @@ PARTS = (
 HALF_ON_DISK = dict.fromkeys(PARTS, "cpu") | {"model.layers.1": "disk"}
 
 
-def test_names_are_unique_and_every_rule_has_a_source() -> None:
-    assert len({rule.name for rule in RULES}) == len(RULES)
-    assert all(rule.source for rule in RULES)
+def test_every_rule_has_a_name_of_its_own_and_a_source() -> None:
+    registry = current()
+    entries = [entry for table in ("strategy", "quantization", "family") for entry in registry.entries(table)]
+    rules = {id(rule): rule for entry in entries for rule in entry.rules} | {id(FLASH_ATTENTION): FLASH_ATTENTION}
+    assert len({rule.name for rule in rules.values()}) == len(rules) >= 12
+    assert all(rule.source for rule in rules.values())
 
 
 def test_a_plain_cell_breaks_no_rule() -> None:

@@ -57,18 +57,18 @@ def test_a_device_that_holds_no_data_fails_and_is_lost() -> None:
     smoke_tests = DeviceSmokeTests(torch.device("meta"))
     dtypes = smoke_tests.dtypes()
     assert dtypes["float32"].error.startswith("NotImplementedError: Cannot copy out of meta tensor")
-    assert dtypes["bfloat16"].error.startswith("not tried: the device was lost in the float32 trial (Not")
-    assert smoke_tests.quantization(["float32"], "")["nf4"].error == dtypes["bfloat16"].error
+    assert dtypes["bfloat16"].error.startswith("not tried: the device was lost in the float32 smoke test (Not")
+    assert smoke_tests.quantization(["float32"], {})["nf4"].error == dtypes["bfloat16"].error
 
 
 def test_quantization_is_not_tried_without_a_dtype() -> None:
-    smoke_tests = DeviceSmokeTests(CPU).quantization([], "")
+    smoke_tests = DeviceSmokeTests(CPU).quantization([], {})
     assert {smoke_test.error for smoke_test in smoke_tests.values()} == {"not tried: no dtype passed on this device"}
 
 
 def test_every_quantization_takes_inputs_of_every_dtype_on_the_cpu() -> None:
     pytest.importorskip("bitsandbytes")
-    smoke_tests = DeviceSmokeTests(CPU).quantization(["float32", "bfloat16", "float16"], "")
+    smoke_tests = DeviceSmokeTests(CPU).quantization(["float32", "bfloat16", "float16"], {})
     assert set(smoke_tests) == {"int8", "nf4", "nf4-double", "fp4"}
     assert [smoke_test for smoke_test in smoke_tests.values() if not smoke_test.ok or smoke_test.failures] == []
 
@@ -86,9 +86,26 @@ def test_a_quantization_that_fails_for_one_input_dtype_is_ok_for_the_others(
         return result
 
     monkeypatch.setattr(layers.Linear8bitLt, "forward", no_float32)
-    smoke_test = DeviceSmokeTests(CPU).quantization(["float32", "float16"], "")["int8"]
+    smoke_test = DeviceSmokeTests(CPU).quantization(["float32", "float16"], {})["int8"]
     assert smoke_test.ok
     assert smoke_test.failures == {"float32": "RuntimeError: no float32"}
+    assert smoke_test.unimplemented == ()
+
+
+def test_a_kernel_that_nobody_wrote_is_told_from_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = pytest.importorskip("bitsandbytes.nn")
+
+    def unwritten(self: Any, inputs: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError("no kernel")
+
+    monkeypatch.setattr(layers.Linear8bitLt, "forward", unwritten)
+    smoke_test = DeviceSmokeTests(CPU).quantization(["float32"], {})["int8"]
+    assert (smoke_test.ok, smoke_test.unimplemented) == (False, ("float32",))
+
+
+def test_what_a_missing_library_does_is_not_tried() -> None:
+    smoke_tests = DeviceSmokeTests(CPU).quantization(["float32"], {"bitsandbytes": "it is not installed"})
+    assert {smoke_test.error for smoke_test in smoke_tests.values()} == {"it is not installed"}
 
 
 def test_a_layer_that_silently_stayed_dense_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,5 +116,5 @@ def test_a_layer_that_silently_stayed_dense_fails(monkeypatch: pytest.MonkeyPatc
             super().__init__(inputs, outputs, bias)
 
     monkeypatch.setattr(layers, "Linear4bit", Dense)
-    smoke_test = DeviceSmokeTests(CPU).quantization(["float32"], "")["nf4"]
-    assert smoke_test.error == ("WrongResultError: the weight is torch.float32 after quantization, not torch.uint8")
+    smoke_test = DeviceSmokeTests(CPU).quantization(["float32"], {})["nf4"]
+    assert smoke_test.error == ("TypeError: the weight is torch.float32 after quantization, not torch.uint8")

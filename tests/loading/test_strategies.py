@@ -18,9 +18,11 @@ from pytest_llmdevice.errors import UnsupportedByLibrary
 from pytest_llmdevice.inference.generation import generate
 from pytest_llmdevice.loading import attention, quantization
 from pytest_llmdevice.loading.pretrained import from_pretrained
-from pytest_llmdevice.loading.strategies import STRATEGIES, mapped
+from pytest_llmdevice.loading.strategies import mapped
 from pytest_llmdevice.loading.target import BuiltinTarget
-from pytest_llmdevice.matrix import vocabulary
+from pytest_llmdevice.matrix.axes import Strategy
+from pytest_llmdevice.matrix.registry import current
+from pytest_llmdevice.matrix.vocabulary import DTYPES
 
 Checkpoint = Callable[[str], str]
 
@@ -34,12 +36,12 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
+def strategy_loader(name: str) -> Callable[[str, Cell], Any]:
+    return current().of(Strategy)[name].load
+
+
 def load(checkpoint: str, family: str, strategy: str, dtype: str = "float32", quantized: str = "none") -> Any:
     return BuiltinTarget().load(checkpoint, Cell(family, "cpu", dtype, quantized, strategy))
-
-
-def test_every_strategy_of_the_matrix_has_a_function() -> None:
-    assert tuple(STRATEGIES) == vocabulary.STRATEGIES
 
 
 @pytest.fixture(scope="module")
@@ -156,14 +158,14 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 def test_an_explicit_map_sends_the_later_layers_elsewhere(
     strategy: str, elsewhere: str, checkpoint: Checkpoint, recorded: Recorder
 ) -> None:
-    STRATEGIES[strategy](checkpoint("llama"), Cell("llama", "cuda:0", "float16", strategy=strategy))
+    strategy_loader(strategy)(checkpoint("llama"), Cell("llama", "cuda:0", "float16", strategy=strategy))
     places = recorded.options["device_map"]
     assert places["model.layers.0"] == places["model.embed_tokens"] == places["lm_head"] == "cuda:0"
     assert places["model.layers.1"] == elsewhere
 
 
 def test_a_one_device_map_names_the_card_with_its_index(checkpoint: Checkpoint, recorded: Recorder) -> None:
-    STRATEGIES["device-map"](checkpoint("llama"), Cell("llama", "cuda:1", "float16", strategy="device-map"))
+    strategy_loader("device-map")(checkpoint("llama"), Cell("llama", "cuda:1", "float16", strategy="device-map"))
     assert recorded.options == {"device_map": {"": torch.device("cuda", 1)}}
 
 
@@ -171,7 +173,7 @@ def test_a_one_device_map_names_the_card_with_its_index(checkpoint: Checkpoint, 
 def test_an_automatic_map_is_left_to_accelerate_on_cards(
     strategy: str, checkpoint: Checkpoint, recorded: Recorder
 ) -> None:
-    STRATEGIES[strategy](checkpoint("llama"), Cell("llama", "cuda:0", "float16", strategy=strategy))
+    strategy_loader(strategy)(checkpoint("llama"), Cell("llama", "cuda:0", "float16", strategy=strategy))
     assert recorded.options == {"device_map": strategy}
 
 
@@ -179,17 +181,17 @@ def test_an_automatic_map_is_left_to_accelerate_on_cards(
 def test_an_automatic_map_of_a_cpu_cell_may_use_no_card(
     strategy: str, checkpoint: Checkpoint, recorded: Recorder
 ) -> None:
-    STRATEGIES[strategy](checkpoint("llama"), Cell("llama", "cpu", "float16", strategy=strategy))
+    strategy_loader(strategy)(checkpoint("llama"), Cell("llama", "cpu", "float16", strategy=strategy))
     assert recorded.options["device_map"] == strategy
     assert set(recorded.options["max_memory"]) == {"cpu"}
 
 
 def test_a_quantized_model_is_loaded_on_the_cpu_before_it_is_moved(checkpoint: Checkpoint, recorded: Recorder) -> None:
-    STRATEGIES["to"](checkpoint("llama"), Cell("llama", "cpu", "float16", "nf4"))
+    strategy_loader("to")(checkpoint("llama"), Cell("llama", "cpu", "float16", "nf4"))
     assert recorded.options == {"device_map": {"": "cpu"}}
 
 
-@pytest.mark.parametrize("dtype", vocabulary.DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("name", "kind", "double"), [("nf4", "nf4", False), ("nf4-double", "nf4", True), ("fp4", "fp4", False)]
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.loading.target import CONTRACT, BuiltinTarget, Target, changes_by_import, resolve, validate
+from pytest_llmdevice.loading.target import CONTRACT, BuiltinTarget, Target, resolve, validate
 
 Write = Callable[[str], None]
 
@@ -37,22 +37,22 @@ def refusal(name: str) -> str:
 
 def test_a_module_can_be_the_target(write: Write) -> None:
     write("def load(checkpoint, cell): return checkpoint, cell\n")
-    assert resolve("my_loader") is sys.modules["my_loader"]
+    assert resolve("my_loader").target is sys.modules["my_loader"]
 
 
 def test_an_object_can_be_the_target(write: Write) -> None:
     write("class Loader:\n    def load(self, checkpoint, cell): ...\nloader = Loader()\n")
-    assert resolve("my_loader:loader") is sys.modules["my_loader"].loader
+    assert resolve("my_loader:loader").target is sys.modules["my_loader"].loader
 
 
 def test_a_class_is_instantiated(write: Write) -> None:
     write("class Loader:\n    def load(self, checkpoint, cell): ...\n")
-    assert isinstance(resolve("my_loader:Loader"), sys.modules["my_loader"].Loader)
+    assert isinstance(resolve("my_loader:Loader").target, sys.modules["my_loader"].Loader)
 
 
 def test_an_attribute_of_an_attribute_can_be_the_target(write: Write) -> None:
     write("class Outer:\n    class Inner:\n        def load(self, checkpoint, cell): ...\n")
-    assert type(resolve("my_loader:Outer.Inner")).__qualname__ == "Outer.Inner"
+    assert type(resolve("my_loader:Outer.Inner").target).__qualname__ == "Outer.Inner"
 
 
 def test_the_built_in_target_is_one() -> None:
@@ -145,8 +145,8 @@ def test_what_an_import_changes_for_devices_and_dtypes_is_noted_and_put_back(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("LLMDEVICE_TEST_OWN", "0")
     write(SETS)
-    target = resolve("my_loader")
-    assert [(one.kind, one.before, one.after) for one in changes_by_import(target)] == [
+    changes = resolve("my_loader").changes
+    assert [(change.kind, change.before, change.after) for change in changes] == [
         ("environment", "not set", "'1'"),
         ("device", "cpu", "meta"),
         ("dtype", "float32", "float16"),
@@ -159,5 +159,4 @@ def test_what_an_import_changes_for_devices_and_dtypes_is_noted_and_put_back(
 
 def test_a_module_that_sets_nothing_changes_nothing(write: Write) -> None:
     write("def load(checkpoint, cell): ...\n")
-    assert changes_by_import(resolve("my_loader")) == ()
-    assert changes_by_import(BuiltinTarget()) == ()
+    assert resolve("my_loader").changes == ()

@@ -125,7 +125,7 @@ def test_an_unknown_value_of_an_axis_is_named_with_the_nearest_one(
     ("axis", "valid"),
     [
         ("models", (*MODELS, "path:DIR", "hub:ORG/NAME@REVISION")),
-        ("devices", ("cpu", "cuda:N", "cuda:*", "rocm:N", "rocm:*", "mps", "xpu:N", "xpu:*")),
+        ("devices", ("cpu", "cuda", "cuda:N", "cuda:*", "rocm", "rocm:N", "rocm:*", "mps", "xpu", "xpu:N", "xpu:*")),
         ("dtypes", DTYPES),
         ("quantization", QUANTIZATIONS),
         ("strategies", STRATEGIES),

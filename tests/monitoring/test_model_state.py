@@ -53,7 +53,7 @@ def test_a_move_is_seen() -> None:
 
 def test_the_mode_is_seen_and_put_back() -> None:
     model = small()
-    assert became(lambda one: one.train(), model) == [Change("model", "the model", "eval mode", "training mode")]
+    assert became(lambda one: one.train(), model) == [Change("training", "the model", "eval mode", "training mode")]
     assert not any(module.training for module in model.modules())
 
 

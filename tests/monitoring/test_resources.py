@@ -17,7 +17,7 @@ from torch import nn
 from pytest_llmdevice import BuiltinTarget, Cell, simulate
 from pytest_llmdevice.inference.generation_run import generate_traced
 from pytest_llmdevice.loading.load import Loaded
-from pytest_llmdevice.monitoring.resources import Measures, Memory, Meter, measures_of, summarize
+from pytest_llmdevice.monitoring.resources import Measures, Memory, Meter, summarize
 
 Checkpoint = Callable[[str], str]
 
@@ -142,7 +142,6 @@ class TestALoad:
             loaded = Loaded.load(BuiltinTarget(), path, cell)
             measures = loaded.measures
             assert measures is not None
-            assert measures_of(loaded.model) is measures
             places = {str(parameter.device) for parameter in loaded.model.parameters()}
         assert loaded.seconds == measures.seconds
         assert {memory.place for memory in measures.cards} == places == {"cuda:0", "cuda:1"}
@@ -166,10 +165,6 @@ class TestALoad:
         loaded.release()
         assert model() is None
         assert loaded.measures is not None
-
-
-def test_a_model_that_no_target_loaded_has_no_measures() -> None:
-    assert measures_of(nn.Linear(1, 1)) is None
 
 
 def test_generation_is_measured(checkpoint: Checkpoint) -> None:

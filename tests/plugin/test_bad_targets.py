@@ -125,9 +125,9 @@ def test_what_failed_to_load_is_told_once_with_its_hint_and_then_in_one_line(pro
             f"*ERROR at setup of test_loads?{CELL}?*",
             first,
             "hint: an operation met tensors of two devices*",
-            f"*ERROR at setup of test_no_stray_meta_tensor?{CELL}?*",
+            f"*ERROR at setup of test_meta?{CELL}?*",
             f"{first} -- see test_loads?{CELL}?",
-            f"*ERROR at setup of test_eval_mode?{CELL}?*",
+            f"*ERROR at setup of test_mode?{CELL}?*",
             f"{first} -- see test_loads?{CELL}?",
         ]
     )

@@ -33,7 +33,7 @@ from pytest_llmdevice.monitoring.trace import Trace
 from pytest_llmdevice.monitoring.tracing import traced
 from pytest_llmdevice.oracle.expectations import expectations_of
 from pytest_llmdevice.simulation import simulate
-from pytest_llmdevice.zoo import FAMILIES
+from pytest_llmdevice.zoo import family
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in IGNORED_WARNINGS]
 
@@ -178,7 +178,7 @@ class TestTiedEmbeddingsOnSeveralCards:
 
     @pytest.fixture(autouse=True)
     def _tied(self) -> None:
-        assert FAMILIES["qwen2"].tied
+        assert family("qwen2").tied
         checkpoint("qwen2")
 
     @pytest.mark.parametrize("cell", [WHOLE, AUTO], ids=str)

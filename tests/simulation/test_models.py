@@ -37,7 +37,7 @@ from pytest_llmdevice.hardware.library_support import unsupported
 from pytest_llmdevice.matrix.vocabulary import MODELS, QUANTIZATIONS, STRATEGIES
 from pytest_llmdevice.oracle.expectations import expectations_of
 from pytest_llmdevice.simulation import simulate
-from pytest_llmdevice.zoo import FAMILIES
+from pytest_llmdevice.zoo import family
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in IGNORED_WARNINGS]
 
@@ -83,7 +83,7 @@ def findings(result: Result, found: Cell) -> list[Any]:
     kept_in_float32 = (found.model, found.strategy, found.dtype) == ("t5", "disk-offload", "float16")
     if result.check == "dtypes" and kept_in_float32:
         return [finding for finding in result.findings if not finding.where.endswith("wo.weight")]
-    if result.check == "quantization" and FAMILIES[found.model].moe and found.quantization != "none":
+    if result.check == "quantization" and family(found.model).moe and found.quantization != "none":
         return [finding for finding in result.findings if finding.hint != EXPERTS]
     return list(result.findings)
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.simulation import PROFILES, parse
+from pytest_llmdevice.matrix.registry import current
+from pytest_llmdevice.simulation import Profile, parse
 
 GIB = 2**30
 
@@ -72,7 +73,7 @@ def test_a_count_is_a_number_from_1_to_8(count: str) -> None:
     ],
 )
 def test_a_kind_has_a_type_in_pytorch(name: str, device_type: str, indexed: bool, text: str) -> None:
-    profile = PROFILES[name]
+    profile = current().of(Profile)[name]
 
     assert (profile.device_type, profile.indexed, str(profile)) == (device_type, indexed, text)
 
@@ -95,5 +96,6 @@ def test_a_machine_plays_its_own_devices(profile: str, kind: str, device: str, p
 
 
 def test_every_profile_is_found_under_its_name() -> None:
-    assert {name: parse(name) for name in PROFILES} == PROFILES
-    assert min(profile.memory for profile in PROFILES.values()) >= GIB
+    profiles = current().of(Profile)
+    assert {name: parse(name) for name in profiles} == profiles
+    assert min(profile.memory for profile in profiles.values()) >= GIB

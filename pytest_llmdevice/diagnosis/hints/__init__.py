@@ -1,7 +1,8 @@
-"""The table of known causes, one module for each family; `ALL` has them by name."""
+"""The known causes of findings, a module for each family; `HINTS` has them all."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 from typing import Final
 
@@ -18,15 +19,27 @@ from pytest_llmdevice.diagnosis.hints import (
     state,
     values,
 )
+from pytest_llmdevice.errors import FailureClass
+
+_FAILURES: Final[tuple[tuple[ModuleType, FailureClass | None], ...]] = (
+    (loads, "loader"),
+    (placement, "placement"),
+    (dtypes, "dtype"),
+    (values, "numeric"),
+    (quantization, "dtype"),
+    (state, "loader"),
+    (generation, "numeric"),
+    (sequences, "numeric"),
+    (saving, "loader"),
+    # Each of these says itself what kind of failure it is.
+    (raised, None),
+)
 
 
-def _hints(module: ModuleType) -> dict[str, Hint]:
-    return {hint.name: hint for hint in vars(module).values() if isinstance(hint, Hint)}
+def _hints(module: ModuleType, failure: FailureClass | None) -> tuple[Hint, ...]:
+    found = (hint for hint in vars(module).values() if isinstance(hint, Hint))
+    return tuple(hint if failure is None else replace(hint, failure=failure) for hint in found)
 
 
-FAMILIES: Final = {
-    module.__name__.rpartition(".")[2]: _hints(module)
-    for module in (loads, placement, dtypes, values, quantization, state, generation, sequences, saving, raised)
-}
-
-ALL: Final = {name: hint for family in FAMILIES.values() for name, hint in family.items()}
+HINTS: Final = tuple(hint for module, failure in _FAILURES for hint in _hints(module, failure))
+"""In the order in which their patterns are tried."""

@@ -1,0 +1,129 @@
+"""What a value of an axis is: the kinds of device, the strategies and the quantizations that a registry holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from pytest_llmdevice.matrix.cell import Cell
+
+
+class Machine(Protocol):
+    """What a rule may ask about the machine: `hardware.inventory.Inventory` is one."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Installed distributions, `python`, `cuda` and the like, with their versions."""
+
+    def find(self, device: str, kind: str) -> Any:
+        """The device that PyTorch spells `device`, if it is of `kind`; None where it is not here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One thing that cannot be, whatever the hardware.
+
+    Attributes:
+        name: how reports and tests call it.
+        source: the code or documentation that says so, with the versions it was read in.
+        reason: why a cell cannot run with a machine's versions, or None when the rule is not about it.
+    """
+
+    name: str
+    source: str
+    reason: Callable[[Cell, Machine], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceKind:
+    """A kind of device, as a matrix spells it.
+
+    Attributes:
+        name: `"cuda"`.
+        title: what one device is called in a sentence: `"an NVIDIA card"`.
+        torch_type: PyTorch's type of it; `"cuda"` for ROCm cards too.
+        indexed: whether a machine can hold several, so that a device is spelled with an index.
+        count: how many there are here, asked in the probe's process. Imports torch.
+        identify: name and `capability` of the device that PyTorch spells like the argument, asked there too.
+        memory: (total, free) bytes of that device.
+    """
+
+    table: ClassVar[str] = "device kind"
+
+    name: str
+    title: str
+    torch_type: str
+    indexed: bool
+    count: Callable[[], int]
+    identify: Callable[[str], Mapping[str, str]]
+    memory: Callable[[str], tuple[int, int]]
+
+    def devices(self, count: int) -> tuple[str, ...]:
+        """The first `count` devices in PyTorch's spelling: `("cuda:0", "cuda:1")`; `("mps",)`."""
+        return tuple(f"{self.torch_type}:{index}" for index in range(count)) if self.indexed else (self.torch_type,)
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """A way in which weights reach their devices.
+
+    Attributes:
+        name: `"device-map"`.
+        description: what it does, a phrase for the reference page.
+        load: loads the checkpoint in a local folder as a cell asks, and returns the model in eval mode.
+        cards: how many cards of the cell's kind it needs.
+        automatic: whether accelerate chooses the devices, so that the map it left says where tensors belong.
+        offload: where a part of the weights waits for its turn: `"memory"` or `"disk"`; empty where none does.
+        rules: what cannot be loaded in this way.
+    """
+
+    table: ClassVar[str] = "strategy"
+
+    name: str
+    description: str
+    load: Callable[[str, Cell], Any]
+    cards: int = 1
+    automatic: bool = False
+    offload: str = ""
+    rules: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """A way in which weights are stored with fewer bits.
+
+    Attributes:
+        name: `"nf4"`.
+        description: what it does, a phrase for the reference page.
+        library: the distribution that does it; empty for dense weights.
+        install: what to install where that is missing, as pip takes it.
+        config: the `quantization_config` of a cell for `from_pretrained`; None for dense weights.
+        settings: what a configuration of this quantization says, by attribute.
+        layer_class: the name of the module class that stands in the place of `nn.Linear`.
+        parameter_class: the name of the class of its packed weight.
+        storage_dtype: the dtype of the packed weight, without `torch.`.
+        smoke_test: makes one layer on a device, with inputs of a dtype (its name), in the probe's process.
+            Returns (result, exact result, largest relative error); raises where the device cannot do it.
+        packing_error: the largest relative error, ||unpacked - plain|| / ||plain||, of a weight.
+        logits_error: the relative error of the logits that it adds to the dtype's.
+        batch_error: the same between two runs of one model, of which only the batch differs.
+        rules: what cannot be loaded with it.
+    """
+
+    table: ClassVar[str] = "quantization"
+
+    name: str
+    description: str
+    library: str
+    install: str
+    config: Callable[[Cell], Any]
+    settings: Mapping[str, Any]
+    layer_class: str
+    parameter_class: str
+    storage_dtype: str
+    smoke_test: Callable[[Any, str], Any]
+    packing_error: float
+    logits_error: float
+    batch_error: float = 0.0
+    rules: tuple[Rule, ...] = ()
