@@ -16,7 +16,7 @@ from pytest_llmdevice.loading.target import CONTRACT, Target, validate
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.monitoring.change import Change
 from pytest_llmdevice.monitoring.process_state import unchanged_process
-from pytest_llmdevice.monitoring.resources import Measures, Meter, remember
+from pytest_llmdevice.monitoring.resources import Measures, Meter, keep_measures
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,7 +71,7 @@ class Loaded:
             cause = f"load returned {not_a_model(model)}"
             return cls(error=f"{cell.id}: {cause}\n{CONTRACT}", cause=cause)
         _LAST.append(weakref.ref(model))
-        measures = remember(model, meter.measures)
+        measures = keep_measures(model, meter.measures)
         _CHANGES[model] = (*changes, *_written(checkpoint, before))
         return cls(model, measures.seconds, measures=measures)
 

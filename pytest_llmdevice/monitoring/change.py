@@ -1,4 +1,4 @@
-"""What a load or a generation changed of the process."""
+"""Defines `Change`, the record of a change that the code under test made to the process or the model."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something of the process that was not as before when the code under test came back.
+    """A difference in the process or the model between before and after a call of the code under test.
 
     Attributes:
         kind: `"environment"`, `"dtype"`, `"device"`, `"card"`, `"function"`, `"mode"`, `"autocast"`, `"folder"`,
             `"precision"`, `"collector"`, `"checkpoint"` for a file that the model was loaded from, or `"model"` for a
-            tensor or the mode of the model that was handed over.
-        name: which one, in words.
-        before: its value, in words.
-        after: what it became. Of an environment variable only whether it was set, changed or removed, unless it is
-            about devices: others may be secret.
+            tensor or the mode of the model.
+        name: what changed, in words.
+        before: its earlier value, in words.
+        after: its later value. For an environment variable only whether it was set, changed or removed, because its
+            value may be secret, unless the variable is about devices.
     """
 
     kind: str
@@ -28,4 +28,4 @@ class Change:
 
 
 Comparison: TypeAlias = Callable[[], Iterator[Change]]
-"""Made before; called afterwards, it puts back what it watches and yields what had changed."""
+"""A function that is created before a call; called afterwards, it restores what it watches and yields the changes."""

@@ -12,7 +12,7 @@ import pytest
 from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination
 from pytest_llmdevice.checks.generation import token_rows
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.monitoring.resources import measures_of
+from pytest_llmdevice.monitoring.resources import load_measures
 from pytest_llmdevice.oracle.reference import Reference, reference
 from pytest_llmdevice.plugin.failures import EVIDENCE, TOKENS, CheckFailed
 from pytest_llmdevice.plugin.fixtures import RUN
@@ -88,6 +88,6 @@ def _measured(check: str, exam: Examination) -> Iterable[tuple[str, object]]:
     doing = {"loads": "load", "generation": "generate"}.get(check)
     if doing is None:
         return ()
-    measures = measures_of(exam.model) if doing == "load" else exam.generated.measures
+    measures = load_measures(exam.model) if doing == "load" else exam.generated.measures
     found = {} if measures is None else measures.properties(doing)
     return (found | (exam.generated.speed() if doing == "generate" else {})).items()

@@ -16,7 +16,7 @@ from pytest_llmdevice import BuiltinTarget, Cell, zoo
 from pytest_llmdevice.inference.generation import generate
 from pytest_llmdevice.inference.generation_run import generate_traced
 from pytest_llmdevice.model.kv_cache import layers_of, length_of
-from pytest_llmdevice.monitoring.trace import Call, leaves
+from pytest_llmdevice.monitoring.trace import Call, tensors_in
 from pytest_llmdevice.monitoring.tracing import traced
 from pytest_llmdevice.simulation import simulate
 
@@ -102,7 +102,7 @@ def test_every_module_is_seen_with_its_inputs_and_outputs(model: Any) -> None:
 
 def test_tensors_in_containers_are_reached() -> None:
     nested = {"a": [IDS, (MASK, {"b": IDS})], "c": 3, "d": None}
-    assert [name for name, _ in leaves(nested, "x")] == ["x['a'][0]", "x['a'][1][0]", "x['a'][1][1]['b']"]
+    assert [name for name, _ in tensors_in(nested, "x")] == ["x['a'][0]", "x['a'][1][0]", "x['a'][1][1]['b']"]
 
 
 def test_values_are_a_copy(model: Any) -> None:
