@@ -14,7 +14,7 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.errors import first_line, hint_of
 from pytest_llmdevice.diagnosis.hints.sequences import CACHE_DEVICE, CACHE_DTYPE, CACHED
 from pytest_llmdevice.errors import of_target
-from pytest_llmdevice.inference.stepping import LONG, Feed, longest_text, positions, text
+from pytest_llmdevice.inference.stepping import LONG_TEXT, Stepper, longest_text_length, position_limit, random_text
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import MODELS
@@ -86,9 +86,9 @@ NONE: Final = "none"
 def _carried(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
     """Logits with a cache that is carried on, and what it holds."""
     limits = Limits.of(cell)
-    feed = Feed(model, max(prompts, key=len))
-    length = min(longest_text(model, prompts), LONG)
-    long, short = text(prompts, length), text(prompts, min(SHORT, length), seed=2)
+    feed = Stepper(model, max(prompts, key=len))
+    length = min(longest_text_length(model, prompts), LONG_TEXT)
+    long, short = random_text(prompts, length), random_text(prompts, min(SHORT, length), seed=2)
     whole, _ = feed(long)
     prefill = length - _STEPS - _TURN - _AFTER
     begun = feed(long[: max(prefill, 1)], use_cache=True)
@@ -125,7 +125,7 @@ def _beams(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
     """Beam search. The states of Mamba in transformers 4 cannot be reordered, and it is not made for beams."""
     if not hasattr(generating(model), "generate") or (is_state_space(model) and not _reorders(model, prompts)):
         return [], {}
-    return beam_findings(model, text(prompts, SHORT, seed=3), Limits.of(cell))
+    return beam_findings(model, random_text(prompts, SHORT, seed=3), Limits.of(cell))
 
 
 def _generated(model: Any, cell: Cell, prompts: Tokens, target: Target) -> Inspection:
@@ -152,12 +152,12 @@ def _generated(model: Any, cell: Cell, prompts: Tokens, target: Target) -> Inspe
 
 def _long(model: Any, prompts: Tokens) -> list[int]:
     """A prompt for a target's `generate` beyond 256 tokens, or as long as the model takes; empty where none is long."""
-    length = min(longest_text(model, prompts), LONG, positions(model) - NEW)
-    return text(prompts, length, seed=4) if length > 2 * max(map(len, prompts)) else []
+    length = min(longest_text_length(model, prompts), LONG_TEXT, position_limit(model) - NEW)
+    return random_text(prompts, length, seed=4) if length > 2 * max(map(len, prompts)) else []
 
 
 def _reorders(model: Any, prompts: Tokens) -> bool:
-    _, cache = Feed(model, max(prompts, key=len))(prompts[0], use_cache=True)
+    _, cache = Stepper(model, max(prompts, key=len))(prompts[0], use_cache=True)
     return hasattr(cache, "reorder_cache")
 
 
@@ -180,7 +180,7 @@ def _singles(length: int, *, turns: bool) -> list[tuple[str, int]]:
 
 
 def _compare(
-    feed: Feed,
+    feed: Stepper,
     tokens: Sequence[int],
     pieces: Sequence[tuple[str, int]],
     whole: torch.Tensor,

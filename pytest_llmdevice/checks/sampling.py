@@ -12,7 +12,7 @@ from pytest_llmdevice.diagnosis import Finding, raised
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation, values
 from pytest_llmdevice.inference.generation import inputs_for, is_encoder_decoder, pad_token
-from pytest_llmdevice.inference.logits import choice_logits
+from pytest_llmdevice.inference.logits import continuation_logits
 from pytest_llmdevice.model.names import configuration_of, core, generating
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _beams(model: Any, prompts: Tokens, _: Rows | None) -> tuple[Rows, list[Find
 
 
 def _likelihood(model: Any, prompt: Sequence[int], tokens: list[int]) -> float:
-    logits = choice_logits(model, prompt, tokens).float().cpu().log_softmax(-1)
+    logits = continuation_logits(model, prompt, tokens).float().cpu().log_softmax(-1)
     return float(sum(step[token] for step, token in zip(logits, tokens, strict=True)))
 
 

@@ -15,7 +15,7 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.saving import CHANGED, CONFIGURED, LOGITS, TENSORS, TIES
-from pytest_llmdevice.inference.stepping import Feed
+from pytest_llmdevice.inference.stepping import Stepper
 from pytest_llmdevice.loading.save import is_adapted, saved_again, saved_dtype, unchanged
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
@@ -73,7 +73,7 @@ def _not_readable(model: Any, expectations: Expectations) -> str:
 
 def _inspect(model: Any, expectations: Expectations, cell: Cell, prompts: Tokens, checkpoint: str) -> Inspection:
     longest = max(prompts, key=len)
-    feed = Feed(model, longest)
+    feed = Stepper(model, longest)
     before, _ = feed(longest)
     findings: list[Finding] = []
     evidence: dict[str, int | float | str] = {"positions": len(before)}
@@ -94,7 +94,7 @@ def _inspect(model: Any, expectations: Expectations, cell: Cell, prompts: Tokens
                 findings += _configured(folder, cell)
                 findings += _kept(model, again, expectations)
                 findings += _ties(again, expectations)
-            after, _ = Feed(again, longest)(longest)
+            after, _ = Stepper(again, longest)(longest)
     evidence["tensors"] = sum(1 for _ in tensors(again))
     found = gap(after, before, limits)
     if not found.within(limits):
