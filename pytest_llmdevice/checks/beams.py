@@ -10,7 +10,7 @@ from pytest_llmdevice.diagnosis.hints.sequences import BEAMS, CACHED
 from pytest_llmdevice.inference.generation import inputs_for, pad_token
 from pytest_llmdevice.inference.logits import batch_continuation_logits, continuation_logits
 from pytest_llmdevice.model.kv_cache import cache_of
-from pytest_llmdevice.model.names import generating
+from pytest_llmdevice.model.wrappers import generating_module
 
 _BEAMS: Final = 4
 _STEPS: Final = 6
@@ -58,7 +58,7 @@ def _generate(model: Any, prompt: Sequence[int], **options: Any) -> Any:
     import torch
 
     with torch.inference_mode():
-        return generating(model).generate(
+        return generating_module(model).generate(
             **inputs_for(model, [prompt]),
             do_sample=False,
             max_new_tokens=_STEPS,

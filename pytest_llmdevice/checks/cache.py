@@ -19,8 +19,8 @@ from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import MODELS
 from pytest_llmdevice.model.device_map import with_index
-from pytest_llmdevice.model.kv_cache import caches_used, held, homes, is_offloaded, is_state_space
-from pytest_llmdevice.model.names import core, generating
+from pytest_llmdevice.model.kv_cache import cache_tensors, caches_used, is_offloaded, is_state_space, layer_devices
+from pytest_llmdevice.model.wrappers import core, generating_module
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +105,7 @@ def _carried(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
     findings += _compare(feed, short, singles, alone, limits)
     evidence |= {
         "cache": type(cache).__name__,
-        "tensors": len(held(cache)),
+        "tensors": len(cache_tensors(cache)),
         "pieces": len(pieces),
         "single tokens": sum(size == 1 for _, size in singles),
     }
@@ -115,7 +115,9 @@ def _carried(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
 def _static(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
     """Generation into a static cache, where the class supports one."""
     names = ("_can_compile_fullgraph", "_supports_static_cache")
-    if not hasattr(generating(model), "generate") or not any(getattr(core(model), name, False) for name in names):
+    if not hasattr(generating_module(model), "generate") or not any(
+        getattr(core(model), name, False) for name in names
+    ):
         return [], {}
     (findings, evidence), cache = static_findings(model, max(prompts, key=len), Limits.of(cell))
     return [*findings, *_misplaced(model, cell, cache, "static cache, ")], evidence
@@ -123,7 +125,7 @@ def _static(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
 
 def _beams(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
     """Beam search. The states of Mamba in transformers 4 cannot be reordered, and it is not made for beams."""
-    if not hasattr(generating(model), "generate") or (is_state_space(model) and not _reorders(model, prompts)):
+    if not hasattr(generating_module(model), "generate") or (is_state_space(model) and not _reorders(model, prompts)):
         return [], {}
     return beam_findings(model, random_text(prompts, SHORT, seed=3), Limits.of(cell))
 
@@ -218,10 +220,10 @@ def _compare(
 
 def _misplaced(model: Any, cell: Cell, cache: Any, prefix: str = "") -> list[Finding]:
     """Tensors of `cache` in a dtype or on a device that is not their layer's."""
-    places = homes(model)
+    places = layer_devices(model)
     elsewhere = {"cpu"} if is_offloaded(cache) else set()
     findings = []
-    for one in held(cache):
+    for one in cache_tensors(cache):
         dtype = str(one.tensor.dtype).removeprefix("torch.")
         if dtype not in {cell.dtype, "float32"}:
             wanted_dtype = " or ".join(dict.fromkeys((cell.dtype, "float32")))

@@ -14,7 +14,7 @@ from pytest_llmdevice.diagnosis.hints.generation import CROWD, ENDED_TOGETHER, O
 from pytest_llmdevice.errors import of_target
 from pytest_llmdevice.inference.generation import generate_with
 from pytest_llmdevice.inference.logits import continuation_logits
-from pytest_llmdevice.model.names import configuration_of, core
+from pytest_llmdevice.model.wrappers import configuration_of, core
 
 Tokens = Sequence[Sequence[int]]
 Rows = list[list[int]]

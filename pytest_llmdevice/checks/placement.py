@@ -10,7 +10,7 @@ from pytest_llmdevice.checks.tensors import foreign, tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import placement as hints
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.model.device_map import DeviceMap, device_named, hooks_of, offload_hook, with_index
+from pytest_llmdevice.model.device_map import DeviceMap, hooks_of, offload_hook, parse_device, with_index
 from pytest_llmdevice.oracle.expectations import OFFLOADING, Expectations, Expected, tensor_attributes
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _hooks(model: nn.Module) -> Iterator[Finding]:
             device = getattr(hook, "execution_device", None)
             if device is None or getattr(hook, "offload", False) or type(hook).__name__ == "CpuOffload":
                 continue
-            there = with_index(device_named(device))
+            there = with_index(parse_device(device))
             for key, tensor in _own(module):
                 place = with_index(tensor.device)
                 if place not in {there, "meta"}:

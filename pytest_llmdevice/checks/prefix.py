@@ -15,7 +15,7 @@ from pytest_llmdevice.diagnosis.hints.values import NUMERIC
 from pytest_llmdevice.inference.stepping import Stepper, longest_text_length, random_text, sliding_window
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.model.names import configuration_of
+from pytest_llmdevice.model.wrappers import configuration_of
 
 if TYPE_CHECKING:
     import torch

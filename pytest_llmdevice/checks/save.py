@@ -19,8 +19,8 @@ from pytest_llmdevice.inference.stepping import Stepper
 from pytest_llmdevice.loading.save import is_adapted, saved_again, saved_dtype, unchanged
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.model.names import configuration_of, core
 from pytest_llmdevice.model.weights import is_packed
+from pytest_llmdevice.model.wrappers import configuration_of, core
 from pytest_llmdevice.monitoring.process_state import unchanged_process
 
 if TYPE_CHECKING:

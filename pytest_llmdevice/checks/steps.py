@@ -14,7 +14,7 @@ from pytest_llmdevice.diagnosis.hints.generation import OTHER_TEXT
 from pytest_llmdevice.diagnosis.hints.sequences import STEPS
 from pytest_llmdevice.inference.generation import generate_with
 from pytest_llmdevice.inference.logits import continuation_logits
-from pytest_llmdevice.model.names import core
+from pytest_llmdevice.model.wrappers import core
 
 if TYPE_CHECKING:
     import torch

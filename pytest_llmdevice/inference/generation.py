@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.model.device_map import embedding_device
-from pytest_llmdevice.model.names import configuration_of, core, generating
+from pytest_llmdevice.model.wrappers import configuration_of, core, generating_module
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,7 @@ def generate(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) 
     inputs = inputs_for(model, prompts)
     # A wrapper without `generate` of its own (DataParallel) contains a module that has it.
     with torch.inference_mode():
-        output = generating(model).generate(
+        output = generating_module(model).generate(
             **inputs,
             do_sample=False,
             num_beams=1,

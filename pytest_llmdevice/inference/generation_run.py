@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.errors import of_target
 from pytest_llmdevice.inference.generation import generate_one_by_one, generate_with
-from pytest_llmdevice.model.device_map import put_back
+from pytest_llmdevice.model.device_map import restore_offloading
 from pytest_llmdevice.monitoring.change import Change
 from pytest_llmdevice.monitoring.model_state import unchanged_model
 from pytest_llmdevice.monitoring.process_state import unchanged_process
@@ -77,6 +77,6 @@ def generate_traced(
             run.alone = generate_one_by_one(target, model, prompts, max_new_tokens)
         except of_target() as error:
             run.error = error
-            put_back(model)
+            restore_offloading(model)
     run.changes = (*process_changes, *model_changes)
     return run

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.inference.generation import inputs_for, is_encoder_decoder, pad_token
-from pytest_llmdevice.model.names import configuration_of, runnable
+from pytest_llmdevice.model.wrappers import configuration_of, runnable_module
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ def _logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     import torch
 
     with torch.inference_mode():
-        return logits_of(runnable(model)(**inputs))
+        return logits_of(runnable_module(model)(**inputs))
 
 
 def logits_of(output: Any) -> torch.Tensor:

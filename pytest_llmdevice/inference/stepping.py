@@ -11,7 +11,7 @@ from pytest_llmdevice.inference.generation import is_encoder_decoder
 from pytest_llmdevice.inference.logits import logits_of
 from pytest_llmdevice.model.device_map import embedding_device
 from pytest_llmdevice.model.kv_cache import STATE_SPACE, cache_argument, cache_of
-from pytest_llmdevice.model.names import accepted, configuration_of, runnable
+from pytest_llmdevice.model.wrappers import accepted_arguments, configuration_of, runnable_module
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ class Stepper:
 
         device = embedding_device(self.model)
         ids = torch.tensor([list(tokens)], dtype=torch.long, device=device)
-        known = accepted(self.model)
+        known = accepted_arguments(self.model)
         arguments: dict[str, Any] = {"use_cache": use_cache} if "use_cache" in known else {}
         if is_encoder_decoder(self.model):
             arguments |= {"input_ids": ids.new_tensor([list(self.source)]), "decoder_input_ids": ids}
@@ -64,7 +64,7 @@ class Stepper:
                 first = past + getattr(configuration_of(self.model), "conv_kernel", 0)
                 arguments["cache_position"] = torch.arange(first, first + len(tokens), device=device)
         with torch.inference_mode():
-            output = runnable(self.model)(**arguments)
+            output = runnable_module(self.model)(**arguments)
         return logits_of(output)[0].float().cpu(), cache_of(output)
 
 

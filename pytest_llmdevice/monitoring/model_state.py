@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.model.device_map import hooks_of, with_index
-from pytest_llmdevice.model.weights import PACKED
+from pytest_llmdevice.model.weights import PACKED_CLASSES
 from pytest_llmdevice.monitoring.change import Change
 
 if TYPE_CHECKING:
@@ -60,7 +60,11 @@ def _sums(model: nn.Module) -> dict[str, tuple[float, float]]:
         return {}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.is_floating_point() and not parameter.is_meta and type(parameter).__name__ not in PACKED:
+            if (
+                parameter.is_floating_point()
+                and not parameter.is_meta
+                and type(parameter).__name__ not in PACKED_CLASSES
+            ):
                 values = parameter.float()
                 sums[name] = float(values.sum()), float(values.abs().sum())
     return sums
@@ -72,7 +76,7 @@ def _tensors(model: nn.Module) -> dict[str, tuple[str, str]]:
     for named in (model.named_parameters(), model.named_buffers()):
         for name, tensor in named:
             dtype = str(tensor.dtype).removeprefix("torch.") if tensor.is_floating_point() else "packed"
-            if type(tensor).__name__ in PACKED:
+            if type(tensor).__name__ in PACKED_CLASSES:
                 dtype = "packed"
             tensors[name] = dtype, with_index(tensor.device)
     return tensors

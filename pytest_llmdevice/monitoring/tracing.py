@@ -14,8 +14,8 @@ from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.model.device_map import execution_device
-from pytest_llmdevice.model.kv_cache import layers_of, length_of
-from pytest_llmdevice.model.names import input_embedding
+from pytest_llmdevice.model.kv_cache import cache_length, layer_tensors
+from pytest_llmdevice.model.wrappers import input_embedding
 from pytest_llmdevice.monitoring.trace import Call, ModuleTrace, Trace, describe, tensors_in
 from pytest_llmdevice.monitoring.warnings import recorded_warnings
 
@@ -149,13 +149,13 @@ class _Observer:
             return
         self.inner_calls.add((function, name))
         tensors = _described({key: value for key, value in named.items() if key not in CACHES}, values=True)
-        self.trace.calls.append(Call(function, name, outer, tensors, length_of(past), self.outer_calls))
+        self.trace.calls.append(Call(function, name, outer, tensors, cache_length(past), self.outer_calls))
 
     def record_cache(self, past: Any) -> None:
         if past is None:
             return
         self.trace.offloaded |= bool(getattr(past, "offloading", False)) or "Offload" in type(past).__name__
-        for layer, kind, tensor in layers_of(past):
+        for layer, kind, tensor in layer_tensors(past):
             key = (layer, kind, tensor.device, tensor.dtype)
             if tensor.numel() and key not in self.trace.caches:
                 self.trace.caches[key] = None
