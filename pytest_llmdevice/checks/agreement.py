@@ -15,7 +15,7 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.generation import CHOICE, ROW_ORDER, SHIFTED
 from pytest_llmdevice.diagnosis.hints.values import NUMERIC
 from pytest_llmdevice.inference.generation import inputs_for
-from pytest_llmdevice.inference.logits import choice_logits, forward_logits
+from pytest_llmdevice.inference.logits import continuation_logits, forward_logits
 from pytest_llmdevice.oracle.reference import Reference
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _batch_effects(
         step = next((at for at, pair in enumerate(zip(row, single, strict=False)) if pair[0] != pair[1]), None)
         if step is None:
             continue
-        logits = choice_logits(model, prompt, single[: step + 1])[step].float().cpu()
+        logits = continuation_logits(model, prompt, single[: step + 1])[step].float().cpu()
         gap = abs(float(logits[single[step]] - logits[row[step]]))
         allowed = allowed_gap(logits, tolerance)
         if not gap <= allowed:

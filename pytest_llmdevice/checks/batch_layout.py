@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.inference.generation import is_encoder_decoder, pad_token
-from pytest_llmdevice.inference.stepping import UNLIMITED, sliding_window
-from pytest_llmdevice.model.names import configuration_of
+from pytest_llmdevice.inference.stepping import NO_LIMIT, sliding_window
+from pytest_llmdevice.model.wrappers import configuration_of
 from pytest_llmdevice.monitoring.trace import Call, TracedTensor
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _masking(
 def _window(call: Call, model: Any) -> int:
     """How many tokens back the mask of `call` may end."""
     wide = any(len(tensor.shape) == 4 for tensor in _masks(call))
-    return (sliding_window(model) if wide else None) or UNLIMITED
+    return (sliding_window(model) if wide else None) or NO_LIMIT
 
 
 def _in_front(call: Call, rows: list[Row], mask: torch.Tensor, model: Any) -> list[int]:

@@ -8,9 +8,9 @@ from typing import Any, Final
 from pytest_llmdevice.checks.noise import Inspection, Limits, finding, gap
 from pytest_llmdevice.diagnosis.hints.sequences import BEAMS, CACHED
 from pytest_llmdevice.inference.generation import inputs_for, pad_token
-from pytest_llmdevice.inference.logits import choice_logits, choices_logits
+from pytest_llmdevice.inference.logits import batch_continuation_logits, continuation_logits
 from pytest_llmdevice.model.kv_cache import cache_of
-from pytest_llmdevice.model.names import generating
+from pytest_llmdevice.model.wrappers import generating_module
 
 _BEAMS: Final = 4
 _STEPS: Final = 6
@@ -29,7 +29,7 @@ def beam_findings(model: Any, prompt: Sequence[int], limits: Limits) -> Inspecti
     output = _generate(model, prompt, num_beams=_BEAMS, num_return_sequences=_BEAMS, output_scores=True)
     findings = []
     rows = output.sequences[:, -_STEPS:].tolist()
-    clean = choices_logits(model, prompt, rows).float().cpu()
+    clean = batch_continuation_logits(model, prompt, rows).float().cpu()
     for number, (alone, beams) in enumerate(zip(clean, output.beam_indices.tolist(), strict=True)):
         said = torch.stack([output.logits[step][beam] for step, beam in enumerate(beams[:_STEPS])]).float().cpu()
         found = gap(said, alone, limits)
@@ -46,7 +46,7 @@ def static_findings(model: Any, prompt: Sequence[int], limits: Limits) -> tuple[
     output = _generate(model, prompt, num_beams=1, cache_implementation="static", disable_compile=True)
     row = output.sequences[0, -_STEPS:].tolist()
     said = torch.cat(list(output.logits)).float().cpu()
-    found = gap(said, choice_logits(model, prompt, row).float().cpu(), limits)
+    found = gap(said, continuation_logits(model, prompt, row).float().cpu(), limits)
     findings = []
     if not found.within(limits):
         where = "logits of new tokens with a static cache"
@@ -58,7 +58,7 @@ def _generate(model: Any, prompt: Sequence[int], **options: Any) -> Any:
     import torch
 
     with torch.inference_mode():
-        return generating(model).generate(
+        return generating_module(model).generate(
             **inputs_for(model, [prompt]),
             do_sample=False,
             max_new_tokens=_STEPS,

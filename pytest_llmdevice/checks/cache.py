@@ -15,12 +15,12 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.hints.sequences import CACHE_DEVICE, CACHE_DTYPE, CACHED
 from pytest_llmdevice.errors import of_target
-from pytest_llmdevice.inference.stepping import LONG, Feed, longest_text, positions, text
+from pytest_llmdevice.inference.stepping import LONG_TEXT, Stepper, longest_text_length, position_limit, random_text
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.device_map import with_index
-from pytest_llmdevice.model.kv_cache import caches_used, held, homes, is_offloaded, is_state_space
-from pytest_llmdevice.model.names import core, generating
+from pytest_llmdevice.model.kv_cache import cache_tensors, caches_used, is_offloaded, is_state_space, layer_devices
+from pytest_llmdevice.model.wrappers import core, generating_module
 from pytest_llmdevice.text import first_line
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ NONE: Final = "none"
 def _carried(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
     """Logits with a cache that is carried on, and what it holds."""
     limits = Limits.of(cell)
-    feed = Feed(model, max(prompts, key=len))
-    length = min(longest_text(model, prompts), LONG)
-    long, short = text(prompts, length), text(prompts, min(SHORT, length), seed=2)
+    feed = Stepper(model, max(prompts, key=len))
+    length = min(longest_text_length(model, prompts), LONG_TEXT)
+    long, short = random_text(prompts, length), random_text(prompts, min(SHORT, length), seed=2)
     whole, _ = feed(long)
     prefill = length - _STEPS - _TURN - _AFTER
     begun = feed(long[: max(prefill, 1)], use_cache=True)
@@ -108,7 +108,7 @@ def _carried(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
     findings += _compare(feed, short, singles, alone, limits)
     evidence |= {
         "cache": type(cache).__name__,
-        "tensors": len(held(cache)),
+        "tensors": len(cache_tensors(cache)),
         "pieces": len(pieces),
         "single tokens": sum(size == 1 for _, size in singles),
     }
@@ -118,7 +118,9 @@ def _carried(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
 def _static(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
     """Generation into a static cache, where the class supports one."""
     names = ("_can_compile_fullgraph", "_supports_static_cache")
-    if not hasattr(generating(model), "generate") or not any(getattr(core(model), name, False) for name in names):
+    if not hasattr(generating_module(model), "generate") or not any(
+        getattr(core(model), name, False) for name in names
+    ):
         return [], {}
     (findings, evidence), cache = static_findings(model, max(prompts, key=len), Limits.of(cell))
     return [*findings, *_misplaced(model, cell, cache, "static cache, ")], evidence
@@ -126,9 +128,9 @@ def _static(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
 
 def _beams(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
     """Beam search. The states of Mamba in transformers 4 cannot be reordered, and it is not made for beams."""
-    if not hasattr(generating(model), "generate") or (is_state_space(model) and not _reorders(model, prompts)):
+    if not hasattr(generating_module(model), "generate") or (is_state_space(model) and not _reorders(model, prompts)):
         return [], {}
-    return beam_findings(model, text(prompts, SHORT, seed=3), Limits.of(cell))
+    return beam_findings(model, random_text(prompts, SHORT, seed=3), Limits.of(cell))
 
 
 def _generated(model: Any, cell: Cell, prompts: Tokens, target: Target) -> Inspection:
@@ -155,12 +157,12 @@ def _generated(model: Any, cell: Cell, prompts: Tokens, target: Target) -> Inspe
 
 def _long(model: Any, prompts: Tokens) -> list[int]:
     """A prompt for a target's `generate` beyond 256 tokens, or as long as the model takes; empty where none is long."""
-    length = min(longest_text(model, prompts), LONG, positions(model) - NEW)
-    return text(prompts, length, seed=4) if length > 2 * max(map(len, prompts)) else []
+    length = min(longest_text_length(model, prompts), LONG_TEXT, position_limit(model) - NEW)
+    return random_text(prompts, length, seed=4) if length > 2 * max(map(len, prompts)) else []
 
 
 def _reorders(model: Any, prompts: Tokens) -> bool:
-    _, cache = Feed(model, max(prompts, key=len))(prompts[0], use_cache=True)
+    _, cache = Stepper(model, max(prompts, key=len))(prompts[0], use_cache=True)
     return hasattr(cache, "reorder_cache")
 
 
@@ -183,7 +185,7 @@ def _singles(length: int, *, turns: bool) -> list[tuple[str, int]]:
 
 
 def _compare(
-    feed: Feed,
+    feed: Stepper,
     tokens: Sequence[int],
     pieces: Sequence[tuple[str, int]],
     whole: torch.Tensor,
@@ -221,10 +223,10 @@ def _compare(
 
 def _misplaced(model: Any, cell: Cell, cache: Any, prefix: str = "") -> list[Finding]:
     """Tensors of `cache` in a dtype or on a device that is not their layer's."""
-    places = homes(model)
+    places = layer_devices(model)
     elsewhere = {"cpu"} if is_offloaded(cache) else set()
     findings = []
-    for one in held(cache):
+    for one in cache_tensors(cache):
         dtype = str(one.tensor.dtype).removeprefix("torch.")
         if dtype not in {cell.dtype, "float32"}:
             wanted_dtype = " or ".join(dict.fromkeys((cell.dtype, "float32")))

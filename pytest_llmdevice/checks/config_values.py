@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.loads import NUMBERED, OVERRIDDEN
-from pytest_llmdevice.model.names import Names, configuration_of
+from pytest_llmdevice.model.names import TensorNames
+from pytest_llmdevice.model.wrappers import configuration_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,7 +73,7 @@ def _flat(config: Any) -> dict[str, Any]:
 
 
 def _attributes(model: nn.Module, bones: nn.Module) -> Iterator[Finding]:
-    names, modules = Names(model, bones), dict(bones.named_modules())
+    names, modules = TensorNames(model, bones), dict(bones.named_modules())
     for name, architecture in names.modules.items():
         if architecture is None or architecture not in modules:
             continue

@@ -23,8 +23,8 @@ from pytest_llmdevice.loading.load import Leftovers, Loaded
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
-from pytest_llmdevice.model.device_map import put_back
-from pytest_llmdevice.model.names import Names
+from pytest_llmdevice.model.device_map import restore_offloading
+from pytest_llmdevice.model.names import TensorNames
 from pytest_llmdevice.monitoring.change import Change
 from pytest_llmdevice.oracle.expectations import Expectations, expectations_of
 from pytest_llmdevice.oracle.reference import Reference, reference
@@ -137,7 +137,7 @@ class Examination:
         try:
             result = check.run(self)
         except of_target() as error:  # the model under test runs in it, and may raise anything
-            put_back(self.model)
+            restore_offloading(self.model)
             result = Result(name, (raised(error, self.model, doing=name),), details=excerpt(error))
         # An exception says itself where it was raised.
         said = any(finding.kind != "exception" for finding in result.findings)
@@ -153,7 +153,7 @@ class Examination:
             return f"generate, which changed the model: {changed.name} was {changed.before}, and is {changed.after} now"
         longest = max(self.prompts, key=len)
         try:
-            modules = Names(self.model).modules
+            modules = TensorNames(self.model).modules
             plain = from_pretrained(
                 self.checkpoint, Cell(self.cell.model, "cpu", self.cell.dtype, self.cell.quantization)
             )

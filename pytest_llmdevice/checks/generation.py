@@ -12,7 +12,7 @@ from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.inference.generation import is_encoder_decoder, pad_token
 from pytest_llmdevice.inference.generation_run import GenerationRun
-from pytest_llmdevice.model.names import configuration_of, core
+from pytest_llmdevice.model.wrappers import configuration_of, core
 
 Tokens = Sequence[Sequence[int]]
 

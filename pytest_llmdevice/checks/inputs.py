@@ -15,7 +15,7 @@ from pytest_llmdevice.diagnosis.hints.state import TRAINING
 from pytest_llmdevice.inference.generation_run import GenerationRun
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.device_map import embedding_device, execution_device, with_index
-from pytest_llmdevice.model.names import input_embedding
+from pytest_llmdevice.model.wrappers import input_embedding
 from pytest_llmdevice.monitoring.trace import Call, Trace, TracedTensor
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _places(call: Call, trace: Trace, model: Any) -> Iterator[Finding]:
     if input_embedding(model) is None:
         return
     # Where it was, should the target have moved the model meanwhile.
-    home = with_index(trace.home or embedding_device(model))
+    home = with_index(trace.embedding_device or embedding_device(model))
     for name, tensor in call.tensors.items():
         # A single number may stay on the CPU.
         if name.partition("[")[0] in ELSEWHERE or not tensor.shape:
@@ -191,7 +191,7 @@ def _coarse(trace: Trace, cell: Cell | None) -> Iterator[Finding]:
     """A history that went through a half. Kernels of packed weights compute in one, and their results are such too."""
     if cell is None or cell.dtype != "float32" or cell.quantization != "none" or trace.autocast:
         return
-    for number, kind, half in trace.coarse:
+    for number, kind, half in trace.exact_halves:
         exact = f"float32 in which every number is one of {_name(half)}: it went through it"
         yield Finding(f"cache, layer {number}, {kind}", "float32, as the layer computed it", exact, generation.CACHE)
 

@@ -13,7 +13,7 @@ from pytest_llmdevice.diagnosis.hints.loads import ATTENTION, HEADLESS, OTHER_MO
 from pytest_llmdevice.loading.pretrained import configuration, skeleton
 from pytest_llmdevice.loading.target import CONTRACT
 from pytest_llmdevice.matrix.cell import REFERENCE, Cell
-from pytest_llmdevice.model.names import configuration_of, core
+from pytest_llmdevice.model.wrappers import configuration_of, core
 from pytest_llmdevice.oracle.expectations import Expectations
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from pytest_llmdevice.diagnosis import Finding, raised
 from pytest_llmdevice.diagnosis.hints.generation import CROWD, ENDED_TOGETHER, OTHER_TEXT, ROW_ORDER
 from pytest_llmdevice.errors import of_target
 from pytest_llmdevice.inference.generation import generate_with
-from pytest_llmdevice.inference.logits import choice_logits
-from pytest_llmdevice.model.names import configuration_of, core
+from pytest_llmdevice.inference.logits import continuation_logits
+from pytest_llmdevice.model.wrappers import configuration_of, core
 
 Tokens = Sequence[Sequence[int]]
 Rows = list[list[int]]
@@ -119,7 +119,7 @@ def _best(model: Any, prompt: Sequence[int], row: Sequence[int], tolerance: floa
     outside = next((at for at, token in enumerate(row) if token < 0 or (size is not None and token >= size)), None)
     if outside is not None:
         return outside, f"token {row[outside]} is none of {size}"
-    logits = choice_logits(model, prompt, row).float().cpu()
+    logits = continuation_logits(model, prompt, row).float().cpu()
     for step, (token, said) in enumerate(zip(row, logits, strict=True)):
         if not 0 <= token < len(said):
             return step, f"token {token} is none of {len(said)}"

@@ -17,7 +17,7 @@ from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.device_map import embedding_device
-from pytest_llmdevice.model.names import accepted, configuration_of, input_embedding
+from pytest_llmdevice.model.wrappers import accepted_arguments, configuration_of, input_embedding
 
 if TYPE_CHECKING:
     import torch
@@ -134,7 +134,7 @@ def masked_nonfinite(model: Any, prompts: Tokens) -> float:
 
 
 def _additive(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, evidence: dict[str, Any]) -> list[Finding]:
-    if is_encoder_decoder(model) or "attention_mask" not in accepted(model):
+    if is_encoder_decoder(model) or "attention_mask" not in accepted_arguments(model):
         return []
     try:
         bad = masked_nonfinite(model, prompts)
@@ -173,7 +173,7 @@ def _plain(measure: str, checkpoint: str, cell: Cell, prompts: tuple[tuple[int, 
 
 def _positions(model: Any, mask: torch.Tensor) -> dict[str, torch.Tensor]:
     """`position_ids` as `generate` makes them, where the model takes them: forward alone counts padding too."""
-    if is_encoder_decoder(model) or "position_ids" not in accepted(model):
+    if is_encoder_decoder(model) or "position_ids" not in accepted_arguments(model):
         return {}
     return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
 

@@ -13,7 +13,7 @@ from pytest_llmdevice.diagnosis.hints import placement as hints
 from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
-from pytest_llmdevice.model.device_map import DeviceMap, device_named, hooks_of, offload_hook, with_index
+from pytest_llmdevice.model.device_map import DeviceMap, as_torch_device, hooks_of, offload_hook, with_index
 from pytest_llmdevice.oracle.expectations import Expectations, Expected, offloads, tensor_attributes
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _hooks(model: nn.Module) -> Iterator[Finding]:
             device = getattr(hook, "execution_device", None)
             if device is None or getattr(hook, "offload", False) or type(hook).__name__ == "CpuOffload":
                 continue
-            there = with_index(device_named(device))
+            there = with_index(as_torch_device(device))
             for key, tensor in _own(module):
                 place = with_index(tensor.device)
                 if place not in {there, "meta"}:

@@ -13,10 +13,10 @@ from pytest_llmdevice.checks.tolerance import BY_DTYPE, tolerance
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.sequences import FAR, LEAK, LENGTH, NOISE
 from pytest_llmdevice.diagnosis.hints.values import NUMERIC
-from pytest_llmdevice.inference.stepping import Feed, longest_text, sliding_window, text
+from pytest_llmdevice.inference.stepping import Stepper, longest_text_length, random_text, sliding_window
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.model.names import configuration_of
+from pytest_llmdevice.model.wrappers import configuration_of
 
 if TYPE_CHECKING:
     import torch
@@ -66,9 +66,9 @@ def check_prefix(
 def _inspect(model: Any, cell: Cell, prompts: Tokens, wholes: list[torch.Tensor]) -> Inspection:
     """What is found in `model`, whose logits of the whole text are added to `wholes`."""
     limits = Limits.of(cell)
-    feed = Feed(model, max(prompts, key=len))
-    length = longest_text(model, prompts)
-    tokens, other = text(prompts, length), text(prompts, length, seed=1)
+    feed = Stepper(model, max(prompts, key=len))
+    length = longest_text_length(model, prompts)
+    tokens, other = random_text(prompts, length), random_text(prompts, length, seed=1)
     whole, _ = feed(tokens)
     wholes.append(whole)
     parts = {cut: feed(tokens[:cut])[0] for cut in _cuts(model, length)}
@@ -116,8 +116,8 @@ def _far(
     model: Any, own: torch.Tensor, cell: Cell, prompts: Tokens, checkpoint: str, allowed: float | None
 ) -> tuple[list[Finding], dict[str, int]]:
     """Compare what the model says of far positions with a plain load's of the same attention."""
-    length = longest_text(model, prompts)
-    tokens = tuple(text(prompts, length))
+    length = longest_text_length(model, prompts)
+    tokens = tuple(random_text(prompts, length))
     if length <= FAR_FROM:
         return [], {}
     longest: Sequence[int] = max(prompts, key=len)
@@ -162,7 +162,7 @@ def _far_limit(cell: Cell) -> float:
 
 @lru_cache(maxsize=16)
 def _plain_logits(checkpoint: str, cell: Cell, tokens: tuple[int, ...], source: tuple[int, ...]) -> torch.Tensor:
-    return Feed(from_pretrained(checkpoint, cell), source)(tokens)[0]
+    return Stepper(from_pretrained(checkpoint, cell), source)(tokens)[0]
 
 
 PREFIX_CHECK: Final = Check(

@@ -13,8 +13,8 @@ from pytest_llmdevice.diagnosis.hints import quantization as hints
 from pytest_llmdevice.diagnosis.hints.loads import OTHER_MODEL
 from pytest_llmdevice.loading.quantization import layer_classes, quantization_of, storage_dtypes
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.model.names import configuration_of, inside
 from pytest_llmdevice.model.weights import is_packed
+from pytest_llmdevice.model.wrappers import configuration_of, wrapped_child
 from pytest_llmdevice.oracle.expectations import Expectations, LinearWeight
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell)
         findings += problems
         packed_elements += weight.elements if packed else 0
     # PEFT's layers around packed ones are called like those.
-    own = {name: type(module).__name__ for name, module in modules.items() if inside(module) is None}
+    own = {name: type(module).__name__ for name, module in modules.items() if wrapped_child(module) is None}
     stray = [name for name, kind in own.items() if kind in layer_classes()]
     if cell.quantization == "none":
         known = {finding.where for finding in findings}

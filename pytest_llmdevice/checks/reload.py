@@ -28,7 +28,7 @@ from pytest_llmdevice.inference.generation import generate_with, inputs_for
 from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.model.names import core
+from pytest_llmdevice.model.wrappers import core
 from pytest_llmdevice.monitoring.tracing import traced
 from pytest_llmdevice.oracle.expectations import expectations_of
 

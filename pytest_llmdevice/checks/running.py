@@ -14,7 +14,7 @@ from pytest_llmdevice.inference.generation import inputs_for
 from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.device_map import with_index
-from pytest_llmdevice.model.names import configuration_of, core_with_path
+from pytest_llmdevice.model.wrappers import configuration_of, core_with_path
 from pytest_llmdevice.oracle.expectations import execution_devices
 from pytest_llmdevice.oracle.reference import logits_dtype
 

@@ -13,8 +13,8 @@ from pytest_llmdevice.diagnosis import Finding, raised
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation, values
 from pytest_llmdevice.inference.generation import inputs_for, is_encoder_decoder, pad_token
-from pytest_llmdevice.inference.logits import choice_logits
-from pytest_llmdevice.model.names import configuration_of, core, generating
+from pytest_llmdevice.inference.logits import continuation_logits
+from pytest_llmdevice.model.wrappers import configuration_of, core, generating_module
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ def check_sampling(model: Any, prompts: Tokens, checkpoint: str) -> Result:
         checkpoint: the local folder that the model was loaded from.
     """
     findings = list(_configured(model, checkpoint))
-    if not callable(getattr(generating(model), "generate", None)):
+    if not callable(getattr(generating_module(model), "generate", None)):
         return Result("sampling", tuple(findings), {"modules": sum(1 for _ in model.modules()), "generate": "none"})
     given = sorted(prompts, key=len)[:2]
     evidence: dict[str, int | float | str] = {"prompts": len(given)}
@@ -159,7 +159,7 @@ def _beams(model: Any, prompts: Tokens, _: Rows | None) -> tuple[Rows, list[Find
 
 
 def _likelihood(model: Any, prompt: Sequence[int], tokens: list[int]) -> float:
-    logits = choice_logits(model, prompt, tokens).float().cpu().log_softmax(-1)
+    logits = continuation_logits(model, prompt, tokens).float().cpu().log_softmax(-1)
     return float(sum(step[token] for step, token in zip(logits, tokens, strict=True)))
 
 
@@ -177,7 +177,7 @@ def _generate(model: Any, prompts: Tokens, **options: Any) -> Any:
 
     given = {"do_sample": False, "num_beams": 1, "max_new_tokens": NEW, "min_new_tokens": NEW, **options}
     with torch.inference_mode():
-        return generating(model).generate(**inputs_for(model, prompts), pad_token_id=pad_token(model), **given)
+        return generating_module(model).generate(**inputs_for(model, prompts), pad_token_id=pad_token(model), **given)
 
 
 def _rows(model: Any, prompts: Tokens, **options: Any) -> Rows:

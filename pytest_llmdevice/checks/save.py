@@ -15,13 +15,13 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.saving import CHANGED, CONFIGURED, LOGITS, TENSORS, TIES
-from pytest_llmdevice.inference.stepping import Feed
+from pytest_llmdevice.inference.stepping import Stepper
 from pytest_llmdevice.loading.quantization import layer_classes
 from pytest_llmdevice.loading.save import is_adapted, saved_again, saved_dtype, unchanged
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.model.names import configuration_of, core
 from pytest_llmdevice.model.weights import is_packed
+from pytest_llmdevice.model.wrappers import configuration_of, core
 from pytest_llmdevice.monitoring.process_state import unchanged_process
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _not_readable(model: Any, expectations: Expectations) -> str:
 
 def _inspect(model: Any, expectations: Expectations, cell: Cell, prompts: Tokens, checkpoint: str) -> Inspection:
     longest = max(prompts, key=len)
-    feed = Feed(model, longest)
+    feed = Stepper(model, longest)
     before, _ = feed(longest)
     findings: list[Finding] = []
     evidence: dict[str, int | float | str] = {"positions": len(before)}
@@ -95,7 +95,7 @@ def _inspect(model: Any, expectations: Expectations, cell: Cell, prompts: Tokens
                 findings += _configured(folder, cell)
                 findings += _kept(model, again, expectations)
                 findings += _ties(again, expectations)
-            after, _ = Feed(again, longest)(longest)
+            after, _ = Stepper(again, longest)(longest)
     evidence["tensors"] = sum(1 for _ in tensors(again))
     found = gap(after, before, limits)
     if not found.within(limits):

@@ -13,8 +13,8 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.generation import OTHER_TEXT
 from pytest_llmdevice.diagnosis.hints.sequences import STEPS
 from pytest_llmdevice.inference.generation import generate_with
-from pytest_llmdevice.inference.logits import choice_logits
-from pytest_llmdevice.model.names import core
+from pytest_llmdevice.inference.logits import continuation_logits
+from pytest_llmdevice.model.wrappers import core
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,7 @@ def compared(model: Any, prompt: Sequence[int], generated: Watched, limits: Limi
     where = f"a prompt of {len(prompt)} tokens"
     if seen is None:
         return [], {f"steps not told apart, {where}": 1}
-    clean = choice_logits(model, prompt, tokens).float().cpu()
+    clean = continuation_logits(model, prompt, tokens).float().cpu()
     if seen.shape != clean.shape:
         return [], {f"steps not told apart, {where}": 1}
     found = gap(seen, clean, limits)

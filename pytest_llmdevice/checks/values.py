@@ -17,8 +17,8 @@ from pytest_llmdevice.loading.quantization import quantization_of
 from pytest_llmdevice.matrix.axes import Quantization
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
-from pytest_llmdevice.model.names import Named, Names
-from pytest_llmdevice.model.weights import is_packed, offloaded, unpacked
+from pytest_llmdevice.model.names import NamedTensor, TensorNames
+from pytest_llmdevice.model.weights import dequantized, is_packed, offloaded_value
 from pytest_llmdevice.oracle.plain_load import plain_model
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ def check_values(model: nn.Module, checkpoint: str, cell: Cell) -> Result:
     findings: list[Finding] = []
     counts = {"parameters": 0, "buffers": 0, "packed weights": 0, "offloaded": 0}
     worst = 0.0
-    for named in Names(model, plain.model).tensors:
+    for named in TensorNames(model, plain.model).tensors:
         if named.architecture not in plain.tensors:
             continue
-        value = offloaded(model, named.name) if named.tensor.is_meta else named.tensor.detach()
+        value = offloaded_value(model, named.name) if named.tensor.is_meta else named.tensor.detach()
         if value is None:
             # Nothing brings it: the meta check says so.
             continue
@@ -119,9 +119,9 @@ def _by_name(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach() for name, _, tensor in tensors(model)}
 
 
-def _packed(module: nn.Module, named: Named, plain: Plain, cell: Cell) -> tuple[float, Finding | None]:
+def _packed(module: nn.Module, named: NamedTensor, plain: Plain, cell: Cell) -> tuple[float, Finding | None]:
     """The relative error of a packed weight, and what is wrong with it."""
-    name, values, expected = named.name, unpacked(module, named.tensor), plain.as_linear(named.architecture or "")
+    name, values, expected = named.name, dequantized(module, named.tensor), plain.as_linear(named.architecture or "")
     if values is None:
         return 0.0, Finding(name, "a scale beside the packed weight", "none", PACKED)
     if values.shape != expected.shape:
@@ -138,7 +138,7 @@ def _packed(module: nn.Module, named: Named, plain: Plain, cell: Cell) -> tuple[
     return error, None
 
 
-def _dense(named: Named, value: torch.Tensor, plain: Plain) -> Finding | None:
+def _dense(named: NamedTensor, value: torch.Tensor, plain: Plain) -> Finding | None:
     name, architecture = named.name, named.architecture or ""
     expected, computed = plain.tensors[architecture], named.role == "buffer"
     if value.shape != expected.shape:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmdevice.monitoring.trace import leaves
+from pytest_llmdevice.monitoring.trace import tensors_in
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +92,7 @@ def recorded(model: nn.Module) -> Iterator[Mapping[str, tuple[Seen, ...]]]:
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def note(_: nn.Module, __: Any, output: Any) -> None:
             if name not in seen:
-                seen[name] = tuple(_seen(tensor) for _, tensor in leaves(output, "") if tensor.is_floating_point())
+                seen[name] = tuple(_seen(tensor) for _, tensor in tensors_in(output, "") if tensor.is_floating_point())
 
         return note
 

@@ -1,1 +1,1 @@
-"""Running a loaded model: prompts, logits, step by step, and whole generations."""
+"""Runs a loaded model: on prompts, for logits, step by step with a cache, and to generate."""

@@ -1,4 +1,4 @@
-"""Running a loaded model on prompts: the padded batch, where it belongs, and greedy generation."""
+"""Runs a loaded model on prompts: pads the batch, puts it on the right device, and generates greedily."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.model.device_map import embedding_device
-from pytest_llmdevice.model.names import configuration_of, core, generating
+from pytest_llmdevice.model.wrappers import configuration_of, core, generating_module
 
 if TYPE_CHECKING:
     import torch
 
 DEFAULT_PAD = 0
+"""The padding id for a model that defines none; any id works, because padding is masked."""
 
 
 def pad_token(model: Any) -> int:
-    """The id that fills a batch up; any id will do where the model names none, since it is masked."""
+    """The token id for padding a batch: the model's own, else `DEFAULT_PAD`."""
     for source in (getattr(core(model), "generation_config", None), configuration_of(model)):
         token = getattr(source, "pad_token_id", None)
         if isinstance(token, int):
@@ -26,9 +27,13 @@ def pad_token(model: Any) -> int:
 def batch(
     prompts: Sequence[Sequence[int]], *, pad: int, device: torch.device, left: bool = True
 ) -> dict[str, torch.Tensor]:
-    """Prompts as `input_ids` and `attention_mask`, both int64 of shape (prompts, longest prompt).
+    """Pad prompts to `input_ids` and `attention_mask`, both int64 of shape (prompts, longest prompt).
 
-    Padding is on the left, where a decoder needs it; an encoder takes it on the right.
+    Args:
+        prompts: token ids of each prompt.
+        pad: the token id for padding.
+        device: the device of the tensors.
+        left: whether to pad on the left, as decoders need it, or on the right, as encoders do.
     """
     import torch
 
@@ -46,23 +51,23 @@ def batch(
 
 
 def is_encoder_decoder(model: Any) -> bool:
-    """Whether the model reads the prompt with an encoder."""
+    """Whether the model is an encoder-decoder, which reads the prompt with its encoder."""
     return bool(getattr(configuration_of(model), "is_encoder_decoder", False))
 
 
 def inputs_for(model: Any, prompts: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-    """`prompts` as a batch for `model`, on the device of its embedding."""
+    """Pad `prompts` to a batch for `model`, on the device of its embedding."""
     return batch(prompts, pad=pad_token(model), device=embedding_device(model), left=not is_encoder_decoder(model))
 
 
 def generate(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
-    """Greedy new tokens for each prompt, exactly `max_new_tokens` of them."""
+    """Generate exactly `max_new_tokens` new tokens for each prompt, greedily; returns a list for each prompt."""
     import torch
 
     inputs = inputs_for(model, prompts)
-    # A wrapper without a `generate` of its own (DataParallel) is generated with by what is in it.
+    # A wrapper without `generate` of its own (DataParallel) contains a module that has it.
     with torch.inference_mode():
-        output = generating(model).generate(
+        output = generating_module(model).generate(
             **inputs,
             do_sample=False,
             num_beams=1,
@@ -76,18 +81,18 @@ def generate(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) 
 
 
 def generate_with(target: Any, model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Any:
-    """What the target's own `generate` returns, or the built-in one's where the target has none.
+    """Return what the target's `generate` returns, or the built-in `generate` for a target without one.
 
-    Each call gets fresh lists: a target that pads in place must not change the prompts of the next one.
+    Each call gets new lists, so that a target that pads in place does not change the prompts of the next call.
     """
     own = getattr(target, "generate", None)
     output = (own or generate)(model, [list(prompt) for prompt in prompts], max_new_tokens)
-    # A generator can be read only once, and several checks read.
+    # A Python generator can be read only once, and several checks read the output.
     return list(output) if isinstance(output, Iterator) else output
 
 
 def generate_one_by_one(target: Any, model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Any]:
-    """What `generate_with` returns for each prompt by itself: the first row of each; None where there is none."""
+    """Call `generate_with` for each prompt separately; returns the first row of each output, None for an empty one."""
     alone = []
     for prompt in prompts:
         output = generate_with(target, model, [prompt], max_new_tokens)

@@ -1,4 +1,4 @@
-"""What a target generates for the prompts, and what it handed to its model meanwhile."""
+"""Runs a target's generation for a batch and for single prompts, and records what it passes to its model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.errors import of_target
 from pytest_llmdevice.inference.generation import generate_one_by_one, generate_with
-from pytest_llmdevice.model.device_map import put_back
+from pytest_llmdevice.model.device_map import restore_offloading
 from pytest_llmdevice.monitoring.change import Change
 from pytest_llmdevice.monitoring.model_state import unchanged_model
 from pytest_llmdevice.monitoring.process_state import unchanged_process
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class GenerationRun:
-    """What `generate` returned for the batch, two times, and for each prompt alone; or how far it came.
+    """The outputs of a target's `generate` for a batch, twice, and for each prompt alone; partial if a call raised.
 
     Attributes:
-        first: the output for the batch, None when it raised.
-        second: the output of the next call with the same batch.
-        alone: the first row of the output for each prompt by itself.
-        handed: what was handed to the model meanwhile.
-        error: what was raised, None when nothing was.
-        measures: what the first call took, None when it raised.
-        changes: what the calls changed of the process, and is put back, and of the model.
-        first_token: seconds from the first call to the end of its first forward pass; None when there was none.
+        first: the output for the batch; None if the call raised.
+        second: the output of a second call with the same batch.
+        alone: the first row of the output for each prompt alone.
+        trace: the tensors that were passed to the model.
+        error: the exception that was raised, or None.
+        measures: time and memory of the first call; None if it raised.
+        changes: what the calls changed in the process, where it is reverted, and in the model.
+        first_token: seconds from the first call to the end of its first forward pass; None without one.
     """
 
     first: Any = None
@@ -46,37 +46,37 @@ class GenerationRun:
     first_token: float | None = None
 
     def speed(self) -> dict[str, float]:
-        """Flat `llm.*` properties: seconds to the first token, new tokens per second of the whole call.
+        """Flat `llm.*` properties: seconds to the first token, and new tokens per second of the whole call.
 
-        Empty where the call raised, or returned something else than rows of tokens.
+        Empty if the call raised; without the second if it returned something else than rows of tokens.
         """
         if self.measures is None or not self.measures.seconds:
             return {}
-        found = {} if self.first_token is None else {"llm.generate_first_token_seconds": round(self.first_token, 5)}
+        speed = {} if self.first_token is None else {"llm.generate_first_token_seconds": round(self.first_token, 5)}
         try:
             tokens = sum(len(row) for row in self.first)
         except TypeError:
-            return found
-        return found | {"llm.generate_tokens_per_second": round(tokens / self.measures.seconds, 2)}
+            return speed
+        return speed | {"llm.generate_tokens_per_second": round(tokens / self.measures.seconds, 2)}
 
 
 def generate_traced(
     target: Any, model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int
 ) -> GenerationRun:
-    """Have `target` generate for `prompts`. Never raises for what the target does."""
-    found = GenerationRun()
-    with unchanged_process() as process, unchanged_model(model) as own, traced(model) as found.trace:
+    """Let `target` generate for `prompts` and record it. Exceptions of the target are in the result's `error`."""
+    run = GenerationRun()
+    with unchanged_process() as process_changes, unchanged_model(model) as model_changes, traced(model) as run.trace:
         try:
             started = time.perf_counter()
             with Meter() as meter:
-                found.first = generate_with(target, model, prompts, max_new_tokens)
-            found.measures = meter.measures
-            if found.trace.first_pass is not None:
-                found.first_token = found.trace.first_pass - started
-            found.second = generate_with(target, model, prompts, max_new_tokens)
-            found.alone = generate_one_by_one(target, model, prompts, max_new_tokens)
+                run.first = generate_with(target, model, prompts, max_new_tokens)
+            run.measures = meter.measures
+            if run.trace.first_pass is not None:
+                run.first_token = run.trace.first_pass - started
+            run.second = generate_with(target, model, prompts, max_new_tokens)
+            run.alone = generate_one_by_one(target, model, prompts, max_new_tokens)
         except of_target() as error:
-            found.error = error
-            put_back(model)
-    found.changes = (*process, *own)
-    return found
+            run.error = error
+            restore_offloading(model)
+    run.changes = (*process_changes, *model_changes)
+    return run

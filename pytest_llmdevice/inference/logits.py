@@ -1,4 +1,4 @@
-"""One forward pass, for decoders and encoder-decoders alike."""
+"""Computes logits with one forward pass, for decoders and encoder-decoders."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.inference.generation import inputs_for, is_encoder_decoder, pad_token
-from pytest_llmdevice.model.names import configuration_of, runnable
+from pytest_llmdevice.model.wrappers import configuration_of, runnable_module
 
 if TYPE_CHECKING:
     import torch
 
 
 def forward_logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Logits of shape (batch, length, vocabulary) for `input_ids` and `attention_mask` of (batch, length).
+    """Compute logits of shape (batch, length, vocabulary) for `input_ids` and `attention_mask` of (batch, length).
 
-    An encoder-decoder gets the same ids, shifted right by its start token, as the decoder's input: a fixed
-    text to continue, so that there is a position for each token of the prompt.
+    The decoder of an encoder-decoder gets the same ids, shifted right by its start token, so that there are logits
+    for each token of the prompt.
     """
     if is_encoder_decoder(model):
         inputs = {**inputs, "decoder_input_ids": _shifted(model, inputs["input_ids"])}
     return _logits(model, inputs)
 
 
-def choice_logits(model: Any, prompt: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
-    """The logits that each of `tokens` was to be chosen from, given `prompt` and the tokens before it.
+def continuation_logits(model: Any, prompt: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
+    """Compute the logits of each position of a continuation `tokens` of `prompt`, of shape (tokens, vocabulary).
 
-    One forward pass over the whole, alone and unpadded: of shape (tokens, vocabulary).
+    Row i holds the logits from which `tokens[i]` is chosen, given the prompt and the tokens before it. It is one
+    forward pass without padding.
     """
-    return choices_logits(model, prompt, [tokens])[0]
+    return batch_continuation_logits(model, prompt, [tokens])[0]
 
 
-def choices_logits(model: Any, prompt: Sequence[int], rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    """The same for several continuations of one length, in one pass: of shape (rows, tokens, vocabulary)."""
+def batch_continuation_logits(model: Any, prompt: Sequence[int], rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Compute the same for several continuations of equal length in one pass, of shape (rows, tokens, vocabulary)."""
     if is_encoder_decoder(model):
         inputs = inputs_for(model, [prompt] * len(rows))
         ids = inputs["input_ids"].new_tensor([list(row) for row in rows])
@@ -52,11 +53,11 @@ def _logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     import torch
 
     with torch.inference_mode():
-        return logits_of(runnable(model)(**inputs))
+        return logits_of(runnable_module(model)(**inputs))
 
 
 def logits_of(output: Any) -> torch.Tensor:
-    """The logits in what a forward pass returned: transformers' outputs, or as a class of one's own gives them."""
+    """The logits in the result of a forward pass: an output of transformers, a tuple or list, or a tensor."""
     import torch
 
     if isinstance(output, (tuple, list)) and output:

@@ -1,4 +1,4 @@
-"""The prompts of the suite, and the tokenizer that makes ids of them."""
+"""Holds the prompts of the suite, and loads the tokenizer that encodes them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pytest_llmdevice.zoo import prompts as zoo_prompts
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TEXTS: Final = tuple(text for text in zoo_prompts.TEXTS if len(text) in {5, 16, 24})
-"""Prompts that the zoo's checkpoints continue with clear choices; of unequal length, so that a batch is padded, and
-the longest beyond the zoo's sliding windows."""
+PROMPT_TEXTS: Final = tuple(text for text in zoo_prompts.TEXTS if len(text) in {5, 16, 24})
+"""Prompts that the zoo's checkpoints continue with clear choices. Their lengths differ, so that a batch is padded, and
+the longest exceeds the zoo's sliding windows."""
 
 
 def load_tokenizer(checkpoint: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in the folder `checkpoint`, padding on the left, never from the network."""
+    """Load the tokenizer in the folder `checkpoint`, with padding on the left, without network access."""
     from transformers import AutoTokenizer
 
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -26,5 +26,5 @@ def load_tokenizer(checkpoint: str | Path) -> PreTrainedTokenizerBase:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """`TEXTS` as lists of token ids."""
-    return [list(tokenizer(text)["input_ids"]) for text in TEXTS]
+    """Encode `PROMPT_TEXTS` as lists of token ids."""
+    return [list(tokenizer(text)["input_ids"]) for text in PROMPT_TEXTS]

@@ -1,4 +1,4 @@
-"""Feeding a model a text in pieces: with a cache that is carried from one to the next, or each time from the start."""
+"""Feeds a text to a model in pieces, with a cache that is carried from piece to piece, or without one."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pytest_llmdevice.inference.generation import is_encoder_decoder
 from pytest_llmdevice.inference.logits import logits_of
 from pytest_llmdevice.model.device_map import embedding_device
 from pytest_llmdevice.model.kv_cache import STATE_SPACE, cache_argument, cache_of
-from pytest_llmdevice.model.names import accepted, configuration_of, runnable
+from pytest_llmdevice.model.wrappers import accepted_arguments, configuration_of, runnable_module
 
 if TYPE_CHECKING:
     import torch
 
-LONG: Final = 272
-"""Tokens of a long text: beyond 256, where bfloat16 stops counting exactly."""
+LONG_TEXT: Final = 272
+"""Tokens of a long text: more than 256, up to which bfloat16 represents every integer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
-    """One model and what its encoder reads, if it has one.
+class Stepper:
+    """Runs one model on pieces of a text.
 
     Attributes:
         model: the model.
-        source: token ids for the encoder of an encoder-decoder; a decoder has no use for them.
+        source: token ids for the encoder of an encoder-decoder; unused for a decoder.
     """
 
     model: Any
@@ -35,51 +35,51 @@ class Feed:
     def __call__(
         self, tokens: Sequence[int], cache: Any = None, *, past: int = 0, use_cache: bool = False
     ) -> tuple[torch.Tensor, Any]:
-        """The logits of `tokens`, float32 on the cpu of shape (tokens, vocabulary), and the cache after them.
+        """Return the logits of `tokens`, float32 on the CPU of shape (tokens, vocabulary), and the cache after them.
 
         Args:
-            tokens: token ids; for an encoder-decoder, what the decoder reads.
-            cache: what the call before returned, None to start from nothing.
+            tokens: token ids; for an encoder-decoder, the input of the decoder.
+            cache: the cache that the previous call returned; None to start.
             past: how many tokens are in `cache`.
-            use_cache: whether to ask for a cache. Some classes have none to give, and return None.
+            use_cache: whether to ask for a cache. Some classes have none, and return None.
         """
         import torch
 
         device = embedding_device(self.model)
         ids = torch.tensor([list(tokens)], dtype=torch.long, device=device)
-        known = accepted(self.model)
-        given: dict[str, Any] = {"use_cache": use_cache} if "use_cache" in known else {}
+        known = accepted_arguments(self.model)
+        arguments: dict[str, Any] = {"use_cache": use_cache} if "use_cache" in known else {}
         if is_encoder_decoder(self.model):
-            given |= {"input_ids": ids.new_tensor([list(self.source)]), "decoder_input_ids": ids}
+            arguments |= {"input_ids": ids.new_tensor([list(self.source)]), "decoder_input_ids": ids}
         else:
-            given["input_ids"] = ids
-            # A mask over a state's past has nothing to apply to.
+            arguments["input_ids"] = ids
+            # A state space model keeps no past tokens that a mask could hide.
             if STATE_SPACE not in known:
-                given["attention_mask"] = ids.new_ones((1, past + len(tokens)))
+                arguments["attention_mask"] = ids.new_ones((1, past + len(tokens)))
         if cache is not None:
-            given[cache_argument(known)] = cache
-            # Transformers 4 cannot tell from a state how far it has come. `generate` counts from the size of the
-            # convolution, however short the prompt was: a smaller number is where in it the token is written.
+            arguments[cache_argument(known)] = cache
+            # Transformers 4 cannot read the position from a state. Like `generate`, this counts from the size of the
+            # convolution, however short the prompt was: a smaller number is an index into the convolution's state.
             if known >= {STATE_SPACE, "cache_position"}:
                 first = past + getattr(configuration_of(self.model), "conv_kernel", 0)
-                given["cache_position"] = torch.arange(first, first + len(tokens), device=device)
+                arguments["cache_position"] = torch.arange(first, first + len(tokens), device=device)
         with torch.inference_mode():
-            output = runnable(self.model)(**given)
+            output = runnable_module(self.model)(**arguments)
         return logits_of(output)[0].float().cpu(), cache_of(output)
 
 
-def text(prompts: Sequence[Sequence[int]], length: int, seed: int = 0) -> list[int]:
-    """`length` token ids drawn from those of the prompts, which the model is known to read."""
+def random_text(prompts: Sequence[Sequence[int]], length: int, seed: int = 0) -> list[int]:
+    """Draw `length` token ids from those of the prompts, which are in the model's vocabulary."""
     known = sorted({token for prompt in prompts for token in prompt})
     return random.Random(seed).choices(known, k=length)  # noqa: S311  # no secret
 
 
-def longest_text(model: Any, prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens a long text for `model` may have: `LONG`, or as many as it has positions for.
+def longest_text_length(model: Any, prompts: Sequence[Sequence[int]]) -> int:
+    """The length of a long text for `model`: `LONG_TEXT` tokens, or as many as it has positions for.
 
-    Past its positions a model may raise, or scale them on purpose (`rope_type`), which makes what it says of the
-    first tokens depend on how many follow. Plain rotary positions have no end; a table of them has, and what happens
-    there (transformers#29496) is looked at where it is near.
+    Past its positions a model may raise, or scale them by design (`rope_type`), which makes the logits of the first
+    tokens depend on how many follow. Plain rotary positions are unlimited, but a precomputed table of them is not;
+    if its end is near, the text goes beyond it to test for transformers#29496.
     """
     config = _text_config(model)
     if config is None:
@@ -89,19 +89,19 @@ def longest_text(model: Any, prompts: Sequence[Sequence[int]]) -> int:
     ends += [rope.get("original_max_position_embeddings")]
     known = [end for end in ends if isinstance(end, int) and end > 0]
     if not known:
-        return LONG
+        return LONG_TEXT
     end = min(known)
-    return end + _BEYOND if end <= _NEAR and _plain_rotary(model, rope) else min(end, LONG)
+    return end + _BEYOND if end <= _NEAR and _plain_rotary(model, rope) else min(end, LONG_TEXT)
 
 
-def positions(model: Any) -> int:
-    """How many tokens the model has positions for, by its configuration; `UNLIMITED` where that says nothing."""
+def position_limit(model: Any) -> int:
+    """The number of positions in the model's configuration; `NO_LIMIT` if it has none."""
     config = _text_config(model)
-    found = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
-    return min((end for end in found if isinstance(end, int) and end > 0), default=UNLIMITED)
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=NO_LIMIT)
 
 
-UNLIMITED: Final = 1 << 30
+NO_LIMIT: Final = 1 << 30
 
 _NEAR: Final = 512
 _BEYOND: Final = 8
@@ -110,13 +110,13 @@ _BEYOND: Final = 8
 def _plain_rotary(model: Any, rope: Any) -> bool:
     kinds = {"default", None}
     parameters = [rope, *(inner for inner in rope.values() if isinstance(inner, dict))]
-    if any(one.get("rope_type", one.get("type")) not in kinds for one in parameters):
+    if any(entry.get("rope_type", entry.get("type")) not in kinds for entry in parameters):
         return False
     return any(name.rpartition(".")[2].endswith("inv_freq") for name, _ in model.named_buffers())
 
 
 def sliding_window(model: Any) -> int | None:
-    """How many tokens a sliding layer sees; None where there is no such layer."""
+    """The window of the model's sliding-attention layers in tokens; None without such layers."""
     window = getattr(_text_config(model), "sliding_window", None)
     return window if isinstance(window, int) and window > 0 else None
 

@@ -17,7 +17,7 @@ from pytest_llmdevice.loading.target import CONTRACT, Target, validate
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.monitoring.change import Change
 from pytest_llmdevice.monitoring.process_state import unchanged_process
-from pytest_llmdevice.monitoring.resources import Measures, Meter, summarize
+from pytest_llmdevice.monitoring.resources import Measures, Meter, summarize_tensors
 from pytest_llmdevice.text import first_line
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Loaded:
             return cls(cell, returned=not_a_model(model))
         if leftovers is not None:
             leftovers.add(model)
-        measures = replace(meter.measures, summary=summarize(model))
+        measures = replace(meter.measures, summary=summarize_tensors(model))
         return cls(cell, model, (*changes, *_written(checkpoint, before)), measures)
 
     @property

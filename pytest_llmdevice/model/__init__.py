@@ -1,1 +1,1 @@
-"""What any loaded model is made of: tensor names, device map, weights, KV caches, dtypes."""
+"""Reads the parts of a loaded model: wrappers, tensor names, device map, weights, KV caches, dtypes."""

@@ -1,4 +1,4 @@
-"""What accelerate left on a loaded model: its device map, and the hooks that bring tensors to where they compute."""
+"""Reads what accelerate left on a loaded model: its device map, and the hooks that move tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
-from pytest_llmdevice.model.names import core_with_path, input_embedding
+from pytest_llmdevice.model.wrappers import core_with_path, input_embedding
 
 if TYPE_CHECKING:
     import torch
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 def with_index(device: torch.device) -> str:
-    """`device` as a string with the index that PyTorch would use: `cuda` is `cuda:0` for a tensor."""
+    """`device` as a string, with the index that PyTorch gives tensors: `cuda:0` for `cuda`."""
     if device.type in {"cuda", "xpu"}:
         return f"{device.type}:{device.index or 0}"
     return device.type
 
 
 class DeviceMap:
-    """The `hf_device_map` of a model, which may be in a wrapper, every device in PyTorch's spelling.
+    """The `hf_device_map` of a model or of the model in a wrapper, with every device in PyTorch's spelling.
 
     Attributes:
-        prefix: the name of the module that has the map, empty when it is the model itself.
-        entries: the map as it is; empty where there is none.
+        prefix: the name of the module that has the map, empty if it is the model itself.
+        entries: module name -> device or `"disk"`; empty without a map.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -38,40 +38,45 @@ class DeviceMap:
         parts = path.split(".") if path else []
         for end in range(len(parts) + 1):
             prefix = ".".join(parts[:end])
-            # A wrapper that hands attributes on (PEFT's) shows the map of what is in it, with names that are not its.
-            found: Mapping[str, Any] | None = vars(model.get_submodule(prefix)).get("hf_device_map")
-            if found:
+            # Not `getattr`: PEFT's wrappers forward the map of the model in them, whose names do not fit the wrapper.
+            entries: Mapping[str, Any] | None = vars(model.get_submodule(prefix)).get("hf_device_map")
+            if entries:
                 self.prefix = prefix
-                self.entries = {key: _spelled(value) for key, value in found.items()}
+                self.entries = {key: _spelled(value) for key, value in entries.items()}
                 return
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """The devices of the map, in its order."""
+        """The devices of the map, each once, in its order."""
         return tuple(dict.fromkeys(self.entries.values()))
 
-    def place(self, name: str, architecture: str) -> str | None:
-        """Where the map has the tensor `name` of the model, called `architecture` in its core; None for nowhere."""
-        inside = name.removeprefix(f"{self.prefix}.") if self.prefix else name
+    def device_of(self, name: str, architecture: str) -> str | None:
+        """The device that the map has for a tensor, or None.
+
+        Args:
+            name: the tensor's name in the model.
+            architecture: its name in the architecture.
+        """
+        inner_name = name.removeprefix(f"{self.prefix}.") if self.prefix else name
         fitting = [
             entry
             for entry in self.entries
-            for one in (inside, architecture)
-            if not entry or one == entry or one.startswith(f"{entry}.")
+            for tensor_name in (inner_name, architecture)
+            if not entry or tensor_name == entry or tensor_name.startswith(f"{entry}.")
         ]
         return self.entries[max(fitting, key=len)] if fitting else None
 
 
 def device_map(model: nn.Module) -> Mapping[str, str]:
-    """`hf_device_map` with every device in PyTorch's spelling; empty where there is none."""
+    """The `hf_device_map` of a model, with every device in PyTorch's spelling; empty without one."""
     return DeviceMap(model).entries
 
 
 def allowed_devices(model: nn.Module, entries: DeviceMap, cell: Cell) -> tuple[str, ...]:
-    """Every device that `cell` may use: its own, and for a model that is spread the cards of its map.
+    """The devices that `cell` may use: its own, and for a model that is split over cards those of its map.
 
-    A map that came out as one card leaves no trace on the model, and `auto` may choose another card than the cell's:
-    then it is the one that has the most parameters.
+    accelerate leaves no map on a model that it put on one card, and `auto` may choose another card than the cell's.
+    The allowed device is then the one with the most parameters.
     """
     device = with_index(cell.torch_device)
     strategy = current().of(Strategy)[cell.strategy]
@@ -96,7 +101,7 @@ def hooks_of(module: nn.Module) -> Iterator[Any]:
 
 
 def offload_hook(model: nn.Module, name: str) -> Any:
-    """The accelerate hook that brings the offloaded tensor `name` to its device, or None."""
+    """The accelerate hook that moves the offloaded tensor `name` to its execution device, or None."""
     path, _, _ = name.rpartition(".")
     try:
         owner = model.get_submodule(path)
@@ -105,59 +110,59 @@ def offload_hook(model: nn.Module, name: str) -> Any:
     return next((hook for hook in hooks_of(owner) if getattr(hook, "offload", False)), None)
 
 
-def put_back(model: nn.Module) -> None:
-    """Have hooks take away what they brought for a forward pass that an exception ended.
+def restore_offloading(model: nn.Module) -> None:
+    """Offload the tensors again that hooks moved to a device for a forward pass that raised.
 
-    accelerate does so after a pass that came to its end; otherwise the tensors stay where they computed, and the model
-    is no longer as it was loaded.
+    accelerate does so only after a pass that returned; after an exception the tensors would stay on the device.
     """
     for module in model.modules():
-        brought = any(not parameter.is_meta for parameter in module.parameters(recurse=False))
-        for hook in hooks_of(module) if brought else ():
+        loaded = any(not parameter.is_meta for parameter in module.parameters(recurse=False))
+        for hook in hooks_of(module) if loaded else ():
             if getattr(hook, "offload", False):
                 hook.post_forward(module, None)
 
 
 def _spelled(value: Any) -> str:
-    return value if value == "disk" else with_index(device_named(value))
+    return value if value == "disk" else with_index(as_torch_device(value))
 
 
 def execution_device(module: nn.Module) -> torch.device:
-    """Where `module` computes: its hook's `execution_device` when it is dispatched, else its first tensor's.
+    """The device on which `module` computes: its hook's `execution_device`, else the device of its first tensor.
 
-    An offloaded module's parameters are on `meta`; accelerate's hook knows where they are brought.
+    The parameters of an offloaded module are on `meta`; accelerate's hook has the device that they are moved to. The
+    CPU for a module without tensors.
     """
     import torch
 
     first = next(itertools.chain(module.parameters(), module.buffers()), None)
-    # `accelerate.cpu_offload` gives hooks to the parts that have parameters of their own, and to no other.
+    # `accelerate.cpu_offload` gives hooks only to submodules that have parameters of their own.
     for part in module.modules() if first is not None and first.is_meta else (module,):
         hook = getattr(part, "_hf_hook", None)
         for inner in getattr(hook, "hooks", (hook,)):
             device = getattr(inner, "execution_device", None)
             if device is not None:
-                return device_named(device)
+                return as_torch_device(device)
     return torch.device("cpu") if first is None else first.device
 
 
-def device_named(value: Any) -> torch.device:
-    """What accelerate calls a device: a bare number is a card's."""
+def as_torch_device(value: Any) -> torch.device:
+    """The device that accelerate names by `value`; a number is the index of a card."""
     import torch
 
     if not isinstance(value, int):
         return torch.device(value)
-    # `torch.device(0)` itself raises where torch finds no card.
+    # `torch.device(0)` raises if torch finds no card.
     accelerator = torch.accelerator.current_accelerator()
     return torch.device(accelerator.type if accelerator is not None else "cuda", value)
 
 
 def embedding_device(model: Any) -> torch.device:
-    """Where the input embedding computes: the device on which inputs belong.
+    """The device on which the input embedding computes, where the model's inputs belong.
 
-    Not the first parameter's device, which is the embedding's only by luck (transformers#16935).
+    It may differ from the first parameter's device (transformers#16935).
 
     Raises:
-        AttributeError: neither the model nor anything in it has a `get_input_embeddings`.
+        AttributeError: neither the model nor a module in it has `get_input_embeddings`.
     """
     embedding = input_embedding(model)
     if embedding is None:

@@ -1,4 +1,4 @@
-"""Which dtype transformers itself would give a tensor: the cell's, or float32 where a model class insists."""
+"""Computes the dtype that transformers gives a tensor: the cell's, or float32 if the model class requires it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 def kept_in_float32(model: nn.Module, name: str, dtype: torch.dtype, quantization: str = "none") -> bool:
-    """Whether `name` stays float32 in a model that is loaded in `dtype`.
+    """Whether the tensor `name` stays float32 in a model that is loaded in `dtype`.
 
-    The lists are `_keep_in_fp32_modules` (float16 only, it is there against overflow) and
-    `_keep_in_fp32_modules_strict` (both halves), matched by whole components of the name: matching by
-    substring kept every `word_embeddings` in float32 because of T5's `wo` (transformers#26589).
+    Model classes list such modules in `_keep_in_fp32_modules` (for float16 only, against overflow) and
+    `_keep_in_fp32_modules_strict` (for float16 and bfloat16). They are matched by whole components of the name:
+    matching by substring kept every `word_embeddings` in float32 because of T5's `wo` (transformers#26589).
     Before transformers 5 the bitsandbytes quantizers applied the first list to bfloat16 too.
     Source: `PreTrainedModel.from_pretrained` and `_should_keep_in_fp32` in transformers' modeling_utils.
     """
@@ -38,9 +38,9 @@ def _quantizer_keeps_float32() -> bool:
 def intended_dtype(
     model: nn.Module, name: str, present: torch.dtype, wanted: torch.dtype, quantization: str = "none"
 ) -> torch.dtype:
-    """The dtype for the tensor `name` of `model`, now in `present`, when the model is loaded in `wanted`.
+    """The dtype of the tensor `name` of `model`, which has the dtype `present`, after a load in `wanted`.
 
-    Integers and booleans stay as they are.
+    Integers and booleans keep their dtype.
     """
     import torch
 

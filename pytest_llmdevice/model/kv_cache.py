@@ -1,4 +1,4 @@
-"""What a cache holds, by name and layer, and where the layers compute that it belongs to."""
+"""Reads the KV cache of any model: its tensors by layer, its length, and the devices of the layers."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.model.device_map import execution_device, with_index
-from pytest_llmdevice.model.names import accepted
+from pytest_llmdevice.model.wrappers import accepted_arguments
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 _DEPTH: Final = 6
-"""How deep a cache may be nested: an encoder-decoder's has two, each with layers, each with states."""
+"""The maximum nesting of a cache: an encoder-decoder's holds two caches, which hold layers, which hold states."""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class CacheTensor:
     """One floating-point tensor of a cache.
 
     Attributes:
-        name: such as `layers[1].keys`.
-        layer: the index of its layer, None where the name has none.
+        name: its path in the cache, such as `layers[1].keys`.
+        layer: the index of its layer; None if the path has none.
         tensor: the tensor.
     """
 
@@ -33,17 +33,17 @@ class Held:
     tensor: torch.Tensor
 
 
-def held(cache: Any) -> list[Held]:
-    """What `cache` holds: tuples of old versions, or any object with tensors in public attributes."""
+def cache_tensors(cache: Any) -> list[CacheTensor]:
+    """The tensors of `cache`: tuples of old versions, or any object with tensors in public attributes."""
     return list(_walk(cache, "", None, 0))
 
 
-def _walk(value: Any, name: str, layer: int | None, depth: int) -> Iterator[Held]:
+def _walk(value: Any, name: str, layer: int | None, depth: int) -> Iterator[CacheTensor]:
     import torch
 
     if isinstance(value, torch.Tensor):
         if value.is_floating_point() and value.numel():
-            yield Held(name.lstrip("."), layer, value)
+            yield CacheTensor(name.lstrip("."), layer, value)
     elif depth > _DEPTH:
         return
     elif isinstance(value, (list, tuple)):
@@ -56,26 +56,26 @@ def _walk(value: Any, name: str, layer: int | None, depth: int) -> Iterator[Held
             )
     elif not isinstance(value, (type, str, int, float)) and hasattr(value, "__dict__"):
         for key, inner in vars(value).items():
-            # What is private is packed, or a buffer for prefetching.
+            # Private attributes hold packed values, or buffers for prefetching.
             if not key.startswith("_"):
                 yield from _walk(inner, f"{name}.{key}", layer, depth + 1)
 
 
-def homes(model: nn.Module) -> dict[int, set[str]]:
-    """Where the modules compute that keep a history, by the index of their layer: `layer_idx`, in transformers.
+def layer_devices(model: nn.Module) -> dict[int, set[str]]:
+    """Layer index (`layer_idx` in transformers) -> the devices on which the modules with that index compute.
 
-    Empty where no module has an index. More than one device for an index where an encoder counts its layers too.
+    Empty if no module has an index. An index has several devices if the encoder numbers its layers too.
     """
-    found: dict[int, set[str]] = {}
+    devices: dict[int, set[str]] = {}
     for module in model.modules():
         index = getattr(module, "layer_idx", None)
         if isinstance(index, int):
-            found.setdefault(index, set()).add(with_index(_computes_on(module)))
-    return found
+            devices.setdefault(index, set()).add(with_index(_computes_on(module)))
+    return devices
 
 
 def _computes_on(module: nn.Module) -> torch.device:
-    """The device of the first hook in `module`, else of its first tensor that has one."""
+    """The device of the first hook in `module`, else of its first parameter that is not on `meta`."""
     for inner in module.modules():
         if getattr(inner, "_hf_hook", None) is not None:
             return execution_device(inner)
@@ -87,44 +87,44 @@ def _computes_on(module: nn.Module) -> torch.device:
 
 @contextmanager
 def caches_used(model: nn.Module) -> Iterator[list[Any]]:
-    """The caches that the model returns or is given while the context lasts, each once, in order of appearance."""
-    seen: list[Any] = []
+    """Record the caches that the model gets or returns inside the context, each once, in order of appearance."""
+    caches: list[Any] = []
 
-    def note(cache: Any) -> None:
-        if cache is not None and not any(cache is one for one in seen):
-            seen.append(cache)
+    def add(cache: Any) -> None:
+        if cache is not None and not any(cache is known for known in caches):
+            caches.append(cache)
 
     def after(_: nn.Module, __: Any, kwargs: Mapping[str, Any], output: Any) -> None:
-        note(cache_of(kwargs))
-        note(cache_of(output))
+        add(cache_of(kwargs))
+        add(cache_of(output))
 
-    # An adapter hands `generate` to the model inside it.
-    inner = [one for one in model.modules() if hasattr(one, "prepare_inputs_for_generation")]
-    handles = [
-        one.register_forward_hook(after, with_kwargs=True) for one in {id(one): one for one in (model, *inner)}.values()
-    ]
+    # An adapter forwards `generate` to the model inside it, which then is called instead of the adapter.
+    inner = [module for module in model.modules() if hasattr(module, "prepare_inputs_for_generation")]
+    modules = {id(module): module for module in (model, *inner)}.values()
+    handles = [module.register_forward_hook(after, with_kwargs=True) for module in modules]
     try:
-        yield seen
+        yield caches
     finally:
         for handle in handles:
             handle.remove()
 
 
 def is_offloaded(cache: Any) -> bool:
-    """Whether the cache keeps layers in the memory of the machine on purpose, between their turns."""
-    kinds = [cache, *(getattr(cache, name, None) for name in ("self_attention_cache", "cross_attention_cache"))]
-    return any(bool(getattr(one, "offloading", False)) or "Offloaded" in type(one).__name__ for one in kinds)
+    """Whether the cache is of a kind that keeps layers in host memory until they are used."""
+    parts = [cache, *(getattr(cache, name, None) for name in ("self_attention_cache", "cross_attention_cache"))]
+    return any(bool(getattr(part, "offloading", False)) or "Offloaded" in type(part).__name__ for part in parts)
 
 
 STATE_SPACE: Final = "cache_params"
-"""The argument of models whose cache is a state and has no row for each token."""
+"""The argument of models whose cache is a state of constant size, without a row for each token."""
 
 
 CACHE_ARGUMENTS: Final = ("past_key_values", STATE_SPACE, "state")
+"""Names under which models take and return their cache."""
 
 
 def cache_of(output: Any) -> Any:
-    """The cache in what a forward pass or `generate` returned, None where there is none."""
+    """The cache in the result of a forward pass or `generate`, or None."""
     for name in CACHE_ARGUMENTS:
         cache = output.get(name) if isinstance(output, dict) else getattr(output, name, None)
         if cache is not None:
@@ -133,8 +133,8 @@ def cache_of(output: Any) -> Any:
 
 
 def is_state_space(model: Any) -> bool:
-    """Whether the model's cache is a state of one size, which takes the next tokens one at a time."""
-    return STATE_SPACE in accepted(model)
+    """Whether the model's cache is a state of constant size, which takes new tokens one at a time."""
+    return STATE_SPACE in accepted_arguments(model)
 
 
 def cache_argument(known: frozenset[str]) -> str:
@@ -142,14 +142,14 @@ def cache_argument(known: frozenset[str]) -> str:
     return next((name for name in CACHE_ARGUMENTS if name in known), CACHE_ARGUMENTS[0])
 
 
-def layers_of(cache: Any) -> Iterator[tuple[int, str, torch.Tensor]]:
-    """(layer, "keys" or "values", tensor) of what `cache` holds, whatever kind it is; nothing of an unknown kind."""
+def layer_tensors(cache: Any) -> Iterator[tuple[int, str, torch.Tensor]]:
+    """(layer, "keys" or "values", tensor) of each tensor in a cache of a known kind; nothing for an unknown kind."""
     import torch
 
     own = getattr(cache, "self_attention_cache", None)
     if own is not None:
-        yield from layers_of(own)
-        yield from layers_of(getattr(cache, "cross_attention_cache", None))
+        yield from layer_tensors(own)
+        yield from layer_tensors(getattr(cache, "cross_attention_cache", None))
         return
     if isinstance(cache, (tuple, list)):
         for number, entry in enumerate(cache):
@@ -158,16 +158,16 @@ def layers_of(cache: Any) -> Iterator[tuple[int, str, torch.Tensor]]:
                     if isinstance(tensor, torch.Tensor):
                         yield number, kind, tensor
         return
-    held = getattr(cache, "layers", None)
-    for number, layer in enumerate(held if isinstance(held, Sequence) else ()):
+    cache_tensors = getattr(cache, "layers", None)
+    for number, layer in enumerate(cache_tensors if isinstance(cache_tensors, Sequence) else ()):
         for kind in ("keys", "values"):
             tensor = getattr(layer, kind, None)
             if isinstance(tensor, torch.Tensor):
                 yield number, kind, tensor
 
 
-def length_of(cache: Any) -> int | None:
-    """How many positions `cache` holds; 0 without one, None where there is no telling."""
+def cache_length(cache: Any) -> int | None:
+    """The number of positions in `cache`; 0 for None, and None if the cache does not tell."""
     if cache is None:
         return 0
     try:

@@ -1,6 +1,6 @@
-"""The values that a loaded model holds under a name: offloaded ones from where they lie, packed ones unpacked.
+"""Reads the values of a loaded model's tensors: offloaded ones through their hook, packed ones dequantized.
 
-Nothing here changes the model, its hooks, or the packed weights.
+The functions change neither the model nor its hooks nor the packed weights.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def has_packed_class(tensor: torch.Tensor) -> bool:
     return type(tensor).__name__ in classes
 
 
-def offloaded(model: nn.Module, name: str) -> torch.Tensor | None:
-    """The value that accelerate's hook brings for the tensor `name`, None where no hook has one."""
+def offloaded_value(model: nn.Module, name: str) -> torch.Tensor | None:
+    """The value that accelerate's hook loads for the offloaded tensor `name`; None if no hook has one."""
     weights = getattr(offload_hook(model, name), "weights_map", None)
     key = name.rpartition(".")[2]
     try:
@@ -41,15 +41,16 @@ def is_packed(tensor: torch.Tensor) -> bool:
     )
 
 
-def unpacked(module: nn.Module, weight: torch.Tensor) -> torch.Tensor | None:
-    """What the packed `weight` of `module` stands for, in float32 on the cpu; None where its state is missing."""
+def dequantized(module: nn.Module, weight: torch.Tensor) -> torch.Tensor | None:
+    """The values of the packed `weight` of `module`, in float32 on the CPU; None without its quantization state."""
     return _from_8_bit(module, weight) if type(weight).__name__ == "Int8Params" else _from_4_bit(weight)
 
 
 def _from_8_bit(module: Any, weight: Any) -> torch.Tensor | None:
-    # The first forward pass moves both from the weight to the module's state.
+    # The first forward pass moves the scale from the weight to the module's state.
     state = getattr(module, "state", None)
-    scale = next((each for owner in (weight, state) if (each := getattr(owner, "SCB", None)) is not None), None)
+    scales = (getattr(owner, "SCB", None) for owner in (weight, state))
+    scale = next((scale for scale in scales if scale is not None), None)
     if scale is None:
         return None
     values: torch.Tensor = weight.data.cpu().float() * (scale.cpu().float().view(-1, 1) / 127)
@@ -57,9 +58,10 @@ def _from_8_bit(module: Any, weight: Any) -> torch.Tensor | None:
 
 
 def _from_4_bit(weight: Any) -> torch.Tensor | None:
-    """Look up each half byte in the table of the quantization, times the scale of its block.
+    """Look up each half byte in the table of the quantization, and multiply it by the scale of its block.
 
-    Not with bitsandbytes' own function: on a CPU (0.50) it takes a wrong scale where a block goes on in the next row.
+    bitsandbytes' own function is not used: on a CPU (0.50) it takes a wrong scale for a block that continues in the
+    next row.
     """
     import torch
 
@@ -78,20 +80,20 @@ def _from_4_bit(weight: Any) -> torch.Tensor | None:
 
 
 def _scales(state: Any) -> torch.Tensor:
-    """One scale for each block, in float32 on the cpu; doubly quantized ones are themselves codes in blocks."""
+    """One scale for each block, in float32 on the CPU; with double quantization the scales are quantized too."""
     scales: torch.Tensor = state.absmax.cpu()
     if not state.nested:
         return scales.float()
     inner = state.state2
     outer = inner.absmax.cpu().float().repeat_interleave(inner.blocksize)[: scales.numel()]
-    found: torch.Tensor = inner.code.cpu().float()[scales.flatten().long()] * outer + state.offset.cpu().float()
-    return found
+    dequantized: torch.Tensor = inner.code.cpu().float()[scales.flatten().long()] * outer + state.offset.cpu().float()
+    return dequantized
 
 
 def _unpacked_for_cpu(data: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
-    """Undo, on copies, what bitsandbytes does to a 4-bit weight in the first forward pass on AVX512-BF16 processors.
+    """Undo, on copies, the repacking that bitsandbytes does in the first forward pass on AVX512-BF16 processors.
 
-    The scales stay what they became: bfloat16, one for each block and row, double quantization resolved.
+    The scales stay as repacked: bfloat16, one for each block and row, without double quantization.
     """
     from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse
 

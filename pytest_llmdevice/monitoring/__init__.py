@@ -1,1 +1,1 @@
-"""What a load or a generation did: to the process, to torch's modes, to the model; and what it used."""
+"""Observes a load or a generation: what it changes in the process and the model, what it runs, and what it uses."""

@@ -1,4 +1,4 @@
-"""What a load or a generation changed of the process."""
+"""Defines `Change`, the record of a change that the code under test made to the process or the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something of the process that was not as before when the code under test came back.
+    """A difference in the process or the model between before and after a call of the code under test.
 
     Attributes:
         kind: `"environment"`, `"dtype"`, `"device"`, `"card"`, `"function"`, `"mode"`, `"autocast"`, `"folder"`,
@@ -28,4 +28,4 @@ class Change:
 
 
 Comparison: TypeAlias = Callable[[], Iterator[Change]]
-"""Made before; called afterwards, it puts back what it watches and yields what had changed."""
+"""A function that is created before a call; called afterwards, it restores what it watches and yields the changes."""

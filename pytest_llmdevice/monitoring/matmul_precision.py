@@ -1,4 +1,4 @@
-"""How exactly torch multiplies float32 matrices, a setting of the whole process."""
+"""Detects and reverts changes of the precision with which torch multiplies float32 matrices."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ EXACT: Final = "exact"
 _EXACT: Final = frozenset({"none", "ieee", "highest", ""})
 
 
-def precision() -> Comparison:
-    """The precision of float32 matrix products, by the old interface of torch and by the new one."""
+def matmul_precision() -> Comparison:
+    """Watch the precision of float32 matrix products, in torch's old interface and in the new one (torch 2.9)."""
     before = _settings()
 
     def compare() -> Iterator[Change]:
@@ -23,10 +23,10 @@ def precision() -> Comparison:
             return
         _restore(before)
         for name, value in after.items():
-            was, now = (EXACT if one in _EXACT else one for one in (before[name], value))
+            was, now = (EXACT if setting in _EXACT else setting for setting in (before[name], value))
             if was != now:
                 yield Change("precision", "float32 matrix products", was, f"{now} ({name})")
-                # The others follow from it.
+                # The other settings follow from this one.
                 return
 
     return compare
@@ -35,13 +35,13 @@ def precision() -> Comparison:
 def _settings() -> dict[str, str]:
     import torch
 
-    found = {"torch.set_float32_matmul_precision": ""}
+    settings = {"torch.set_float32_matmul_precision": ""}
     with suppress(RuntimeError):
-        # After a use of the new interface the old one may refuse to answer.
-        found["torch.set_float32_matmul_precision"] = torch.get_float32_matmul_precision()
+        # The old interface may raise after the new one was used.
+        settings["torch.set_float32_matmul_precision"] = torch.get_float32_matmul_precision()
     for name, owner in _owners():
-        found[name] = getattr(owner, "fp32_precision", "")
-    return found
+        settings[name] = getattr(owner, "fp32_precision", "")
+    return settings
 
 
 def _restore(settings: dict[str, str]) -> None:
@@ -57,7 +57,7 @@ def _restore(settings: dict[str, str]) -> None:
 
 
 def _owners() -> tuple[tuple[str, Any], ...]:
-    """What has an `fp32_precision`, by name: torch 2.9 and later."""
+    """The objects that have an attribute `fp32_precision` (torch 2.9 and later), with the name of the attribute."""
     import torch
 
     backends: Any = torch.backends

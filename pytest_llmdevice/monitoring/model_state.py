@@ -1,4 +1,4 @@
-"""What code under test changed of a model that it was given: where its tensors are, their dtypes, its mode."""
+"""Detects what the code under test changed in a model: its tensors' devices, dtypes and values, and its mode."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def unchanged_model(model: nn.Module) -> Iterator[list[Change]]:
-    """Say on leaving what became of `model`: the list is filled then. Modes are put back, numbers cannot be."""
+    """Compare `model` before and after the context; the yielded list is filled on leaving.
+
+    Training and eval modes are restored. Devices, dtypes and values are only reported.
+    """
     changes: list[Change] = []
     before, modes = _tensors(model), [(module, module.training) for module in model.modules()]
     sums = _sums(model)
-    # `cpu_offload_with_hook` of accelerate leaves what it ran on the card until the next part runs.
-    carried = any(type(hook).__name__ == "CpuOffload" for module, _ in modes for hook in hooks_of(module))
+    # `cpu_offload_with_hook` of accelerate leaves a module on the card until the next module runs.
+    offloaded = any(type(hook).__name__ == "CpuOffload" for module, _ in modes for hook in hooks_of(module))
     mode = model.training
     try:
         yield changes
@@ -31,12 +34,12 @@ def unchanged_model(model: nn.Module) -> Iterator[list[Change]]:
             now_dtype, now_device = after.get(name, (dtype, device))
             if now_dtype != dtype:
                 changes.append(Change("model", name, dtype, now_dtype))
-            if now_device != device and not carried:
+            if now_device != device and not offloaded:
                 changes.append(Change("model", name, device, now_device))
         if not changes:
             now = _sums(model)
-            others = (name for name in sums if now.get(name) != sums[name])
-            changes += [Change("model", name, "as it was loaded", "of other values") for name in others]
+            changed = (name for name in sums if now.get(name) != sums[name])
+            changes += [Change("model", name, "as it was loaded", "of other values") for name in changed]
         if model.training != mode:
             words = {True: "training mode", False: "eval mode"}
             changes.append(Change("training", "the model", words[mode], words[model.training]))
@@ -44,32 +47,32 @@ def unchanged_model(model: nn.Module) -> Iterator[list[Change]]:
             module.training = training
 
 
-LARGEST: Final = 2**28
-"""Numbers of a model whose values are looked at: adding up more would take longer than generating."""
+MOST_NUMBERS: Final = 2**28
+"""Up to this number of parameter elements, values are compared: summing more would take longer than generating."""
 
 
 def _sums(model: nn.Module) -> dict[str, tuple[float, float]]:
-    """Two sums over each dense parameter, which rounding or adding to it changes."""
+    """Two sums over each dense parameter, which change with its values."""
     import torch
 
-    found = {}
-    if sum(parameter.numel() for parameter in model.parameters()) > LARGEST:
+    sums = {}
+    if sum(parameter.numel() for parameter in model.parameters()) > MOST_NUMBERS:
         return {}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.is_floating_point() and not parameter.is_meta and not has_packed_class(parameter):
                 values = parameter.float()
-                found[name] = float(values.sum()), float(values.abs().sum())
-    return found
+                sums[name] = float(values.sum()), float(values.abs().sum())
+    return sums
 
 
 def _tensors(model: nn.Module) -> dict[str, tuple[str, str]]:
-    """(dtype, device) of each parameter and buffer, in words. Packed numbers may be laid out anew when they are run."""
-    found = {}
+    """(dtype, device) of each parameter and buffer, in words; any dtype of packed values, which a run may repack."""
+    tensors = {}
     for named in (model.named_parameters(), model.named_buffers()):
         for name, tensor in named:
             dtype = str(tensor.dtype).removeprefix("torch.") if tensor.is_floating_point() else "packed"
             if has_packed_class(tensor):
                 dtype = "packed"
-            found[name] = dtype, with_index(tensor.device)
-    return found
+            tensors[name] = dtype, with_index(tensor.device)
+    return tensors

@@ -1,4 +1,4 @@
-"""Functions of torch, transformers and accelerate that were replaced and are not their own any more."""
+"""Detects and reverts replaced functions of torch, transformers, accelerate and safetensors."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ MODULES: Final = (
     "safetensors",
     "safetensors.torch",
 )
-"""Where loaders replace functions for the time of a load. Attention and layer classes of transformers are not among
-them: to replace those for good is how some loaders work."""
+"""Modules in which loaders replace functions during a load. Attention and layer classes of transformers are left out,
+because some loaders replace them permanently by design."""
 
 CLASSES: Final = (
     "torch:Tensor",
@@ -44,35 +44,35 @@ CLASSES: Final = (
     "transformers.pytorch_utils:Conv1D",
 )
 
-OWN: Final = ("torch._dynamo", "torch._compile", "torch._inductor", "torch._functorch")
-"""torch.compile replaces functions of torch, for good, when it is imported or first used. A loader may use it, and
-transformers does."""
+TORCH_COMPILE: Final = ("torch._dynamo", "torch._compile", "torch._inductor", "torch._functorch")
+"""Modules of torch.compile, which replaces functions of torch permanently when it is imported or first used. A loader
+may use it, and transformers does."""
 
-FOLLOWING: Final = frozenset(("torch.Storage",))
-"""What follows the default dtype, which is reported itself."""
+FOLLOWS_DTYPE: Final = frozenset(("torch.Storage",))
+"""Names that torch replaces with the default dtype, which is reported itself."""
 
 _ABSENT: Final = object()
 
 
-def functions() -> Comparison:
-    """The functions of `MODULES`, and the methods of `CLASSES`, that are imported already."""
+def patched_functions() -> Comparison:
+    """Watch the functions of `MODULES` and the methods of `CLASSES` that are imported already."""
     before = [(name, owner, dict(vars(owner))) for name, owner in _owners()]
 
     def compare() -> Iterator[Change]:
         for name, owner, known in before:
             now = vars(owner)
-            # Modules get new names as parts of them are imported; a class that does overrides what it inherited.
+            # Modules get new names as their submodules are imported; a new name in a class overrides an inherited one.
             added = now.keys() - known.keys() if isinstance(owner, type) else set()
             for key in (*known, *sorted(added)):
-                own, found = known.get(key, _ABSENT), now.get(key, _ABSENT)
-                if own is found or f"{name}.{key}" in FOLLOWING or not _is_replaced(owner, key, own, found):
+                own, current = known.get(key, _ABSENT), now.get(key, _ABSENT)
+                if own is current or f"{name}.{key}" in FOLLOWS_DTYPE or not _is_replaced(owner, key, own, current):
                     continue
                 inherited = getattr(owner.__mro__[1], key, None) if own is _ABSENT else own
                 if own is _ABSENT:
                     delattr(owner, key)
                 else:
                     setattr(owner, key, own)
-                yield Change("function", f"{name}.{key}", _words(inherited), _words(found))
+                yield Change("function", f"{name}.{key}", _words(inherited), _words(current))
 
     return compare
 
@@ -84,20 +84,20 @@ def _owners() -> Iterator[tuple[str, Any]]:
             yield name, module
     for entry in CLASSES:
         path, _, key = entry.partition(":")
-        # Not by `getattr` of a module that imports its parts when it is asked for them.
-        found = vars(sys.modules[path]).get(key) if path in sys.modules else None
-        if isinstance(found, type):
-            yield f"{path}.{key}", found
+        # Without `getattr`, which would make a lazy module import its parts.
+        value = vars(sys.modules[path]).get(key) if path in sys.modules else None
+        if isinstance(value, type):
+            yield f"{path}.{key}", value
 
 
-def _is_replaced(owner: Any, key: str, own: object, found: object) -> bool:
-    # What a function calls its module may be copied from the one that it wraps; where it was written may not.
-    written = getattr(found, "__globals__", {}).get("__name__") or getattr(found, "__module__", None)
-    if str(written).startswith(OWN):
+def _is_replaced(owner: Any, key: str, own: object, current: object) -> bool:
+    # A wrapper may copy `__module__` from the function that it wraps, but not its globals.
+    defined_in = getattr(current, "__globals__", {}).get("__name__") or getattr(current, "__module__", None)
+    if str(defined_in).startswith(TORCH_COMPILE):
         return False
     if own is _ABSENT:
-        return callable(found) and hasattr(owner.__mro__[1], key)
-    # What is removed, or is no function any more, was replaced too.
+        return callable(current) and hasattr(owner.__mro__[1], key)
+    # Also a function that was removed or replaced by something else counts.
     return _is_function(own) and not isinstance(own, ModuleType)
 
 

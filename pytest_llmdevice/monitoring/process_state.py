@@ -1,4 +1,4 @@
-"""What belongs to the whole process and not to one model: noted before a load, compared and put back after it."""
+"""Detects and reverts changes that a load or an import makes to state of the whole process."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from pytest_llmdevice.monitoring.change import Change, Comparison
-from pytest_llmdevice.monitoring.matmul_precision import precision
-from pytest_llmdevice.monitoring.patched_functions import functions
-from pytest_llmdevice.monitoring.torch_modes import autocast, modes
+from pytest_llmdevice.monitoring.matmul_precision import matmul_precision
+from pytest_llmdevice.monitoring.patched_functions import patched_functions
+from pytest_llmdevice.monitoring.torch_modes import autocast_state, torch_modes
 
 ABOUT_DEVICES: Final = (
     "CUDA_",
@@ -26,57 +26,57 @@ ABOUT_DEVICES: Final = (
     "NVIDIA_VISIBLE_DEVICES",
     "PYTORCH_ENABLE_MPS_FALLBACK",
 )
-"""What the names of environment variables about devices begin with. Their values are no secrets."""
+"""Prefixes of the environment variables about devices. Their values are not secret, so they are reported."""
 
 
 @contextmanager
 def unchanged_process() -> Iterator[list[Change]]:
-    """Put back what a load may change of the process, and say what it changed: the list is filled on leaving.
+    """Restore the state of the process on leaving, and fill the yielded list with what had changed.
 
-    Environment, default dtype and device, modes, autocast, the precision of matrix products, current cards, patched
-    functions, working folder: whatever is not as before is in the list. Random states, the number of threads, whether
-    gradients are computed and whether algorithms are deterministic are put back without a word: to use them up or to
-    set them is what loaders do.
+    Reported are changes of the environment, default dtype and device, modes, autocast, the precision of matrix
+    products, current cards, patched functions, working folder and garbage collection. Random states, the number of
+    threads, whether gradients are computed and whether algorithms are deterministic are restored without a report,
+    because loaders may draw from them or set them.
     """
     changes: list[Change] = []
-    # Functions come back first: the others may be put back with them.
+    # Functions are restored first: restoring the rest calls some of them.
     watched: tuple[Comparison, ...] = (
-        functions(),
-        modes(),
-        autocast(),
-        precision(),
+        patched_functions(),
+        torch_modes(),
+        autocast_state(),
+        matmul_precision(),
         _environment(),
         _default_dtype(),
         _cards(),
         _folder(),
         _collector(),
     )
-    quiet = _quiet()
+    restore_unreported = _unreported_state()
     try:
         yield changes
     finally:
         for comparison in watched:
             changes += comparison()
-        quiet()
+        restore_unreported()
 
 
 @contextmanager
 def unchanged_by_import() -> Iterator[list[Change]]:
-    """The same for the import of a module: variables about devices, the default dtype, the default device.
+    """Do the same for the import of a module: environment variables about devices, default dtype, default device.
 
-    Torch is not imported for it.
-    Other variables stay as the module sets them: caches, threads and messages are chosen like that.
+    It does not import torch. Other environment variables keep the values that the module sets, because modules
+    choose caches, threads and messages like that.
     """
     changes: list[Change] = []
     environment = _environment(ABOUT_DEVICES)
-    watched: tuple[Comparison, ...] = (modes(), _default_dtype()) if "torch" in sys.modules else (_fresh_torch,)
+    watched: tuple[Comparison, ...] = (torch_modes(), _default_dtype()) if "torch" in sys.modules else (_fresh_torch,)
     yield changes
     for comparison in (environment, *watched):
         changes += comparison()
 
 
 def _fresh_torch() -> Iterator[Change]:
-    """What a module changed that was the first one to import torch."""
+    """The changes that a module made if it was the first to import torch."""
     torch: Any = sys.modules.get("torch")
     if torch is None:
         return
@@ -149,7 +149,7 @@ def _cards() -> Comparison:
 
 
 def _current(kind: str) -> int:
-    """The current card; the first one where nothing has asked for a card yet, and asking would take memory on it."""
+    """The index of the current card; 0 before the first use of a card, because asking would take memory on it."""
     import torch
 
     module: Any = getattr(torch, kind)
@@ -187,13 +187,13 @@ def _collector() -> Comparison:
     return compare
 
 
-def _quiet() -> Callable[[], None]:
-    """What puts back that which nobody needs to hear of."""
+def _unreported_state() -> Callable[[], None]:
+    """Save the state that is restored without a report, and return a function that restores it."""
     import numpy as np
     import torch
 
     python_state, torch_state = random.getstate(), torch.get_rng_state()
-    numpy_state = np.random.get_state()  # noqa: NPY002  # the global one, which `transformers.set_seed` seeds
+    numpy_state = np.random.get_state()  # noqa: NPY002  # the global generator, which `transformers.set_seed` seeds
     threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 

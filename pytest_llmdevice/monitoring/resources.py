@@ -1,7 +1,6 @@
-"""What a load or a generation took: time, processor, the memory of the host and of every card; and what lies where.
+"""Measures the time, the CPU use and the memory on host and cards that a load or a generation takes.
 
-Nothing here decides a test: wall times and memory differ from machine to machine. They are recorded, so that a run
-can be compared with another one.
+No test depends on these values, which differ from machine to machine. They are recorded to compare runs.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ if TYPE_CHECKING:
     from torch import nn
 
 INTERVAL: Final = 0.01
-"""Seconds between two looks at the memory of the process. What lives shorter than that may go unseen."""
+"""Seconds between two samples of the memory of the process. A peak that is shorter may be missed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The memory of one place, in bytes.
+    """The memory in use in one place, in bytes.
 
     Attributes:
-        place: `"host"` (what this process has in RAM) or a device with its index: `"cuda:1"`, `"mps"`.
-        before: held at the start.
-        after: held at the end.
-        peak: the most that was held meanwhile. Of a card, what its allocator counted; of the host, the largest of what
-            was seen every 10 ms; of MPS, which counts none, the larger of the two others.
+        place: `"host"` (the resident memory of this process) or a device with its index: `"cuda:1"`, `"mps"`.
+        before: in use at the start.
+        after: in use at the end.
+        peak: the maximum in between. For a card its allocator counts it; for the host it is the maximum of samples
+            every 10 ms; for MPS, which counts no peak, it is the larger of the two other values.
     """
 
     place: str
@@ -48,15 +47,15 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What one call took.
+    """The time and memory that one call took.
 
     Attributes:
-        seconds: of wall time, to the end of what the cards were still doing.
-        cpu_percent: of one core: 200 is two cores at work all the time.
+        seconds: wall time, including the wait for the cards to finish.
+        cpu_percent: CPU time in percent of one core: 200 means two busy cores.
         host: the memory of this process.
-        host_percent: how much of the machine's memory was in use at the end, by anybody.
-        cards: the memory of each card that held something, in the order of their indices.
-        summary: which tensors of the model lie where, from `summarize`; empty where there is no model.
+        host_percent: the share of the machine's memory that all processes used at the end, in percent.
+        cards: the memory of each card that was used, in the order of their indices.
+        summary: how many tensors of the model are on which device, from `summarize_tensors`; empty without a model.
     """
 
     seconds: float
@@ -67,22 +66,23 @@ class Measures:
     summary: str = ""
 
     def properties(self, doing: str) -> dict[str, float | int | str]:
-        """Flat `llm.*` properties for reporters: seconds, percent, bytes and text.
+        """Flat `llm.*` properties for reporters, in seconds, percent, bytes and text.
 
         Args:
-            doing: what was measured, the first word of each name: `llm.load_seconds`, `llm.load_memory_cuda0_peak`.
+            doing: the activity that was measured, the first word of every name: `llm.load_seconds`,
+                `llm.load_memory_cuda0_peak`.
         """
-        found: dict[str, float | int | str] = {
+        properties: dict[str, float | int | str] = {
             "seconds": round(self.seconds, 4),
             "cpu_percent": round(self.cpu_percent, 1),
             "host_percent": self.host_percent,
         }
         for memory in (self.host, *self.cards):
             place = memory.place.replace(":", "")
-            found |= {f"memory_{place}_{when}": getattr(memory, when) for when in ("before", "after", "peak")}
+            properties |= {f"memory_{place}_{when}": getattr(memory, when) for when in ("before", "after", "peak")}
         if self.summary:
-            found["devices"] = self.summary
-        return {f"llm.{doing}_{name}": value for name, value in found.items()}
+            properties["devices"] = self.summary
+        return {f"llm.{doing}_{name}": value for name, value in properties.items()}
 
     def __str__(self) -> str:
         places = "; ".join(map(str, (self.host, *self.cards)))
@@ -92,9 +92,12 @@ class Measures:
 
 
 class Meter:
-    """A context that measures what is done in it; afterwards, also after an exception, `measures` says it.
+    """A context that measures the code inside; `measures` is set on leaving, also after an exception.
 
-    The peaks that the allocators of the cards count are reset at the start.
+    The peaks that the cards' allocators count are reset at the start.
+
+    Attributes:
+        measures: the result.
     """
 
     measures: Measures
@@ -102,51 +105,51 @@ class Meter:
     def __enter__(self) -> Self:
         self._process = psutil.Process()
         self._cards = _allocated()
-        for device, backend in _counting():
+        for device, backend in _initialized_cards():
             with suppress(RuntimeError):
                 backend.reset_peak_memory_stats(device)
-        self._rss = self._highest = self._process.memory_info().rss
-        self._over = threading.Event()
-        self._watch = threading.Thread(target=self._look, name="llmdevice-memory", daemon=True)
-        self._watch.start()
-        self._busy, self._started = time.process_time(), time.perf_counter()
+        self._rss = self._host_peak = self._process.memory_info().rss
+        self._stopped = threading.Event()
+        self._sampler = threading.Thread(target=self._sample_host, name="llmdevice-memory", daemon=True)
+        self._sampler.start()
+        self._cpu_time, self._started = time.process_time(), time.perf_counter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _synchronize()
-        seconds, busy = time.perf_counter() - self._started, time.process_time() - self._busy
-        self._over.set()
-        self._watch.join()
+        seconds, cpu_time = time.perf_counter() - self._started, time.process_time() - self._cpu_time
+        self._stopped.set()
+        self._sampler.join()
         rss = self._process.memory_info().rss
-        host = Memory("host", self._rss, rss, max(self._rss, rss, self._highest))
-        percent = 100 * busy / seconds if seconds else 0.0
-        self.measures = Measures(seconds, percent, host, psutil.virtual_memory().percent, self._of_cards())
+        host = Memory("host", self._rss, rss, max(self._rss, rss, self._host_peak))
+        percent = 100 * cpu_time / seconds if seconds else 0.0
+        self.measures = Measures(seconds, percent, host, psutil.virtual_memory().percent, self._card_memory())
 
-    def _look(self) -> None:
-        while not self._over.wait(INTERVAL):
-            self._highest = max(self._highest, self._process.memory_info().rss)
+    def _sample_host(self) -> None:
+        while not self._stopped.wait(INTERVAL):
+            self._host_peak = max(self._host_peak, self._process.memory_info().rss)
 
-    def _of_cards(self) -> tuple[Memory, ...]:
-        found = []
+    def _card_memory(self) -> tuple[Memory, ...]:
+        memories = []
         peaks = {}
-        for device, backend in _counting():
+        for device, backend in _initialized_cards():
             with suppress(RuntimeError):
                 peaks[device] = backend.max_memory_allocated(device)
         for device, after in _allocated().items():
             before = self._cards.get(device, 0)
             peak = max(before, after, peaks.get(device, 0))
             if peak:
-                found.append(Memory(device, before, after, peak))
-        return tuple(found)
+                memories.append(Memory(device, before, after, peak))
+        return tuple(memories)
 
 
-def summarize(model: nn.Module) -> str:
+def summarize_tensors(model: nn.Module) -> str:
     """The parameters and buffers of `model`, and their bytes, by device and dtype.
 
-    `"cuda:0: 21 bfloat16 and 2 float32 tensors, 215.5 KiB; meta: 9 bfloat16 tensors, no data"`; what several names
-    share is counted once.
+    `"cuda:0: 21 bfloat16 and 2 float32 tensors, 215.5 KiB; meta: 9 bfloat16 tensors, no data"`. A tensor with several
+    names is counted once.
     """
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}.values()
     counts: dict[str, Counter[str]] = {}
@@ -163,20 +166,20 @@ def summarize(model: nn.Module) -> str:
 
 
 def _allocated() -> dict[str, int]:
-    """Bytes that tensors hold on each card, by its name, and on MPS. A library that sleeps is not woken up."""
+    """Device -> bytes that tensors hold there, for cards that are initialized already and for MPS."""
     import torch
 
-    found = {}
-    for device, backend in _counting():
+    allocated = {}
+    for device, backend in _initialized_cards():
         with suppress(RuntimeError):
-            found[device] = backend.memory_allocated(device)
+            allocated[device] = backend.memory_allocated(device)
     if torch.backends.mps.is_available():
-        found["mps"] = torch.mps.current_allocated_memory()
-    return found
+        allocated["mps"] = torch.mps.current_allocated_memory()
+    return allocated
 
 
-def _counting() -> list[tuple[str, Any]]:
-    """The cards in use whose allocator counts, each with `torch.cuda` or `torch.xpu`."""
+def _initialized_cards() -> list[tuple[str, Any]]:
+    """The cards that are initialized and whose allocator counts, with their module `torch.cuda` or `torch.xpu`."""
     import torch
 
     backends = (("cuda", torch.cuda), ("xpu", torch.xpu))
@@ -189,10 +192,10 @@ def _counting() -> list[tuple[str, Any]]:
 
 
 def _synchronize() -> None:
-    """Wait for what the cards are doing. One that was lost raises elsewhere, where it is somebody's finding."""
-    for device, backend in _counting():
+    """Wait for the cards to finish. Errors of a lost card are ignored: a later call reports them in its own place."""
+    for device, backend in _initialized_cards():
         with suppress(RuntimeError):
-            # Of a card that holds nothing there is nothing to wait for, and to ask would make a context on it.
+            # A card without memory in use has no work to wait for, and synchronizing it would create a context on it.
             if backend.memory_allocated(device):
                 backend.synchronize(device)
 

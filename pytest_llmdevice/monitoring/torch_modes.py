@@ -1,4 +1,4 @@
-"""Contexts of torch that may be left entered: the default device, modes that see every call, autocast."""
+"""Detects and reverts torch contexts that were entered and not left: default device, modes, autocast."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Modes = tuple[list[Any], list[Any]]
 AUTOCAST_DEVICES: Final = ("cpu", "cuda", "xpu", "mps")
 
 
-def modes() -> Comparison:
-    """The stacks of modes, and the default device, which is one of them."""
+def torch_modes() -> Comparison:
+    """Watch the stacks of modes, and with them the default device, which torch keeps as a mode."""
     from torch.utils import _device
 
     before, current, context = _stacks(), _device.CURRENT_DEVICE, _default_context()
@@ -37,7 +37,7 @@ def modes() -> Comparison:
 
 
 def _device_of(stacks: Modes) -> str:
-    """Where tensors are made under these modes: as the innermost context of a device says."""
+    """The default device under these modes, which the innermost device context sets."""
     from torch.utils._device import DeviceContext
 
     return next((str(mode.device) for mode in reversed(stacks[0]) if isinstance(mode, DeviceContext)), "cpu")
@@ -48,14 +48,14 @@ def _default_context() -> Any:
 
 
 def _contexts() -> Any:
-    """Where `torch.set_default_device` keeps the mode that it entered."""
+    """The object in which `torch.set_default_device` keeps the mode that it entered."""
     import torch
 
     return torch._GLOBAL_DEVICE_CONTEXT  # noqa: SLF001
 
 
 def _stacks() -> Modes:
-    """The function modes and the dispatch modes, each from the outermost to the innermost."""
+    """The stack of function modes and the stack of dispatch modes, from the outermost to the innermost mode."""
     from torch import overrides
     from torch.utils import _python_dispatch
 
@@ -71,16 +71,16 @@ def _restack(before: Modes, after: Modes) -> None:
     from torch.overrides import _pop_mode, _push_mode
     from torch.utils import _python_dispatch
 
-    own: Any = ((_pop_mode, _push_mode), (_python_dispatch._pop_mode, _python_dispatch._push_mode))  # noqa: SLF001
-    for (pop, push), wanted, there in zip(own, before, after, strict=True):
-        for _ in there:
+    calls: Any = ((_pop_mode, _push_mode), (_python_dispatch._pop_mode, _python_dispatch._push_mode))  # noqa: SLF001
+    for (pop, push), earlier, current in zip(calls, before, after, strict=True):
+        for _ in current:
             pop()
-        for mode in wanted:
+        for mode in earlier:
             push(mode)
 
 
-def autocast() -> Comparison:
-    """Whether autocast is on, for each type of device, and its dtype."""
+def autocast_state() -> Comparison:
+    """Watch whether autocast is on and its dtype, for each type of device."""
     import torch
 
     before, depth = _autocast(), _depth()

@@ -1,4 +1,4 @@
-"""What was seen of the tensors that a target hands to its model, as data."""
+"""Defines `Trace`, the record of the tensors that a target passes to its model while it generates."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import torch
 
-KEPT_VALUES: Final = 2**16
-"""Elements up to which the values of ids, positions and masks are kept."""
+MOST_VALUES: Final = 2**16
+"""Up to this number of elements, the values of ids, positions and masks are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class TracedTensor:
-    """One tensor that passed.
+    """The description of a tensor that was passed to a module.
 
     Attributes:
-        device: where it was.
+        device: its device.
         dtype: its dtype.
         shape: its shape.
-        values: a copy of its own on the cpu of a small tensor of integers, booleans, or of a mask; None of others.
+        values: a copy on the CPU, if it is a small tensor of integers or booleans or a mask; else None.
     """
 
     device: torch.device
@@ -37,16 +37,16 @@ class TracedTensor:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a module that takes the prompt: the model, a part that has the embedding in it, or the embedding.
+    """A call of a module that takes the prompt: the model, a submodule that contains the embedding, or the embedding.
 
     Attributes:
         function: `"generate"` or `"forward"`.
         module: the module's name; empty for the model.
-        outer: whether the target made it; the first ones that `generate` or the model itself make are noted too.
-        tensors: what was handed over, by the name of the parameter; what is inside a list or a dictionary is named
-            as it is reached: `past[0]`.
-        past: how many positions the cache that came along holds, None where there is no telling.
-        within: how many calls the target had made before, this one included.
+        outer: whether the target made the call itself; the first calls inside such a call are recorded too.
+        tensors: the tensors in its arguments, by parameter name; those inside a list or a dictionary are named by
+            their path: `past[0]`.
+        past: the number of positions in the cache among the arguments; None if unknown.
+        within: the number of the target's own call in which this call happened, counted from 1.
     """
 
     function: str
@@ -58,8 +58,15 @@ class Call:
 
 
 @dataclass(slots=True)
-class Passage:
-    """What a module got and gave when it was called for the first time, and how often it was called."""
+class ModuleTrace:
+    """The inputs and outputs of a module's first call, and the number of its calls.
+
+    Attributes:
+        inputs: the tensors in the arguments of the first call, by name.
+        outputs: the tensors in its result, by name.
+        finished: whether `outputs` is set.
+        calls: how often the module was called.
+    """
 
     inputs: Mapping[str, TracedTensor]
     outputs: Mapping[str, TracedTensor] = field(default_factory=dict)
@@ -69,32 +76,33 @@ class Passage:
 
 @dataclass
 class Trace:
-    """What passed between a target and its model while the target generated.
+    """The record of the tensors between a target and its model while the target generated.
 
     Attributes:
-        calls: calls of what takes the prompt.
-        modules: what each module got and gave, by its name, in the order of first calls.
-        caches: (layer, "keys" or "values", device, dtype) of what a cache held when it came along with a call.
-        coarse: (layer, "keys" or "values", dtype) of float32 tensors in a cache that a half holds exactly.
-        offloaded: whether such a cache keeps its layers elsewhere, on purpose, until they are needed.
-        autocast: the first module that ran under it, by (type of device, dtype).
-        warnings: what libraries warned of, each once.
-        compiled: whether a part of the model ran compiled, unobserved.
-        home: where the input embedding computed before the first call; None where there is no embedding.
-        training: the modules that ran in training mode, by name.
-        first_pass: when (`time.perf_counter`) the first forward pass that gives logits was over; on a card, handed to
-            it. None when there was none.
+        calls: the calls of modules that take the prompt.
+        modules: module name -> the inputs and outputs of its first call, in the order of first calls.
+        caches: (layer, "keys" or "values", device, dtype) of each tensor in a cache that was passed to a call.
+        exact_halves: (layer, "keys" or "values", dtype) of each float32 tensor in a cache whose values a 16-bit dtype
+            holds exactly, which suggests that they were rounded to it.
+        offloaded: whether such a cache is one that keeps layers on another device until they are needed.
+        autocast: (type of device, dtype) -> the first module that ran under autocast with it.
+        warnings: the texts of warnings, each once.
+        compiled: whether a part of the model ran compiled, which hides its calls.
+        embedding_device: the device on which the input embedding computed before the first call; None without one.
+        training: the names of the modules that ran in training mode.
+        first_pass: the `time.perf_counter` at the end of the first forward pass that returned logits (on a card, when
+            it was queued); None without one.
     """
 
     calls: list[Call] = field(default_factory=list)
-    modules: dict[str, Passage] = field(default_factory=dict)
+    modules: dict[str, ModuleTrace] = field(default_factory=dict)
     caches: dict[tuple[int, str, torch.device, torch.dtype], None] = field(default_factory=dict)
-    coarse: dict[tuple[int, str, torch.dtype], None] = field(default_factory=dict)
+    exact_halves: dict[tuple[int, str, torch.dtype], None] = field(default_factory=dict)
     offloaded: bool = False
     autocast: dict[tuple[str, torch.dtype], str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     compiled: bool = False
-    home: torch.device | None = None
+    embedding_device: torch.device | None = None
     training: dict[str, None] = field(default_factory=dict)
     first_pass: float | None = None
 
@@ -104,25 +112,31 @@ class Trace:
         return [call for call in self.calls if call.outer]
 
 
-def seen(tensor: torch.Tensor, *, mask: bool = False, values: bool = False) -> TracedTensor:
-    """`tensor`, with its values where they are asked for, few, and those of ids, positions or a mask."""
+def describe(tensor: torch.Tensor, *, mask: bool = False, values: bool = False) -> TracedTensor:
+    """Describe `tensor`.
+
+    Args:
+        tensor: the tensor.
+        mask: whether it is a mask, whose values are kept also if they are floating-point.
+        values: whether to keep values, of a small tensor of integers or booleans or a mask.
+    """
     kept = None
-    if values and tensor.numel() <= KEPT_VALUES and not tensor.is_meta:
+    if values and tensor.numel() <= MOST_VALUES and not tensor.is_meta:
         numbers = tensor.is_floating_point() or tensor.is_complex()
         if not numbers or mask:
             kept = tensor.detach().to("cpu", copy=True)
     return TracedTensor(tensor.device, tensor.dtype, tuple(tensor.shape), kept)
 
 
-def leaves(value: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor in `value`, through lists, tuples and mappings, with its name. A cache is no such thing."""
+def tensors_in(value: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor in `value` with its name, also inside lists, tuples and mappings, but not inside cache objects."""
     import torch
 
     if isinstance(value, torch.Tensor):
         yield name, value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from leaves(inner, f"{name}[{key!r}]")
+            yield from tensors_in(inner, f"{name}[{key!r}]")
     elif isinstance(value, (tuple, list)):
         for number, inner in enumerate(value):
-            yield from leaves(inner, f"{name}[{number}]")
+            yield from tensors_in(inner, f"{name}[{number}]")

@@ -1,7 +1,7 @@
-"""What a target hands to its model, seen before transformers or accelerate move it to where it belongs.
+"""Records the tensors that a target passes to its model, before transformers or accelerate move them.
 
-`generate` of transformers 5 moves inputs to the model's device without a word, and the hooks of a dispatched model do
-so in `forward`: a target that leaves its inputs on the CPU works with one version and fails with another.
+`generate` of transformers 5 silently moves inputs to the model's device, and so do the hooks of a dispatched model in
+`forward`. A target that leaves its inputs on the CPU therefore works with one version and fails with another.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.model.device_map import execution_device
-from pytest_llmdevice.model.kv_cache import layers_of, length_of
-from pytest_llmdevice.model.names import input_embedding
-from pytest_llmdevice.monitoring.trace import Call, Passage, Trace, leaves, seen
-from pytest_llmdevice.monitoring.warnings import warned
+from pytest_llmdevice.model.kv_cache import cache_length, layer_tensors
+from pytest_llmdevice.model.wrappers import input_embedding
+from pytest_llmdevice.monitoring.trace import Call, ModuleTrace, Trace, describe, tensors_in
+from pytest_llmdevice.monitoring.warnings import recorded_warnings
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 CACHES: Final = ("past_key_values", "past_key_value", "layer_past", "cache_params", "cache")
-"""Names under which a cache comes along."""
+"""Names of parameters that take a cache."""
 
-CALLS: Final = 256
-"""Calls that are noted: an own decoding loop makes one for each token."""
+MOST_CALLS: Final = 256
+"""Calls that are recorded at most: a target's own decoding loop makes one for each token."""
 
 
 @contextmanager
 def traced(model: nn.Module) -> Iterator[Trace]:
-    """Note what is handed to `model`, its parts and their `generate` while the context lasts; see `Trace`."""
+    """Record what is passed to `model`, its submodules and their `generate` inside the context; see `Trace`."""
     observer = _Observer(model)
     try:
-        with warned() as observer.trace.warnings:
+        with recorded_warnings() as observer.trace.warnings:
             observer.attach()
             yield observer.trace
     finally:
@@ -43,34 +43,37 @@ def traced(model: nn.Module) -> Iterator[Trace]:
 
 
 class _Observer:
-    """Hooks on every module. The stack holds the calls that are under way, so that the target's own are told apart."""
+    """The hooks on every module of a model, and their state.
+
+    The stack holds the calls in progress: a call with an empty stack is the target's own.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self.trace = Trace()
         self.model = model
         self.stack: list[int] = []
-        self.inner: set[tuple[str, str]] = set()
+        self.inner_calls: set[tuple[str, str]] = set()
         self.names: dict[int, str] = {}
         self.modules: dict[int, nn.Module] = {}
         for name, module in model.named_modules():
             self.names[id(module)], self.modules[id(module)] = name, module
-        self.whole = takes_prompt(model)
+        self.prompt_modules = prompt_modules(model)
         self.handles: list[Any] = []
         self.generates: list[tuple[Any, Any]] = []
         self.types = _device_types(model)
-        self.made = 0
+        self.outer_calls = 0
 
     def attach(self) -> None:
         embedding = input_embedding(self.model)
-        self.trace.home = execution_device(embedding) if embedding is not None else None
+        self.trace.embedding_device = execution_device(embedding) if embedding is not None else None
         for module in self.modules.values():
             self.handles.append(module.register_forward_pre_hook(self.before, with_kwargs=True, prepend=True))
             self.handles.append(module.register_forward_hook(self.after, always_call=True))
             inner = getattr(module, "generate", None) if _generates(module) else None
             if callable(inner):
                 self.generates.append((module, vars(module).get("generate")))
-                whole: Any = module
-                whole.generate = self.noting(module, inner)
+                patched: Any = module
+                patched.generate = self.recording(module, inner)
 
     def detach(self) -> None:
         for handle in self.handles:
@@ -83,7 +86,7 @@ class _Observer:
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         if _compiling():
-            # What runs compiled is not looked at; that it ran is.
+            # Hooks cannot look into compiled code; only its use is recorded.
             self.trace.compiled = True
             return
         outer = not self.stack
@@ -91,40 +94,40 @@ class _Observer:
         name = self.names[id(module)]
         if module.training:
             self.trace.training[name] = None
-        passage = self.trace.modules.get(name)
-        prompt = id(module) in self.whole
-        if passage is not None and not prompt:
-            passage.calls += 1
+        first_call = self.trace.modules.get(name)
+        prompt = id(module) in self.prompt_modules
+        if first_call is not None and not prompt:
+            first_call.calls += 1
             return
         named = _named(type(module).forward, args, kwargs, "input_ids" if prompt else "")
-        if passage is None:
-            passage = Passage(_described(named))
-            self.trace.modules[name] = passage
-            self.look_at_autocast(name)
-        passage.calls += 1
+        if first_call is None:
+            first_call = ModuleTrace(_described(named))
+            self.trace.modules[name] = first_call
+            self.record_autocast(name)
+        first_call.calls += 1
         if prompt:
-            self.call("forward", name, named, outer=outer)
+            self.record_call("forward", name, named, outer=outer)
 
     def after(self, module: nn.Module, _: Any, output: Any) -> None:
-        # After an exception before our own hook came to run, there is nothing of this module on the stack.
+        # After an exception in a hook that ran before ours, this module is not on the stack.
         if _compiling() or id(module) not in self.stack:
             return
         while self.stack.pop() != id(module):
             pass
         if self.trace.first_pass is None and getattr(output, "logits", None) is not None:
             self.trace.first_pass = time.perf_counter()
-        passage = self.trace.modules.get(self.names[id(module)])
-        if passage is not None and not passage.finished and output is not None:
-            passage.finished = True
-            passage.outputs = _described({"output": output})
+        first_call = self.trace.modules.get(self.names[id(module)])
+        if first_call is not None and not first_call.finished and output is not None:
+            first_call.finished = True
+            first_call.outputs = _described({"output": output})
 
-    def noting(self, module: nn.Module, inner: Callable[..., Any]) -> Callable[..., Any]:
+    def recording(self, module: nn.Module, inner: Callable[..., Any]) -> Callable[..., Any]:
         name = self.names[id(module)]
 
         @wraps(inner)
         def generate(*args: Any, **kwargs: Any) -> Any:
             named = _named(inner, args, kwargs, "inputs")
-            self.call("generate", name, named, outer=not self.stack)
+            self.record_call("generate", name, named, outer=not self.stack)
             mark = len(self.stack)
             self.stack.append(0)
             try:
@@ -134,33 +137,33 @@ class _Observer:
 
         return generate
 
-    def call(self, function: str, name: str, named: Mapping[str, Any], *, outer: bool) -> None:
-        """Note a call of the target's, and the first call of each module that follows from it."""
+    def record_call(self, function: str, name: str, named: Mapping[str, Any], *, outer: bool) -> None:
+        """Record a call of the target, and the first call of each module inside it."""
         if outer:
-            self.made += 1
-            self.inner.clear()
-            self.look_at_autocast(name)
+            self.outer_calls += 1
+            self.inner_calls.clear()
+            self.record_autocast(name)
         past = next((named[key] for key in CACHES if named.get(key) is not None), None)
-        self.look_at_cache(past)
-        if len(self.trace.calls) >= CALLS or (not outer and (function, name) in self.inner):
+        self.record_cache(past)
+        if len(self.trace.calls) >= MOST_CALLS or (not outer and (function, name) in self.inner_calls):
             return
-        self.inner.add((function, name))
+        self.inner_calls.add((function, name))
         tensors = _described({key: value for key, value in named.items() if key not in CACHES}, values=True)
-        self.trace.calls.append(Call(function, name, outer, tensors, length_of(past), self.made))
+        self.trace.calls.append(Call(function, name, outer, tensors, cache_length(past), self.outer_calls))
 
-    def look_at_cache(self, past: Any) -> None:
+    def record_cache(self, past: Any) -> None:
         if past is None:
             return
         self.trace.offloaded |= bool(getattr(past, "offloading", False)) or "Offload" in type(past).__name__
-        for layer, kind, tensor in layers_of(past):
+        for layer, kind, tensor in layer_tensors(past):
             key = (layer, kind, tensor.device, tensor.dtype)
             if tensor.numel() and key not in self.trace.caches:
                 self.trace.caches[key] = None
-                half = held_by(tensor)
+                half = exact_half(tensor)
                 if half is not None:
-                    self.trace.coarse[layer, kind, half] = None
+                    self.trace.exact_halves[layer, kind, half] = None
 
-    def look_at_autocast(self, name: str) -> None:
+    def record_autocast(self, name: str) -> None:
         import torch
 
         for kind in self.types:
@@ -168,8 +171,8 @@ class _Observer:
                 self.trace.autocast.setdefault((kind, torch.get_autocast_dtype(kind)), name)
 
 
-def held_by(tensor: torch.Tensor) -> torch.dtype | None:
-    """The half that holds every number of a float32 `tensor` exactly; None of other tensors, and of zeros."""
+def exact_half(tensor: torch.Tensor) -> torch.dtype | None:
+    """The 16-bit dtype that holds every value of a float32 `tensor` exactly; None without one, and for zeros."""
     import torch
 
     if tensor.dtype != torch.float32 or tensor.is_meta:
@@ -180,15 +183,15 @@ def held_by(tensor: torch.Tensor) -> torch.dtype | None:
     return None
 
 
-def takes_prompt(model: Any) -> set[int]:
-    """The ids of the modules that take the prompt: the input embedding and everything it is in."""
+def prompt_modules(model: Any) -> set[int]:
+    """The ids (`id(module)`) of the modules that take the prompt: the input embedding and all that contain it."""
     embedding = input_embedding(model)
     names = [name for name, module in model.named_modules(remove_duplicate=False) if module is embedding]
-    found = {id(model)}
+    modules = {id(model)}
     for name in names:
         parts = name.split(".")
-        found |= {id(model.get_submodule(".".join(parts[:end]))) for end in range(len(parts) + 1)}
-    return found
+        modules |= {id(model.get_submodule(".".join(parts[:end]))) for end in range(len(parts) + 1)}
+    return modules
 
 
 def _device_types(model: nn.Module) -> tuple[str, ...]:
@@ -199,7 +202,7 @@ def _device_types(model: nn.Module) -> tuple[str, ...]:
 
 
 def _generates(module: nn.Module) -> bool:
-    # Not what a wrapper hands on with __getattr__: the module that has it is observed itself.
+    # Without what a wrapper forwards with `__getattr__`: the module that has it gets a hook of its own.
     return "generate" in vars(module) or hasattr(type(module), "generate")
 
 
@@ -210,7 +213,7 @@ def _compiling() -> bool:
 
 
 def _named(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], first: str) -> dict[str, Any]:
-    """The arguments of a call by their names; `first` is that of the first one where the signature has none."""
+    """The arguments of a call by name; `first` names the first one if the signature has no name for it."""
     names = _positions(getattr(function, "__func__", function)) if args else ()
     named = {}
     for number, value in enumerate(args):
@@ -230,8 +233,8 @@ def _positions(function: Any) -> tuple[str, ...]:
 
 
 def _described(named: Mapping[str, Any], *, values: bool = False) -> dict[str, Any]:
-    found = {}
+    described = {}
     for name, value in named.items():
-        for path, tensor in leaves(value, name):
-            found[path] = seen(tensor, mask="mask" in path, values=values)
-    return found
+        for path, tensor in tensors_in(value, name):
+            described[path] = describe(tensor, mask="mask" in path, values=values)
+    return described

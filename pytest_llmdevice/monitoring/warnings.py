@@ -1,4 +1,4 @@
-"""What libraries warn of, noted on its way to wherever it goes."""
+"""Records the warnings that libraries give or log, without hiding them."""
 
 from __future__ import annotations
 
@@ -8,54 +8,54 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-TEXTS: Final = (
+ALWAYS_SHOWN: Final = (
     "You are calling .generate",
     "A decoder-only architecture is being used, but right-padding",
     "The attention mask",
 )
-"""How the warnings begin that mean something here: they are to be given each time, whatever a filter says."""
+"""Beginnings of the warnings that checks read: they are shown every time, whatever filters are set."""
 
 _LOGGERS: Final = ("transformers", "accelerate", "peft", "bitsandbytes")
 
 
 @contextmanager
-def warned() -> Iterator[list[str]]:
-    """The texts of warnings, and of what these libraries log as one, while the context lasts; each once.
+def recorded_warnings() -> Iterator[list[str]]:
+    """Record the texts of warnings, and of log records at level WARNING of `_LOGGERS`, inside the context; each once.
 
-    Nothing is swallowed: what was shown or recorded before still is.
+    Warnings and log records still reach the handlers that they would reach without it.
     """
     texts: dict[str, None] = {}
-    found: list[str] = []
+    recorded: list[str] = []
 
-    def note(text: str) -> None:
+    def record_text(text: str) -> None:
         if text not in texts:
             texts[text] = None
-            found.append(text)
+            recorded.append(text)
 
-    handler = _Noting(note)
+    handler = _Recorder(record_text)
     with warnings.catch_warnings():
-        for text in TEXTS:
+        for text in ALWAYS_SHOWN:
             warnings.filterwarnings("always", message=text.replace(".", r"\."))
         show = warnings.showwarning
 
         def showwarning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
-            note(str(message))
+            record_text(str(message))
             show(message, *args, **kwargs)
 
         warnings.showwarning = showwarning
         for name in _LOGGERS:
             logging.getLogger(name).addHandler(handler)
         try:
-            yield found
+            yield recorded
         finally:
             for name in _LOGGERS:
                 logging.getLogger(name).removeHandler(handler)
 
 
-class _Noting(logging.Handler):
-    def __init__(self, note: Any) -> None:
+class _Recorder(logging.Handler):
+    def __init__(self, record_text: Any) -> None:
         super().__init__(logging.WARNING)
-        self.note = note
+        self.record_text = record_text
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.note(record.getMessage())
+        self.record_text(record.getMessage())

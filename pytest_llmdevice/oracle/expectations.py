@@ -20,7 +20,8 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.device_map import DeviceMap, allowed_devices, execution_device, offload_hook, with_index
 from pytest_llmdevice.model.dtypes import intended_dtype
-from pytest_llmdevice.model.names import Named, Names, core, input_embedding
+from pytest_llmdevice.model.names import NamedTensor, TensorNames
+from pytest_llmdevice.model.wrappers import core, input_embedding
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +118,7 @@ class Expectations:
 def expectations_of(model: nn.Module, checkpoint: str, cell: Cell) -> Expectations:
     """The plan for `model`, which was loaded from `checkpoint` for `cell`."""
     bones = skeleton(checkpoint, cell)
-    names = Names(model, bones)
+    names = TensorNames(model, bones)
     entries = DeviceMap(model)
     allowed = allowed_devices(model, entries, cell)
     weights = _weights(bones, cell)
@@ -155,7 +156,7 @@ class _Place:
         """Where a tensor may be, and its storage. An offloaded one is on meta; its hook brings it for each forward."""
         if offloads(cell) and role == "parameter" and offload_hook(self.model, name) is not None:
             return ("meta",), "offloaded"
-        mapped = self.entries.place(name, architecture)
+        mapped = self.entries.device_of(name, architecture)
         return ((mapped,) if mapped in self.allowed else self.allowed), "dense"
 
 
@@ -189,12 +190,12 @@ def _computed(bones: nn.Module, name: str) -> bool:
     return key in getattr(bones.get_submodule(path), "_non_persistent_buffers_set", ())
 
 
-def _loaded(weight: LinearWeight, names: Names) -> LinearWeight:
+def _loaded(weight: LinearWeight, names: TensorNames) -> LinearWeight:
     module = names.module_name(weight.module) or names.loaded_name(weight.module)
     return replace(weight, module=module, parameter=names.loaded_name(weight.parameter))
 
 
-def _extras(names: Names, tensors: tuple[Expected, ...], allowed: tuple[str, ...]) -> Iterator[Extra]:
+def _extras(names: TensorNames, tensors: tuple[Expected, ...], allowed: tuple[str, ...]) -> Iterator[Extra]:
     """What the architecture does not have. An adapter belongs where the nearest tensors of the architecture are."""
     known = {expected.name for expected in tensors}
     for named in names.tensors:
@@ -204,7 +205,7 @@ def _extras(names: Names, tensors: tuple[Expected, ...], allowed: tuple[str, ...
             yield Extra(named.name, places or allowed, beside[0].name if beside else "")
 
 
-def _beside(named: Named, names: Names, tensors: tuple[Expected, ...]) -> list[Expected]:
+def _beside(named: NamedTensor, names: TensorNames, tensors: tuple[Expected, ...]) -> list[Expected]:
     path = named.name
     while path:
         path = path.rpartition(".")[0]

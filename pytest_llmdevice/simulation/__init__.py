@@ -1,4 +1,4 @@
-"""Simulated devices: real code and real tensors, computed by the CPU, under the placement rules of PyTorch."""
+"""Simulates accelerators that the machine does not have: the CPU computes, PyTorch's device rules apply."""
 
 from __future__ import annotations
 

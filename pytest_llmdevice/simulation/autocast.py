@@ -1,4 +1,4 @@
-"""Automatic mixed precision on simulated cards: each operation in the dtype in which a card would run it."""
+"""Applies automatic mixed precision to calls on simulated cards as PyTorch does on real ones, by the card's rules."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Policy(enum.Enum):
     """What autocast does with an operation, after `aten/src/ATen/autocast_mode.h`."""
 
     LOWER = enum.auto()
-    """It runs in autocast's dtype."""
+    """Runs it in autocast's dtype."""
     FULL = enum.auto()
-    """It runs in float32."""
+    """Runs it in float32."""
     FULL_RESULT = enum.auto()
-    """It yields float32, unless the call names a dtype."""
+    """Makes its result float32, unless the call names a dtype."""
     WIDEST = enum.auto()
-    """It runs in the widest dtype of its arguments."""
+    """Runs it in the widest dtype of its arguments."""
     REFUSED = enum.auto()
-    """It raises."""
+    """Raises."""
     NONE = enum.auto()
-    """It runs as it is."""
+    """Runs it unchanged."""
 
 
 _NAMES: Final = {
@@ -53,8 +53,8 @@ _NAMES: Final = {
         tensordot scatter_add""",
     Policy.REFUSED: "binary_cross_entropy",
 }
-# Not all are in PyTorch's lists: `cross_entropy`, `norm`, `lstm`, `interpolate` are made of operations that are, and
-# come here as one call.
+# PyTorch's lists hold operations; `cross_entropy`, `norm`, `lstm` and `interpolate` consist of several of them, and
+# are intercepted as one call.
 _CUDA: Final = {name: policy for policy, names in _NAMES.items() for name in names.split()}
 _MPS: Final = {
     name: policy
@@ -73,29 +73,29 @@ _policies: dict[tuple[str, Any], Policy] = {}
 
 
 def install(machine: Machine, patches: Patches) -> None:
-    """Notice when autocast is turned on: from then on, calls are asked about it."""
+    """Send calls through the code that applies autocast as soon as autocast is turned on."""
     real = torch.set_autocast_enabled
     enabled = torch._C._is_any_autocast_enabled() or torch.is_autocast_enabled(machine.device_type)
-    machine.careful = machine.careful or enabled
+    machine.needs_full_path = machine.needs_full_path or enabled
 
     def set_autocast_enabled(*args: Any, **kwargs: Any) -> None:
-        machine.careful = True
+        machine.needs_full_path = True
         real(*args, **kwargs)
 
     patches.set(torch, "set_autocast_enabled", set_autocast_enabled)
 
 
 def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], device_type: str) -> Any:
-    """Call a torch function on tensors of a card as autocast for cards of that type would, and the CPU's would not.
+    """Call a torch function on tensors of a card under autocast's rules for that card's type, not those for the CPU.
 
     Args:
         func: a function of `torch`, `torch.Tensor` or `torch.nn.functional`, as a `TorchFunctionMode` gets it.
-        args: its arguments; every tensor among them counts as one of the card.
-        kwargs: those by name.
-        device_type: PyTorch's name of the card's kind.
+        args: its positional arguments; every tensor among them counts as one of the card.
+        kwargs: its keyword arguments.
+        device_type: PyTorch's name of the card's type.
 
     Raises:
-        RuntimeError: the function is unsafe to autocast; and whatever it raises itself.
+        RuntimeError: the function is unsafe to autocast.
     """
     if not torch.is_autocast_enabled("cpu"):
         return _run(func, args, kwargs, device_type)
@@ -145,7 +145,7 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], device_type: 
 
 
 def _call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    # A default device, which is a mode of its own, would reach what the function makes.
+    # A default device is a mode of its own, and would apply to the tensors that the function creates.
     if _device.CURRENT_DEVICE is None:
         return func(*args, **kwargs)
     with torch._C.DisableTorchFunction():
@@ -153,7 +153,7 @@ def _call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def cast(value: Any, dtype: torch.dtype) -> Any:
-    """`value` with every tensor in it that autocast may touch in `dtype`; lists and tuples stay what they are."""
+    """`value` with every tensor in it that autocast may convert in `dtype`; lists and tuples keep their types."""
     if isinstance(value, torch.Tensor):
         return torch.Tensor.to(value, dtype) if _eligible(value) and value.dtype is not dtype else value
     if type(value) in (tuple, list):

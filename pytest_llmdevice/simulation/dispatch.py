@@ -1,4 +1,4 @@
-"""One operation at a time: what PyTorch's kernels do with tensors in different places."""
+"""Applies PyTorch's device rules to every single operation below autograd, where tensors are on several devices."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from pytest_llmdevice.simulation.tags import Tags
 
 class _State(threading.local):
     ambient: torch.device | None = None
-    """Where an operation without operands puts its result."""
+    """The device for the result of an operation without operands."""
     backward = False
     """Whether the operations are those of a backward pass."""
     node: Any = None
-    """The node of the backward graph that runs."""
+    """The node of the backward graph that runs now."""
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every operation below autograd, with the operands it really has, and applies the rule for it.
+    """The dispatch mode that sees every operation below autograd with its operands, and applies the rule for it.
 
-    It costs ten times as much as `Functions` does, so that it is entered only for calls that need it: those with
-    tensors in different places, and for what C++ calls by itself (a backward pass, a scripted function).
+    It costs ten times as much as `FunctionMode`, so it is entered only for calls that need it: those with tensors on
+    different devices, and those that C++ makes by itself (a backward pass, a scripted function).
 
     Attributes:
-        refusal: the last error it raised; TorchScript's interpreter loses the text.
+        refusal: the last error that a rule raised; TorchScript's interpreter loses the text.
     """
 
     def __init__(self, machine: Machine, tags: Tags) -> None:
@@ -43,12 +43,13 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def on(self, ambient: torch.device | None = None, *, backward: bool = False) -> Iterator[None]:
-        """Watch what is called inside.
+        """Watch the operations that are called inside.
 
         Args:
-            ambient: where an operation without operands puts its result: what C++ makes in the middle of a function.
-            backward: it is a backward pass. Its operations go where their operands are and none is refused: what C++
-                saved for it, inside a function that nobody watched, has no mark.
+            ambient: the device for results of operations without operands, which C++ makes in the middle of a
+                function.
+            backward: it is a backward pass. Its operations run on the device of their operands and none is refused:
+                tensors that C++ saved for it, inside a function that was not watched, have no tag.
         """
         state = self._state
         before = state.backward, state.node, state.ambient
@@ -66,35 +67,35 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        operands = rules.operands(func, args, kwargs, self._tags)
-        told = kwargs.get("device")
-        if told is not None and told.type == self._machine.device_type:
-            place: torch.device | None = self._machine.resolve(told)
+        operands = rules.operands_of(func, args, kwargs, self._tags)
+        requested = kwargs.get("device")
+        if requested is not None and requested.type == self._machine.device_type:
+            device: torch.device | None = self._machine.resolve(requested)
             kwargs = dict(kwargs, device=torch.device("cpu"))
         elif self._state.backward:
-            place = self._follow(operands)
+            device = self._backward_device(operands)
         elif not operands:
-            place = self._state.ambient
-        elif (key := rules.composition(func, operands)) is not None:
+            device = self._state.ambient
+        elif (key := rules.composite_key(func, operands)) is not None:
             return self._compose(func._op_dk, key, args, kwargs, operands[0].device)
-        elif (several := rules.places(func, operands)) is not None:
+        elif (devices := rules.result_devices(func, operands)) is not None:
             with torch._C.DisableTorchFunction():
-                return self._put_each(func(*args, **kwargs), several)
+                return self._put_results(func(*args, **kwargs), devices)
         else:
             try:
-                place = rules.place(func, operands, args)
+                device = rules.result_device(func, operands, args)
             except RuntimeError as error:
                 self.refusal = error
                 raise
-        # In a backward pass Python's interception is on as well, and this is no call of Python's.
+        # In a backward pass the function mode is on as well, and this is no call that Python made.
         with torch._C.DisableTorchFunction():
             result = func(*args, **kwargs)
-        if place is not None and place.type == self._machine.device_type:
-            self._tags.put_all(result, place)
+        if device is not None and device.type == self._machine.device_type:
+            self._tags.put_all(result, device)
         return result
 
-    def _follow(self, operands: Sequence[rules.Operand]) -> torch.device | None:
-        """Where an operation of a backward pass runs: on its operands' card, else on the last one of its node."""
+    def _backward_device(self, operands: Sequence[rules.Operand]) -> torch.device | None:
+        """The device of a backward operation: its operands' card, else the last card of the same node."""
         state = self._state
         node = torch._C._current_autograd_node()
         if node is not state.node:
@@ -104,7 +105,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return state.ambient
 
     def _compose(self, call: Any, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], device: torch.device) -> Any:
-        """Run an operation that consists of others, and look at those. What it creates is beside its first operand."""
+        """Run an operation that consists of others and watch those; they create on its first operand's device."""
         state = self._state
         before, state.ambient = state.ambient, device
         try:
@@ -113,7 +114,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             state.ambient = before
 
-    def _put_each(self, results: Any, devices: list[torch.device]) -> Any:
+    def _put_results(self, results: Any, devices: list[torch.device]) -> Any:
         for tensor, device in zip(results or (), devices, strict=False):
             if device.type == self._machine.device_type:
                 self._tags.put(tensor, device)

@@ -1,4 +1,4 @@
-"""Events of simulated cards: they know when they were recorded, and are over at once."""
+"""Defines the event class of simulated cards, whose events keep the time of recording and are always complete."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from pytest_llmdevice.errors import SimulationError
 from pytest_llmdevice.simulation.streams import Streams
 
-# Inside a simulation `torch.Event` is a factory; this name stays PyTorch's class.
+# Inside a simulation `torch.Event` is the factory of `driver.streams`; this name stays PyTorch's class.
 _RealEvent: Any = torch.Event
 
 
 class CardEvent(torch.Event):
-    """An event that knows when it was recorded, by the clock of the process."""
+    """An event that keeps the time at which it was recorded, from the process's performance counter."""
 
     _streams: Streams
     _generic = True
@@ -51,7 +51,7 @@ class CardEvent(torch.Event):
 
     @property
     def event_id(self) -> int:  # type: ignore[override]
-        """PyTorch's name of the event; 0 before it is recorded."""
+        """The number that stands for the event's handle; 0 before it is recorded."""
         return self._number
 
     cuda_event = sycl_event = event_id
@@ -61,10 +61,10 @@ class CardEvent(torch.Event):
         return ctypes.c_void_p(self._number)
 
     def record(self, stream: Any = None) -> None:
-        """Remember the time.
+        """Keep the current time.
 
         Raises:
-            RuntimeError: the stream is on another card than the one that the event belongs to.
+            RuntimeError: PyTorch's, for a stream on another card than the event's.
         """
         machine = self._streams.machine
         card = machine.devices[machine.current] if stream is None else stream.device
@@ -78,20 +78,20 @@ class CardEvent(torch.Event):
         self._recorded = time.perf_counter_ns()
 
     def wait(self, stream: Any = None) -> None:
-        """Let `stream` wait for the event."""
+        """Do nothing: the event is complete already."""
 
     def query(self) -> bool:
-        """Whether all is done that was asked for: always."""
+        """Whether the event is complete: always."""
         return True
 
     def synchronize(self) -> None:
-        """Wait for what was asked for."""
+        """Do nothing: the event is complete already."""
 
     def elapsed_time(self, end_event: Any) -> float:
         """Milliseconds from this event to `end_event`.
 
         Raises:
-            ValueError: one of them keeps no time, or was not recorded.
+            ValueError: PyTorch's, for an event that was made without timing or was not recorded.
         """
         if not (self._timing and end_event._timing):
             raise ValueError("Both events must be created with argument 'enable_timing=True'.")
@@ -100,7 +100,7 @@ class CardEvent(torch.Event):
         return (end_event._recorded - self._recorded) / 1e6  # type: ignore[no-any-return]
 
     def ipc_handle(self) -> bytes:
-        """Raise: no other process could open it.
+        """Refuse to share the event with another process.
 
         Raises:
             SimulationError: always.
@@ -109,7 +109,7 @@ class CardEvent(torch.Event):
 
     @classmethod
     def from_ipc_handle(cls, device: Any, handle: Any) -> CardEvent:  # noqa: ARG003
-        """Likewise.
+        """Refuse to open an event of another process.
 
         Raises:
             SimulationError: always.

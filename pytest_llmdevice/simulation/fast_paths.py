@@ -1,61 +1,77 @@
-"""The commonest call, a function of tensors that are all on one card, with as few steps as Python allows.
+"""Speeds up the commonest torch calls of a simulated model: functions of tensors that are all on one card.
 
-Whatever it does not recognize at once is left to `Functions.compute`, which does the same with all its cases. Most
-of what a simulated model costs more than the same model on the CPU is spent here.
+Three paths are shortened, and all three give the results of the general code: `bound_torch_function` decides common
+calls in one function and leaves the others to `FunctionMode.compute`; `device_handler` answers `Tensor.device`; and
+`install` skips a search that PyTorch's Python functions make before they ask a mode. Most of the time that a
+simulated model takes beyond the same model on the CPU is spent here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.utils._device
+from torch import overrides
 
 from pytest_llmdevice.simulation import kernels
+from pytest_llmdevice.simulation.machine import Machine
+from pytest_llmdevice.simulation.patches import Patches
 from pytest_llmdevice.simulation.tags import NO_STORAGE, Placement, Tags
 
-if TYPE_CHECKING:
-    from pytest_llmdevice.simulation.functions import Functions
-
 Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+"""`(function, args, kwargs) -> result`: what is called instead of a torch function."""
 
 Tensor = torch.Tensor
+_mode_stack: Any = overrides
 
 
-def device_question(tags: Tags) -> Handler:
+def device_handler(tags: Tags) -> Handler:
     """The handler of `Tensor.device`."""
     storage_of, tag = torch.Tensor.untyped_storage, tags.name
 
     def answer(func: Any, args: tuple[Any, ...], _: dict[str, Any]) -> Any:
         try:
-            found = storage_of(args[0]).__dict__.get(tag)
+            placement = storage_of(args[0]).__dict__.get(tag)
         except NO_STORAGE:
             return tags.of(args[0]) or func(*args)
-        return func(*args) if found is None else found.device
+        return func(*args) if placement is None else placement.device
 
     return answer
 
 
-def interception(functions: Functions, handlers: dict[Any, Handler | None], multiply: Handler) -> Callable[..., Any]:
-    """The `__torch_function__` of `functions`, already bound to it, as PyTorch asks for.
+def bound_torch_function(
+    mode: overrides.TorchFunctionMode,
+    machine: Machine,
+    tags: Tags,
+    handlers: dict[Any, Handler | None],
+    *,
+    compute: Handler,
+    multiply: Handler,
+    run: Handler,
+) -> Callable[..., Any]:
+    """The `__torch_function__` of `mode`, as the bound method that PyTorch asks for.
 
     Args:
-        functions: what takes the calls that are not common.
-        handlers: function -> what to do in its stead, None for a function that runs as it is.
-        multiply: the handler among them that has nothing to say about floating-point numbers.
+        mode: the mode that it is bound to.
+        machine: what is simulated.
+        tags: on which device each tensor is.
+        handlers: torch function -> its handler, None for a function that runs unchanged.
+        compute: the handler of all other functions, which knows every case.
+        multiply: the handler that treats floating-point tensors as `compute` does.
+        run: calls a function on the real CPU tensors.
     """
-    compute, run, put_all = functions.compute, functions.run, functions.tags.put_all
-    machine, tag = functions.machine, functions.tags.name
+    put_all, tag = tags.put_all, tags.name
     device_type = machine.device_type
     default: Any = torch.utils._device
     storage_of = torch.Tensor.untyped_storage
-    says_no_more = frozenset(("device", "pin_memory", "out", "generator")).isdisjoint
+    has_plain_kwargs = frozenset(("device", "pin_memory", "out", "generator")).isdisjoint
     handler_of = handlers.get
 
-    def intercept(  # noqa: PLR0912  # a function of its own for each case would cost more
-        _: Functions, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    def torch_function(  # noqa: PLR0912  # a function of its own for each case would cost more
+        _: Any, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         handler = handler_of(func, compute)
         if handler is None:
@@ -66,48 +82,72 @@ def interception(functions: Functions, handlers: dict[Any, Handler | None], mult
             floats = handler is multiply and args and isinstance(args[0], Tensor) and args[0].is_floating_point()
             if not floats:
                 return handler(func, args, kwargs)
-        if machine.careful or default.CURRENT_DEVICE is not None:
+        if machine.needs_full_path or default.CURRENT_DEVICE is not None:
             return compute(func, args, kwargs)
         if kwargs:
-            if not says_no_more(kwargs):
+            if not has_plain_kwargs(kwargs):
                 return compute(func, args, kwargs)
             values: list[Any] = [*args, *kwargs.values()]
         else:
             values = list(args)
         place: Placement | None = None
-        plain = rare = False
+        on_cpu = rare = False
         try:
             for value in values:
                 if isinstance(value, Tensor):
-                    found = storage_of(value).__dict__.get(tag)
-                    if found is None:
-                        plain = True
+                    placement = storage_of(value).__dict__.get(tag)
+                    if placement is None:
+                        on_cpu = True
                     elif place is None:
-                        place = found
-                    elif found.__class__ is not place.__class__:
+                        place = placement
+                    elif placement.__class__ is not place.__class__:
                         rare = True
                 elif isinstance(value, (tuple, list)):
-                    # Tensors to be joined, or what is to be taken of one: looked at in their turn.
+                    # A list of tensors to join, or an index: the loop reaches its items later.
                     values.extend(value)
         except NO_STORAGE:
             rare = True
-        if rare or (plain and place is not None):
+        if rare or (on_cpu and place is not None):
             return compute(func, args, kwargs)
         if place is None:
             return func(*args, **kwargs) if kwargs else func(*args)
         try:
             result = func(*args, **kwargs) if kwargs else func(*args)
         except (RuntimeError, NotImplementedError) as error:
-            result = kernels.instead(run, func, args, kwargs, error, device_type)
+            result = kernels.rerun_wider(run, func, args, kwargs, error, device_type)
         if not isinstance(result, Tensor):
             return put_all(result, place.device)
         try:
             storage = storage_of(result)
         except NO_STORAGE:
             return put_all(result, place.device)
-        marks = storage.__dict__
-        if tag not in marks:
-            marks[tag] = place.__class__(storage.nbytes())
+        attributes = storage.__dict__
+        if tag not in attributes:
+            attributes[tag] = place.__class__(storage.nbytes())
         return result
 
-    return MethodType(intercept, functions)
+    return MethodType(torch_function, mode)
+
+
+def install(mode: overrides.TorchFunctionMode, patches: Patches) -> None:
+    """Skip the search for tensor subclasses in `torch.nn.functional` and `torch.functional` while `mode` is on top.
+
+    PyTorch collects the classes of all arguments before it asks the mode, and takes the mode off with a generator:
+    too slow for an embedding. The simulation has no use for the classes, and its mode is by far the commonest.
+    """
+    for module in (torch.nn.functional, torch.functional):
+        patches.set(module, "handle_torch_function", _without_search(module.handle_torch_function, mode))
+
+
+def _without_search(handle: Any, simulation: Any) -> Any:
+    def handle_torch_function(function: Any, relevant: Any, *args: Any, **kwargs: Any) -> Any:
+        mode = _mode_stack._get_current_function_mode()
+        if mode is not simulation:
+            return handle(function, relevant, *args, **kwargs)
+        _mode_stack._pop_mode()
+        try:
+            return mode.__torch_function__(function, (), args, kwargs)
+        finally:
+            _mode_stack._push_mode(mode)
+
+    return handle_torch_function

@@ -1,4 +1,4 @@
-"""Which functions are not run as they are, and what is done in their stead."""
+"""Lists the torch functions that a simulation replaces by handlers, and defines the handlers of some operations."""
 
 from __future__ import annotations
 
@@ -6,32 +6,36 @@ from typing import Any
 
 import torch
 
-from pytest_llmdevice.simulation import answers, backward, transfers
-from pytest_llmdevice.simulation.functions import Functions
-from pytest_llmdevice.simulation.names import named
-from pytest_llmdevice.simulation.rules import Operand, wrapper
+from pytest_llmdevice.simulation import backward, queries, transfers
+from pytest_llmdevice.simulation.function_names import functions_named
+from pytest_llmdevice.simulation.functions import FunctionMode
+from pytest_llmdevice.simulation.rules import Operand, wrapper_rule
 
 
-def attention(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Attention draws random numbers only where it is told to drop some, and has more backends on a card."""
-    runs_here = torch._C._get_math_sdp_enabled() or torch._C._get_flash_sdp_enabled()
-    if not runs_here and mode.card(args, kwargs) is not None:
-        # Those that were chosen, with `sdpa_kernel`, have no kernel on the CPU.
+def scaled_dot_product_attention(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`scaled_dot_product_attention`: it draws random numbers only with dropout, and a card has more backends."""
+    has_cpu_backend = torch._C._get_math_sdp_enabled() or torch._C._get_flash_sdp_enabled()
+    if not has_cpu_backend and mode.common_card(args, kwargs) is not None:
+        # The backends that the user chose with `sdpa_kernel` have no kernel on the CPU.
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             return mode.compute(func, args, kwargs)
     dropout = kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0)
     return mode.draw(func, args, kwargs) if dropout else mode.compute(func, args, kwargs)
 
 
-def drop(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`torch.nn.functional.dropout` and its like draw only while a model is trained."""
+def dropout(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`torch.nn.functional.dropout` and its variants: they draw random numbers only in training mode."""
     training = kwargs.get("training", args[2] if len(args) > 2 else True)
-    # Otherwise what comes back is the tensor itself, or a view of it.
+    # Otherwise the result is the tensor itself or a view of it, and has its device already.
     return mode.draw(func, args, kwargs) if training else func(*args, **kwargs)
 
 
-def resize(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`Tensor.resize_` and its like: in place, and more of the card's memory."""
+def tensor_resize(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`Tensor.resize_` and `resize_as_`: they change how much of the card's memory the tensor holds.
+
+    Raises:
+        torch.OutOfMemoryError: the card is full; the tensor keeps its size.
+    """
     tensor = args[0]
     size, stride = tensor.size(), tensor.stride()
     result = mode.run(func, args, kwargs)
@@ -43,33 +47,45 @@ def resize(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     return result
 
 
-def ctc_loss(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Its lengths are read on the CPU, wherever they are; as tensors they would be operands."""
+def ctc_loss(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`torch.ctc_loss`: it reads its lengths on the CPU, from whatever device; as tensors they would be operands."""
     lengths = (value.tolist() if isinstance(value, torch.Tensor) else value for value in args[2:4])
     return mode.compute(func, (*args[:2], *lengths, *args[4:]), kwargs)
 
 
-def block_diagonal(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`torch.block_diag`, which compares devices before anything else."""
+def block_diag(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`torch.block_diag`: it compares devices before anything else.
+
+    Raises:
+        RuntimeError: PyTorch's, for tensors on different devices.
+    """
     for index, tensor in enumerate(args):
-        if mode.place_of(tensor) != mode.place_of(args[0]):
+        if mode.device_of(tensor) != mode.device_of(args[0]):
             raise RuntimeError(
                 f"torch.block_diag: input tensors must all be on the same device. Input 0 is on device "
-                f"{mode.place_of(args[0])} and input {index} is on device {mode.place_of(tensor)}"
+                f"{mode.device_of(args[0])} and input {index} is on device {mode.device_of(tensor)}"
             )
     return mode.compute(func, args, kwargs)
 
 
-def mesh(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`torch.meshgrid`, which compares devices as well."""
+def meshgrid(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`torch.meshgrid`: it compares devices before anything else.
+
+    Raises:
+        RuntimeError: PyTorch's, for tensors on different devices.
+    """
     tensors = args[0] if len(args) == 1 and isinstance(args[0], (list, tuple)) else args
-    if len({mode.place_of(tensor) for tensor in tensors}) > 1:
+    if len({mode.device_of(tensor) for tensor in tensors}) > 1:
         raise RuntimeError("torch.meshgrid: expected all tensors to have the same device")
     return mode.compute(func, args, kwargs)
 
 
-def pack_padded(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A packed sequence: its values are on the card, its batch sizes always on the CPU."""
+def pack_padded_sequence(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`pack_padded_sequence`: the values of the result are on the card, its batch sizes always on the CPU.
+
+    Raises:
+        RuntimeError: PyTorch's, for lengths that are on a card.
+    """
     card = mode.tags.of(args[0])
     lengths = mode.tags.of(args[1])
     if lengths is not None:
@@ -81,87 +97,95 @@ def pack_padded(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[
     return (values if card is None else mode.tags.put(values, card)), sizes
 
 
-def convolution(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A convolution compares the types of its operands before it computes anything."""
-    given, weight, bias = (
+def convolution(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`conv1d` and its variants: they compare the dtypes of their operands before they compute anything.
+
+    Raises:
+        RuntimeError: PyTorch's, for an input and a weight of different dtypes.
+    """
+    values, weight, bias = (
         args[position] if len(args) > position else kwargs.get(name)
         for position, name in enumerate(("input", "weight", "bias"))
     )
-    assert given is not None
+    assert values is not None
     assert weight is not None
-    odd_bias = bias is not None and bias.dtype != given.dtype
-    if given.dtype != weight.dtype and not odd_bias:
-        here = mode.card((given, weight))
-        if here is not None:
-            types = (torch.Tensor.type(value).replace("torch.", f"torch.{here.type}.") for value in (given, weight))
+    odd_bias = bias is not None and bias.dtype != values.dtype
+    if values.dtype != weight.dtype and not odd_bias:
+        card = mode.common_card((values, weight))
+        if card is not None:
+            types = (torch.Tensor.type(value).replace("torch.", f"torch.{card.type}.") for value in (values, weight))
             raise RuntimeError("Input type ({}) and weight type ({}) should be the same".format(*types))
     return mode.compute(func, args, kwargs)
 
 
-def rms_norm(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """One kernel on a card, where the CPU has several and none of them would speak of the weight."""
-    given, weight = args[0], args[2] if len(args) > 2 else kwargs.get("weight")
-    if isinstance(weight, torch.Tensor) and weight.dtype == given.dtype:
+def rms_norm(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`rms_norm`: a card has one kernel for it, the CPU several, and only the card's error names the weight.
+
+    Raises:
+        RuntimeError: PyTorch's, for an input and a weight on different devices.
+    """
+    values, weight = args[0], args[2] if len(args) > 2 else kwargs.get("weight")
+    if isinstance(weight, torch.Tensor) and weight.dtype == values.dtype:
         operands = [
-            Operand(name, value, mode.place_of(value)) for name, value in (("input", given), ("weight", weight))
+            Operand(name, value, mode.device_of(value)) for name, value in (("input", values), ("weight", weight))
         ]
-        wrapper(torch.ops.aten._fused_rms_norm.default, operands)
+        wrapper_rule(torch.ops.aten._fused_rms_norm.default, operands)
     return mode.compute(func, args, kwargs)
 
 
-def pad_packed(mode: Functions, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The way back: the lengths stay on the CPU."""
+def pad_packed_sequence(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`pad_packed_sequence`: the lengths in the result stay on the CPU."""
     card = mode.tags.of(args[0])
     values, lengths = mode.run(func, args, kwargs)
     return (values if card is None else mode.tags.put(values, card)), lengths
 
 
-def handlers() -> dict[Any, Any]:
-    """Function -> what to do in its stead: `(mode, function, args, kwargs) -> result`."""
+def handler_table() -> dict[Any, Any]:
+    """Torch function -> its handler `(mode, function, args, kwargs) -> result`."""
     base: Any = torch._C.TensorBase
     tensor = torch.Tensor
     table = {
-        tensor.to: transfers.to,
-        tensor.cuda: transfers.cuda,
-        tensor.xpu: transfers.cuda,
-        tensor.cpu: transfers.cpu,
-        tensor.type_as: transfers.as_type,
-        tensor.type: transfers.type_name,
-        vars(base)["grad"].__set__: answers.set_gradient,
-        tensor.get_device: answers.get_device,
-        torch.get_device: answers.get_device,
-        torch.device: answers.new_device,
-        torch._C._nn._parse_to: answers.parse_to,
-        torch.as_tensor: transfers.as_tensor,
-        torch.asarray: transfers.as_tensor,
-        torch.tensor: transfers.new_tensor,
-        tensor.new_tensor: transfers.new_tensor_beside,
-        torch.block_diag: block_diagonal,
-        torch.meshgrid: mesh,
+        tensor.to: transfers.tensor_to,
+        tensor.cuda: transfers.tensor_cuda,
+        tensor.xpu: transfers.tensor_cuda,
+        tensor.cpu: transfers.tensor_cpu,
+        tensor.type_as: transfers.tensor_type_as,
+        tensor.type: transfers.tensor_type,
+        vars(base)["grad"].__set__: queries.tensor_set_grad,
+        tensor.get_device: queries.tensor_get_device,
+        torch.get_device: queries.tensor_get_device,
+        torch.device: queries.torch_device,
+        torch._C._nn._parse_to: queries.module_parse_to,
+        torch.as_tensor: transfers.torch_as_tensor,
+        torch.asarray: transfers.torch_as_tensor,
+        torch.tensor: transfers.torch_tensor,
+        tensor.new_tensor: transfers.tensor_new_tensor,
+        torch.block_diag: block_diag,
+        torch.meshgrid: meshgrid,
         torch.ctc_loss: ctc_loss,
-        tensor.numpy: answers.numpy,
-        tensor.__array__: answers.numpy,
-        tensor.__repr__: answers.represent,
-        tensor.pin_memory: transfers.pin_memory,
-        tensor.is_pinned: answers.is_pinned,
-        tensor.is_shared: answers.is_shared,
-        tensor.share_memory_: answers.share_memory,
-        tensor.record_stream: answers.record_stream,
-        tensor.backward: backward.unwatched,
-        torch.autograd.grad: backward.unwatched,
-        **dict.fromkeys(named(["resize_", "resize_as_"]), resize),
-        torch._VF._pack_padded_sequence: pack_padded,
-        torch._VF._pad_packed_sequence: pad_packed,
-        tensor.__format__: answers.format_,
-        tensor.__dlpack__: answers.share_memory_outside,
-        vars(tensor)["__cuda_array_interface__"].__get__: answers.share_memory_outside,
-        torch.nn.functional.scaled_dot_product_attention: attention,
+        tensor.numpy: queries.tensor_numpy,
+        tensor.__array__: queries.tensor_numpy,
+        tensor.__repr__: queries.tensor_repr,
+        tensor.pin_memory: transfers.tensor_pin_memory,
+        tensor.is_pinned: queries.tensor_is_pinned,
+        tensor.is_shared: queries.tensor_is_shared,
+        tensor.share_memory_: queries.tensor_share_memory,
+        tensor.record_stream: queries.tensor_record_stream,
+        tensor.backward: backward.backward_pass,
+        torch.autograd.grad: backward.backward_pass,
+        **dict.fromkeys(functions_named(["resize_", "resize_as_"]), tensor_resize),
+        torch._VF._pack_padded_sequence: pack_padded_sequence,
+        torch._VF._pad_packed_sequence: pad_packed_sequence,
+        tensor.__format__: queries.tensor_format,
+        tensor.__dlpack__: queries.refuse_export,
+        vars(tensor)["__cuda_array_interface__"].__get__: queries.refuse_export,
+        torch.nn.functional.scaled_dot_product_attention: scaled_dot_product_attention,
     }
     dropouts = ("dropout", "alpha_dropout", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d")
-    table.update(dict.fromkeys(named(dropouts, (torch.nn.functional,)), drop))
+    table.update(dict.fromkeys(functions_named(dropouts, (torch.nn.functional,)), dropout))
     for name in ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"):
-        table.update(dict.fromkeys(named([name]), convolution))
-    table.update(dict.fromkeys(named(["rms_norm"]), rms_norm))
+        table.update(dict.fromkeys(functions_named([name]), convolution))
+    table.update(dict.fromkeys(functions_named(["rms_norm"]), rms_norm))
     for kind in ("cuda", "cpu", "mps", "xpu"):
-        table[getattr(base, f"is_{kind}").__get__] = answers.is_on(kind)
+        table[getattr(base, f"is_{kind}").__get__] = queries.is_device_type(kind)
     return table

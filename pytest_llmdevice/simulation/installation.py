@@ -1,4 +1,8 @@
-"""What changes in the process while a simulation lasts, in the order in which it must."""
+"""Installs all parts of a simulation in the process, in the order that they need.
+
+Each part is a module with a function `install(...)`, which makes its changes through a `Patches`; therefore the
+parts are imported as modules and called as `storages.install(...)`.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +11,45 @@ from typing import Any
 
 import torch
 
-from pytest_llmdevice.simulation import autocast, backward, driver, libraries, optimizers, shortcut, storages, threads
-from pytest_llmdevice.simulation.driver.runtime import refuse
-from pytest_llmdevice.simulation.functions import Functions
+from pytest_llmdevice.simulation import (
+    autocast,
+    backward,
+    driver,
+    fast_paths,
+    libraries,
+    optimizers,
+    representation,
+    storages,
+    threads,
+)
+from pytest_llmdevice.simulation.driver.runtime import unsupported
+from pytest_llmdevice.simulation.functions import FunctionMode
 from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.patches import Patches
-from pytest_llmdevice.simulation.representation import install as install_representation
 from pytest_llmdevice.simulation.tags import Tags
 
 
-def install(machine: Machine, tags: Tags, functions: Functions, patches: Patches) -> None:
-    """Make the process see `machine`; `patches.undo()` takes it back."""
-    libraries.before(patches)
+def install(machine: Machine, tags: Tags, mode: FunctionMode, patches: Patches) -> None:
+    """Make the process see the cards of `machine`; `patches.undo()` takes it back."""
+    libraries.install(patches)
     driver.install(machine, tags, patches)
     storages.install(machine, tags, patches)
-    install_representation(patches)
+    representation.install(patches)
     autocast.install(machine, patches)
-    backward.install(functions, patches)
-    threads.install(functions, patches)
-    shortcut.install(patches)
+    backward.install(mode, patches)
+    threads.install(mode, patches)
+    fast_paths.install(mode, patches)
     _restore_default_device(machine, patches)
-    # A compiled function would be traced with the pretence in it.
+    # The compiler would trace the simulation's own code into a compiled function.
     patches.enter(torch.compiler.set_stance("force_eager"))
     if "torch.export" in sys.modules:
-        patches.set(torch.export, "export", refuse("torch.export"))
-    optimizers.install(functions, patches)
-    patches.enter(functions)
+        patches.set(torch.export, "export", unsupported("torch.export"))
+    optimizers.install(mode, patches)
+    patches.enter(mode)
 
 
 def _restore_default_device(machine: Machine, patches: Patches) -> None:
-    """A default device that names a simulated card would make every factory fail afterwards."""
+    """Reset the default device at the end: one that names a simulated card would make every factory fail."""
     context: Any = torch._GLOBAL_DEVICE_CONTEXT
 
     def current() -> torch.device | None:

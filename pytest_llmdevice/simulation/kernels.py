@@ -1,6 +1,6 @@
-"""Where the kernels of the CPU and the cards differ.
+"""Computes what a card's kernels support and the CPU's do not, and refuses what only the CPU's support.
 
-A dtype that only the cards have is computed in a wider one and cast back; one that only the CPU has is refused.
+A dtype that only cards support is computed in a wider dtype and cast back; one that only the CPU supports is refused.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ WIDER: Final[dict[str, dict[torch.dtype, torch.dtype]]] = {
     ),
 }
 """Function -> dtype -> the dtype it is computed in. From PyTorch's own table of operations
-(torch.testing._internal.common_methods_invocations.op_db, 2.13): those whose `dtypesIfCUDA` has what `dtypes` lacks."""
+(torch.testing._internal.common_methods_invocations.op_db, 2.13): those with dtypes in `dtypesIfCUDA` that `dtypes`
+lacks."""
 
 _MISSING: Final = re.compile(r"not implemented for '\w+'|Unsupported dtype|not supported on CPU|Expected .* dtype")
 
 
-def instead(
+def rerun_wider(
     run: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any],
     func: Any,
     args: tuple[Any, ...],
@@ -43,10 +44,21 @@ def instead(
     error: Exception,
     device_type: str,
 ) -> Any:
-    """The result that a card would give where the CPU raised `error`.
+    """Compute in a wider dtype what raised `error` on the CPU because it has no kernel for the dtype.
+
+    Args:
+        run: calls a function on the real CPU tensors.
+        func: the function that raised.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        error: what it raised.
+        device_type: PyTorch's name of the card's type.
+
+    Returns:
+        The result in the dtype that the card would return.
 
     Raises:
-        Exception: where the cards have no kernel either, `error` in the words of theirs.
+        Exception: cards have no kernel either: `error` with the text that a card's kernel has.
     """
     wider = WIDER.get(getattr(func, "__name__", ""))
     if wider is None or _MISSING.search(str(error)) is None:
@@ -73,7 +85,7 @@ _TENSOR_TYPE: Final = re.compile(r"\btorch\.(?=(?:Float|Half|BFloat16|Double|Lon
 
 def _translated(error: Exception, device_type: str) -> Exception:
     text = _TENSOR_TYPE.sub(f"torch.{device_type}.", str(error))
-    # The same check, worded once for each backend (aten/src/ATen/native/LinearAlgebra.cpp, cuda/Blas.cpp).
+    # The check is the same, the text differs by backend (aten/src/ATen/native/LinearAlgebra.cpp, cuda/Blas.cpp).
     text = text.replace("expected m1 and m2 to have the same dtype", "expected mat1 and mat2 to have the same dtype")
     return error if text == str(error) else type(error)(text)
 
@@ -84,7 +96,7 @@ INTEGER_PRODUCTS: Final = tuple(
     chain_matmul einsum tensordot
     """.split()  # noqa: SIM905
 )
-"""Products of integers, which the CPU computes and no card does (`op_db` again: what `dtypesIfCUDA` lacks)."""
+"""Products that the CPU computes for integers and cards do not (from `op_db` too: `dtypesIfCUDA` lacks integers)."""
 
 _SCALAR_TYPES: Final = {
     torch.int64: "Long",
@@ -100,8 +112,8 @@ def refuse_integers(name: str, tensors: list[torch.Tensor]) -> None:
     """Raise what a CUDA kernel raises for a product of integers.
 
     Args:
-        name: the function's.
-        tensors: its factors, and before them what they are added to.
+        name: the function's name.
+        tensors: its factors, preceded by the tensor that they are added to, if any.
 
     Raises:
         NotImplementedError: the factors are integers.

@@ -1,4 +1,4 @@
-"""Libraries that ask about devices once and remember the answer: at import, or in a cache."""
+"""Handles libraries that ask PyTorch about devices once, at import or in a cache, and keep the answer."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from typing import Any, Final
 from pytest_llmdevice.errors import SimulationError
 from pytest_llmdevice.simulation.patches import Patches
 
-EARLY: Final = ("accelerate", "bitsandbytes")
-"""They look at `torch.cuda.is_available()` while they are imported: bitsandbytes would load a CUDA library."""
+IMPORTED_FIRST: Final = ("accelerate", "bitsandbytes")
+"""Libraries that call `torch.cuda.is_available()` at import; inside a simulation bitsandbytes would load a CUDA
+library."""
 
-TOO_LATE: Final = frozenset(
+NOT_IMPORTED: Final = frozenset(
     ("flash_attn", "xformers", "deepspeed", "vllm", "mamba_ssm", "causal_conv1d", "apex", "auto_gptq")
 )
-"""Others that do, and have no use for a card that cannot run their kernels: not to be imported inside a simulation."""
+"""Libraries that also ask at import, and whose kernels a simulated card cannot run: refused inside a simulation."""
 
 _CACHED: Final = re.compile(
     r"(transformers\.utils(\.import_utils)?|transformers\.integrations\..*|accelerate\.utils\..*"
     r"|bitsandbytes(\..*)?|torch\.cuda)$"
 )
 _ABOUT_DEVICES: Final = re.compile(
-    # Only what a simulation changes. To find out anew whether a package is installed takes longer than a load.
+    # Only answers that a simulation changes: asking again whether a package is installed takes longer than a load.
     r".*(cuda|rocm|mps|xpu|bf16|fp16|tf32).*|get_available_devices|_gpu.*|_get_4bit.*|_gemm.*"
 )
 
 
 class _Refusal(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds what is not to be imported now, as every finder would, and refuses to load it."""
+    """An import finder that finds the libraries that must not be imported now, and refuses to load them."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in TOO_LATE:
+        if fullname not in NOT_IMPORTED:
             return None
         for finder in sys.meta_path:
             spec = None if finder is self else finder.find_spec(fullname, path, target)
@@ -56,24 +57,25 @@ class _Refusal(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         )
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing gets here."""
+        """Never called: `create_module` raises."""
 
 
-def before(patches: Patches) -> None:
-    """Import what must see the real machine, and have every remembered answer forgotten now and afterwards."""
-    for name in EARLY:
+def install(patches: Patches) -> None:
+    """Import the libraries that must see the real machine, and empty caches of device answers now and at the end."""
+    for name in IMPORTED_FIRST:
         if name not in sys.modules and find_spec(name) is not None:
             import_module(name)
-    forget()
-    patches.later(forget)
+    forget_devices()
+    patches.later(forget_devices)
     refusal = _Refusal()
     sys.meta_path.insert(0, refusal)
     patches.later(lambda: sys.meta_path.remove(refusal))
 
 
-def forget() -> None:
+def forget_devices() -> None:
     """Empty the caches of answers about devices."""
-    # Modules only ever get more; looking through thousands of them would cost more than all else on entering.
+    # The number of modules is the cache key, because modules are only ever added: a search through thousands of them
+    # would take longer than everything else on entering.
     for function in _caches(len(sys.modules)):
         function.cache_clear()
 

@@ -1,4 +1,4 @@
-"""The simulated machine: its cards, which of them is current, and the memory and random numbers of each."""
+"""Holds the state of a simulated machine: its cards, the current one, and each card's memory and random generator."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _AcceleratorError: type[RuntimeError] = getattr(torch, "AcceleratorError", Runti
 
 
 class _Current(threading.local):
-    """The index of the current card; each thread begins with the first, as in CUDA."""
+    """The index of the current card; every thread starts with the first card, as in CUDA."""
 
     index = 0
 
 
 class Machine:
-    """What one simulation simulates, for as long as it lasts.
+    """The state of one simulated machine.
 
     Attributes:
-        profile: the cards.
-        device_type: PyTorch's name of their kind.
-        devices: them, with their indices.
-        pools: the memory of each.
-        saved_tensor_hooks: how many hooks for saved tensors are set: they see tensors in the middle of a function.
-        careful: whether a call may be about more than the places of its operands: autocast has been turned on, hooks
-            for saved tensors have been set, or there are dtypes that the cards refuse.
-        generators: the default random generator of each.
+        profile: the description of its cards.
+        device_type: PyTorch's name of the cards' type.
+        devices: the cards, with their indices.
+        pools: the memory of each card.
+        generators: the default random generator of each card.
+        saved_tensor_hooks: how many hooks for saved tensors are set; they get tensors in the middle of a function.
+        needs_full_path: whether more than the devices of its operands decides about a call, so that the fast path is
+            not enough: autocast or hooks for saved tensors have been used, or there are dtypes that the cards refuse.
     """
 
     def __init__(self, profile: Profile) -> None:
@@ -40,7 +40,7 @@ class Machine:
         self.pools = tuple(Pool(index, self.device_type, profile.memory) for index in range(profile.count))
         self.generators = tuple(CardGenerator(device) for device in self.devices)
         self.saved_tensor_hooks = 0
-        self.careful = bool(profile.refused)
+        self.needs_full_path = bool(profile.refused)
         self._current = _Current()
 
     @property
@@ -50,15 +50,15 @@ class Machine:
 
     @current.setter
     def current(self, index: int) -> None:
-        self.check(index)
+        self.check_index(index)
         self._current.index = index
 
-    def check(self, index: int) -> None:
-        """Raise what PyTorch raises for a card that is not there.
+    def check_index(self, index: int) -> None:
+        """Raise what PyTorch raises for the index of a card that does not exist.
 
         Raises:
             torch.AcceleratorError: on CUDA and ROCm (before PyTorch 2.8 a RuntimeError).
-            RuntimeError: on others.
+            RuntimeError: on other types of cards.
         """
         if 0 <= index < len(self.devices):
             return
@@ -71,15 +71,15 @@ class Machine:
         )
 
     def resolve(self, device: object) -> torch.device:
-        """The device with its index: the current card where none was given; other kinds as they are.
+        """The device with its index, which is the current card's if none is given; other device types unchanged.
 
         Raises:
-            RuntimeError: no such card.
+            RuntimeError: there is no such card.
         """
         if not isinstance(device, torch.device):
             device = torch.device(self.device_type, device) if isinstance(device, int) else torch.device(str(device))
         if device.type != self.device_type:
             return device
         index = self.current if device.index is None else device.index  # type: ignore[redundant-expr]
-        self.check(index)
+        self.check_index(index)
         return self.devices[index]

@@ -1,4 +1,4 @@
-"""The memory of a simulated card: how much of it tensors hold, and the error when there is no more."""
+"""Counts the memory that tensors hold on a simulated card, and raises PyTorch's error when it is full."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ BLOCK = 512
 """Bytes to which PyTorch's CUDA allocator rounds every request (`kMinBlockSize`)."""
 
 SEGMENT = 2 * 2**20
-"""Bytes in which it asks the driver for memory (`kSmallBuffer`)."""
+"""Bytes of one segment that the allocator requests from the driver (`kSmallBuffer`)."""
 
 
 @dataclass
 class Pool:
-    """The memory of one card, in bytes.
+    """The memory of one card. Sizes are in bytes.
+
+    Each of `allocated`, `reserved` and `blocks` has a `_peak`, the maximum since the last reset of the peaks, and a
+    `_sum`, the total of all increases since the last reset of the sums.
 
     Attributes:
-        index: the card's.
-        device_type: PyTorch's name of its kind, for the text of the error.
-        total: what the card has.
-        allocated: held by tensors now; `allocated_peak` the most since the last reset.
-        reserved: what the allocator has taken from the card and keeps until `empty_cache`.
-        blocks: number of allocations now; `taken` and `freed` the sums since the start.
-        failures: how often there was not enough.
-        unheard: bytes up to which an allocation changes nothing but the counts.
+        index: the card's index.
+        device_type: PyTorch's name of the card's type, for the text of the error.
+        total: the card's memory.
+        allocated: bytes that tensors hold now.
+        reserved: bytes that the allocator has taken from the card and keeps until `empty_cache`.
+        blocks: the number of allocations now.
+        failures: how many allocations failed.
         fraction: the share of the card that this process may use.
-        at_reset: bytes allocated and reserved, and blocks, when the sums were last reset.
+        fast_limit: as long as `allocated` stays at or below it, an allocation changes only counters.
+        at_reset: bytes allocated, bytes reserved, and blocks when the sums were last reset.
     """
 
     index: int
@@ -44,19 +47,19 @@ class Pool:
     blocks_sum: int = 0
     failures: int = 0
     fraction: float = 1.0
-    unheard: int = 0
+    fast_limit: int = 0
     at_reset: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def free(self) -> int:
-        """What the driver would call free: neither held nor cached."""
+        """Bytes that the driver would report as free: neither held by tensors nor cached."""
         return max(self.total - self.reserved, 0)
 
     def grow(self, size: int) -> None:
-        """Take what the last allocation, of `size` bytes, needs beyond what was ever needed before.
+        """Update peaks and reserved memory after an allocation of `size` bytes that passed `fast_limit`.
 
         Raises:
-            torch.OutOfMemoryError: the card has no room for it (on MPS a plain RuntimeError, as PyTorch's).
+            torch.OutOfMemoryError: the card is full (on MPS a plain RuntimeError, as in PyTorch).
         """
         allocated = self.allocated
         if allocated > self.total * self.fraction:
@@ -69,54 +72,54 @@ class Pool:
             self.reserved_sum += reserved - self.reserved
             self.reserved = reserved
             self.reserved_peak = max(self.reserved_peak, reserved)
-        self._bound()
+        self._set_fast_limit()
 
     def limit(self, fraction: float) -> None:
         """Let this process use no more than a share of the card."""
         self.fraction = fraction
-        self._bound()
+        self._set_fast_limit()
 
     def empty_cache(self) -> None:
-        """Give what no tensor holds back to the card."""
+        """Return reserved memory that no tensor holds to the card."""
         self.reserved = -(-self.allocated // SEGMENT) * SEGMENT
-        self._bound()
+        self._set_fast_limit()
 
     def reset_peaks(self) -> None:
-        """The peaks are what is held now."""
+        """Set the peaks to the current values."""
         self.allocated_peak, self.reserved_peak, self.blocks_peak = self.allocated, self.reserved, self.blocks
-        self._bound()
+        self._set_fast_limit()
 
     def reset_sums(self) -> None:
-        """Count from here on."""
+        """Set the sums to zero."""
         self.allocated_sum = self.reserved_sum = self.blocks_sum = self.failures = 0
         self.at_reset = (self.allocated, self.reserved, self.blocks)
 
-    def _bound(self) -> None:
-        self.unheard = min(self.allocated_peak, self.reserved, int(self.total * self.fraction))
+    def _set_fast_limit(self) -> None:
+        self.fast_limit = min(self.allocated_peak, self.reserved, int(self.total * self.fraction))
 
     def _exhausted(self, size: int) -> RuntimeError:
         # The texts of CUDACachingAllocator.cpp, XPUCachingAllocator.cpp and MPSAllocator.mm.
-        wanted = readable(size)
+        wanted = format_size(size)
         held = self.allocated - -(-size // BLOCK) * BLOCK
         if self.device_type == "mps":
             return RuntimeError(
-                f"MPS backend out of memory (MPS allocated: {readable(held)}, other allocations: 0 bytes, "
-                f"max allowed: {readable(self.total)}). Tried to allocate {wanted} on private pool. Use "
+                f"MPS backend out of memory (MPS allocated: {format_size(held)}, other allocations: 0 bytes, "
+                f"max allowed: {format_size(self.total)}). Tried to allocate {wanted} on private pool. Use "
                 "PYTORCH_MPS_HIGH_WATERMARK_RATIO=0.0 to disable upper limit for memory allocations (may cause "
                 "system failure)."
             )
         free = max(self.total - held, 0)
         return torch.OutOfMemoryError(
             f"{self.device_type.upper()} out of memory. Tried to allocate {wanted}. GPU {self.index} has a total "
-            f"capacity of {readable(self.total)} of which {readable(free)} is free. Including non-PyTorch memory, "
-            f"this process has {readable(held)} memory in use. Of the allocated memory "
-            f"{readable(held)} is allocated by PyTorch, and 0 bytes is reserved by PyTorch but "
+            f"capacity of {format_size(self.total)} of which {format_size(free)} is free. Including non-PyTorch "
+            f"memory, this process has {format_size(held)} memory in use. Of the allocated memory "
+            f"{format_size(held)} is allocated by PyTorch, and 0 bytes is reserved by PyTorch but "
             "unallocated. (simulated card)"
         )
 
 
-def readable(size: int) -> str:
-    """A size as PyTorch's `format_size` writes it: `"20.00 MiB"`."""
+def format_size(size: int) -> str:
+    """A size in bytes as PyTorch's `format_size` writes it: `"20.00 MiB"`."""
     if size <= 1024:
         return f"{size} bytes"
     for unit, factor in (("KiB", 2**10), ("MiB", 2**20)):

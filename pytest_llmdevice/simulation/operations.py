@@ -1,6 +1,6 @@
-"""How PyTorch's code generator treats each operation: read from native_functions.yaml of PyTorch 2.13.
+"""Lists how PyTorch's code generator treats each operation, from native_functions.yaml of PyTorch 2.13.
 
-An operation that is in neither table is checked by its wrapper, and the wrapper has the name of one without a
+The generated wrapper of an operation in neither table checks devices, and has the name of a wrapper without a
 structured kernel.
 """
 
@@ -46,7 +46,7 @@ STRUCTURED: Final = frozenset(
         """
     )
 )
-"""Operations with a structured kernel whose wrapper checks devices: it is called `wrapper_CUDA_NAME_OVERLOAD`."""
+"""Operations with a structured kernel whose wrapper, named `wrapper_CUDA_NAME_OVERLOAD`, checks devices."""
 
 ITERATOR: Final = frozenset(
     _words(
@@ -73,4 +73,4 @@ ITERATOR: Final = frozenset(
         """
     )
 )
-"""Operations without a check in the wrapper (`device_check: NoCheck`): a TensorIterator looks at their operands."""
+"""Operations without a check in the wrapper (`device_check: NoCheck`): a TensorIterator checks their operands."""

@@ -1,4 +1,4 @@
-"""Attributes set for a while and put back, each exactly as it was."""
+"""Sets attributes of modules, classes and objects temporarily, and restores them exactly."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ _ABSENT = object()
 
 
 class Patches:
-    """A stack of changes that `undo` takes back in reverse order, whatever happened in between."""
+    """A stack of changes that `undo` reverts in reverse order, also after an error in one of them."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
 
     def set(self, owner: Any, name: str, value: Any) -> None:
-        """Set an attribute of a module, class or object; one that was inherited or absent is deleted again."""
-        # What a class or module holds itself, not what looking it up would return: a staticmethod stays one.
+        """Set an attribute of a module, class or object; `undo` deletes one that was inherited or absent."""
+        # `vars` returns the stored object itself, so that a staticmethod is restored as a staticmethod.
         before = vars(owner).get(name, _ABSENT)
         setattr(owner, name, value)
         self._stack.callback(_restore, owner, name, before)
 
     def later(self, callback: Callable[[], object]) -> None:
-        """Call `callback` when the changes are taken back."""
+        """Call `callback` when the changes are reverted."""
         self._stack.callback(callback)
 
     def enter(self, context: Any) -> Any:
-        """Enter a context that is left when the changes are taken back."""
+        """Enter a context that is left when the changes are reverted."""
         return self._stack.enter_context(context)
 
     def undo(self) -> None:
-        """Take every change back."""
+        """Revert every change."""
         self._stack.close()
 
 

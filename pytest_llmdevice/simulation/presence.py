@@ -1,4 +1,4 @@
-"""Real cards are never shadowed."""
+"""Refuses a simulation on a machine that has real devices of the simulated type."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pytest_llmdevice.simulation.profiles import Profile
 
 
 def refuse_real_devices(profile: Profile) -> None:
-    """Raise if the machine has what `profile` simulates.
+    """Raise if the machine has real devices of the type that `profile` simulates.
 
     Raises:
-        SimulationError: it has.
+        SimulationError: it has some.
     """
-    found = _count(profile.device_type)
-    if found:
-        devices = "device is" if found == 1 else "devices are"
+    count = _count(profile.device_type)
+    if count:
+        devices = "device is" if count == 1 else "devices are"
         raise SimulationError(
-            f"cannot simulate {profile}: {found} real {profile.device_type} {devices} here, and real cards are never "
+            f"cannot simulate {profile}: {count} real {profile.device_type} {devices} here, and real cards are never "
             f"shadowed; run on them, or hide them before Python starts (CUDA_VISIBLE_DEVICES='' for CUDA)"
         )
 

@@ -1,4 +1,4 @@
-"""How a tensor of a simulated card is written: as PyTorch writes it, and openly simulated."""
+"""Makes the text of a tensor on a simulated card name its device, marked as simulated."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ import torch
 from pytest_llmdevice.simulation.patches import Patches
 
 
-class _Note(threading.local):
+class _Current(threading.local):
     device: torch.device | None = None
 
 
-_note = _Note()
+_current = _Current()
 
 
-def with_device(write: Callable[[], str], device: torch.device) -> str:
-    """What `write` writes of one tensor: `tensor([1.], device='cuda:0 (simulated)')`."""
-    before, _note.device = _note.device, device
+def repr_with_device(write: Callable[[], str], device: torch.device) -> str:
+    """Call `write`, which writes one tensor, with its device: `tensor([1.], device='cuda:0 (simulated)')`."""
+    before, _current.device = _current.device, device
     try:
         return write()
     finally:
-        _note.device = before
+        _current.device = before
 
 
 def install(patches: Patches) -> None:
-    """Have PyTorch write the noted device where it writes a real one, before everything else."""
+    """Make PyTorch write the device that `repr_with_device` has set, in the place of a real one."""
     module: Any = torch._tensor_str
     add = module._add_suffixes
 
     def add_suffixes(text: str, suffixes: list[str], *rest: Any, **options: Any) -> str:
-        if _note.device is not None:
-            suffixes = [f"device='{_note.device} (simulated)'", *suffixes]
+        if _current.device is not None:
+            suffixes = [f"device='{_current.device} (simulated)'", *suffixes]
         written: str = add(text, suffixes, *rest, **options)
         return written
 

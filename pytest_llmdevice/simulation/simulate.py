@@ -1,4 +1,4 @@
-"""`simulate("cuda:2")`: simulated cards for as long as a `with` block lasts."""
+"""Provides `simulate("cuda:2")`, a context in which PyTorch has simulated cards."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from pytest_llmdevice.simulation.profiles import Profile, parse
 
 
 class Simulation:
-    """A simulated machine, entered as a context, as often as wanted but not twice at a time.
+    """A simulated machine, entered with `with`; it can be entered again after it was left.
 
-    Inside, `torch` reports the profile's cards, a tensor sent to one of them says that it is there, and an operation
-    on tensors of different devices raises what PyTorch raises. All values are computed by the CPU. Tensors made in one
-    entry are where they were in the next one; outside they are the CPU tensors that they always were.
+    Inside, `torch` reports the profile's cards, a tensor sent to a card reports that card as its device, and an
+    operation on tensors of different devices raises what PyTorch raises. All values are computed by the CPU. A tensor
+    keeps its card when the simulation is entered again; outside, it is an ordinary CPU tensor.
 
     Attributes:
-        profile: the cards.
-        machine: their state: the memory that tensors hold, random generators, the current card.
+        profile: the description of the cards.
+        machine: the cards' state: the memory that tensors hold, random generators, the current card.
 
     Raises:
-        SimulationError: on entering, when real devices of that type are here or another simulation is under way in
-            this process; inside, for what cannot be simulated, and when a library that looks for devices while it is
-            imported is imported too late.
+        SimulationError: on entering, when the machine has real devices of that type or another simulation is active
+            in this process; inside, for what cannot be simulated, and for the import of a library that looks for
+            devices at import.
     """
 
     _active: Simulation | None = None
     _lock: Final = threading.Lock()
 
     def __init__(self, profile: Profile) -> None:
-        from pytest_llmdevice.simulation.functions import Functions
-        from pytest_llmdevice.simulation.handlers import handlers
+        from pytest_llmdevice.simulation.functions import FunctionMode
+        from pytest_llmdevice.simulation.handlers import handler_table
         from pytest_llmdevice.simulation.machine import Machine
         from pytest_llmdevice.simulation.presence import refuse_real_devices
         from pytest_llmdevice.simulation.tags import Tags
@@ -42,7 +42,7 @@ class Simulation:
         self.profile = profile
         self.machine = Machine(profile)
         self._tags = Tags(self.machine)
-        self._functions = Functions(self.machine, self._tags, handlers())
+        self._mode = FunctionMode(self.machine, self._tags, handler_table())
         self._patches: Any = None
 
     def __enter__(self) -> Self:
@@ -59,7 +59,7 @@ class Simulation:
             Simulation._active = self
         patches = Patches()
         try:
-            installation.install(self.machine, self._tags, self._functions, patches)
+            installation.install(self.machine, self._tags, self._mode, patches)
         except BaseException:
             patches.undo()
             Simulation._active = None
@@ -80,19 +80,19 @@ class Simulation:
 
 
 def active() -> Simulation | None:
-    """The simulation that is under way in this process, or None."""
+    """The simulation that is active in this process, or None."""
     return Simulation._active
 
 
 def simulate(spec: str) -> Simulation:
-    """A machine with simulated cards, to be entered with `with`.
+    """Create a machine with simulated cards, to be entered with `with`.
 
     Args:
-        spec: a profile, with a count and a size of memory where they differ: `"cuda"`, `"cuda:2"`, `"rocm:8"`,
+        spec: a profile, optionally with a count of cards and their memory: `"cuda"`, `"cuda:2"`, `"rocm:8"`,
             `"cuda-t4:2,memory=16GiB"`, `"mps"`, `"xpu"`.
 
     Raises:
         ConfigurationError: an unknown profile or setting, or a count outside 1 to 8.
-        SimulationError: real devices of that type are here.
+        SimulationError: the machine has real devices of that type.
     """
     return Simulation(parse(spec))

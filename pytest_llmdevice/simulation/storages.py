@@ -1,4 +1,4 @@
-"""Storages tell where they are said to be, and move: pickling, `torch.save` and `deepcopy` work on them."""
+"""Makes `torch.UntypedStorage` report simulated devices, so that pickling, `torch.save` and `deepcopy` work."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pytest_llmdevice.simulation.tags import Tags
 
 
 def install(machine: Machine, tags: Tags, patches: Patches) -> None:
-    """Have `torch.UntypedStorage` know the simulated devices."""
+    """Make `torch.UntypedStorage` and `Tensor.set_` know the simulated devices."""
     storage_class: Any = torch.UntypedStorage
     real_device = torch._C.StorageBase.device.__get__  # type: ignore[attr-defined]
     real_new = storage_class.__new__
     real_resize = storage_class.resize_
 
-    def device_of(storage: Any) -> torch.device:
-        placed = tags.of_storage(storage)
-        found: torch.device = real_device(storage) if placed is None else placed
-        return found
+    def storage_device(storage: Any) -> torch.device:
+        simulated = tags.of_storage(storage)
+        device: torch.device = real_device(storage) if simulated is None else simulated
+        return device
 
     def new(cls: Any, *args: Any, **kwargs: Any) -> Any:
         device = kwargs.get("device")
@@ -59,7 +59,7 @@ def install(machine: Machine, tags: Tags, patches: Patches) -> None:
         return tags.of_storage(storage) is not None or real_is_shared(storage)
 
     _install_set(machine, tags, patches)
-    patches.set(storage_class, "device", property(device_of))
+    patches.set(storage_class, "device", property(storage_device))
     patches.set(storage_class, "__new__", staticmethod(new))
     patches.set(storage_class, "to", to)
     patches.set(storage_class, "cuda", cuda)
@@ -69,24 +69,24 @@ def install(machine: Machine, tags: Tags, patches: Patches) -> None:
 
 
 def _install_set(machine: Machine, tags: Tags, patches: Patches) -> None:
-    """`Tensor.set_`, which PyTorch does not let anybody intercept: another storage, on the same device."""
+    """Make `Tensor.set_` accept only a storage on the same device; PyTorch does not send it to function modes."""
     real: Any = torch.Tensor.set_
 
     def set_(tensor: Any, source: Any = None, *args: Any, **kwargs: Any) -> Any:
         if not torch._C._len_torch_function_stack():
-            # Inside a function that runs unobserved everything is on the CPU.
+            # Inside a function that runs unwatched, every tensor is on the CPU.
             return real(tensor) if source is None else real(tensor, source, *args, **kwargs)
         with torch._C.DisableTorchFunction():
             storage = tensor.untyped_storage()
-            here = storage.device
+            device = storage.device
             if source is None:
                 result = real(tensor)
-                return result if here.type != machine.device_type else tags.put(result, here)
-            there = source.untyped_storage().device if isinstance(source, torch.Tensor) else source.device
-            if here != there and storage.device.type != "meta":
+                return result if device.type != machine.device_type else tags.put(result, device)
+            other = source.untyped_storage().device if isinstance(source, torch.Tensor) else source.device
+            if device != other and storage.device.type != "meta":
                 raise RuntimeError(
-                    f'Attempted to set the storage of a tensor on device "{here}" to a storage on different device '
-                    f'"{there}".  This is no longer allowed; the devices must match.'
+                    f'Attempted to set the storage of a tensor on device "{device}" to a storage on different device '
+                    f'"{other}".  This is no longer allowed; the devices must match.'
                 )
             return real(tensor, source, *args, **kwargs)
 

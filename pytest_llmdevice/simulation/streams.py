@@ -1,4 +1,4 @@
-"""Streams of simulated cards: work is done when it is asked for, so there is never any to wait for."""
+"""Defines the stream class of simulated cards, whose streams have identities but run nothing."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ import torch
 from pytest_llmdevice.simulation.machine import Machine
 
 CODES: Final = {"cuda": 1, "xpu": 12, "mps": 13}
-"""`c10::DeviceType`, as it is written in `Stream(device_type=...)`."""
+"""The numbers of `c10::DeviceType`, as `Stream(device_type=...)` takes them."""
 
 _PRIORITIES: Final = {"cuda": (0, -3), "xpu": (1, -1), "mps": (0, 0)}
-"""The least and the greatest, as `priority_range` has them."""
+"""The lowest and the highest priority, as `priority_range` returns them."""
 
-# Inside a simulation `torch.Stream` is a factory; this name stays PyTorch's class.
+# Inside a simulation `torch.Stream` is the factory of `driver.streams`; this name stays PyTorch's class.
 _RealStream: Any = torch.Stream
 
 
 class Streams:
-    """The streams of one machine: which is current on which card, in each thread."""
+    """The streams of one machine: the current one on each card in each thread.
+
+    Attributes:
+        machine: the machine.
+        numbers: yields the ids of new streams and events.
+        priorities: stream id -> priority.
+    """
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -33,21 +39,21 @@ class Streams:
 
     @property
     def code(self) -> int:
-        """`c10::DeviceType` of the cards."""
+        """The number in `c10::DeviceType` of the cards' type."""
         return CODES[self.machine.device_type]
 
     def current(self, index: int) -> int:
         """The id of this thread's current stream on a card; 0 is the default stream."""
-        self.machine.check(index)
+        self.machine.check_index(index)
         return getattr(self._local, "ids", {}).get(index, 0)  # type: ignore[no-any-return]
 
     def select(self, stream_id: int, index: int) -> None:
-        """Make a stream current on its card, and the card the current one."""
+        """Make a stream current on its card, and the card the current card."""
         self.machine.current = index
         self._local.__dict__.setdefault("ids", {})[index] = stream_id
 
     def new(self, priority: int) -> int:
-        """The id of a new stream."""
+        """The id of a new stream with a priority, which is clipped to the supported range."""
         least, greatest = _PRIORITIES[self.machine.device_type]
         number = next(self.numbers)
         self.priorities[number] = min(max(priority, greatest), least)
@@ -55,7 +61,7 @@ class Streams:
 
 
 class CardStream(torch.Stream):
-    """A stream that keeps its identity and does nothing. Its id is also the address of its handle."""
+    """A stream that has an identity and runs nothing. Its id is also the address of its handle."""
 
     _streams: Streams
     _event: Callable[[], Any]
@@ -73,7 +79,7 @@ class CardStream(torch.Stream):
         device_type: int | None = None,  # noqa: ARG004 - PyTorch passes it
         stream_ptr: int | None = None,
     ) -> Self:
-        """A stream as PyTorch asks for one: new, by its id, or by the address of its handle."""
+        """A new stream, or an existing one by its id or by the address of its handle."""
         streams = cls._streams
         self: Self = _RealStream.__new__(cls, stream_id=0, device_index=0, device_type=0)
         if device_index is None:
@@ -81,7 +87,7 @@ class CardStream(torch.Stream):
                 streams.machine.devices[streams.machine.current] if device is None else _card(streams.machine, device)
             )
         else:
-            streams.machine.check(device_index)
+            streams.machine.check_index(device_index)
             card = streams.machine.devices[device_index]
         self._card = card
         if stream_id is None:
@@ -89,7 +95,7 @@ class CardStream(torch.Stream):
         self._number = stream_id
         return self
 
-    # The classes of a PyTorch without support for the cards are among the bases, and theirs raises.
+    # In a PyTorch without support for the cards, its own stream class is a base whose `__init__` raises.
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
     @property
@@ -104,26 +110,26 @@ class CardStream(torch.Stream):
 
     @property
     def device_type(self) -> int:  # type: ignore[override]
-        """`c10::DeviceType` of the card."""
+        """The number in `c10::DeviceType` of the card's type."""
         return self._streams.code
 
     @property
     def stream_id(self) -> int:  # type: ignore[override]
-        """PyTorch's name of the stream."""
+        """PyTorch's id of the stream."""
         return self._number
 
     @property
     def priority(self) -> int:
-        """A lower number goes first."""
+        """The priority; lower numbers come first."""
         return self._streams.priorities.get(self._number, 0)
 
     @classmethod
     def priority_range(cls) -> tuple[int, int]:
-        """The least and the greatest priority."""
+        """The lowest and the highest priority."""
         return _PRIORITIES[cls._streams.machine.device_type]
 
     def native_handle(self) -> int:
-        """The address of the stream's handle; nothing is there."""
+        """The address of the stream's handle, which points to nothing."""
         return self._number
 
     cuda_stream = sycl_queue = property(native_handle)
@@ -136,7 +142,7 @@ class CardStream(torch.Stream):
         return 0, self._number
 
     def query(self) -> bool:
-        """Whether all is done that was asked for: always."""
+        """Whether all work is complete: always."""
         return True
 
     def is_capturing(self) -> bool:
@@ -144,14 +150,14 @@ class CardStream(torch.Stream):
         return False
 
     def synchronize(self) -> None:
-        """Wait for what was asked for."""
+        """Do nothing: all work is complete already."""
 
     def wait_event(self, event: Any) -> None:
-        """Do what is asked for from now on after `event`."""
+        """Make later work wait for `event`."""
         event.wait(self)
 
     def wait_stream(self, stream: Any) -> None:
-        """Do what is asked for from now on after all that `stream` was asked for."""
+        """Make later work wait for the work of `stream`."""
         self.wait_event(stream.record_event())
 
     def record_event(self, event: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""What other threads do inside a simulation is inside it too: the interception belongs to a thread, each needs one."""
+"""Extends a simulation to the threads that start in it, because PyTorch keeps function modes per thread."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch.overrides import TorchFunctionMode
 
-from pytest_llmdevice.simulation.functions import Functions
+from pytest_llmdevice.simulation.functions import FunctionMode
 from pytest_llmdevice.simulation.patches import Patches
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Fleeting(TorchFunctionMode):
-    """The interception of a thread that may outlive the simulation: from then on it does nothing."""
+class _ThreadMode(TorchFunctionMode):
+    """The function mode of a thread, which may outlive the simulation; it then does nothing."""
 
-    def __init__(self, functions: Functions) -> None:
+    def __init__(self, mode: FunctionMode) -> None:
         super().__init__()
-        self._functions = functions
-        self.over = False
+        self._mode = mode
+        self.ended = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if self.over:
+        if self.ended:
             return func(*args, **(kwargs or {}))
-        return self._functions.__torch_function__(func, types, args, kwargs)
+        return self._mode.__torch_function__(func, types, args, kwargs)
 
 
-def install(functions: Functions, patches: Patches) -> None:
-    """Have threads that start from now on, and whatever is given to a pool of threads, run with the interception."""
-    fleeting: set[_Fleeting] = set()
+def install(mode: FunctionMode, patches: Patches) -> None:
+    """Run threads that start from now on, and functions submitted to a thread pool, inside the simulation."""
+    thread_modes: set[_ThreadMode] = set()
     inside = threading.local()
-    inside.mode = functions
+    inside.mode = mode
 
     def end() -> None:
-        for mode in fleeting:
-            mode.over = True
+        for thread_mode in thread_modes:
+            thread_mode.ended = True
 
     def within(function: Callable[P, T]) -> Callable[P, T]:
         def run(*args: P.args, **kwargs: P.kwargs) -> T:
             if getattr(inside, "mode", None) is not None:
                 return function(*args, **kwargs)
-            mode = inside.mode = _Fleeting(functions)
-            fleeting.add(mode)
+            thread_mode = inside.mode = _ThreadMode(mode)
+            thread_modes.add(thread_mode)
             try:
-                with mode:
+                with thread_mode:
                     return function(*args, **kwargs)
             finally:
-                fleeting.discard(mode)
+                thread_modes.discard(thread_mode)
                 inside.mode = None
 
         return run

@@ -15,7 +15,7 @@ from pytest_llmdevice.checks import Result, check_cache
 from pytest_llmdevice.diagnosis.hints.sequences import BEAMS, CACHE_DEVICE, CACHE_DTYPE, CACHED
 from pytest_llmdevice.inference.generation import generate
 from pytest_llmdevice.loading.target import BuiltinTarget
-from pytest_llmdevice.model.kv_cache import caches_used, held, homes
+from pytest_llmdevice.model.kv_cache import cache_tensors, caches_used, layer_devices
 
 Load = Callable[[Cell], Any]
 Tokens = list[list[int]]
@@ -320,7 +320,7 @@ def test_what_a_cache_holds_has_names_and_layers(loaded: Load) -> None:
     model = loaded(Cell("t5", "cpu", "float32"))
     with caches_used(model) as caches:
         generate(model, [[5, 6, 7]], 2)
-    names = {one.name: one.layer for one in held(caches[-1])}
+    names = {one.name: one.layer for one in cache_tensors(caches[-1])}
     assert names["self_attention_cache.layers[1].keys"] == 1
     assert names["cross_attention_cache.layers[0].values"] == 0
-    assert homes(model)[1] == {"cpu"}
+    assert layer_devices(model)[1] == {"cpu"}

@@ -308,7 +308,7 @@ def test_assisted_generation_passes(load: Load, loaded: Load, prompts: Tokens) -
 def test_a_pipeline_passes(loaded: Load, checkpoint: Callable[[str], str], prompts: Tokens) -> None:
     from transformers import TextGenerationPipeline
 
-    from pytest_llmdevice.inference.prompts import TEXTS, load_tokenizer
+    from pytest_llmdevice.inference.prompts import PROMPT_TEXTS, load_tokenizer
 
     tokenizer = load_tokenizer(checkpoint("llama"))
     untyped: Any = TextGenerationPipeline
@@ -319,7 +319,7 @@ def test_a_pipeline_passes(loaded: Load, checkpoint: Callable[[str], str], promp
         output = pipeline(texts, batch_size=len(texts), max_new_tokens=count, do_sample=False, return_full_text=False)
         return [tokenizer(one[0]["generated_text"])["input_ids"] for one in output]
 
-    assert len(prompts) == len(TEXTS)
+    assert len(prompts) == len(PROMPT_TEXTS)
     result = checked(way, loaded(FP32), prompts)
     assert result.passed, result.message()
 

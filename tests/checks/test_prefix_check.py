@@ -11,7 +11,7 @@ import torch
 from pytest_llmdevice import Cell, simulate, zoo
 from pytest_llmdevice.checks import Result, check_prefix
 from pytest_llmdevice.diagnosis.hints.sequences import FAR, LEAK, LENGTH, NOISE
-from pytest_llmdevice.inference.stepping import longest_text, sliding_window, text
+from pytest_llmdevice.inference.stepping import longest_text_length, random_text, sliding_window
 
 Load = Callable[[Cell], Any]
 Tokens = list[list[int]]
@@ -172,25 +172,25 @@ def test_nan_is_found(load: Load, check: Check) -> None:
 
 
 def test_a_long_text_ends_where_positions_do_or_just_beyond_a_table(loaded: Load, prompts: Tokens) -> None:
-    assert longest_text(loaded(FP32), prompts) == 520
-    assert longest_text(loaded(Cell("gpt2", "cpu", "float32")), prompts) == 272
-    assert longest_text(loaded(Cell("mamba", "cpu", "float32")), prompts) == 272
-    assert longest_text(torch.nn.Linear(1, 1), prompts) == max(map(len, prompts))
+    assert longest_text_length(loaded(FP32), prompts) == 520
+    assert longest_text_length(loaded(Cell("gpt2", "cpu", "float32")), prompts) == 272
+    assert longest_text_length(loaded(Cell("mamba", "cpu", "float32")), prompts) == 272
+    assert longest_text_length(torch.nn.Linear(1, 1), prompts) == max(map(len, prompts))
 
 
 def test_scaled_positions_are_not_left(load: Load, prompts: Tokens) -> None:
     model = load(FP32)
     model.config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
-    assert longest_text(model, prompts) == 272
+    assert longest_text_length(model, prompts) == 272
     model.config.rope_parameters = {"rope_type": "longrope", "original_max_position_embeddings": 64}
-    assert longest_text(model, prompts) == 64
+    assert longest_text_length(model, prompts) == 64
 
 
 def test_a_text_is_drawn_from_the_prompts(prompts: Tokens) -> None:
     known = {token for prompt in prompts for token in prompt}
-    assert set(text(prompts, 300)) <= known
-    assert text(prompts, 300) == text(prompts, 300)
-    assert text(prompts, 300) != text(prompts, 300, seed=1)
+    assert set(random_text(prompts, 300)) <= known
+    assert random_text(prompts, 300) == random_text(prompts, 300)
+    assert random_text(prompts, 300) != random_text(prompts, 300, seed=1)
 
 
 def test_the_window_of_sliding_layers_is_known(loaded: Load) -> None:

@@ -16,7 +16,7 @@ from pytest_llmdevice import Cell, simulate, zoo
 from pytest_llmdevice.checks import Result, check_save
 from pytest_llmdevice.checks.save import LARGEST
 from pytest_llmdevice.diagnosis.hints.saving import CONFIGURED, LOGITS, TENSORS, TIES
-from pytest_llmdevice.inference.stepping import Feed
+from pytest_llmdevice.inference.stepping import Stepper
 from pytest_llmdevice.oracle.expectations import Expectations, expectations_of
 
 Load = Callable[[Cell], Any]
@@ -89,7 +89,7 @@ def test_the_model_is_left_as_it_was(quantization: str, load: Load, check: Check
         pytest.importorskip("bitsandbytes")
     cell = Cell("qwen2", "cpu", "bfloat16", quantization, "device-map")
     model = load(cell)
-    feed = Feed(model, prompts[0])
+    feed = Stepper(model, prompts[0])
     before, _ = feed(prompts[0])
     config, generation = copy.deepcopy(vars(model.config)), copy.deepcopy(vars(model.generation_config))
     dtype = model.config.dtype

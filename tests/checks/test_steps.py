@@ -16,7 +16,7 @@ from pytest_llmdevice.checks.steps import NEW, step_findings
 from pytest_llmdevice.diagnosis.hints.generation import OTHER_TEXT
 from pytest_llmdevice.diagnosis.hints.sequences import STEPS
 from pytest_llmdevice.inference.generation import generate
-from pytest_llmdevice.inference.stepping import text
+from pytest_llmdevice.inference.stepping import random_text
 
 Load = Callable[[Cell], Any]
 Rows = list[list[int]]
@@ -77,7 +77,9 @@ def test_a_history_that_is_rounded_is_found_though_the_tokens_are_right(loaded: 
 
 def test_a_prompt_that_is_cut_is_found_at_the_first_token(loaded: Load, prompts: Rows) -> None:
     (finding,), _ = looked_at(
-        lambda model, given, new: generate(model, [one[-128:] for one in given], new), loaded(FP32), text(prompts, 200)
+        lambda model, given, new: generate(model, [one[-128:] for one in given], new),
+        loaded(FP32),
+        random_text(prompts, 200),
     )
     assert finding.hint == OTHER_TEXT
     assert "a prompt of 200 tokens" in finding.where

@@ -66,8 +66,7 @@ def test_a_dtype_whose_probe_failed_is_unusable_with_the_exception(machine: Make
     assert decision == Decision(
         "skip",
         "unusable",
-        "cuda:1 NVIDIA T4 failed the bfloat16 probe: "
-        "RuntimeError: expected scalar type BFloat16 but found Float",
+        "cuda:1 NVIDIA T4 failed the bfloat16 probe: RuntimeError: expected scalar type BFloat16 but found Float",
     )
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.inference.generation import batch, generate, generate_with, inputs_for, pad_token
 from pytest_llmdevice.inference.logits import forward_logits
-from pytest_llmdevice.inference.prompts import TEXTS, encode, load_tokenizer
+from pytest_llmdevice.inference.prompts import PROMPT_TEXTS, encode, load_tokenizer
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.model.device_map import embedding_device, execution_device
 
@@ -193,6 +193,6 @@ def test_a_decoder_without_a_start_token_starts_with_padding() -> None:
 def test_the_prompts_of_the_suite_are_of_unequal_length(checkpoint: Checkpoint) -> None:
     tokenizer = load_tokenizer(checkpoint("llama"))
     prompts = encode(tokenizer)
-    assert len({len(prompt) for prompt in prompts}) == len(TEXTS)
-    assert [tokenizer.decode(prompt) for prompt in prompts] == list(TEXTS)
+    assert len({len(prompt) for prompt in prompts}) == len(PROMPT_TEXTS)
+    assert [tokenizer.decode(prompt) for prompt in prompts] == list(PROMPT_TEXTS)
     assert tokenizer.padding_side == "left"

@@ -17,7 +17,7 @@ from torch import nn
 from pytest_llmdevice import BuiltinTarget, Cell, simulate
 from pytest_llmdevice.inference.generation_run import generate_traced
 from pytest_llmdevice.loading.load import Loaded
-from pytest_llmdevice.monitoring.resources import Measures, Memory, Meter, summarize
+from pytest_llmdevice.monitoring.resources import Measures, Memory, Meter, summarize_tensors
 
 Checkpoint = Callable[[str], str]
 
@@ -119,7 +119,7 @@ class TestSummary:
         model.register_buffer("counts", torch.zeros(3, dtype=torch.long))
         with simulate("cuda:2"):
             model.add_module("card", nn.Linear(512, 512, device="cuda:1", dtype=torch.float16))
-            found = summarize(model)
+            found = summarize_tensors(model)
         assert found == (
             "cpu: 2 float32 and 1 int64 tensors, 16.3 KiB; cuda:1: 2 float16 tensors, 513.0 KiB; "
             "meta: 2 bfloat16 tensors, no data"
@@ -128,10 +128,10 @@ class TestSummary:
     def test_counts_a_shared_tensor_once(self) -> None:
         model = nn.Sequential(nn.Linear(64, 64, bias=False), nn.Linear(64, 64, bias=False))
         model[1].weight = model[0].weight
-        assert summarize(model) == "cpu: 1 float32 tensors, 16.0 KiB"
+        assert summarize_tensors(model) == "cpu: 1 float32 tensors, 16.0 KiB"
 
     def test_has_megabytes_where_there_are_some(self) -> None:
-        assert summarize(nn.Linear(1024, 1024, bias=False)).endswith("4.0 MiB")
+        assert summarize_tensors(nn.Linear(1024, 1024, bias=False)).endswith("4.0 MiB")
 
 
 class TestALoad:

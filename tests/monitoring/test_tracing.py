@@ -15,8 +15,8 @@ from torch import nn
 from pytest_llmdevice import BuiltinTarget, Cell, zoo
 from pytest_llmdevice.inference.generation import generate
 from pytest_llmdevice.inference.generation_run import generate_traced
-from pytest_llmdevice.model.kv_cache import layers_of, length_of
-from pytest_llmdevice.monitoring.trace import Call, leaves
+from pytest_llmdevice.model.kv_cache import cache_length, layer_tensors
+from pytest_llmdevice.monitoring.trace import Call, tensors_in
 from pytest_llmdevice.monitoring.tracing import traced
 from pytest_llmdevice.simulation import simulate
 
@@ -102,7 +102,7 @@ def test_every_module_is_seen_with_its_inputs_and_outputs(model: Any) -> None:
 
 def test_tensors_in_containers_are_reached() -> None:
     nested = {"a": [IDS, (MASK, {"b": IDS})], "c": 3, "d": None}
-    assert [name for name, _ in leaves(nested, "x")] == ["x['a'][0]", "x['a'][1][0]", "x['a'][1][1]['b']"]
+    assert [name for name, _ in tensors_in(nested, "x")] == ["x['a'][0]", "x['a'][1][0]", "x['a'][1][1]['b']"]
 
 
 def test_values_are_a_copy(model: Any) -> None:
@@ -128,10 +128,10 @@ def test_caches_of_all_kinds_have_layers_and_a_length() -> None:
     keys, values = torch.ones(1, 2, 5, 4), torch.ones(1, 2, 5, 4)
     old = ((keys, values),)
     both = SimpleNamespace(self_attention_cache=old, cross_attention_cache=None)
-    assert [(layer, kind) for layer, kind, _ in layers_of(old)] == [(0, "keys"), (0, "values")]
-    assert [(layer, kind) for layer, kind, _ in layers_of(both)] == [(0, "keys"), (0, "values")]
-    assert list(layers_of(object())) == []
-    assert (length_of(None), length_of(()), length_of(old), length_of(object())) == (0, 0, 5, None)
+    assert [(layer, kind) for layer, kind, _ in layer_tensors(old)] == [(0, "keys"), (0, "values")]
+    assert [(layer, kind) for layer, kind, _ in layer_tensors(both)] == [(0, "keys"), (0, "values")]
+    assert list(layer_tensors(object())) == []
+    assert (cache_length(None), cache_length(()), cache_length(old), cache_length(object())) == (0, 0, 5, None)
 
 
 def test_autocast_is_seen_where_it_begins(model: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch._utils import _LazySeedTracker
 from torch.cuda import manual_seed_all as manual_seed_all_imported_before
 
-from pytest_llmdevice.simulation.generators import check, device_of, drawing
+from pytest_llmdevice.simulation.generators import check_generator, drawing, generator_device
 from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.patches import Patches
 from pytest_llmdevice.simulation.profiles import parse
@@ -176,9 +176,9 @@ def test_drawing_moves_the_cards_numbers_and_not_the_cpus(drive: Drive) -> None:
     cpu = torch.get_rng_state()
     expected = torch.rand(4, generator=torch.Generator().manual_seed(3))
 
-    with drawing(machine, machine.devices[1]):
+    with drawing(machine.generators[1]):
         first = torch.rand(2)
-    with drawing(machine, machine.devices[1]):
+    with drawing(machine.generators[1]):
         second = torch.rand(2)
 
     assert torch.equal(torch.cat([first, second]), expected)
@@ -192,11 +192,11 @@ def test_drawing_on_one_card_inside_another(drive: Drive) -> None:
     machine.generators[1].manual_seed(2)
     one, other = (torch.Generator().manual_seed(seed) for seed in (1, 2))
 
-    with drawing(machine, machine.devices[0]):
+    with drawing(machine.generators[0]):
         drawn = [torch.rand(1)]
-        with drawing(machine, machine.devices[0]):
+        with drawing(machine.generators[0]):
             drawn.append(torch.rand(1))
-        with drawing(machine, machine.devices[1]):
+        with drawing(machine.generators[1]):
             elsewhere = torch.rand(2)
         drawn.append(torch.rand(1))
 
@@ -208,7 +208,7 @@ def test_an_error_while_drawing_changes_nothing_on_the_cpu(drive: Drive) -> None
     machine = drive("cuda")
     cpu = torch.get_rng_state()
 
-    with pytest.raises(RuntimeError, match="shape"), drawing(machine, machine.devices[0]):
+    with pytest.raises(RuntimeError, match="shape"), drawing(machine.generators[0]):
         torch.rand(2).reshape(3)
 
     assert torch.get_rng_state().equal(cpu)
@@ -218,7 +218,7 @@ def test_drawing_is_cheap(drive: Drive) -> None:
     machine = drive("cuda")
 
     def draw() -> None:
-        with drawing(machine, machine.devices[0]):
+        with drawing(machine.generators[0]):
             pass
 
     fastest = min(timeit(draw, number=200) for _ in range(20)) / 200
@@ -229,11 +229,11 @@ def test_drawing_is_cheap(drive: Drive) -> None:
 def test_a_generator_of_another_kind_is_refused(drive: Drive) -> None:
     drive("cuda:2")
 
-    check(torch.Generator("cuda:1"), torch.device("cuda:0"))
-    check(None, torch.device("cuda:0"))
+    check_generator(torch.Generator("cuda:1"), torch.device("cuda:0"))
+    check_generator(None, torch.device("cuda:0"))
     with pytest.raises(RuntimeError, match=r"^Expected a 'cuda' device type for generator but found 'cpu'$"):
-        check(torch.Generator(), torch.device("cuda:0"))
+        check_generator(torch.Generator(), torch.device("cuda:0"))
     with pytest.raises(RuntimeError, match=r"^Expected a 'cpu' device type for generator but found 'cuda'$"):
-        check(torch.Generator("cuda"), torch.device("cpu"))
-    assert device_of(torch.Generator("cuda:1")) == torch.device("cuda:1")
-    assert device_of(3) is None
+        check_generator(torch.Generator("cuda"), torch.device("cpu"))
+    assert generator_device(torch.Generator("cuda:1")) == torch.device("cuda:1")
+    assert generator_device(3) is None

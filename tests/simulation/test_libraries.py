@@ -111,7 +111,7 @@ def test_only_answers_about_devices_are_forgotten(monkeypatch: pytest.MonkeyPatc
 
 def test_accelerate_is_imported_before_there_are_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     imported: list[tuple[str, bool]] = []
-    monkeypatch.setattr(libraries, "EARLY", ("_mine_that_is_here", "_mine_that_is_not"))
+    monkeypatch.setattr(libraries, "IMPORTED_FIRST", ("_mine_that_is_here", "_mine_that_is_not"))
     monkeypatch.setattr(libraries, "find_spec", lambda name: name == "_mine_that_is_here" or None)
     monkeypatch.setattr(libraries, "import_module", lambda name: imported.append((name, torch.cuda.is_available())))
 
@@ -123,10 +123,10 @@ def test_accelerate_is_imported_before_there_are_cards(monkeypatch: pytest.Monke
 
 def test_what_is_imported_is_not_imported_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libraries, "import_module", pytest.fail)
-    monkeypatch.setattr(libraries, "EARLY", ("os",))
+    monkeypatch.setattr(libraries, "IMPORTED_FIRST", ("os",))
     patches = Patches()
 
-    libraries.before(patches)  # fails on an import
+    libraries.install(patches)  # fails on an import
     patches.undo()
 
 

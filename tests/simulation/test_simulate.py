@@ -98,12 +98,8 @@ def test_nor_does_a_failure_while_entering(step: str, monkeypatch: pytest.Monkey
     simulation = simulate("cuda:2")
     before = state()
     with monkeypatch.context() as patch:
-        if step == "libraries":
-            patch.setattr(steps.libraries, "before", fail)
-        elif step == "representation":
-            patch.setattr(steps, "install_representation", fail)
-        elif step == "last":
-            patch.setattr(type(simulation._functions), "__enter__", fail)
+        if step == "last":
+            patch.setattr(type(simulation._mode), "__enter__", fail)
         else:
             patch.setattr(getattr(steps, step), "install", fail)
         with pytest.raises(ZeroDivisionError, match=step):

@@ -237,11 +237,11 @@ def test_many_threads_draw_and_count_without_losing_anything() -> None:
 
 
 def test_threads_that_ended_keep_nothing_alive() -> None:
-    from pytest_llmdevice.simulation.threads import _Fleeting
+    from pytest_llmdevice.simulation.threads import _ThreadMode
 
-    def kept() -> list[_Fleeting]:
+    def kept() -> list[_ThreadMode]:
         gc.collect()
-        return [it for it in gc.get_objects() if type(it) is _Fleeting]
+        return [it for it in gc.get_objects() if type(it) is _ThreadMode]
 
     with simulate("cuda:2"):
         # Threads of earlier tests may live still.

@@ -1,4 +1,4 @@
-"""`torch.cuda` of a machine with cards of NVIDIA or AMD."""
+"""Replaces the C functions of `torch.cuda` for NVIDIA and AMD cards."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 
 from pytest_llmdevice.simulation.driver import parallel, properties, statistics
 from pytest_llmdevice.simulation.driver.runtime import (
-    Functions,
-    functions,
+    FunctionTable,
     memory_info,
-    refuse,
     replay_seed,
+    runtime_functions,
     set_functions,
+    unsupported,
 )
 from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.patches import Patches
 from pytest_llmdevice.simulation.streams import Streams
 
 _ARCHITECTURES: Final = "sm_75 sm_80 sm_86 sm_90 sm_100 sm_120"
-"""What the released PyTorch for CUDA 13.0 is built for."""
+"""The architectures that the released PyTorch for CUDA 13.0 is built for."""
 
 
 class _Error(enum.IntEnum):
@@ -38,12 +38,12 @@ def install(machine: Machine, streams: Streams, patches: Patches) -> None:
     amd = profile.kind == "rocm"
     patches.set(torch.version, "hip", profile.toolkit if amd else None)
     patches.set(torch.version, "cuda", None if amd else profile.toolkit)
-    table = functions(machine, streams) | _functions(machine, streams)
+    table = runtime_functions(machine, streams) | _functions(machine, streams)
     set_functions(patches, torch._C, "_cuda_", table)
     patches.set(torch._C, "_has_cuda", True)
     cudart = _cudart(machine)
     patches.set(torch._C, "_cudart", cudart)
-    cards = properties.of_all(profile, properties.cuda)
+    cards = properties.properties_of_cards(profile, properties.cuda_properties)
     cuda: Any = torch.cuda
     for name, value in {
         "_cudart": cudart,
@@ -51,69 +51,69 @@ def install(machine: Machine, streams: Streams, patches: Patches) -> None:
         "_maybe_exchange_device": table["maybeExchangeDevice"],
         "_get_device_properties": cards.__getitem__,
         "_CudaDeviceProperties": properties.CardProperties,
-        # The calls that wait for the first use stay in their queue: they are for real cards.
+        # Calls that PyTorch queued for the first use of a real card stay in their queue.
         "_initialized": True,
         "_is_in_bad_fork": table["isInBadFork"],
         "_cached_device_count": len(machine.devices),
         "_device_count_nvml": lambda: -1,
         "_device_count_amdsmi": lambda: -1,
-        # It makes a tensor to find out, and every card can.
+        # PyTorch would make a tensor to find out; all simulated cards support bfloat16.
         "_check_bf16_tensor_supported": lambda _device: True,
         "default_generators": machine.generators,
     }.items():
         patches.set(cuda, name, value)
     patches.set(cuda.graphs, "_cuda_isCurrentStreamCapturing", table["isCurrentStreamCapturing"])
     _refuse_graphs(patches)
-    # It would warn that there is no cuDNN.
+    # PyTorch's would warn that there is no cuDNN.
     patches.set(torch.backends.cudnn, "is_acceptable", lambda _tensor: False)
     patches.set(cuda.nvtx, "_nvtx", _nvtx())
     parallel.install(machine, patches)
     replay_seed(cuda)
 
 
-def _functions(machine: Machine, streams: Streams) -> Functions:
-    def nothing(*_: Any, **__: Any) -> None: ...
+def _functions(machine: Machine, streams: Streams) -> FunctionTable:
+    def do_nothing(*_: Any, **__: Any) -> None: ...
 
     def default_stream(index: int) -> tuple[int, int, int]:
-        machine.check(index)
+        machine.check_index(index)
         return 0, index, streams.code
 
     debug = [0]
     amd = machine.profile.kind == "rocm"
     toolkit = machine.profile.toolkit.split(".")
     return {
-        "synchronize": nothing,
-        "ipc_collect": nothing,
-        "sleep": nothing,
+        "synchronize": do_nothing,
+        "ipc_collect": do_nothing,
+        "sleep": do_nothing,
         "getDefaultStream": default_stream,
         "getArchFlags": lambda: machine.profile.architecture if amd else _ARCHITECTURES,
         "getCompiledVersion": lambda: int(toolkit[0]) * 1000 + int(toolkit[1]) * 10,
         "getAllocatorBackend": lambda: "native",
         "set_sync_debug_mode": lambda mode: debug.__setitem__(0, mode),
         "get_sync_debug_mode": lambda: debug[0],
-        "clearCublasWorkspaces": nothing,
-        "getCurrentBlasHandle": refuse("a handle of cuBLAS"),
-        "getCurrentSolverHandle": refuse("a handle of cuSOLVER"),
-        "hostMemoryStats": statistics.of_host,
-        "resetAccumulatedHostMemoryStats": nothing,
-        "resetPeakHostMemoryStats": nothing,
+        "clearCublasWorkspaces": do_nothing,
+        "getCurrentBlasHandle": unsupported("a handle of cuBLAS"),
+        "getCurrentSolverHandle": unsupported("a handle of cuSOLVER"),
+        "hostMemoryStats": statistics.pinned_memory_statistics,
+        "resetAccumulatedHostMemoryStats": do_nothing,
+        "resetPeakHostMemoryStats": do_nothing,
         "cudaCachingAllocator_is_enabled": lambda: True,
-        "cudaCachingAllocator_enable": nothing,
-        "cudaCachingAllocator_raw_alloc": refuse("raw memory of a card"),
-        "cudaCachingAllocator_raw_delete": refuse("raw memory of a card"),
-        "customAllocator": refuse("an allocator of one's own"),
+        "cudaCachingAllocator_enable": do_nothing,
+        "cudaCachingAllocator_raw_alloc": unsupported("raw memory of a card"),
+        "cudaCachingAllocator_raw_delete": unsupported("raw memory of a card"),
+        "customAllocator": unsupported("an allocator of one's own"),
         "isHistoryEnabled": lambda: False,
-        "record_memory_history": nothing,
-        "record_memory_history_legacy": nothing,
-        "attach_out_of_memory_observer": nothing,
-        "jiterator_compile_and_launch_kernel": refuse("a kernel in CUDA's language"),
-        "lock_mutex": nothing,
-        "unlock_mutex": nothing,
+        "record_memory_history": do_nothing,
+        "record_memory_history_legacy": do_nothing,
+        "attach_out_of_memory_observer": do_nothing,
+        "jiterator_compile_and_launch_kernel": unsupported("a kernel in CUDA's language"),
+        "lock_mutex": do_nothing,
+        "unlock_mutex": do_nothing,
     }
 
 
 def _cudart(machine: Machine) -> SimpleNamespace:
-    """`torch.cuda.cudart()`."""
+    """What `torch.cuda.cudart()` returns."""
     return SimpleNamespace(
         cudaError=_Error,
         cudaGetErrorString=lambda error: _Error(error).name,
@@ -128,7 +128,7 @@ def _cudart(machine: Machine) -> SimpleNamespace:
 
 
 def _nvtx() -> SimpleNamespace:
-    """Marks for a profiler that is not there; `rangePushA` and `rangePop` return the depth."""
+    """The NVTX functions, without a profiler to receive their marks; `rangePushA` and `rangePop` return the depth."""
     depth = [0]
 
     def push(_: str) -> int:
@@ -151,7 +151,7 @@ def _nvtx() -> SimpleNamespace:
 
 
 def _refuse_graphs(patches: Patches) -> None:
-    refused = refuse("a CUDA graph")
+    refused = unsupported("a CUDA graph")
     graphs: Any = torch.cuda.graphs
     patches.set(graphs.CUDAGraph, "__new__", refused)
     patches.set(graphs.graph, "__init__", refused)

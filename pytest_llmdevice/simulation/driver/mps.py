@@ -1,4 +1,4 @@
-"""`torch.mps` and `torch.backends.mps` of an Apple computer."""
+"""Replaces the C functions of `torch.mps` and `torch.backends.mps` for an Apple computer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import torch
 
-from pytest_llmdevice.simulation.driver.runtime import Functions, refuse, set_functions
+from pytest_llmdevice.simulation.driver.runtime import FunctionTable, set_functions, unsupported
 from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.patches import Patches
 from pytest_llmdevice.simulation.streams import Streams
@@ -24,16 +24,16 @@ def install(machine: Machine, streams: Streams, patches: Patches) -> None:
     patches.set(torch.mps, "_is_in_bad_fork", lambda: False)
 
 
-def _functions(machine: Machine) -> Functions:
+def _functions(machine: Machine) -> FunctionTable:
     pool = machine.pools[0]
 
-    def nothing(*_: Any) -> None: ...
+    def do_nothing(*_: Any) -> None: ...
 
     def set_fraction(fraction: float) -> None:
-        # Zero is no limit; neither can be more than the computer has.
+        # Zero means no limit, and more than 1 cannot be more than the computer's memory.
         pool.limit(min(fraction, 1.0) or 1.0)
 
-    shader = refuse("a shader of Metal")
+    shader = unsupported("a shader of Metal")
     return {
         "is_available": lambda: True,
         "is_in_bad_fork": lambda: False,
@@ -42,7 +42,7 @@ def _functions(machine: Machine) -> Functions:
         "get_name": lambda: machine.profile.card,
         "get_core_count": lambda: machine.profile.processors,
         "get_default_generator": lambda: machine.generators[0],
-        "deviceSynchronize": nothing,
+        "deviceSynchronize": do_nothing,
         "emptyCache": pool.empty_cache,
         "setMemoryFraction": set_fraction,
         "currentAllocatedMemory": lambda: pool.allocated,
@@ -52,15 +52,15 @@ def _functions(machine: Machine) -> Functions:
         "compileShader": shader,
         "loadMetalllib": shader,
         "loadMetallibFromPath": shader,
-        "profilerStartTrace": nothing,
-        "profilerStopTrace": nothing,
+        "profilerStartTrace": do_nothing,
+        "profilerStopTrace": do_nothing,
     }
 
 
-def _events() -> Functions:
+def _events() -> FunctionTable:
     timed: dict[int, bool] = {}
     recorded: dict[int, int] = {}
-    # PyTorch releases only positive ones, and would do so when the simulation, and these functions, are gone.
+    # Negative, because PyTorch releases events with positive numbers, possibly after the simulation has ended.
     numbers = itertools.count(-1, -1)
 
     def acquire(enable_timing: bool) -> int:
@@ -78,14 +78,14 @@ def _events() -> Functions:
             raise RuntimeError("Events must be recorded before calculating elapsed time")
         return (recorded[end] - recorded[start]) / 1e6
 
-    def nothing(_number: int) -> None: ...
+    def do_nothing(_number: int) -> None: ...
 
     return {
         "acquireEvent": acquire,
-        "releaseEvent": nothing,
+        "releaseEvent": do_nothing,
         "recordEvent": record,
-        "waitForEvent": nothing,
-        "synchronizeEvent": nothing,
+        "waitForEvent": do_nothing,
+        "synchronizeEvent": do_nothing,
         "queryEvent": lambda _number: True,
         "elapsedTimeOfEvents": elapsed,
     }

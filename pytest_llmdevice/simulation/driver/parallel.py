@@ -1,4 +1,4 @@
-"""What `torch.nn.DataParallel` asks of C++: tensors cut up and sent to several cards, and put together again."""
+"""Replaces the C functions of `torch.nn.DataParallel`, which split tensors over cards and join them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Tensor = torch.Tensor
 
 
 def install(machine: Machine, patches: Patches) -> None:
-    """Put the functions behind `torch.nn.parallel.comm` on `torch._C`."""
+    """Replace the functions of `torch._C` that `torch.nn.parallel.comm` calls."""
     device_type = machine.device_type
 
     def scatter(tensor: Tensor, devices: Sequence[int], sizes: Any, dim: int, _streams: Any) -> tuple[Tensor, ...]:
@@ -38,6 +38,6 @@ def install(machine: Machine, patches: Patches) -> None:
         "broadcast": broadcast,
         "broadcast_coalesced": broadcast_coalesced,
     }
-    # Nor is there a library for what the cards would say to one another.
+    # Simulated cards have no NCCL to communicate.
     patches.set(torch.cuda.nccl, "is_available", lambda _tensors: False)
     set_functions(patches, torch._C, "_", table)

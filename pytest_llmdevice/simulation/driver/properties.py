@@ -1,4 +1,4 @@
-"""What the runtimes tell of a card."""
+"""Builds the properties objects of simulated cards, as `torch.cuda.get_device_properties` returns them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pytest_llmdevice.simulation.profiles import Profile
 
 
 class CardProperties:
-    """The properties of a card, under PyTorch's names. Those that steer nothing are the data sheet's or usual ones."""
+    """The properties of a card, under PyTorch's names.
+
+    Values that influence nothing are from the card's data sheet, or typical ones.
+    """
 
     def __init__(self, header: str, values: dict[str, Any], shown: tuple[str, ...]) -> None:
         self.__dict__.update(values)
@@ -34,8 +37,8 @@ class CardProperties:
         return CardProperties, (self._header, values, self._shown)
 
 
-def cuda(profile: Profile, index: int) -> CardProperties:
-    """`_CudaDeviceProperties` of a card of NVIDIA or AMD."""
+def cuda_properties(profile: Profile, index: int) -> CardProperties:
+    """`_CudaDeviceProperties` of an NVIDIA or AMD card."""
     values = {
         "name": profile.card,
         "major": profile.capability[0],
@@ -46,7 +49,7 @@ def cuda(profile: Profile, index: int) -> CardProperties:
         "is_multi_gpu_board": 0,
         "max_threads_per_multi_processor": 1024 if profile.capability == (7, 5) else 2048,
         "max_threads_per_block": 1024,
-        # PyTorch gives an NVIDIA card's name here when it is not built for AMD.
+        # A PyTorch that is not built for AMD has the card's name here.
         "gcnArchName": profile.architecture or profile.card,
         "warp_size": profile.warp,
         "regs_per_multiprocessor": 65536,
@@ -67,8 +70,8 @@ def cuda(profile: Profile, index: int) -> CardProperties:
     return CardProperties("_CudaDeviceProperties", values, (*shown, "L2_cache_size"))
 
 
-def xpu(profile: Profile, index: int) -> CardProperties:
-    """`_XpuDeviceProperties` of a card of Intel."""
+def xpu_properties(profile: Profile, index: int) -> CardProperties:
+    """`_XpuDeviceProperties` of an Intel card."""
     values = {
         "name": profile.card,
         "platform_name": "Intel(R) oneAPI Unified Runtime over Level-Zero",
@@ -103,8 +106,8 @@ def xpu(profile: Profile, index: int) -> CardProperties:
     return CardProperties("_XpuDeviceProperties", values, tuple(name for name in values if name not in hidden))
 
 
-def of_all(profile: Profile, kind: Callable[[Profile, int], CardProperties]) -> tuple[CardProperties, ...]:
-    """The properties of each card."""
+def properties_of_cards(profile: Profile, kind: Callable[[Profile, int], CardProperties]) -> tuple[CardProperties, ...]:
+    """The properties of every card of a profile, in the order of their indices."""
     return tuple(kind(profile, index) for index in range(profile.count))
 
 

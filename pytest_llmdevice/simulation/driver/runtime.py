@@ -1,4 +1,4 @@
-"""The part of the C functions under `torch.cuda` that `torch.xpu` has under its own name too."""
+"""Defines the C functions that `torch.cuda` and `torch.xpu` both have, and helpers to install functions."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from pytest_llmdevice.simulation.memory import Pool
 from pytest_llmdevice.simulation.patches import Patches
 from pytest_llmdevice.simulation.streams import Streams
 
-Functions = dict[str, Callable[..., Any]]
+FunctionTable = dict[str, Callable[..., Any]]
+"""Name of a C function -> the Python function that replaces it."""
 
-_Remembering: Any = type(functools.cache(lambda: None))
+_CachedFunction: Any = type(functools.cache(lambda: None))
 
 
-def functions(machine: Machine, streams: Streams) -> Functions:
-    """By name, without the prefix `_cuda_` or `_xpu_`."""
+def runtime_functions(machine: Machine, streams: Streams) -> FunctionTable:
+    """The functions that both runtimes have, by name without the prefix `_cuda_` or `_xpu_`."""
 
     def set_device(index: int) -> None:
         machine.current = index
@@ -38,12 +39,12 @@ def functions(machine: Machine, streams: Streams) -> Functions:
         streams.select(stream_id, device_index)
 
     def can_access_peer(index: int, peer: int) -> bool:
-        machine.check(index)
-        machine.check(peer)
+        machine.check_index(index)
+        machine.check_index(peer)
         return index != peer
 
     return {
-        "init": _nothing,
+        "init": _do_nothing,
         "isInBadFork": lambda: False,
         "getDeviceCount": lambda: len(machine.devices),
         "getDevice": lambda: machine.current,
@@ -60,13 +61,13 @@ def functions(machine: Machine, streams: Streams) -> Functions:
     }
 
 
-def _memory(machine: Machine) -> Functions:
+def _memory(machine: Machine) -> FunctionTable:
     def set_fraction(fraction: float, index: int) -> None:
-        pool(machine, index).limit(fraction)
+        pool_of(machine, index).limit(fraction)
 
     def empty_cache(*_: Any) -> None:
-        for each in machine.pools:
-            each.empty_cache()
+        for pool in machine.pools:
+            pool.empty_cache()
 
     def snapshot(*_: Any) -> dict[str, Any]:
         traces: list[list[Any]] = [[] for _ in machine.devices]
@@ -74,18 +75,18 @@ def _memory(machine: Machine) -> Functions:
 
     return {
         "emptyCache": empty_cache,
-        "memoryStats": lambda index: statistics.of_card(pool(machine, index)),
-        "resetPeakMemoryStats": lambda index: pool(machine, index).reset_peaks(),
-        "resetAccumulatedMemoryStats": lambda index: pool(machine, index).reset_sums(),
-        "getMemoryFraction": lambda index: pool(machine, index).fraction,
+        "memoryStats": lambda index: statistics.allocator_statistics(pool_of(machine, index)),
+        "resetPeakMemoryStats": lambda index: pool_of(machine, index).reset_peaks(),
+        "resetAccumulatedMemoryStats": lambda index: pool_of(machine, index).reset_sums(),
+        "getMemoryFraction": lambda index: pool_of(machine, index).fraction,
         "setMemoryFraction": set_fraction,
         "getMemoryInfo": lambda index: memory_info(machine, index),
         "memorySnapshot": snapshot,
-        "recordMemoryHistory": _nothing,
+        "recordMemoryHistory": _do_nothing,
     }
 
 
-def pool(machine: Machine, index: int) -> Pool:
+def pool_of(machine: Machine, index: int) -> Pool:
     """The memory of a card.
 
     Raises:
@@ -97,35 +98,35 @@ def pool(machine: Machine, index: int) -> Pool:
 
 
 def memory_info(machine: Machine, index: int) -> tuple[int, int]:
-    """Bytes free and in all on a card, as the driver counts.
+    """Free and total bytes of a card, as the driver counts them.
 
     Raises:
         RuntimeError: there is no such card.
     """
-    machine.check(index)
+    machine.check_index(index)
     return machine.pools[index].free, machine.pools[index].total
 
 
-def set_functions(patches: Patches, owner: Any, prefix: str, table: Functions) -> None:
-    """Set every function of a table under its name with the prefix."""
+def set_functions(patches: Patches, owner: Any, prefix: str, table: FunctionTable) -> None:
+    """Set every function of a table on `owner`, under its name with the prefix."""
     for name, function in table.items():
         patches.set(owner, prefix + name, function)
 
 
-def forget_answers(patches: Patches, modules: Iterable[ModuleType]) -> None:
-    """Empty the caches of functions that remember what they once found, now and when the changes are taken back.
+def clear_caches(patches: Patches, modules: Iterable[ModuleType]) -> None:
+    """Empty the caches of the functions in `modules`, now and when the changes are reverted.
 
-    Call it before the changes, so that it comes last when they are taken back.
+    It must be called before the changes are made, so that it runs last when they are reverted.
     """
     for module in modules:
         for value in list(vars(module).values()):
-            if isinstance(value, _Remembering):
+            if isinstance(value, _CachedFunction):
                 value.cache_clear()
                 patches.later(value.cache_clear)
 
 
-def refuse(what: str) -> Callable[..., NoReturn]:
-    """A function that raises a SimulationError: `what` cannot be simulated."""
+def unsupported(what: str) -> Callable[..., NoReturn]:
+    """A function that raises a SimulationError, because `what` cannot be simulated."""
 
     def refused(*_: Any, **__: Any) -> NoReturn:
         raise SimulationError(f"{what} cannot be simulated: it needs a real card")
@@ -134,11 +135,11 @@ def refuse(what: str) -> Callable[..., NoReturn]:
 
 
 def replay_seed(module: Any) -> None:
-    """Seed the cards as PyTorch does on first use, if `torch.manual_seed` was called before they were there."""
+    """Repeat earlier calls of `torch.manual_seed` for the new cards, as PyTorch does on their first use."""
     tracker = getattr(module, "_lazy_seed_tracker", None)
     for call in tracker.get_calls() if tracker is not None else ():
         if call:
             call[0]()
 
 
-def _nothing(*_: Any, **__: Any) -> None: ...
+def _do_nothing(*_: Any, **__: Any) -> None: ...

@@ -1,4 +1,4 @@
-"""The statistics of the caching allocator, in the layout of `torch.cuda.memory_stats_as_nested_dict`."""
+"""Computes the statistics of the caching allocator in the layout of `torch.cuda.memory_stats_as_nested_dict`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pytest_llmdevice.simulation.memory import SEGMENT, Pool
 
 Numbers = dict[str, int]
 
-_NOTHING = {"current": 0, "peak": 0, "allocated": 0, "freed": 0}
+_ZEROS = {"current": 0, "peak": 0, "allocated": 0, "freed": 0}
 
 
-def of_card(pool: Pool) -> dict[str, Any]:
-    """Bytes and counts of one card. All is in the large pool, for the simulated allocator has no small one."""
+def allocator_statistics(pool: Pool) -> dict[str, Any]:
+    """Bytes and counts of one card, all in the large pool, because the simulated allocator has no small pool."""
     allocated_before, reserved_before, blocks_before = pool.at_reset
     in_bytes = _numbers(pool.allocated, pool.allocated_peak, pool.allocated_sum, allocated_before)
     in_blocks = _numbers(pool.blocks, pool.blocks_peak, pool.blocks_sum, blocks_before)
@@ -28,19 +28,19 @@ def of_card(pool: Pool) -> dict[str, Any]:
         "allocation": _pools(in_blocks),
         "segment": _pools(segments),
         "active": _pools(in_blocks),
-        "inactive_split": _pools(_NOTHING),
+        "inactive_split": _pools(_ZEROS),
         "allocated_bytes": _pools(in_bytes),
         "reserved_bytes": _pools(reserved),
         "active_bytes": _pools(in_bytes),
-        "inactive_split_bytes": _pools(_NOTHING),
+        "inactive_split_bytes": _pools(_ZEROS),
         "requested_bytes": _pools(in_bytes),
-        "oversize_allocations": dict(_NOTHING),
-        "oversize_segments": dict(_NOTHING),
+        "oversize_allocations": dict(_ZEROS),
+        "oversize_segments": dict(_ZEROS),
     }
 
 
-def of_host() -> dict[str, Any]:
-    """Those of pinned memory: the simulated allocator has none."""
+def pinned_memory_statistics() -> dict[str, Any]:
+    """The statistics of pinned memory, all zero."""
     times = {"total": 0, "max": 0, "min": 0, "count": 0, "avg": 0}
     counted = ("allocations", "segments", "allocated_bytes", "reserved_bytes")
     return {
@@ -48,13 +48,13 @@ def of_host() -> dict[str, Any]:
         "num_host_free": 0,
         "host_alloc_time": dict(times),
         "host_free_time": dict(times),
-        **{name: dict(_NOTHING) for name in counted},
+        **{name: dict(_ZEROS) for name in counted},
     }
 
 
-def _numbers(current: int, peak: int, taken: int, before: int) -> Numbers:
-    return {"current": current, "peak": peak, "allocated": taken, "freed": before + taken - current}
+def _numbers(current: int, peak: int, increased: int, before: int) -> Numbers:
+    return {"current": current, "peak": peak, "allocated": increased, "freed": before + increased - current}
 
 
 def _pools(numbers: Numbers) -> dict[str, Numbers]:
-    return {"all": dict(numbers), "small_pool": dict(_NOTHING), "large_pool": dict(numbers)}
+    return {"all": dict(numbers), "small_pool": dict(_ZEROS), "large_pool": dict(numbers)}

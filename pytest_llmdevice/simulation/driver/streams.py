@@ -1,4 +1,4 @@
-"""Where PyTorch's stream and event classes are replaced."""
+"""Replaces PyTorch's stream and event classes by those of simulated cards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pytest_llmdevice.simulation.streams import CardStream, Streams
 
 
 def install(machine: Machine, patches: Patches) -> Streams:
-    """Make `torch.Stream`, `torch.Event` and those of `torch.cuda` or `torch.xpu` the simulated cards'."""
+    """Make `torch.Stream`, `torch.Event` and the classes of `torch.cuda` or `torch.xpu` create simulated ones."""
     streams = Streams(machine)
     event = _subclass(CardEvent, "Event", "torch", {"_streams": streams})
     stream = _subclass(CardStream, "Stream", "torch", {"_streams": streams, "_event": event})
@@ -26,7 +26,7 @@ def install(machine: Machine, patches: Patches) -> Streams:
     return streams
 
 
-def generic(streams: Streams, stream_id: int, index: int) -> Any:
+def generic_stream(streams: Streams, stream_id: int, index: int) -> Any:
     """A `torch.Stream` of a card."""
     factory: Any = torch.Stream
     return factory.simulated(stream_id=stream_id, device_index=index, device_type=streams.code)
@@ -44,16 +44,17 @@ def _install_family(module: ModuleType, stream: Any, event: Any, patches: Patche
         members = {"__new__": _new_external}
         replaced["ExternalStream"] = _subclass(family_stream, "ExternalStream", name, members, real.ExternalStream)
     for attribute, replacement in replaced.items():
-        # Whoever imported the class by name calls it still.
+        # Code that imported the class by name before still calls it.
         patches.set(getattr(real, attribute), "__new__", _redirect(replacement))
         for owner in (real, module):
             patches.set(owner, attribute, replacement)
 
 
 def _subclass(base: Any, name: str, module: str, members: dict[str, Any], real: Any = None) -> Any:
-    """A class that is also PyTorch's, so that `isinstance` holds for names imported before.
+    """A subclass of `base` and of PyTorch's class `real`, so that `isinstance` is true for names imported before.
 
-    Where PyTorch was built for the cards its class has a layout in C that no other class can share.
+    In a PyTorch that is built for the cards, `real` derives from `torch.Stream` or `torch.Event` and has a C layout
+    that cannot be combined with that of `base`; it is then left out.
     """
     bases = (base,) if real is None or issubclass(real, (torch.Stream, torch.Event)) else (base, real)
     return type(base)(name, bases, {"__module__": module, "__qualname__": name, **members})
@@ -85,21 +86,21 @@ def _new_external(
 
 
 class _Factory(type):
-    """A class that hands out PyTorch's own objects and a card's, and knows both as its own."""
+    """The metaclass of `torch.Stream` or `torch.Event` in a simulation: it makes objects of both kinds."""
 
     machine: Machine
     real: Any
     simulated: Any
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        if "simulated" not in vars(cls):  # a class that somebody derived from it
+        if "simulated" not in vars(cls):  # a user's subclass of it
             return super().__call__(*args, **kwargs)
         if len(args) == 3:
             kwargs.update(zip(("stream_id", "device_index", "device_type"), args, strict=True))
             args = ()
         if "stream_id" in kwargs:
-            ours = kwargs.get("device_type") == cls.simulated._streams.code
-            return (cls.simulated if ours else cls.real)(**kwargs)
+            on_card = kwargs.get("device_type") == cls.simulated._streams.code
+            return (cls.simulated if on_card else cls.real)(**kwargs)
         device = args[0] if args else kwargs.get("device")
         if isinstance(device, (str, torch.device)) and torch.device(device).type != cls.machine.device_type:
             return cls.real(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""`torch.xpu` of a machine with cards of Intel."""
+"""Replaces the C functions of `torch.xpu` for Intel cards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from pytest_llmdevice.simulation.driver import properties
-from pytest_llmdevice.simulation.driver.runtime import functions, refuse, replay_seed, set_functions
+from pytest_llmdevice.simulation.driver.runtime import replay_seed, runtime_functions, set_functions, unsupported
 from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.patches import Patches
 from pytest_llmdevice.simulation.streams import Streams
@@ -15,14 +15,14 @@ from pytest_llmdevice.simulation.streams import Streams
 
 def install(machine: Machine, streams: Streams, patches: Patches) -> None:
     """Make `torch.xpu` report the cards of `machine`."""
-    table = functions(machine, streams) | {"synchronize": machine.check, "getArchFlags": lambda: "pvc"}
+    table = runtime_functions(machine, streams) | {"synchronize": machine.check_index, "getArchFlags": lambda: "pvc"}
     set_functions(patches, torch._C, "_xpu_", table)
     patches.set(torch._C, "_has_xpu", True)
     patches.set(torch.version, "xpu", machine.profile.toolkit)
-    cards = properties.of_all(machine.profile, properties.xpu)
+    cards = properties.properties_of_cards(machine.profile, properties.xpu_properties)
 
     def card(index: int) -> properties.CardProperties:
-        machine.check(index)
+        machine.check_index(index)
         return cards[index]
 
     xpu: Any = torch.xpu
@@ -31,7 +31,7 @@ def install(machine: Machine, streams: Streams, patches: Patches) -> None:
         "_maybe_exchange_device": table["maybeExchangeDevice"],
         "_get_device_properties": card,
         "_XpuDeviceProperties": properties.CardProperties,
-        # The calls that wait for the first use stay in their queue: they are for real cards.
+        # Calls that PyTorch queued for the first use of a real card stay in their queue.
         "_initialized": True,
         "_is_in_bad_fork": table["isInBadFork"],
         "_cached_device_count": len(machine.devices),
@@ -40,7 +40,7 @@ def install(machine: Machine, streams: Streams, patches: Patches) -> None:
         patches.set(xpu, name, value)
     graphs = getattr(xpu, "graphs", None)
     if graphs is not None:
-        refused = refuse("an XPU graph")
+        refused = unsupported("an XPU graph")
         patches.set(graphs, "_xpu_isCurrentStreamCapturing", table["isCurrentStreamCapturing"])
         patches.set(graphs, "_xpu_graph_pool_handle", refused)
         patches.set(graphs.XPUGraph, "__new__", refused)

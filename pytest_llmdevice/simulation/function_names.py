@@ -1,4 +1,4 @@
-"""Which torch functions need no thought: those that make no storage, and those that draw random numbers."""
+"""Lists torch functions by what they do to devices: those that create no storage, factories, and random functions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METADATA: Final = _words(
     __dir__ __complex__ __iter__ _is_zerotensor
     """
 )
-"""Methods that ask. A tensor of a card answers as its stand-in on the CPU does."""
+"""Methods that read metadata or values, which are the same for a tensor on a card and for its CPU tensor."""
 
 VIEWS: Final = _words(
     """
@@ -34,14 +34,14 @@ VIEWS: Final = _words(
     resolve_neg
     """
 )
-"""They share the storage of their first operand, and with it its place."""
+"""Methods whose result shares the storage of the first operand, and with it its device."""
 
 IN_PLACE: Final = _words(
     """
     zero_ copy_ requires_grad_ rename_ _coalesced_
     """
 )
-"""They write where their first operand is; `copy_` may read from anywhere."""
+"""Methods that write into their first operand; `copy_` may read from any device."""
 
 RANDOM: Final = _words(
     """
@@ -50,35 +50,35 @@ RANDOM: Final = _words(
     alpha_dropout feature_dropout feature_alpha_dropout native_dropout _standard_gamma _sample_dirichlet
     """
 )
-"""Attention, which has a `dropout_p` of its own, is asked for it in `transfers`."""
+"""Functions that draw random numbers. Attention is missing: `handlers` reads its `dropout_p`."""
 
 REPLACED: Final = ("linspace",)
-"""PyTorch makes its list of factories when it is first asked for it, and that may be while transformers loads a model
-and has put a function of its own in the place of this one (transformers/initialization.py, 5.23)."""
+"""Factories that may be missing from PyTorch's list. PyTorch builds the list on first use, which may be while
+transformers loads a model and has replaced this function by its own (transformers/initialization.py, 5.23)."""
 
 _ABOUT_DEVICES: Final = frozenset({"device", "is_cuda", "is_cpu", "is_mps", "is_xpu", "is_meta", "grad"})
 
 
 @cache
-def transparent() -> frozenset[Any]:
-    """The functions that run as they are."""
-    # Not `torch.nn.functional`, where `unfold` is something else.
-    functions = named((*METADATA, *VIEWS, *IN_PLACE), _TENSOR_FUNCTIONS)
+def transparent_functions() -> frozenset[Any]:
+    """The functions that run unchanged."""
+    # `torch.nn.functional` is left out: its `unfold` is another function.
+    functions = functions_named((*METADATA, *VIEWS, *IN_PLACE), _TENSOR_FUNCTIONS)
     settings = (torch._C._set_grad_enabled, torch._has_compatible_shallow_copy_type)
     return frozenset((*_attributes(), *functions, *settings))
 
 
 @cache
-def constructors() -> frozenset[Any]:
-    """The factories that `torch.set_default_device` is for, as PyTorch itself lists them."""
+def factory_functions() -> frozenset[Any]:
+    """The factories that `torch.set_default_device` affects, as PyTorch itself lists them."""
     listed = torch.utils._device._device_constructors()
-    return frozenset((*listed, *named(REPLACED, (torch._C._VariableFunctions,))))
+    return frozenset((*listed, *functions_named(REPLACED, (torch._C._VariableFunctions,))))
 
 
 @cache
-def random() -> frozenset[Any]:
-    """The functions that draw from a generator."""
-    return frozenset(named(RANDOM))
+def random_functions() -> frozenset[Any]:
+    """The functions that draw random numbers from a generator."""
+    return frozenset(functions_named(RANDOM))
 
 
 def _attributes() -> Iterator[Any]:
@@ -93,10 +93,10 @@ def _attributes() -> Iterator[Any]:
 _TENSOR_FUNCTIONS: Final = (torch.Tensor, torch._C.TensorBase, torch, torch._C._VariableFunctions)
 
 
-def named(
+def functions_named(
     names: Iterable[str], namespaces: Iterable[Any] = (*_TENSOR_FUNCTIONS, torch.nn.functional, torch._C._nn)
 ) -> Iterator[Any]:
-    """Every torch function of one of these names in one of the namespaces."""
+    """Every torch function that has one of these names in one of the namespaces."""
     for name, namespace in product(names, tuple(namespaces)):
         function = getattr(namespace, name, None)
         if callable(function):
