@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.schema import Require
     from pytest_llmdevice.results.gate import GateResult
-    from pytest_llmdevice.results.merged_results import Union
+    from pytest_llmdevice.results.merged_results import MergedResults
     from pytest_llmdevice.results.transitions import Comparison
 
 _PATH = click.Path(path_type=Path)
@@ -67,12 +67,12 @@ def command(
 
 
 def _update(results: Sequence[Path], baseline: Path, force: Sequence[str], *, as_json: bool) -> None:
-    from pytest_llmdevice.results.merged_results import unite
+    from pytest_llmdevice.results.merged_results import merge_runs
     from pytest_llmdevice.results.store import read
     from pytest_llmdevice.results.update import update
     from pytest_llmdevice.text import plural
 
-    written = update(unite(read(list(results))), baseline, force=_words(force), environment=os.environ)
+    written = update(merge_runs(read(list(results))), baseline, force=_words(force), environment=os.environ)
     counts = {"cells": len(written.cells), "checks": len(written.checks)}
     if as_json:
         _dump({"baseline": str(baseline), **counts, "notes": list(written.notes)})
@@ -91,21 +91,21 @@ def _judge(results: Sequence[Path], baseline: Path | None, require: str | None, 
     from pytest_llmdevice.results.compare import compare
     from pytest_llmdevice.results.gate import judge, parse
     from pytest_llmdevice.results.gate_text import lines
-    from pytest_llmdevice.results.merged_results import unite
+    from pytest_llmdevice.results.merged_results import merge_runs
     from pytest_llmdevice.results.store import read
 
     # What is wrong with the question is said before thousands of records are read.
     rules = parse(fail_on)
     asked = _required(require) if require else None
     held = read_baseline(baseline) if baseline else None
-    union = unite(read(list(results)))
-    missing = _missing(asked, union) if asked else []
-    comparison = compare(union, held, slower=rules.slower, larger=rules.larger) if held else None
-    verdict = judge(comparison, union, rules, missing)
+    merged = merge_runs(read(list(results)))
+    missing = _missing(asked, merged) if asked else []
+    comparison = compare(merged, held, slower=rules.slower, larger=rules.larger) if held else None
+    verdict = judge(comparison, merged, rules, missing)
     if as_json:
-        _dump(_as_data(verdict, comparison, union))
+        _dump(_as_data(verdict, comparison, merged))
     else:
-        for line in lines(verdict, comparison, union):
+        for line in lines(verdict, comparison, merged):
             click.echo(line)
     raise SystemExit(0 if verdict.good else 1)
 
@@ -120,15 +120,15 @@ def _required(name: str) -> Require:
     return found
 
 
-def _missing(required: Require, union: Union) -> list[str]:
+def _missing(required: Require, merged: MergedResults) -> list[str]:
     from pytest_llmdevice.matrix.required import missing
 
     # One cell for each question, however many targets it was asked of.
-    cells = {name: view.cell for (_, name), view in union.cells.items()}
-    return missing(required, list(cells.values()), union.passed)
+    cells = {name: view.cell for (_, name), view in merged.cells.items()}
+    return missing(required, list(cells.values()), merged.passed)
 
 
-def _as_data(verdict: GateResult, comparison: Comparison | None, union: Union) -> dict[str, object]:
+def _as_data(verdict: GateResult, comparison: Comparison | None, merged: MergedResults) -> dict[str, object]:
     from pytest_llmdevice.results.merge import as_data
 
     return {
@@ -140,7 +140,7 @@ def _as_data(verdict: GateResult, comparison: Comparison | None, union: Union) -
         "counts": dict(comparison.counts) if comparison else {},
         "transitions": [asdict(each) for each in comparison.transitions] if comparison else [],
         "comparison_notes": list(comparison.notes) if comparison else [],
-        "results": as_data(union),
+        "results": as_data(merged),
     }
 
 

@@ -25,10 +25,10 @@ def command(inputs: tuple[Path, ...], output: Path, *, force: bool, as_json: boo
     from pytest_llmdevice.results.merge import as_data, merge, summary
 
     with without_collection():
-        union = merge(inputs, output, force=force)
+        merged = merge(inputs, output, force=force)
     if as_json:
-        click.echo(json.dumps({"output": str(output), **as_data(union)}, indent=2, ensure_ascii=False))
+        click.echo(json.dumps({"output": str(output), **as_data(merged)}, indent=2, ensure_ascii=False))
         return
-    for line in summary(union):
+    for line in summary(merged):
         click.echo(line)
     click.echo(f"written to {output}")

@@ -32,7 +32,7 @@ def command(
 
     Without an option, Markdown to standard output. What is written to the file of $GITHUB_STEP_SUMMARY is appended.
     """
-    from pytest_llmdevice.cli.reading import compared, united
+    from pytest_llmdevice.cli.reading import compare_with_baseline, read_results
     from pytest_llmdevice.report.outputs import Output, format_named, rendered
 
     outputs = [Output.parse(text) for text in reports]
@@ -43,13 +43,13 @@ def command(
         outputs.append(Output(chosen, output))
     elif chosen == "html":
         raise ConfigurationError("-f html needs a file: give -o report.html")
-    union = united(results)
-    comparison = compared(union, baseline)
+    merged = read_results(results)
+    comparison = compare_with_baseline(merged, baseline)
     for each in outputs:
-        each.write(union, comparison)
+        each.write(merged, comparison)
         click.echo(_written(each), err=True)
     if output is None and (not outputs or name or as_json):
-        click.echo(rendered(chosen, union, comparison), nl=False)
+        click.echo(rendered(chosen, merged, comparison), nl=False)
 
 
 def _by_ending(output: Path | None) -> str:

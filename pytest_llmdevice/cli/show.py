@@ -26,7 +26,7 @@ def command(
     A cell that ran several times counts once: real hardware before simulated, the latest run, and where machines
     contradict each other the worse outcome.
     """
-    from pytest_llmdevice.cli.reading import compared, united
+    from pytest_llmdevice.cli.reading import compare_with_baseline, read_results
     from pytest_llmdevice.report.document import document
     from pytest_llmdevice.report.spec import parse
     from pytest_llmdevice.report.terminal import lines
@@ -34,13 +34,13 @@ def command(
     if grid is not None:
         # Before reading, which can take seconds.
         parse(grid)
-    union = united(results)
-    comparison = compared(union, baseline)
+    merged = read_results(results)
+    comparison = compare_with_baseline(merged, baseline)
     if as_json:
-        click.echo(json.dumps(document(union, comparison), indent=2))
+        click.echo(json.dumps(document(merged, comparison), indent=2))
         return
     shown = lines(
-        union,
+        merged,
         width=width or shutil.get_terminal_size().columns,
         colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"),
         unicode=(sys.stdout.encoding or "ascii").lower().replace("-", "").startswith("utf"),

@@ -16,7 +16,7 @@ from pytest_llmdevice.report.spec import parse as parse_grid
 from pytest_llmdevice.results import gate
 from pytest_llmdevice.results.baseline import Baseline, read_baseline
 from pytest_llmdevice.results.compare import compare
-from pytest_llmdevice.results.merged_results import Union, unite
+from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.store import RunFile, read
 from pytest_llmdevice.results.update import FORCE_WORDS, update
 
@@ -35,7 +35,7 @@ class Evaluation:
         outputs: the reports to write.
         fail_on: the differences from the baseline that fail the run.
         baseline: what the results are held against; None for nothing.
-        union: the results; None until `draw`.
+        merged: the results; None until `draw`.
         comparison: the results held against the baseline.
         unmet: what `[require]` asks for and no cell has shown.
         verdict: whether the results are as good as the baseline; None without one: then pytest's own outcome says it.
@@ -47,7 +47,7 @@ class Evaluation:
     outputs: tuple[Output, ...] = ()
     fail_on: gate.FailOn = field(default_factory=lambda: gate.parse(""))
     baseline: Baseline | None = None
-    union: Union | None = None
+    merged: MergedResults | None = None
     comparison: Comparison | None = None
     unmet: Sequence[str] = ()
     verdict: gate.GateResult | None = None
@@ -89,16 +89,16 @@ class Evaluation:
             refused: why they could not be written to the end; empty where they were.
         """
         self.refused += [refused] if refused else []
-        self.union = unite([file])
+        self.merged = merge_runs([file])
         # One part cannot show what the whole must: that is asked of the merged results, by `llmdevice gate --require`.
         require = self.run.matrix.require if self.run.shard is None else None
-        self.unmet = missing(require, self.run.cells, self.union.passed) if require is not None else ()
+        self.unmet = missing(require, self.run.cells, self.merged.passed) if require is not None else ()
         if self.baseline is not None:
             with self._refusing():
                 self.comparison = compare(
-                    self.union, self.baseline, slower=self.fail_on.slower, larger=self.fail_on.larger
+                    self.merged, self.baseline, slower=self.fail_on.slower, larger=self.fail_on.larger
                 )
-                self.verdict = gate.judge(self.comparison, self.union, self.fail_on)
+                self.verdict = gate.judge(self.comparison, self.merged, self.fail_on)
         elif self.run.settings.baseline_update:
             with self._refusing():
                 self._update(file)
@@ -106,7 +106,7 @@ class Evaluation:
             self.written.append(f"results: {file.path}")
         for output in self.outputs:
             with self._refusing():
-                output.write(self.union, self.comparison)
+                output.write(self.merged, self.comparison)
                 self.written.append(f"{output.format} report: {output.path}")
 
     def _update(self, file: RunFile) -> None:
@@ -114,7 +114,7 @@ class Evaluation:
         assert settings.baseline is not None
         # Earlier runs in the same folder are the repeated runs that a gate on times needs.
         runs = read(settings.results) if settings.results is not None else [file]
-        made = update(unite(runs), settings.baseline, force=settings.baseline_force, environment=os.environ)
+        made = update(merge_runs(runs), settings.baseline, force=settings.baseline_force, environment=os.environ)
         self.written += [f"baseline: {made.path}, {made.head.checks} checks of {made.head.cells} cells", *made.notes]
 
     @contextmanager

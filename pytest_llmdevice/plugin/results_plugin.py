@@ -98,7 +98,7 @@ class RecordedItems:
 
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
         """Write the grid, what did not run, and what is wrong."""
-        if self._conclusion is not None and self._conclusion.union is not None:
+        if self._conclusion is not None and self._conclusion.merged is not None:
             write(terminalreporter, self._run, self._conclusion)
 
     def _close(self) -> None:

@@ -35,12 +35,12 @@ def headline(run: MatrixRun) -> str:
 
 def write(reporter: TerminalReporter, run: MatrixRun, conclusion: Evaluation) -> None:
     """Write the grid, what did not run, what is wrong, and what the results are worth."""
-    assert conclusion.union is not None
+    assert conclusion.merged is not None
     terminal = reporter.config.get_terminal_writer()
-    bad = conclusion.bad or any(view.outcome in BAD for view in conclusion.union.cells.values())
+    bad = conclusion.bad or any(view.outcome in BAD for view in conclusion.merged.cells.values())
     reporter.section(f"llm matrix {run.settings.matrix}", red=bad)
     for line in lines(
-        conclusion.union,
+        conclusion.merged,
         width=terminal.fullwidth,
         colour=terminal.hasmarkup,
         unicode="utf" in (sys.stdout.encoding or "").lower(),

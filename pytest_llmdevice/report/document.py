@@ -30,7 +30,7 @@ from typing import Any, Final
 from pytest_llmdevice.matrix.cell import AXES
 from pytest_llmdevice.report.marks import Mark
 from pytest_llmdevice.report.summary import why_not
-from pytest_llmdevice.results.merged_results import CellView, Sample, Union
+from pytest_llmdevice.results.merged_results import CellView, MergedResults, Sample
 from pytest_llmdevice.results.records import WORST_FIRST
 from pytest_llmdevice.results.transitions import Comparison
 
@@ -49,13 +49,13 @@ _MEASURES: Final = {
 }
 
 
-def document(union: Union, comparison: Comparison | None = None) -> dict[str, Any]:
-    """`union` as data that `json.dumps` takes; the keys are those that the module describes."""
+def document(merged: MergedResults, comparison: Comparison | None = None) -> dict[str, Any]:
+    """`merged` as data that `json.dumps` takes; the keys are those that the module describes."""
     return {
         "schema": SCHEMA,
-        "counts": {"real": _counts(union, simulated=False), "simulated": _counts(union, simulated=True)},
-        "runs": [run.model_dump(mode="json", by_alias=True, exclude={"type"}) for run in union.runs],
-        "cells": [_cell(view) for view in union.cells.values()],
+        "counts": {"real": _counts(merged, simulated=False), "simulated": _counts(merged, simulated=True)},
+        "runs": [run.model_dump(mode="json", by_alias=True, exclude={"type"}) for run in merged.runs],
+        "cells": [_cell(view) for view in merged.cells.values()],
         "conflicts": [
             {
                 "cell": each.cell,
@@ -63,15 +63,15 @@ def document(union: Union, comparison: Comparison | None = None) -> dict[str, An
                 "why": each.why,
                 "samples": [{"run": one.run.run, "outcome": one.check.outcome} for one in each.samples],
             }
-            for each in union.conflicts
+            for each in merged.conflicts
         ],
-        "notes": list(union.notes),
+        "notes": list(merged.notes),
         "comparison": None if comparison is None else _comparison(comparison),
     }
 
 
-def _counts(union: Union, *, simulated: bool) -> dict[str, int]:
-    counts = Counter(Mark.of(view) for view in union.cells.values())
+def _counts(merged: MergedResults, *, simulated: bool) -> dict[str, int]:
+    counts = Counter(Mark.of(view) for view in merged.cells.values())
     marks = [Mark(outcome, simulated) for outcome in WORST_FIRST]
     return {mark.outcome: counts[mark] for mark in marks if counts[mark]}
 

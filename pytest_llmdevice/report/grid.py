@@ -11,7 +11,7 @@ from pytest_llmdevice.report.marks import Entry, Mark
 from pytest_llmdevice.report.order import MATRIX_ORDER, in_order
 from pytest_llmdevice.report.spec import Spec, value
 from pytest_llmdevice.report.summary import why_not
-from pytest_llmdevice.results.merged_results import CellView, Union
+from pytest_llmdevice.results.merged_results import CellView, MergedResults
 from pytest_llmdevice.text import joined
 
 Heading: TypeAlias = tuple[tuple[str, ...], ...]
@@ -80,14 +80,14 @@ def _axis(common: tuple[str, str]) -> int:
     return MATRIX_ORDER.index(common[0])
 
 
-def grids(union: Union, spec: Spec) -> list[Grid]:
+def grids(merged: MergedResults, spec: Spec) -> list[Grid]:
     """A grid for each target, without the devices that ran nothing and the cells that nobody asked for.
 
     None for a target that ran nothing at all.
     """
     found = []
-    for target in union.targets:
-        views = [view for view in union.cells.values() if view.target == target]
+    for target in merged.targets:
+        views = [view for view in merged.cells.values() if view.target == target]
         ran = {view.cell.spec for view in views if view.ran}
         shown = [view for view in views if view.cell.spec in ran and (view.ran or why_not(view)[0] != "not requested")]
         if shown:
@@ -95,11 +95,11 @@ def grids(union: Union, spec: Spec) -> list[Grid]:
     return found
 
 
-def blank(union: Union, shown: Iterable[Grid]) -> str:
+def blank(merged: MergedResults, shown: Iterable[Grid]) -> str:
     """What an empty place of one of the grids means; empty where there is none."""
     if not any(grid.blank for grid in shown):
         return ""
-    asked = all(why_not(view)[0] != "not requested" for view in union.never_ran)
+    asked = all(why_not(view)[0] != "not requested" for view in merged.never_ran)
     return "no such cell" if asked else "no such cell, or not requested"
 
 

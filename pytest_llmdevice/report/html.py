@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_llmdevice.report import page_summary
 from pytest_llmdevice.report.page_causes import grouped
 from pytest_llmdevice.report.page_data import page_data, script_json, told
-from pytest_llmdevice.results.merged_results import Union
+from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.transitions import NAMES, Comparison
 
 if TYPE_CHECKING:
@@ -44,25 +44,25 @@ SCRIPTS: Final = (
 """In the order in which they need each other; together they are one module."""
 
 
-def html(union: Union, comparison: Comparison | None = None, *, title: str = "Model loading matrix") -> str:
-    """The page for `union`, and against a baseline where there is a comparison; to be written as UTF-8."""
+def html(merged: MergedResults, comparison: Comparison | None = None, *, title: str = "Model loading matrix") -> str:
+    """The page for `merged`, and against a baseline where there is a comparison; to be written as UTF-8."""
     style, script = _joined("styles", STYLES), _joined("scripts", SCRIPTS)
     page = _template().render(
         title=title,
         style=style,
         script=script,
         policy=_policy(style, script),
-        data=script_json(page_data(union, comparison)),
-        verdict=page_summary.verdict(union),
-        facts=page_summary.facts(union),
-        shares=page_summary.shares(union),
-        cells=len(union.cells),
-        targets=len(union.targets),
-        causes=grouped(union),
-        never_ran=page_summary.never_ran(union),
-        machines=page_summary.machines(union),
-        conflicts=[(each, list(told(each))) for each in union.conflicts],
-        notes=union.notes,
+        data=script_json(page_data(merged, comparison)),
+        verdict=page_summary.verdict(merged),
+        facts=page_summary.facts(merged),
+        shares=page_summary.shares(merged),
+        cells=len(merged.cells),
+        targets=len(merged.targets),
+        causes=grouped(merged),
+        never_ran=page_summary.never_ran(merged),
+        machines=page_summary.machines(merged),
+        conflicts=[(each, list(told(each))) for each in merged.conflicts],
+        notes=merged.notes,
         comparison=comparison,
         changes=[] if comparison is None else [(name, comparison.counts[name]) for name in NAMES],
     )

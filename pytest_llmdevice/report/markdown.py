@@ -15,7 +15,7 @@ from pytest_llmdevice.report.marks import WORDS, Entry
 from pytest_llmdevice.report.problems import Problem, problems
 from pytest_llmdevice.report.spec import DEFAULT, Spec, parse
 from pytest_llmdevice.report.summary import environments, expected, headline, not_run, origin
-from pytest_llmdevice.results.merged_results import Union
+from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.records import BAD, Outcome
 from pytest_llmdevice.results.transitions import Comparison
 from pytest_llmdevice.text import plural
@@ -39,11 +39,13 @@ MOST_BYTES: Final = 2**19
 """GitHub takes a summary of one MiB from each step, and nothing at all of a longer one."""
 
 
-def markdown(union: Union, comparison: Comparison | None = None, *, title: str = TITLE, grid: str | None = None) -> str:
-    """`union` as Markdown, `MOST_BYTES` long at most: what does not fit is left out and counted.
+def markdown(
+    merged: MergedResults, comparison: Comparison | None = None, *, title: str = TITLE, grid: str | None = None
+) -> str:
+    """`merged` as Markdown, `MOST_BYTES` long at most: what does not fit is left out and counted.
 
     Args:
-        union: the results.
+        merged: the results.
         comparison: with a baseline.
         title: the heading.
         grid: what `--llm-grid` asks for.
@@ -52,18 +54,18 @@ def markdown(union: Union, comparison: Comparison | None = None, *, title: str =
         ConfigurationError: `grid` is no grid.
     """
     spec = parse(grid) if grid else DEFAULT
-    parts = [f"## {prose(title)}", f"**{prose(headline(union))}**"]
+    parts = [f"## {prose(title)}", f"**{prose(headline(merged))}**"]
     parts += [] if comparison is None else [_changes(comparison)]
-    parts += _tables(union, spec)
-    parts += _problems(union)
-    parts += _details("Failed as expected", expected(union))
-    parts += _details("Not run", [str(each) for each in not_run(union)])
+    parts += _tables(merged, spec)
+    parts += _problems(merged)
+    parts += _details("Failed as expected", expected(merged))
+    parts += _details("Not run", [str(each) for each in not_run(merged)])
     parts += _details(
         "Contradictions, of which the worse counts",
-        [f"{each.cell} {each.check}: {each.why}" for each in union.conflicts],
+        [f"{each.cell} {each.check}: {each.why}" for each in merged.conflicts],
     )
-    parts += _details("Notes", [*union.notes, *(comparison.notes if comparison else ())])
-    parts.append("<br>\n".join(prose(line) for line in [origin(union), *islice(environments(union.runs), 10)]))
+    parts += _details("Notes", [*merged.notes, *(comparison.notes if comparison else ())])
+    parts.append("<br>\n".join(prose(line) for line in [origin(merged), *islice(environments(merged.runs), 10)]))
     return "\n\n".join(_fitting(parts)) + "\n"
 
 
@@ -94,15 +96,15 @@ def _changes(comparison: Comparison) -> str:
     return "".join(_details(compared(comparison), changes)) or prose(compared(comparison))
 
 
-def _tables(union: Union, spec: Spec) -> Iterator[str]:
-    drawn = [_folded(grid, spec) for grid in grids(union, spec)]
+def _tables(merged: MergedResults, spec: Spec) -> Iterator[str]:
+    drawn = [_folded(grid, spec) for grid in grids(merged, spec)]
     for grid in drawn:
-        target = f"target {code(grid.target)}" if union.targets != ("builtin",) else ""
+        target = f"target {code(grid.target)}" if merged.targets != ("builtin",) else ""
         about = "; ".join(part for part in (target, prose(grid.title)) if part)
         if about:
             yield about
         yield "\n".join(_table(grid))
-    legend = "; ".join(_legend(drawn, union))
+    legend = "; ".join(_legend(drawn, merged))
     if legend:
         yield f"<sub>{prose(legend)}</sub>"
 
@@ -153,7 +155,7 @@ _SHORT: Final[dict[Outcome, str]] = {
 """The words of pytest, short enough for a table."""
 
 
-def _legend(drawn: Sequence[Grid], union: Union) -> Iterator[str]:
+def _legend(drawn: Sequence[Grid], merged: MergedResults) -> Iterator[str]:
     entries = [entry for grid in drawn for entry in grid.entries]
     marks = {mark for entry in entries for mark, _ in entry.marks}
     outcomes = {mark.outcome for mark in marks}
@@ -165,12 +167,12 @@ def _legend(drawn: Sequence[Grid], union: Union) -> Iterator[str]:
     mixed = next((entry for entry in entries if entry.mixed), None)
     if mixed is not None:
         yield f"{_words(mixed).replace('*', '')}: {mixed.marks[0][1]} of {mixed.total} cells there"
-    if empty := blank(union, drawn):
+    if empty := blank(merged, drawn):
         yield f"empty: {empty}"
 
 
-def _problems(union: Union) -> Iterator[str]:
-    found = problems(union)
+def _problems(merged: MergedResults) -> Iterator[str]:
+    found = problems(merged)
     if not found:
         return
     more = f", the {MOST_PROBLEMS} of most cells" if len(found) > MOST_PROBLEMS else ""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from pytest_llmdevice.results.merged_results import CellView, Union
+from pytest_llmdevice.results.merged_results import CellView, MergedResults
 from pytest_llmdevice.results.records import BAD, Check, RecordedFinding
 
 Value = TypeVar("Value")
@@ -54,10 +54,10 @@ def causes_of(view: CellView) -> list[Cause]:
     return list({cause.key: cause for cause, _, _ in _traced(view)}.values())
 
 
-def grouped(union: Union) -> list[Group]:
+def grouped(merged: MergedResults) -> list[Group]:
     """The causes, that with the most cells first."""
     found: dict[str, Group] = {}
-    for view in union.cells.values():
+    for view in merged.cells.values():
         for cause, finding, message in _traced(view):
             group = found.setdefault(cause.key, Group(cause))
             if not group.cells or group.cells[-1] is not view:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pytest_llmdevice.matrix.vocabulary import ATTENTIONS, CHECKS, DTYPES, KINDS, MODELS, QUANTIZATIONS, STRATEGIES
 from pytest_llmdevice.report.page_causes import causes_of
-from pytest_llmdevice.results.merged_results import CellView, Conflict, Sample, Union, base_id
+from pytest_llmdevice.results.merged_results import CellView, Conflict, MergedResults, Sample, base_id
 from pytest_llmdevice.results.records import WORST_FIRST, CellDone, Memory, Outcome, Run
 from pytest_llmdevice.results.transitions import NAMES, Comparison
 
@@ -80,14 +80,14 @@ class Pool:
         return place
 
 
-def page_data(union: Union, comparison: Comparison | None) -> dict[str, Any]:
+def page_data(merged: MergedResults, comparison: Comparison | None) -> dict[str, Any]:
     """Everything that the script shows, ready for `script_json`."""
     pool = Pool()
-    runs = {run.run: place for place, run in enumerate(union.runs)}
-    axes = {axis: _ordered(axis, (_value(view, axis) for view in union.cells.values())) for axis in AXES}
+    runs = {run.run: place for place, run in enumerate(merged.runs)}
+    axes = {axis: _ordered(axis, (_value(view, axis) for view in merged.cells.values())) for axis in AXES}
     places = {axis: {value: place for place, value in enumerate(values)} for axis, values in axes.items()}
-    checks = {name: place for place, name in enumerate(_checks(union))}
-    conflicts = _conflicts(union.conflicts)
+    checks = {name: place for place, name in enumerate(_checks(merged))}
+    conflicts = _conflicts(merged.conflicts)
     cells = [
         [
             view.id,
@@ -99,18 +99,18 @@ def page_data(union: Union, comparison: Comparison | None) -> dict[str, Any]:
             [_check(name, checks, sample, pool) for name, sample in view.checks.items()],
             _more(view, runs, pool, conflicts),
         ]
-        for view in union.cells.values()
+        for view in merged.cells.values()
     ]
     return {
         "outcomes": WORST_FIRST,
         "letters": [LETTERS[outcome] for outcome in WORST_FIRST],
         "axes": axes,
         "checks": list(checks),
-        "runs": [_run(run) for run in union.runs],
+        "runs": [_run(run) for run in merged.runs],
         "fields": FIELDS,
         "cells": cells,
         "pool": pool.values,
-        "comparison": None if comparison is None else _comparison(comparison, union),
+        "comparison": None if comparison is None else _comparison(comparison, merged),
     }
 
 
@@ -152,8 +152,8 @@ def _ordered(axis: str, values: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(values), key=place)
 
 
-def _checks(union: Union) -> list[str]:
-    found = dict.fromkeys(name for view in union.cells.values() for name in view.checks)
+def _checks(merged: MergedResults) -> list[str]:
+    found = dict.fromkeys(name for view in merged.cells.values() for name in view.checks)
     return [name for name in CHECKS if name in found] + [name for name in found if name not in CHECKS]
 
 
@@ -255,8 +255,8 @@ def when(moment: str) -> str:
     return f"{parsed.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if parsed.tzinfo else moment
 
 
-def _comparison(comparison: Comparison, union: Union) -> dict[str, Any]:
-    places = {key: place for place, key in enumerate(union.cells)}
+def _comparison(comparison: Comparison, merged: MergedResults) -> dict[str, Any]:
+    places = {key: place for place, key in enumerate(merged.cells)}
     counts = comparison.counts
     return {
         "names": [name for name in NAMES if counts[name]],

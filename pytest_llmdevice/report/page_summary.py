@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pytest_llmdevice.report.page_data import LETTERS, commit, machine, when
-from pytest_llmdevice.results.merged_results import CellView, Union
+from pytest_llmdevice.results.merged_results import CellView, MergedResults
 from pytest_llmdevice.results.records import BAD, WORST_FIRST, MachineDevice, Outcome, Run
 from pytest_llmdevice.text import plural
 
@@ -80,9 +80,9 @@ class MachineRow:
     ran: int
 
 
-def verdict(union: Union) -> Verdict:
+def verdict(merged: MergedResults) -> Verdict:
     """The verdict on all cells."""
-    views = list(union.cells.values())
+    views = list(merged.cells.values())
     ran = [view for view in views if view.ran]
     bad = [view for view in ran if view.outcome in BAD]
     simulated_on = [view for view in ran if view.cell.simulated]
@@ -113,9 +113,9 @@ def verdict(union: Union) -> Verdict:
     return Verdict("good", f"{plural(passed, 'cell')} passed on real hardware, and nothing failed.", tuple(details))
 
 
-def shares(union: Union) -> list[Share]:
+def shares(merged: MergedResults) -> list[Share]:
     """The outcomes that there are, what passed first and what did not run last."""
-    counts = Counter((view.outcome, view.cell.simulated and view.ran) for view in union.cells.values())
+    counts = Counter((view.outcome, view.cell.simulated and view.ran) for view in merged.cells.values())
     order: list[Outcome] = ["passed", "xfail", *(each for each in WORST_FIRST if each in BAD), "skipped"]
     return [
         Share(outcome, WORDS[outcome], LETTERS[outcome], simulated, counts[outcome, simulated])
@@ -125,25 +125,25 @@ def shares(union: Union) -> list[Share]:
     ]
 
 
-def never_ran(union: Union) -> list[NeverRan]:
+def never_ran(merged: MergedResults) -> list[NeverRan]:
     """What ran nowhere, by cause and reason, the most cells first; a cell counts at each of its causes."""
     found: dict[tuple[str, str], NeverRan] = {}
-    for view in union.never_ran:
+    for view in merged.never_ran:
         reasons = view.reasons.items() or [("not reached", "it was to run, and its run ended without it")]
         for cause, reason in reasons:
             found.setdefault((cause, reason), NeverRan(cause, reason)).cells.append(view)
     return sorted(found.values(), key=lambda group: -len(group.cells))
 
 
-def machines(union: Union) -> list[MachineRow]:
+def machines(merged: MergedResults) -> list[MachineRow]:
     """One row for each run, the latest first."""
     planned: Counter[str] = Counter()
     ran: Counter[str] = Counter()
-    for view in union.cells.values():
+    for view in merged.cells.values():
         for run, record in view.planned:
             planned[run.run] += 1
             ran[run.run] += record.cause is None
-    return [_row(run, planned[run.run], ran[run.run]) for run in reversed(union.runs)]
+    return [_row(run, planned[run.run], ran[run.run]) for run in reversed(merged.runs)]
 
 
 def _row(run: Run, planned: int, ran: int) -> MachineRow:
@@ -177,16 +177,16 @@ def versions(run: Run) -> str:
     return ", ".join(f"{name} {version}" for name, version in run.versions.items())
 
 
-def facts(union: Union) -> list[tuple[str, list[str]]]:
+def facts(merged: MergedResults) -> list[tuple[str, list[str]]]:
     """The head of the page: what ran, of what, when, where, with what; each name with its different values."""
-    latest = union.runs[-1:]
+    latest = merged.runs[-1:]
     found = [
-        ("matrix", _different(run.matrix.name for run in union.runs)),
-        ("target", list(union.targets)),
-        ("commit", _different(commit(run) for run in union.runs)),
-        ("ran", _period([when(run.started) for run in union.runs])),
-        ("machines", _different(machine(run) for run in union.runs)),
-        ("simulated", _different(each for run in union.runs for each in run.simulated)),
+        ("matrix", _different(run.matrix.name for run in merged.runs)),
+        ("target", list(merged.targets)),
+        ("commit", _different(commit(run) for run in merged.runs)),
+        ("ran", _period([when(run.started) for run in merged.runs])),
+        ("machines", _different(machine(run) for run in merged.runs)),
+        ("simulated", _different(each for run in merged.runs for each in run.simulated)),
         ("versions", [f"{name} {version}" for run in latest for name, version in run.versions.items()]),
     ]
     return [(name, values) for name, values in found if values]

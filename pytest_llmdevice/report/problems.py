@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_llmdevice.report.marks import WORDS
-from pytest_llmdevice.results.merged_results import CellView, Union
+from pytest_llmdevice.results.merged_results import CellView, MergedResults
 from pytest_llmdevice.results.records import BAD, WORST_FIRST, Check, Outcome, RecordedFinding
 from pytest_llmdevice.text import plural
 
@@ -47,10 +47,10 @@ class Problem:
         return min(self.cells, key=lambda cell: self.cells[cell])
 
 
-def problems(union: Union) -> list[Problem]:
-    """Everything that makes `union` red, what concerns most cells first; among equals the worst."""
+def problems(merged: MergedResults) -> list[Problem]:
+    """Everything that makes `merged` red, what concerns most cells first; among equals the worst."""
     found: dict[object, Problem] = {}
-    for view in union.cells.values():
+    for view in merged.cells.values():
         if view.outcome not in BAD:
             continue
         for check, outcome, message, finding in _said(view):

@@ -1,4 +1,4 @@
-"""A union in a few lines: how many cells had each outcome, what did not run and why, and where it ran."""
+"""A merged in a few lines: how many cells had each outcome, what did not run and why, and where it ran."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_llmdevice.report.marks import WORDS, Mark
-from pytest_llmdevice.results.merged_results import CellView, Union
+from pytest_llmdevice.results.merged_results import CellView, MergedResults
 from pytest_llmdevice.results.records import WORST_FIRST, Run, SkipCause
 from pytest_llmdevice.text import listed, plural
 
 
-def headline(union: Union) -> str:
+def headline(merged: MergedResults) -> str:
     """`"581 cells: 3 failed, 88 passed, 370 not run; simulated: 120 passed"`."""
-    counts = Counter(Mark.of(view) for view in union.cells.values())
+    counts = Counter(Mark.of(view) for view in merged.cells.values())
 
     def of(simulated: bool) -> str:
         marks = [Mark(outcome, simulated) for outcome in WORST_FIRST]
         return ", ".join(f"{counts[mark]} {WORDS[mark.outcome]}" for mark in marks if counts[mark])
 
     parts = [of(False), f"simulated: {of(True)}" if of(True) else ""]
-    return f"{plural(len(union.cells), 'cell')}: {'; '.join(part for part in parts if part) or 'none'}"
+    return f"{plural(len(merged.cells), 'cell')}: {'; '.join(part for part in parts if part) or 'none'}"
 
 
 _NEAREST: Final[tuple[SkipCause, ...]] = ("unusable", "unsupported", "by the test", "absent", "not requested")
@@ -63,11 +63,11 @@ class NotRun:
         return f"{self.cells} on {self.device}: {self.reason}{others}"
 
 
-def not_run(union: Union) -> list[NotRun]:
+def not_run(merged: MergedResults) -> list[NotRun]:
     """What did not run anywhere, by device and cause, in the order of the matrix."""
     found: dict[tuple[str, str], Counter[str]] = {}
     devices: dict[tuple[str, str], dict[str, None]] = {}
-    for view in union.never_ran:
+    for view in merged.never_ran:
         cause, reason = why_not(view)
         # What the user left out has the same reason on all devices.
         key = (reason if cause == "not requested" else view.cell.spec, cause)
@@ -81,10 +81,10 @@ def not_run(union: Union) -> list[NotRun]:
     return lines
 
 
-def expected(union: Union) -> list[str]:
+def expected(merged: MergedResults) -> list[str]:
     """What failed as it was expected to, and why it was: `"11 cells: transformers 5 keeps experts ..."`."""
     cells: dict[str, set[tuple[str, str]]] = {}
-    for key, view in union.cells.items():
+    for key, view in merged.cells.items():
         for sample in view.checks.values():
             if sample.check.outcome == "xfail":
                 cells.setdefault(sample.check.message or "no reason is given", set()).add(key)
@@ -105,9 +105,9 @@ def environments(runs: Iterable[Run]) -> list[str]:
     return [line + (f" ({times} runs)" if times > 1 else "") for line, times in counts.items()]
 
 
-def origin(union: Union) -> str:
+def origin(merged: MergedResults) -> str:
     """Which runs these are: `"matrix default, 3 runs from 2026-11-25 to 2026-11-26"`."""
-    matrices = listed(dict.fromkeys(run.matrix.name for run in union.runs))
-    days = sorted({run.started[:10] for run in union.runs})
+    matrices = listed(dict.fromkeys(run.matrix.name for run in merged.runs))
+    days = sorted({run.started[:10] for run in merged.runs})
     when = f"of {days[0]}" if len(days) == 1 else f"from {days[0]} to {days[-1]}"
-    return f"matrix {matrices}, {plural(len(union.runs), 'run')} {when}"
+    return f"matrix {matrices}, {plural(len(merged.runs), 'run')} {when}"

@@ -17,7 +17,7 @@ from pytest_llmdevice.report.spec import DEFAULT, Spec, parse
 from pytest_llmdevice.report.summary import environments, expected, headline, not_run, origin
 from pytest_llmdevice.report.texts import ascii_only, is_address, printable
 from pytest_llmdevice.report.wrapping import columns, paragraph
-from pytest_llmdevice.results.merged_results import Union
+from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.transitions import Comparison
 from pytest_llmdevice.text import listed, plural
 
@@ -29,7 +29,7 @@ MOST_LINES: Final = 12
 
 
 def lines(
-    union: Union,
+    merged: MergedResults,
     *,
     width: int,
     colour: bool,
@@ -39,10 +39,10 @@ def lines(
     worst: int = 3,
     origins: bool = True,
 ) -> list[str]:
-    """What a terminal shows of `union`.
+    """What a terminal shows of `merged`.
 
     Args:
-        union: the results.
+        merged: the results.
         width: columns of the terminal. Only an address of the web is longer than a line.
         colour: whether lines have ANSI escapes.
         unicode: whether the terminal has more than ASCII.
@@ -54,7 +54,7 @@ def lines(
     Raises:
         ConfigurationError: `grid` is no grid.
     """
-    view = _View(union, comparison, parse(grid) if grid else DEFAULT, max(width, NARROWEST), unicode, worst, origins)
+    view = _View(merged, comparison, parse(grid) if grid else DEFAULT, max(width, NARROWEST), unicode, worst, origins)
     found = list(view.lines())
     if not unicode:
         found = [[(ascii_only(text), style) for text, style in line] for line in found]
@@ -88,7 +88,7 @@ def _coloured(found: Sequence[Line]) -> list[str]:
 
 @dataclass(frozen=True)
 class _View:
-    union: Union
+    merged: MergedResults
     comparison: Comparison | None
     spec: Spec
     width: int
@@ -97,28 +97,28 @@ class _View:
     origins: bool
 
     def lines(self) -> Iterator[Line]:
-        yield from self._text(headline(self.union), style="bold")
+        yield from self._text(headline(self.merged), style="bold")
         if self.origins:
-            yield from self._text(origin(self.union))
-            for line in environments(self.union.runs):
+            yield from self._text(origin(self.merged))
+            for line in environments(self.merged.runs):
                 yield from self._text(printable(line), first="  ")
-        drawn = [self._folded(each) for each in grids(self.union, self.spec)]
+        drawn = [self._folded(each) for each in grids(self.merged, self.spec)]
         for each in drawn:
             yield []
             yield from self._grid(each)
         if drawn:
             yield []
             yield from self._legend(drawn)
-        yield from self._section("Failed as expected", [printable(each) for each in expected(self.union)])
-        yield from self._section("Not run", [printable(str(each)) for each in not_run(self.union)])
+        yield from self._section("Failed as expected", [printable(each) for each in expected(self.merged)])
+        yield from self._section("Not run", [printable(str(each)) for each in not_run(self.merged)])
         if self.comparison is not None:
             yield from self._changes(self.comparison)
         yield from self._problems()
         yield from self._section(
             "Contradictions, of which the worse counts",
-            [printable(f"{each.cell} {each.check}: {each.why}") for each in self.union.conflicts],
+            [printable(f"{each.cell} {each.check}: {each.why}") for each in self.merged.conflicts],
         )
-        yield from self._section("Notes", [printable(note) for note in self.union.notes])
+        yield from self._section("Notes", [printable(note) for note in self.merged.notes])
 
     def _text(self, text: str, first: str = "", style: str = "") -> Iterator[Line]:
         for line in paragraph(text, self.width, first):
@@ -147,7 +147,7 @@ class _View:
         return Drawing(grid, self.width, "│" if self.unicode else "|")
 
     def _grid(self, grid: Grid) -> Iterator[Line]:
-        target = f"target {printable(grid.target)}" if self.union.targets != ("builtin",) else ""
+        target = f"target {printable(grid.target)}" if self.merged.targets != ("builtin",) else ""
         title = "; ".join(part for part in (target, grid.title) if part)
         if title:
             yield from self._text(title)
@@ -156,7 +156,7 @@ class _View:
 
     def _legend(self, drawn: Sequence[Grid]) -> Iterator[Line]:
         rows = [""]
-        for part in legend((entry for grid in drawn for entry in grid.entries), blank(self.union, drawn)):
+        for part in legend((entry for grid in drawn for entry in grid.entries), blank(self.merged, drawn)):
             if rows[-1] and columns(rows[-1]) + 3 + columns(part) > self.width:
                 rows.append("")
             rows[-1] += f"   {part}" if rows[-1] else part
@@ -172,7 +172,7 @@ class _View:
             yield from self._text(printable(note), first="  ")
 
     def _problems(self) -> Iterator[Line]:
-        found = problems(self.union)
+        found = problems(self.merged)
         if not found:
             return
         yield []

@@ -10,7 +10,7 @@ from typing import Final
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.results.compare import LARGER, SLOWER
-from pytest_llmdevice.results.merged_results import Union
+from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.records import BAD
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Name
 from pytest_llmdevice.text import plural
@@ -95,8 +95,10 @@ def _percent(text: str, word: str, name: str, number: str) -> float:
     return percent
 
 
-def judge(comparison: Comparison | None, union: Union, fail_on: FailOn, missing: Sequence[str] = ()) -> GateResult:
-    """Whether `union` is good enough.
+def judge(
+    comparison: Comparison | None, merged: MergedResults, fail_on: FailOn, missing: Sequence[str] = ()
+) -> GateResult:
+    """Whether `merged` is good enough.
 
     With a baseline, the differences that `fail_on` names fail; what failed for the baseline already is known and does
     not. Without one, every cell fails that a run would be red for. Coverage that is missing always fails, and so does
@@ -104,13 +106,13 @@ def judge(comparison: Comparison | None, union: Union, fail_on: FailOn, missing:
 
     Args:
         comparison: the results held against a baseline; None where there is none.
-        union: the results.
+        merged: the results.
         fail_on: which differences fail.
         missing: what `[require]` asks for and no cell has shown.
     """
     reasons = [f"coverage is missing, {plural(len(missing), 'value')}"] if missing else []
     if comparison is None:
-        reasons += _red(union)
+        reasons += _red(merged)
     else:
         reasons += _differences(comparison, fail_on)
         if nothing_ran(comparison):
@@ -120,8 +122,8 @@ def judge(comparison: Comparison | None, union: Union, fail_on: FailOn, missing:
     return GateResult(not reasons, tuple(reasons), fail_on.names, tuple(missing))
 
 
-def _red(union: Union) -> Iterator[str]:
-    counts = Counter(view.outcome for view in union.cells.values())
+def _red(merged: MergedResults) -> Iterator[str]:
+    counts = Counter(view.outcome for view in merged.cells.values())
     bad = [
         f"{counts[outcome]} {outcome}"
         for outcome in ("error", "failed", "aborted", "hollow", "xpass")
@@ -129,8 +131,8 @@ def _red(union: Union) -> Iterator[str]:
     ]
     if bad:
         total = sum(counts[each] for each in BAD)
-        yield f"{plural(total, 'cell')} of {len(union.cells):,}: {', '.join(bad)}"
-    if union.cells and not any(view.ran for view in union.cells.values()):
+        yield f"{plural(total, 'cell')} of {len(merged.cells):,}: {', '.join(bad)}"
+    if merged.cells and not any(view.ran for view in merged.cells.values()):
         yield "no cell ran at all"
 
 

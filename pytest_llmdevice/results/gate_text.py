@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from pytest_llmdevice.results.gate import FAILING, GateResult, counted, nothing_compared
-from pytest_llmdevice.results.merged_results import CellView, Conflict, Union
+from pytest_llmdevice.results.merged_results import CellView, Conflict, MergedResults
 from pytest_llmdevice.results.records import BAD, BUILTIN
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Name, Transition
 from pytest_llmdevice.text import plural
@@ -19,7 +19,7 @@ _BY_DETAIL: Final = frozenset({"skipped", "unused", "not-comparable"})
 """Names whose transitions have few causes and come by the thousand: one line for each cause."""
 
 
-def lines(verdict: GateResult, comparison: Comparison | None, union: Union) -> Iterator[str]:
+def lines(verdict: GateResult, comparison: Comparison | None, merged: MergedResults) -> Iterator[str]:
     """What the gate has to say."""
     if verdict.good:
         yield f"gate passed{': ' + _summary(comparison) if comparison else ''}"
@@ -27,15 +27,15 @@ def lines(verdict: GateResult, comparison: Comparison | None, union: Union) -> I
         yield f"gate failed: {'; '.join(verdict.reasons)}"
     yield from (f"  {line}" for line in verdict.missing)
     if comparison is None:
-        yield from _bad_cells(union)
+        yield from _bad_cells(merged)
     else:
         if nothing_compared(comparison):
             yield "nothing could be compared with the baseline: update it here, or keep one for each environment"
         yield from _transitions(comparison, verdict)
         if not verdict.good:
             yield _summary(comparison)
-    yield from _conflicts(union.conflicts)
-    yield from (f"note: {note}" for note in (*(comparison.notes if comparison else ()), *union.notes))
+    yield from _conflicts(merged.conflicts)
+    yield from (f"note: {note}" for note in (*(comparison.notes if comparison else ()), *merged.notes))
 
 
 def _summary(comparison: Comparison) -> str:
@@ -91,8 +91,8 @@ def of_target(cell: str, target: str) -> str:
     return cell if target == BUILTIN else f"{cell} of {target}"
 
 
-def _bad_cells(union: Union) -> Iterator[str]:
-    found = [line for view in union.cells.values() if view.outcome in BAD for line in _bad_checks(view)]
+def _bad_cells(merged: MergedResults) -> Iterator[str]:
+    found = [line for view in merged.cells.values() if view.outcome in BAD for line in _bad_checks(view)]
     yield from found[:MOST_LINES]
     if len(found) > MOST_LINES:
         yield f"  ... and {len(found) - MOST_LINES:,} more"

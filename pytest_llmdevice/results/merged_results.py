@@ -116,7 +116,7 @@ class CellView:
 
 
 @dataclass
-class Union:
+class MergedResults:
     """All that some runs say.
 
     Attributes:
@@ -159,7 +159,7 @@ def base_id(cell_id: str) -> str:
     return cell_id.removesuffix(".sim")
 
 
-def unite(files: Sequence[RunFile]) -> Union:
+def merge_runs(files: Sequence[RunFile]) -> MergedResults:
     """The runs in `files` as one matrix.
 
     Real beats simulated. Of runs in one environment the later one counts, and so does its commit. Where environments
@@ -190,7 +190,7 @@ def unite(files: Sequence[RunFile]) -> Union:
     for key, view in cells.items():
         _settle(view, samples.get(key, {}), gone.get(key, ()), environments, conflicts)
     notes = tuple(note for file in ordered for note in _notes(file))
-    return Union(tuple(file.run for file in ordered), cells, tuple(conflicts), notes)
+    return MergedResults(tuple(file.run for file in ordered), cells, tuple(conflicts), notes)
 
 
 def _targets(file: RunFile) -> dict[str, dict[str, None]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from results.making import CARD, CPU_FP32, CUDA, Making
+from results.builder import CARD, CPU_FP32, CUDA, ResultsBuilder
 
 from pytest_llmdevice.cli.command import command
 
@@ -19,8 +19,8 @@ def merge(*arguments: str | Path) -> Result:
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     skipped = {CARD: ("absent", "absent: no CUDA device")}
-    Making({CPU_FP32: {"dtypes": "passed"}}, skipped=skipped, name="laptop").write(tmp_path / "a")
-    Making({CPU_FP32: {"dtypes": "failed"}}, skipped=skipped, name="server", machine=CUDA).write(tmp_path / "b")
+    ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}, skipped=skipped, name="laptop").write(tmp_path / "a")
+    ResultsBuilder({CPU_FP32: {"dtypes": "failed"}}, skipped=skipped, name="server", machine=CUDA).write(tmp_path / "b")
     return tmp_path / "a", tmp_path / "b"
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from results.making import CARD, CPU_BF16, CPU_FP32, SIMULATED, Making, check
+from results.builder import CARD, CPU_BF16, CPU_FP32, SIMULATED, ResultsBuilder, check
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import DTYPES, MODELS, QUANTIZATIONS
 from pytest_llmdevice.report.escaping import code, literal, prose
 from pytest_llmdevice.report.markdown import MOST_ROWS, markdown
-from pytest_llmdevice.results.merged_results import Union, unite
+from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.records import Check, RecordedFinding
 from pytest_llmdevice.results.transitions import Comparison, Transition
 
@@ -45,23 +45,23 @@ def tokens(text: str) -> list[Token]:
     return [inner for token in found for inner in (token, *(token.children or ()))]
 
 
-def hostile(folder: Path, text: str) -> Union:
+def hostile(folder: Path, text: str) -> MergedResults:
     finding = RecordedFinding(where=text, expected=text, actual=text, hint="h", advice=text, source=text)
     cell = Cell(f"path:{text}", "cpu", "float32")
     wrong = check(cell, text, "failed", message=text, findings=(finding,), target=text)
     hollow = check(CPU_FP32, text, "hollow", message=text, target=text)
-    made = Making(
+    made = ResultsBuilder(
         {cell: {text: wrong}, CPU_FP32: {text: hollow}}, skipped={CARD: ("absent", text)}, target=text, matrix=text
     )
-    return unite([made.file(folder)])
+    return merge_runs([made.file(folder)])
 
 
-def small(folder: Path) -> Union:
-    made = Making(
+def small(folder: Path) -> MergedResults:
+    made = ResultsBuilder(
         {CPU_FP32: {"dtypes": "passed"}, CPU_BF16: {"dtypes": "failed"}, SIMULATED: {"dtypes": "passed"}},
         skipped={Cell("llama", "mps", "float32"): ("absent", "absent: no mps here")},
     )
-    return unite([made.file(folder)])
+    return merge_runs([made.file(folder)])
 
 
 def test_the_table_says_what_passed_what_failed_and_what_was_simulated(tmp_path: Path) -> None:
@@ -154,22 +154,26 @@ def test_a_summary_of_many_cells_is_short(tmp_path: Path) -> None:
         Cell(*values)
         for values in product(MODELS, ("cpu", "cuda:0", "cuda:1"), DTYPES, QUANTIZATIONS, ("to", "auto", "balanced"))
     ]
-    made = Making({cell: {"c": "failed" if number % 50 == 7 else "passed"} for number, cell in enumerate(cells)})
-    text = markdown(unite([made.file(tmp_path)]))
+    made = ResultsBuilder(
+        {cell: {"c": "failed" if number % 50 == 7 else "passed"} for number, cell in enumerate(cells)}
+    )
+    text = markdown(merge_runs([made.file(tmp_path)]))
     assert len(text.split("\n")) < 120
     assert len(text.encode()) < 20_000
 
 
 def test_a_grid_of_too_many_rows_says_how_many_more_there_are(tmp_path: Path) -> None:
     cells = [Cell(f"path:m{number}", "cpu", "float32") for number in range(MOST_ROWS + 5)]
-    text = markdown(unite([Making({cell: {"c": "passed"} for cell in cells}).file(tmp_path)]), grid="model/device")
+    text = markdown(
+        merge_runs([ResultsBuilder({cell: {"c": "passed"} for cell in cells}).file(tmp_path)]), grid="model/device"
+    )
     assert "| and 5 more rows |" in text
 
 
 def test_each_target_has_a_table_with_its_name(tmp_path: Path) -> None:
-    first = Making({CPU_FP32: {"c": "passed"}}).file(tmp_path)
-    second = Making({CPU_FP32: {"c": "passed"}}, target="mine:loader", name="other").file(tmp_path)
-    text = markdown(unite([first, second]))
+    first = ResultsBuilder({CPU_FP32: {"c": "passed"}}).file(tmp_path)
+    second = ResultsBuilder({CPU_FP32: {"c": "passed"}}, target="mine:loader", name="other").file(tmp_path)
+    text = markdown(merge_runs([first, second]))
     assert "target `builtin`" in text
     assert "target `mine:loader`" in text
 
@@ -180,8 +184,8 @@ def test_a_comparison_without_a_difference_is_a_line(tmp_path: Path) -> None:
 
 
 def test_what_was_summed_up_is_counted_and_explained(tmp_path: Path) -> None:
-    made = Making({CPU_FP32: {"c": "xfail"}, CPU_BF16: {"c": "passed"}})
-    text = markdown(unite([made.file(tmp_path)]), grid="model/device")
+    made = ResultsBuilder({CPU_FP32: {"c": "xfail"}, CPU_BF16: {"c": "passed"}})
+    text = markdown(merge_runs([made.file(tmp_path)]), grid="model/device")
     assert "| `llama` | xfail 1/2 |" in text
     assert "xfail: failed as expected; xfail 1/2: 1 of 2 cells there" in text
 
@@ -192,8 +196,8 @@ def test_of_many_problems_those_of_most_cells_are_told(tmp_path: Path) -> None:
         return check(cell, "c", "failed", findings=(finding,))
 
     cells = [Cell(f"path:m{number}", "cpu", "float32") for number in range(25)]
-    made = Making({cell: {"c": wrong(cell, number)} for number, cell in enumerate(cells)})
-    text = markdown(unite([made.file(tmp_path)]))
+    made = ResultsBuilder({cell: {"c": wrong(cell, number)} for number, cell in enumerate(cells)})
+    text = markdown(merge_runs([made.file(tmp_path)]))
     assert "### 25 problems, the 20 of most cells" in text
     assert "weight_t" in text
     assert "weight_u" not in text

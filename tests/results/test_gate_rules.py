@@ -9,13 +9,13 @@ import pytest
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.results.gate import DEFAULT, FAILING, WORDS, judge, parse
 from pytest_llmdevice.results.gate_text import MOST_LINES, lines
-from pytest_llmdevice.results.merged_results import Union, unite
+from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.records import Outcome
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Name, Transition
-from results.making import CPU_BF16, CPU_FP32, Making
+from results.builder import CPU_BF16, CPU_FP32, ResultsBuilder
 
-EMPTY = Union((), {})
+EMPTY = MergedResults((), {})
 
 
 def comparison(*transitions: Transition, unchanged: int = 1, notes: tuple[str, ...] = ()) -> Comparison:
@@ -125,26 +125,26 @@ def test_a_baseline_of_which_nothing_could_be_compared_is_no_failure_and_no_sile
     [("passed", True), ("xfail", True), ("failed", False), ("error", False), ("hollow", False), ("xpass", False)],
 )
 def test_without_a_baseline_whatever_makes_a_run_red_fails(tmp_path: Path, outcome: Outcome, *, good: bool) -> None:
-    Making({CPU_FP32: {"dtypes": outcome}, CPU_BF16: {"dtypes": "passed"}}).write(tmp_path)
-    union = unite(read(tmp_path))
-    verdict = judge(None, union, parse(""))
+    ResultsBuilder({CPU_FP32: {"dtypes": outcome}, CPU_BF16: {"dtypes": "passed"}}).write(tmp_path)
+    merged = merge_runs(read(tmp_path))
+    verdict = judge(None, merged, parse(""))
     assert verdict.good == good
     if not good:
         assert verdict.reasons == (f"1 cell of 2: 1 {outcome}",)
-        assert list(lines(verdict, None, union))[1].startswith(f"  {CPU_FP32.id} dtypes: {outcome}")
+        assert list(lines(verdict, None, merged))[1].startswith(f"  {CPU_FP32.id} dtypes: {outcome}")
 
 
 def test_without_a_baseline_an_aborted_cell_fails(tmp_path: Path) -> None:
-    Making({CPU_FP32: {"dtypes": "passed"}}, unfinished=[CPU_BF16], killed=True).write(tmp_path)
-    union = unite(read(tmp_path))
-    verdict = judge(None, union, parse(""))
+    ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}, unfinished=[CPU_BF16], killed=True).write(tmp_path)
+    merged = merge_runs(read(tmp_path))
+    verdict = judge(None, merged, parse(""))
     assert verdict.reasons == ("1 cell of 2: 1 aborted",)
-    assert f"  {CPU_BF16.id}: aborted" in lines(verdict, None, union)
+    assert f"  {CPU_BF16.id}: aborted" in lines(verdict, None, merged)
 
 
 def test_results_in_which_no_cell_ran_fail(tmp_path: Path) -> None:
-    Making({}, skipped={CPU_FP32: ("absent", "absent: nothing here")}).write(tmp_path)
-    assert judge(None, unite(read(tmp_path)), parse("")).reasons == ("no cell ran at all",)
+    ResultsBuilder({}, skipped={CPU_FP32: ("absent", "absent: nothing here")}).write(tmp_path)
+    assert judge(None, merge_runs(read(tmp_path)), parse("")).reasons == ("no cell ran at all",)
 
 
 def test_missing_coverage_fails_and_is_listed() -> None:
@@ -198,10 +198,10 @@ def test_a_target_of_ones_own_is_named() -> None:
 
 
 def test_conflicts_are_told(tmp_path: Path) -> None:
-    Making({CPU_FP32: {"dtypes": "passed"}}, name="one").write(tmp_path)
-    Making({CPU_FP32: {"dtypes": "failed"}}, name="two").write(tmp_path)
-    union = unite(read(tmp_path))
-    told = list(lines(judge(None, union, parse("")), None, union))
+    ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}, name="one").write(tmp_path)
+    ResultsBuilder({CPU_FP32: {"dtypes": "failed"}}, name="two").write(tmp_path)
+    merged = merge_runs(read(tmp_path))
+    told = list(lines(judge(None, merged, parse("")), None, merged))
     assert told[-2:] == [
         "1 conflict, the worse outcome counts:",
         "  llama.cpu.fp32.none.to dtypes: failed in two, passed in one: one commit on one machine has two outcomes",

@@ -107,7 +107,7 @@ def done(cell: Cell, outcome: Outcome = "passed", **changes: Any) -> CellDone:
 
 
 @dataclass
-class Making:
+class ResultsBuilder:
     """A run to be written into a folder.
 
     Attributes:
@@ -199,6 +199,8 @@ def many_cells(count: int) -> list[Cell]:
 
 def large(
     cells: int, outcome: Callable[[Cell, str], Outcome] = lambda _cell, _check: "passed", **values: Any
-) -> Making:
+) -> ResultsBuilder:
     """A run of so many cells with every check of the suite: 20 records and one for each cell."""
-    return Making({cell: {name: outcome(cell, name) for name in CHECKS} for cell in many_cells(cells)}, **values)
+    return ResultsBuilder(
+        {cell: {name: outcome(cell, name) for name in CHECKS} for cell in many_cells(cells)}, **values
+    )
