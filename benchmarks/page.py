@@ -19,7 +19,7 @@ from playwright.sync_api import Page, sync_playwright
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.report.html import html
 from pytest_llmdevice.results.merged_results import merge_runs
-from pytest_llmdevice.results.records import Outcome
+from pytest_llmdevice.results.vocabulary import Outcome
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

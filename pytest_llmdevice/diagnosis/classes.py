@@ -8,7 +8,7 @@ from typing import Final
 from pytest_llmdevice.diagnosis.errors import chain, hint_of
 from pytest_llmdevice.diagnosis.finding import Finding
 from pytest_llmdevice.diagnosis.hints import FAMILIES, raised
-from pytest_llmdevice.results.records import FailureClass
+from pytest_llmdevice.results.vocabulary import FailureClass
 
 _OF_ERRORS: Final[dict[str, FailureClass]] = {
     raised.MEMORY.name: "out-of-memory",

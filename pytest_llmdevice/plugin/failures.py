@@ -17,7 +17,7 @@ from pytest_llmdevice.errors import CARRIED
 
 if TYPE_CHECKING:
     from pytest_llmdevice.checks.result import Result
-    from pytest_llmdevice.results.records import FailureClass
+    from pytest_llmdevice.results.vocabulary import FailureClass
 
 FINDINGS: Final = "llm_findings"
 """The attribute of a report with the findings, as lists of texts: xdist and reportlog carry it, JUnit XML does not."""

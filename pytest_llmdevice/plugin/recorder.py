@@ -15,22 +15,19 @@ from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.plugin.failures import details_of, findings_of
 from pytest_llmdevice.plugin.parametrize import cell_id_in
 from pytest_llmdevice.results.records import (
-    BAD,
-    WORST_FIRST,
     CellDone,
     Check,
     End,
     Memory,
-    Outcome,
     Planned,
     Record,
     RecordedFinding,
     Run,
-    SkipCause,
     adapter,
 )
 from pytest_llmdevice.results.redaction import Redactor
 from pytest_llmdevice.results.store import RunFile, Writer, dumped
+from pytest_llmdevice.results.vocabulary import BAD, WORST_FIRST, Outcome, SkipCause
 
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.cell import Cell

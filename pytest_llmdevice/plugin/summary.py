@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.report.terminal import lines
-from pytest_llmdevice.results.records import BAD
+from pytest_llmdevice.results.vocabulary import BAD
 from pytest_llmdevice.text import plural
 
 PROBLEMS: Final = 5

@@ -31,8 +31,8 @@ from pytest_llmdevice.matrix.cell import AXES
 from pytest_llmdevice.report.marks import Mark
 from pytest_llmdevice.report.summary import why_not
 from pytest_llmdevice.results.merged_results import CellView, MergedResults, Sample
-from pytest_llmdevice.results.records import WORST_FIRST
 from pytest_llmdevice.results.transitions import Comparison
+from pytest_llmdevice.results.vocabulary import WORST_FIRST
 
 SCHEMA: Final = 1
 """Counts up whenever a reader of an older version would misunderstand the document."""

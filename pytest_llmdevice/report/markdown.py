@@ -16,8 +16,8 @@ from pytest_llmdevice.report.problems import Problem, problems
 from pytest_llmdevice.report.spec import DEFAULT, Spec, parse
 from pytest_llmdevice.report.summary import environments, expected, headline, not_run, origin
 from pytest_llmdevice.results.merged_results import MergedResults
-from pytest_llmdevice.results.records import BAD, Outcome
 from pytest_llmdevice.results.transitions import Comparison
+from pytest_llmdevice.results.vocabulary import BAD, Outcome
 from pytest_llmdevice.text import plural
 
 TITLE: Final = "Language models on devices"

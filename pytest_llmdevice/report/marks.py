@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_llmdevice.results.merged_results import CellView
-from pytest_llmdevice.results.records import BAD, WORST_FIRST, Outcome
+from pytest_llmdevice.results.vocabulary import BAD, WORST_FIRST, Outcome
 
 LETTERS: Final[dict[Outcome, str]] = {
     "error": "E",

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from pytest_llmdevice.results.merged_results import CellView, MergedResults
-from pytest_llmdevice.results.records import BAD, Check, RecordedFinding
+from pytest_llmdevice.results.records import Check, RecordedFinding
+from pytest_llmdevice.results.vocabulary import BAD
 
 Value = TypeVar("Value")
 

@@ -15,8 +15,9 @@ from typing import Any, Final
 from pytest_llmdevice.matrix.vocabulary import ATTENTIONS, CHECKS, DTYPES, KINDS, MODELS, QUANTIZATIONS, STRATEGIES
 from pytest_llmdevice.report.page_causes import causes_of
 from pytest_llmdevice.results.merged_results import CellView, Conflict, MergedResults, Sample, base_id
-from pytest_llmdevice.results.records import WORST_FIRST, CellDone, Memory, Outcome, Run
+from pytest_llmdevice.results.records import CellDone, Memory, Run
 from pytest_llmdevice.results.transitions import NAMES, Comparison
+from pytest_llmdevice.results.vocabulary import WORST_FIRST, Outcome
 
 LETTERS: Final[dict[Outcome, str]] = {
     "passed": "P",

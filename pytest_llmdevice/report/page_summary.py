@@ -9,7 +9,8 @@ from typing import Literal
 
 from pytest_llmdevice.report.page_data import LETTERS, commit, machine, when
 from pytest_llmdevice.results.merged_results import CellView, MergedResults
-from pytest_llmdevice.results.records import BAD, WORST_FIRST, MachineDevice, Outcome, Run
+from pytest_llmdevice.results.records import MachineDevice, Run
+from pytest_llmdevice.results.vocabulary import BAD, WORST_FIRST, Outcome
 from pytest_llmdevice.text import plural
 
 WORDS: dict[Outcome, str] = {

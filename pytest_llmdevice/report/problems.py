@@ -9,7 +9,8 @@ from typing import Final
 
 from pytest_llmdevice.report.marks import WORDS
 from pytest_llmdevice.results.merged_results import CellView, MergedResults
-from pytest_llmdevice.results.records import BAD, WORST_FIRST, Check, Outcome, RecordedFinding
+from pytest_llmdevice.results.records import Check, RecordedFinding
+from pytest_llmdevice.results.vocabulary import BAD, WORST_FIRST, Outcome
 from pytest_llmdevice.text import plural
 
 

@@ -9,7 +9,8 @@ from typing import Final
 
 from pytest_llmdevice.report.marks import WORDS, Mark
 from pytest_llmdevice.results.merged_results import CellView, MergedResults
-from pytest_llmdevice.results.records import WORST_FIRST, Run, SkipCause
+from pytest_llmdevice.results.records import Run
+from pytest_llmdevice.results.vocabulary import WORST_FIRST, SkipCause
 from pytest_llmdevice.text import listed, plural
 
 

@@ -18,8 +18,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.environments import LIBRARIES, Environment
 from pytest_llmdevice.results.files import replace_file
-from pytest_llmdevice.results.records import BUILTIN, Commit, FailureClass, MatrixInfo, Record
+from pytest_llmdevice.results.records import BUILTIN, Commit, MatrixInfo, Record
 from pytest_llmdevice.results.store import explained
+from pytest_llmdevice.results.vocabulary import FailureClass
 
 BASELINE_SCHEMA: Final = 1
 """Counts up whenever a reader of an older version would misunderstand a newer file."""

@@ -11,10 +11,11 @@ from pytest_llmdevice.results.baseline import Baseline, CellLine, CheckLine
 from pytest_llmdevice.results.environments import Environment, Environments
 from pytest_llmdevice.results.measures import FEWEST_SAMPLES, Measures, other_tokens, outside, too_few
 from pytest_llmdevice.results.merged_results import CellView, MergedResults, Sample, base_id
-from pytest_llmdevice.results.records import BAD, Check
+from pytest_llmdevice.results.records import Check
 from pytest_llmdevice.results.shards import unlike_shards
 from pytest_llmdevice.results.transition_rules import TRANSITIONS
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Name, Transition
+from pytest_llmdevice.results.vocabulary import BAD
 from pytest_llmdevice.text import plural
 
 SLOWER: Final = 20.0

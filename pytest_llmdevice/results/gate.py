@@ -11,8 +11,8 @@ from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.results.compare import LARGER, SLOWER
 from pytest_llmdevice.results.merged_results import MergedResults
-from pytest_llmdevice.results.records import BAD
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Name
+from pytest_llmdevice.results.vocabulary import BAD
 from pytest_llmdevice.text import plural
 
 FAILING: Final = "failing"

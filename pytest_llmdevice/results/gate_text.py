@@ -8,8 +8,9 @@ from typing import Final
 
 from pytest_llmdevice.results.gate import FAILING, GateResult, counted, nothing_compared
 from pytest_llmdevice.results.merged_results import CellView, Conflict, MergedResults
-from pytest_llmdevice.results.records import BAD, BUILTIN
+from pytest_llmdevice.results.records import BUILTIN
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Name, Transition
+from pytest_llmdevice.results.vocabulary import BAD
 from pytest_llmdevice.text import plural
 
 MOST_LINES: Final = 20

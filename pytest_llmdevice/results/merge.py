@@ -12,9 +12,10 @@ from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.files import replace_file
 from pytest_llmdevice.results.gate_text import conflict_line
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
-from pytest_llmdevice.results.records import WORST_FIRST, Run
+from pytest_llmdevice.results.records import Run
 from pytest_llmdevice.results.shards import unlike_shards
 from pytest_llmdevice.results.store import SUFFIX, RunFile, read
+from pytest_llmdevice.results.vocabulary import WORST_FIRST
 from pytest_llmdevice.text import plural
 
 

@@ -9,8 +9,9 @@ from typing import Final, TypeAlias
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.environments import Environment, Environments
-from pytest_llmdevice.results.records import WORST_FIRST, CellDone, Check, Outcome, Planned, Run
+from pytest_llmdevice.results.records import CellDone, Check, Planned, Run
 from pytest_llmdevice.results.store import RunFile
+from pytest_llmdevice.results.vocabulary import WORST_FIRST, Outcome
 
 Key: TypeAlias = tuple[str, str]
 """(target, id of the cell without `.sim`): what two runs have in common that ask the same question."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pytest_llmdevice.results.records import Outcome
 from pytest_llmdevice.results.transitions import Name
+from pytest_llmdevice.results.vocabulary import Outcome
 
 AFTER: Final[tuple[Outcome, ...]] = (
     "passed", "failed", "error", "hollow", "skipped", "xfail", "xpass", "aborted",

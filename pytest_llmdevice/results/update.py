@@ -24,7 +24,7 @@ from pytest_llmdevice.results.compare import refuse_other_matrix
 from pytest_llmdevice.results.environments import Environment, Environments
 from pytest_llmdevice.results.measures import Measures
 from pytest_llmdevice.results.merged_results import TWOFOLD, CellView, MergedResults, Sample, base_id
-from pytest_llmdevice.results.records import BAD
+from pytest_llmdevice.results.vocabulary import BAD
 from pytest_llmdevice.text import plural
 
 FORCE_WORDS: Final[Mapping[str, str]] = {

@@ -12,8 +12,9 @@ from pytest_llmdevice.matrix import expand
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import CHECKS
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
-from pytest_llmdevice.results.records import Check, Commit, Machine, MachineDevice, Memory, Outcome, RecordedFinding
+from pytest_llmdevice.results.records import Check, Commit, Machine, MachineDevice, Memory, RecordedFinding
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Transition
+from pytest_llmdevice.results.vocabulary import Outcome
 
 ROCM = Machine(
     system="Linux",

@@ -16,7 +16,7 @@ from pytest_llmdevice.report.marks import LETTERS, Mark
 from pytest_llmdevice.report.order import in_order
 from pytest_llmdevice.report.spec import DEFAULT, parse
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
-from pytest_llmdevice.results.records import Outcome
+from pytest_llmdevice.results.vocabulary import Outcome
 
 ABSENT = ("absent", "absent: no cuda:0 here")
 

@@ -16,7 +16,8 @@ from results.builder import CARD, CPU_BF16, CPU_FP32, SIMULATED, ResultsBuilder,
 from pytest_llmdevice.report.html import SCRIPTS, STYLES, html, is_web
 from pytest_llmdevice.report.page_data import FIELDS, LETTERS, page_data, peak, script_json, when
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
-from pytest_llmdevice.results.records import WORST_FIRST, Memory
+from pytest_llmdevice.results.records import Memory
+from pytest_llmdevice.results.vocabulary import WORST_FIRST
 
 
 def merged_of(builder: ResultsBuilder, folder: Path) -> MergedResults:

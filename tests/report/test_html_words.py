@@ -22,7 +22,7 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.report.page_causes import EXAMPLES, causes_of, grouped
 from pytest_llmdevice.report.page_summary import facts, machines, never_ran, shares, verdict
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
-from pytest_llmdevice.results.records import Outcome
+from pytest_llmdevice.results.vocabulary import Outcome
 
 
 def merged_of(folder: Path, outcomes: dict[Any, Outcome], **values: Any) -> MergedResults:

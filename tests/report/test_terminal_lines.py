@@ -13,8 +13,9 @@ from pytest_llmdevice.matrix.vocabulary import DTYPES, MODELS, QUANTIZATIONS
 from pytest_llmdevice.report.terminal import lines
 from pytest_llmdevice.report.wrapping import broken, columns
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
-from pytest_llmdevice.results.records import Check, Outcome, RecordedFinding
+from pytest_llmdevice.results.records import Check, RecordedFinding
 from pytest_llmdevice.results.transitions import Comparison, Transition
+from pytest_llmdevice.results.vocabulary import Outcome
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 

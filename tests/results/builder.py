@@ -12,7 +12,6 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import CHECKS, DTYPES, MODELS, QUANTIZATIONS
 from pytest_llmdevice.results.records import (
     BUILTIN,
-    WORST_FIRST,
     CellDone,
     Check,
     Commit,
@@ -21,7 +20,6 @@ from pytest_llmdevice.results.records import (
     MachineDevice,
     MatrixInfo,
     Memory,
-    Outcome,
     Planned,
     Record,
     RecordedFinding,
@@ -29,6 +27,7 @@ from pytest_llmdevice.results.records import (
 )
 from pytest_llmdevice.results.redaction import Redactor
 from pytest_llmdevice.results.store import RunFile, Writer, read_file
+from pytest_llmdevice.results.vocabulary import WORST_FIRST, Outcome
 
 PLAIN = Redactor((), (), frozenset())
 """Hides nothing."""

@@ -12,10 +12,10 @@ from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.baseline import Baseline
 from pytest_llmdevice.results.compare import compare
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
-from pytest_llmdevice.results.records import Outcome
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.transitions import Comparison, Transition
 from pytest_llmdevice.results.update import FORCE_WORDS, update
+from pytest_llmdevice.results.vocabulary import Outcome
 from results.builder import CARD, CPU_BF16, CPU_FP32, CUDA, SIMULATED, VERSIONS, ResultsBuilder, check
 
 OLD = ResultsBuilder({CPU_FP32: {"dtypes": "passed"}, CPU_BF16: {"dtypes": "passed"}}, name="old")

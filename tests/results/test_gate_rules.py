@@ -10,9 +10,9 @@ from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.results.gate import DEFAULT, FAILING, WORDS, judge, parse
 from pytest_llmdevice.results.gate_text import MOST_LINES, lines
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
-from pytest_llmdevice.results.records import Outcome
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Name, Transition
+from pytest_llmdevice.results.vocabulary import Outcome
 from results.builder import CPU_BF16, CPU_FP32, ResultsBuilder
 
 EMPTY = MergedResults((), {})

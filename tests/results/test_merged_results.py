@@ -9,8 +9,9 @@ import pytest
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.merged_results import DIFFERING, TWOFOLD, CellView, MergedResults, merge_runs
-from pytest_llmdevice.results.records import Commit, Outcome
+from pytest_llmdevice.results.records import Commit
 from pytest_llmdevice.results.store import read
+from pytest_llmdevice.results.vocabulary import Outcome
 from results.builder import CARD, COMMIT, CPU_BF16, CPU_FP32, CUDA, SIMULATED, VERSIONS, ResultsBuilder, check
 
 LATER = Commit(id="fedcba9876543210")

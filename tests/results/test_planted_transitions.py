@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from pytest_llmdevice.cli.command import command
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import MODELS
-from pytest_llmdevice.results.records import Check, Commit, Memory, Outcome
+from pytest_llmdevice.results.records import Check, Commit, Memory
 from pytest_llmdevice.results.transitions import NAMES, Name
+from pytest_llmdevice.results.vocabulary import Outcome
 from results.builder import ResultsBuilder, check
 
 TARGET = "loaders:load"

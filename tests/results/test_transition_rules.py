@@ -10,11 +10,11 @@ import pytest
 
 from pytest_llmdevice.results.compare import compare
 from pytest_llmdevice.results.merged_results import merge_runs
-from pytest_llmdevice.results.records import BAD, Outcome
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.transition_rules import AFTER, TRANSITIONS
 from pytest_llmdevice.results.transitions import Name
 from pytest_llmdevice.results.update import FORCE_WORDS, update
+from pytest_llmdevice.results.vocabulary import BAD, Outcome
 from results.builder import CPU_FP32, ResultsBuilder
 
 BEFORE: tuple[Outcome, ...] = ("passed", "failed", "error", "hollow", "xfail", "xpass", "aborted")
