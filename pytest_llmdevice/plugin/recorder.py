@@ -289,7 +289,8 @@ def _skipped(report: pytest.TestReport) -> str:
 def _finding(_: str, found: Any) -> RecordedFinding:
     hint = found.hint
     known = {} if hint is None else {"hint": hint.name, "advice": hint.text, "source": hint.source}
-    return RecordedFinding(where=found.where, expected=found.expected, actual=found.actual, **known)
+    kind = getattr(found, "kind", "")
+    return RecordedFinding(where=found.where, expected=found.expected, actual=found.actual, kind=kind, **known)
 
 
 def _check(item: _Item) -> Check:

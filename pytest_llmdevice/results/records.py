@@ -168,7 +168,13 @@ class Planned(Record):
 
 
 class RecordedFinding(Record):
-    """One thing that is wrong, as `Finding`; the hint's name, text and source are empty where it has none."""
+    """One thing that is wrong, as the check that found it describes it.
+
+    Attributes:
+        where, expected, actual: the tensor, module or step, what it should be, and is; of an exception its text.
+        hint, advice, source: the known cause, what to do, and an address to read on; empty where no cause is known.
+        kind: `"raised"` where it is an exception; empty where a value is wrong, and in files from before this key.
+    """
 
     where: str
     expected: str
@@ -176,6 +182,7 @@ class RecordedFinding(Record):
     hint: str = ""
     advice: str = ""
     source: str = ""
+    kind: str = ""
 
 
 class Outcomes(Record):

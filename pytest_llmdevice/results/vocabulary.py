@@ -54,3 +54,6 @@ OUTCOME_WORDS: Final[dict[Outcome, str]] = {
 """Each outcome as a reader is told it, wherever that is: in a terminal, a report, or the answer of the gate."""
 
 assert set(WORST_FIRST) == set(get_args(Outcome)) == set(OUTCOME_WORDS)
+
+RAISED: Final = "raised"
+"""The kind of a finding that is an exception: it is the same problem wherever it was raised."""
