@@ -18,6 +18,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.report.html import html
+from pytest_llmdevice.report.model import ReportModel
 from pytest_llmdevice.results.merged_results import merge_runs
 from pytest_llmdevice.results.vocabulary import Outcome
 
@@ -74,10 +75,12 @@ def main() -> None:
     if program is None:
         sys.exit("there is no chromium on the PATH")
     with tempfile.TemporaryDirectory() as folder:
-        merged = merge_runs([large(CELLS, outcome).file(Path(folder))])
+        results = merge_runs([large(CELLS, outcome).file(Path(folder))])
         started = time.perf_counter()
-        text = html(merged)
-        print(f"{time.perf_counter() - started:6.2f} s  made, {len(merged.cells):,} cells, {len(text) / 2**20:.1f} MiB")
+        text = html(ReportModel.of(results))
+        print(
+            f"{time.perf_counter() - started:6.2f} s  made, {len(results.cells):,} cells, {len(text) / 2**20:.1f} MiB"
+        )
         path = Path(folder) / "page.html"
         path.write_text(text, "utf-8")
         took: dict[str, list[float]] = {"open": [], **{name: [] for name in FILTERS}}

@@ -1,4 +1,4 @@
-"""The matrix as a grid: pure data, to be drawn in a terminal or as a table."""
+"""Arranges the cells of a matrix as a grid of rows and columns: data, to be drawn in a terminal or as a table."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final, TypeAlias
 
-from pytest_llmdevice.report.marks import Entry, Mark
+from pytest_llmdevice.report.not_run import why_not
 from pytest_llmdevice.report.order import MATRIX_ORDER, in_order
+from pytest_llmdevice.report.outcomes import Mark, MarkCounts
 from pytest_llmdevice.report.spec import Spec, value
-from pytest_llmdevice.report.summary import why_not
 from pytest_llmdevice.results.merged_results import CellView, MergedResults
 from pytest_llmdevice.text import joined
 
 Heading: TypeAlias = tuple[tuple[str, ...], ...]
 """Of a row or a column: for each of its axes the values that it stands for."""
 
-Lines: TypeAlias = dict[Heading, dict[Heading, Entry]]
+Lines: TypeAlias = dict[Heading, dict[Heading, MarkCounts]]
 """Rows by heading, each with its entries by the heading of the column; or columns by heading."""
 
 ALL: Final = "all"
@@ -56,7 +56,7 @@ class Grid:
         )
 
     @property
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[MarkCounts]:
         """Those of all rows."""
         return [entry for entries in self.rows.values() for entry in entries.values()]
 
@@ -124,7 +124,7 @@ def grid(views: Sequence[CellView], spec: Spec, target: str) -> Grid:
 
     columns = tuple(ordered({column for entries in marks.values() for column in entries}, spec.columns))
     rows = {
-        row: {column: Entry.of(marks[row][column]) for column in columns if column in marks[row]}
+        row: {column: MarkCounts.of(marks[row][column]) for column in columns if column in marks[row]}
         for row in ordered(marks, spec.rows)
     }
     different = [axis for axis in spec.summarized if len({point[position[axis]] for point in points}) > 1]

@@ -1,9 +1,9 @@
-"""Whether results are good enough: which differences fail, and the verdict."""
+"""Decides whether results are good enough, by which differences from a baseline are to fail."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,14 +11,14 @@ from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.results.compare import LARGER, SLOWER
 from pytest_llmdevice.results.merged_results import MergedResults
-from pytest_llmdevice.results.transitions import NAMES, Comparison, Name
-from pytest_llmdevice.results.vocabulary import BAD
+from pytest_llmdevice.results.transitions import NAMES, Comparison, count_text
+from pytest_llmdevice.results.vocabulary import BAD, OUTCOME_WORDS, WORST_FIRST
 from pytest_llmdevice.text import plural
 
 FAILING: Final = "failing"
 """A word of `--fail-on` beside the names: whatever makes a run red now and did not for the baseline, under any name."""
 
-WORDS: Final = (*(name for name in NAMES if name != "larger"), "memory", FAILING)
+FAIL_ON_WORDS: Final = (*(name for name in NAMES if name != "larger"), "memory", FAILING)
 """What `--fail-on` takes; `larger` is spelled `memory`, and both are understood."""
 
 DEFAULT: Final = "regression,aborted,hollow,vanished,failing"
@@ -59,7 +59,7 @@ class GateResult:
     missing: tuple[str, ...] = ()
 
 
-def parse(text: str) -> FailOn:
+def parse_fail_on(text: str) -> FailOn:
     """Read `"regression,vanished,slower:20%,memory:10%"`; nothing stands for `DEFAULT`.
 
     Raises:
@@ -71,7 +71,7 @@ def parse(text: str) -> FailOn:
         word, colon, number = (piece.strip() for piece in part.partition(":"))
         name = "larger" if word == "memory" else word
         if name not in (*NAMES, FAILING):
-            raise ConfigurationError(f"fail-on {text!r}: {unknown('difference', word, WORDS)}")
+            raise ConfigurationError(f"fail-on {text!r}: {unknown('difference', word, FAIL_ON_WORDS)}")
         if name in names:
             raise ConfigurationError(f"fail-on {text!r}: {word} is given twice; leave one out")
         names.add(name)
@@ -95,7 +95,7 @@ def _percent(text: str, word: str, name: str, number: str) -> float:
     return percent
 
 
-def judge(
+def evaluate_gate(
     comparison: Comparison | None, merged: MergedResults, fail_on: FailOn, missing: Sequence[str] = ()
 ) -> GateResult:
     """Whether `merged` is good enough.
@@ -123,14 +123,10 @@ def judge(
 
 
 def _red(merged: MergedResults) -> Iterator[str]:
-    counts = Counter(view.outcome for view in merged.cells.values())
-    bad = [
-        f"{counts[outcome]} {outcome}"
-        for outcome in ("error", "failed", "aborted", "hollow", "xpass")
-        if counts[outcome]
-    ]
+    counts = Counter(view.outcome for view in merged.cells.values() if view.outcome in BAD)
+    bad = [f"{counts[outcome]:,} {OUTCOME_WORDS[outcome]}" for outcome in WORST_FIRST if counts[outcome]]
     if bad:
-        total = sum(counts[each] for each in BAD)
+        total = counts.total()
         yield f"{plural(total, 'cell')} of {len(merged.cells):,}: {', '.join(bad)}"
     if merged.cells and not any(view.ran for view in merged.cells.values()):
         yield "no cell ran at all"
@@ -138,13 +134,15 @@ def _red(merged: MergedResults) -> Iterator[str]:
 
 def _differences(comparison: Comparison, fail_on: FailOn) -> Iterator[str]:
     counts = comparison.counts
-    yield from (f"{counted(name, counts)}" for name in NAMES if name in fail_on.names and counts[name])
+    yield from (count_text(name, counts[name]) for name in NAMES if name in fail_on.names and counts[name])
     if FAILING in fail_on.names:
         # What has a name that fails is counted there.
         others = Counter(
-            each.name for each in comparison.transitions if each.failing and each.name not in fail_on.names
+            transition.name
+            for transition in comparison.transitions
+            if transition.failing and transition.name not in fail_on.names
         )
-        yield from (f"{counted(name, others)}, failing now" for name in NAMES if others[name])
+        yield from (f"{count_text(name, others[name])}, failing now" for name in NAMES if others[name])
 
 
 def nothing_ran(comparison: Comparison) -> bool:
@@ -152,20 +150,10 @@ def nothing_ran(comparison: Comparison) -> bool:
     ran = comparison.unchanged + sum(
         count for name, count in comparison.counts.items() if name not in {"skipped", "unused", "vanished", "new"}
     )
-    return ran == 0 and any(each.name != "new" for each in comparison.transitions)
+    return ran == 0 and any(transition.name != "new" for transition in comparison.transitions)
 
 
 def nothing_compared(comparison: Comparison) -> bool:
     """Whether whatever ran of the baseline ran elsewhere, so that the comparison says nothing."""
-    told = set(comparison.counts) - {"skipped", "unused", "vanished", "new", "not-comparable"}
-    return not comparison.unchanged and not told and bool(comparison.counts["not-comparable"])
-
-
-_PLURAL: Final[Mapping[str, str]] = {"regression": "regressions"}
-
-
-def counted(name: Name, counts: Mapping[Name, int]) -> str:
-    """`"3 regressions"`, `"1 not comparable"`."""
-    count = counts[name]
-    word = _PLURAL.get(name, name) if count > 1 else name
-    return f"{count:,} {word.replace('-', ' ')}"
+    decided = set(comparison.counts) - {"skipped", "unused", "vanished", "new", "not-comparable"}
+    return not comparison.unchanged and not decided and bool(comparison.counts["not-comparable"])

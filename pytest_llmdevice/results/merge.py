@@ -1,31 +1,15 @@
-"""The files of several machines in one folder, each as it is, and a summary of what they are together."""
+"""Copies the result files of several machines into one folder, each as it is, and says what does not go together."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.files import replace_file
-from pytest_llmdevice.results.gate_text import conflict_line
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
-from pytest_llmdevice.results.records import Run
 from pytest_llmdevice.results.shards import unlike_shards
 from pytest_llmdevice.results.store import SUFFIX, RunFile, read
-from pytest_llmdevice.results.vocabulary import WORST_FIRST
-from pytest_llmdevice.text import plural
-
-
-@dataclass(frozen=True, slots=True)
-class NeverRan:
-    """Cells that ran nowhere, of one device and for one cause."""
-
-    device: str
-    reason: str
-    cells: tuple[str, ...]
 
 
 def merge(inputs: Sequence[Path], output: Path, *, force: bool = False) -> MergedResults:
@@ -89,75 +73,3 @@ def mixtures(merged: MergedResults) -> Iterator[str]:
     dirty = sum(run.commit is not None and run.commit.dirty for run in merged.runs)
     if dirty:
         yield f"{dirty} of {len(merged.runs)} runs were of a tree with changes that are in no commit"
-
-
-def outcomes(merged: MergedResults) -> dict[str, int]:
-    """How many cells have each outcome, the worst first; those that ran nowhere are `"never ran"`."""
-    counts = Counter(view.outcome for view in merged.cells.values())
-    found: dict[str, int] = {each: counts[each] for each in WORST_FIRST if counts[each] and each != "skipped"}
-    if counts["skipped"]:
-        found["never ran"] = counts["skipped"]
-    return found
-
-
-def never_ran(merged: MergedResults) -> list[NeverRan]:
-    """The cells that ran nowhere, by device and reason, the most first."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for view in merged.never_ran:
-        reason = "; ".join(view.reasons.values()) or "no run says why"
-        found.setdefault((view.cell.spec, reason), []).append(view.id)
-    groups = [NeverRan(device, reason, tuple(cells)) for (device, reason), cells in found.items()]
-    return sorted(groups, key=lambda each: (-len(each.cells), each.device, each.reason))
-
-
-def summary(merged: MergedResults) -> Iterator[str]:
-    """What was merged, in lines."""
-    yield f"{plural(len(merged.runs), 'run')}:"
-    yield from (f"  {_run_line(run)}" for run in merged.runs)
-    counts = ", ".join(f"{count:,} {what}" for what, count in outcomes(merged).items())
-    simulated = sum(view.ran and view.cell.simulated for view in merged.cells.values())
-    only = f" ({simulated:,} of them ran only simulated)" if simulated else ""
-    yield f"{plural(len(merged.cells), 'cell')}: {counts}{only}"
-    if groups := never_ran(merged):
-        yield "never ran anywhere:"
-        yield from (f"  {len(group.cells):,} on {group.device}: {group.reason}" for group in groups)
-    if merged.conflicts:
-        yield "conflicts, of which the worse outcome counts:"
-        yield from (f"  {conflict_line(conflict)}" for conflict in merged.conflicts)
-    yield from (f"note: {note}" for note in (*mixtures(merged), *merged.notes))
-
-
-def _run_line(run: Run) -> str:
-    devices = ", ".join(f"{device.spec} {device.name}".strip() for device in run.machine.devices)
-    simulated_on = f"simulated {', '.join(run.simulated)}" if run.simulated else ""
-    where = "; ".join(part for part in (run.machine.cpu, devices, simulated_on) if part)
-    shard = f", shard {run.shard}" if run.shard else ""
-    return f"{run.run}: {run.matrix.name}{shard}, {run.target}, on {where or 'an unknown machine'}"
-
-
-def as_data(merged: MergedResults) -> dict[str, Any]:
-    """The summary as data, for `--json`."""
-    return {
-        "runs": [
-            run.model_dump(
-                mode="json", by_alias=True, include={"run", "started", "matrix", "target", "commit", "shard"}
-            )
-            for run in merged.runs
-        ],
-        "cells": len(merged.cells),
-        "outcomes": outcomes(merged),
-        "simulated_only": [view.id for view in merged.cells.values() if view.ran and view.cell.simulated],
-        "never_ran": [
-            {"device": each.device, "reason": each.reason, "cells": list(each.cells)} for each in never_ran(merged)
-        ],
-        "conflicts": [
-            {
-                "cell": each.cell,
-                "check": each.check,
-                "why": each.why,
-                "samples": [{"run": sample.run.run, "outcome": sample.check.outcome} for sample in each.samples],
-            }
-            for each in merged.conflicts
-        ],
-        "notes": [*mixtures(merged), *merged.notes],
-    }

@@ -57,3 +57,8 @@ assert set(WORST_FIRST) == set(get_args(Outcome)) == set(OUTCOME_WORDS)
 
 RAISED: Final = "raised"
 """The kind of a finding that is an exception: it is the same problem wherever it was raised."""
+
+
+def outcome_text(text: str) -> str:
+    """The words of the outcome `text`; `text` itself where it is none, such as a time that was measured."""
+    return next((words for outcome, words in OUTCOME_WORDS.items() if outcome == text), text)

@@ -31,10 +31,10 @@ def test_it_says_what_is_together_now(tmp_path: Path, folders: tuple[Path, Path]
         "2 runs:",
         "  laptop: default, builtin, on Some CPU",
         "  server: default, builtin, on Server CPU; cuda:0 NVIDIA H100",
-        "2 cells: 1 failed, 1 never ran",
-        "never ran anywhere:",
+        "2 cells: 1 failed, 1 not run",
+        "not run anywhere:",
         "  1 on cuda:0: absent: no CUDA device",
-        "conflicts, of which the worse outcome counts:",
+        "1 conflict, the worse outcome counts:",
         "  llama.cpu.fp32.none.to dtypes: failed in server, passed in laptop: machines or versions differ",
         f"written to {tmp_path / 'all'}",
     ]

@@ -12,9 +12,9 @@ from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.report.folding import folded, without_attention
 from pytest_llmdevice.report.grid import ALL, Grid, blank, grids, labels
-from pytest_llmdevice.report.marks import LETTERS, Mark
 from pytest_llmdevice.report.order import in_order
-from pytest_llmdevice.report.spec import DEFAULT, parse
+from pytest_llmdevice.report.outcomes import LETTERS, Mark
+from pytest_llmdevice.report.spec import DEFAULT, parse_grid
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.vocabulary import Outcome
 
@@ -27,7 +27,7 @@ def merged(folder: Path, outcomes: Mapping[Cell, Outcome], **values: Any) -> Mer
 
 
 def one(found: MergedResults, spec: str | None = None) -> Grid:
-    (grid,) = grids(found, parse(spec) if spec else DEFAULT)
+    (grid,) = grids(found, parse_grid(spec) if spec else DEFAULT)
     return grid
 
 
@@ -214,7 +214,7 @@ def test_attention_is_an_axis_only_where_it_makes_a_difference(tmp_path: Path) -
 
 
 def test_a_grid_is_asked_for_by_the_axes_of_rows_and_columns() -> None:
-    spec = parse(" model , strategy / device,dtype ")
+    spec = parse_grid(" model , strategy / device,dtype ")
     assert (spec.rows, spec.columns) == (("model", "strategy"), ("device", "dtype"))
     assert spec.summarized == ("quantization", "attention")
     assert str(spec) == "model,strategy/device,dtype"
@@ -233,6 +233,6 @@ def test_a_grid_is_asked_for_by_the_axes_of_rows_and_columns() -> None:
 )
 def test_a_grid_that_cannot_be_is_refused_in_one_sentence(text: str, says: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        parse(text)
+        parse_grid(text)
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)

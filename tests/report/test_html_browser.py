@@ -60,11 +60,11 @@ def test_every_cell_has_a_tile_with_a_letter_and_a_label(shown: Show, merged: Me
     assert page.tiles().count() == 5
     labels = {tile.get_attribute("aria-label"): tile.inner_text() for tile in page.tiles().all()}
     assert labels == {
-        "llama.cpu.fp32.none.to: passed": "P",
+        "llama.cpu.fp32.none.to: passed": ".",
         "llama.cpu.bf16.none.to: failed": "F",
-        "llama.cuda0.bf16.none.to.sim: passed, simulated": "P",
+        "llama.cuda0.bf16.none.to.sim: passed (simulated)": ".~",
         "qwen2.cpu.fp32.none.to: error": "E",
-        "qwen2.cpu.bf16.none.to: did not run": "s",
+        "qwen2.cpu.bf16.none.to: not run": "s",
     }
 
 
@@ -101,7 +101,7 @@ def test_outcomes_are_chosen_together(shown: Show, merged: MergedResults) -> Non
     assert len(page.ids()) == 5
 
 
-def test_a_choice_of_an_axis_hardware_and_cause_narrows_the_table(shown: Show, merged: MergedResults) -> None:
+def test_a_choice_of_an_axis_hardware_and_problem_narrows_the_table(shown: Show, merged: MergedResults) -> None:
     page = shown(merged, fragment="#view=table")
     page.page.get_by_label("Any model").select_option("qwen2")
     assert page.ids() == [QWEN.id, ABSENT.id]
@@ -110,7 +110,7 @@ def test_a_choice_of_an_axis_hardware_and_cause_narrows_the_table(shown: Show, m
     assert page.ids() == [SIMULATED.id]
     page.page.get_by_label("Any hardware").select_option("real")
     assert page.ids() == [CPU_FP32.id, CPU_BF16.id, QWEN.id]
-    page.page.get_by_label("Any cause").select_option("out-of-memory in loads")
+    page.page.get_by_label("Any problem").select_option("1. 20 MiB too many")
     assert page.ids() == [QWEN.id]
 
 
@@ -196,7 +196,7 @@ def test_the_panel_of_a_cell_that_did_not_run_says_why_on_each_machine(shown: Sh
     page = shown(merged, fragment=f"#cell={ABSENT.id}")
     text = page.page.get_by_role("dialog").inner_text()
     assert "absent: no such processor" in text
-    assert "did not run" in text
+    assert "not run" in text
     assert "passed" not in text
 
 
@@ -219,7 +219,7 @@ def test_the_map_is_walked_with_the_arrow_keys_and_opened_with_enter(shown: Show
     page.page.keyboard.press("ArrowRight")
     assert page.value(focused) == "llama.cpu.bf16.none.to: failed"
     page.page.keyboard.press("ArrowDown")
-    assert page.value(focused) == "qwen2.cpu.bf16.none.to: did not run"
+    assert page.value(focused) == "qwen2.cpu.bf16.none.to: not run"
     page.page.keyboard.press("Home")
     assert page.value(focused) == "qwen2.cpu.fp32.none.to: error"
     assert page.page.locator("#tip").inner_text().splitlines() == [QWEN.id, "error", "20 MiB too many"]
@@ -273,12 +273,14 @@ def test_changes_since_the_baseline_are_listed_marked_and_filtered(shown: Show, 
     ]
     page.page.get_by_role("button", name="1 unused").click()
     assert rows.count() == 1
-    assert page.page.locator("#changes .lead").inner_text() == "base.json: 2 differences, 7 unchanged."
+    assert (
+        page.page.locator("#changes .lead").inner_text() == "Since base.json: 1 regression, 1 unused entry, 7 unchanged"
+    )
 
 
-def test_a_cause_leads_to_its_cells(shown: Show, merged: MergedResults) -> None:
+def test_a_problem_leads_to_its_cells(shown: Show, merged: MergedResults) -> None:
     page = shown(merged, fragment="#q=opt&view=table")
-    page.page.locator("[data-cause=dtype-dropped]").click()
+    page.page.locator("[data-problem='2']").click()
     assert page.ids() == [CPU_BF16.id]
     assert page.page.get_by_label("Search", exact=True).input_value() == ""
 
@@ -307,25 +309,25 @@ def test_two_targets_have_rows_and_panels_of_their_own(shown: Show, tmp_path: Pa
         ResultsBuilder({CARD: {"loads": "failed"}}, name="b", target="two:load"),
     ]
     page = shown(merge_runs([builder.file(tmp_path / "results") for builder in builders]))
-    assert page.tiles().all_inner_texts() == ["P", "F"]
+    assert page.tiles().all_inner_texts() == [".", "F"]
     page.tiles().nth(1).click()
     assert "two:load" in page.page.get_by_role("dialog").inner_text()
     page.page.reload()
     assert "two:load" in page.page.get_by_role("dialog").inner_text()
 
 
-def test_without_a_script_the_counts_and_causes_are_there(shown: Show, merged: MergedResults) -> None:
+def test_without_a_script_the_counts_and_problems_are_there(shown: Show, merged: MergedResults) -> None:
     page = shown(merged, scripts=False)
     text = page.page.locator("main").inner_text()
-    assert "passed, simulated\t1" in text
-    assert "did not run\t1" in text
+    assert "passed (simulated)\t1" in text
+    assert "not run\t1" in text
     assert "dtype-dropped" in text
     assert not page.page.locator("#filters").is_visible()
 
 
 def test_results_without_cells_make_a_page(shown: Show) -> None:
     page = shown(MergedResults((), {}))
-    assert page.page.locator("#verdict").inner_text() == "There are no cells."
+    assert page.page.locator("#headline").inner_text() == "There are no cells."
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -10,6 +10,7 @@ from results.builder import ResultsBuilder, check
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.report.html import html
+from pytest_llmdevice.report.model import ReportModel
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.records import Machine, RecordedFinding
 from pytest_llmdevice.results.transitions import Comparison, Transition
@@ -69,7 +70,7 @@ def test_nothing_in_a_record_is_executed_in_the_panel_the_table_and_the_tip(take
     taken.tiles().first.hover()
     taken.tiles().first.click()
     assert taken.page.locator("#detail-title").text_content() == CELL.id
-    assert taken.page.locator("dialog .told p").first.text_content() == ALL
+    assert taken.page.locator("dialog .message p").first.text_content() == ALL
     taken.page.keyboard.press("Escape")
     taken.page.get_by_role("button", name="Table").click()
     assert taken.page.locator("#table tbody a").first.text_content() == CELL.id
@@ -108,12 +109,12 @@ def test_only_web_addresses_become_links(shown: Callable[..., Watched], tmp_path
     page = shown(made(tmp_path, address))
     page.tiles().first.click()
     assert page.page.locator("a[target=_blank]").count() == 0
-    assert address in (page.page.locator(".cause .source").text_content() or "")
+    assert address in (page.page.locator(".problem .source").text_content() or "")
 
 
 def test_a_web_address_becomes_a_link_without_an_opener(shown: Callable[..., Watched], tmp_path: Path) -> None:
     page = shown(made(tmp_path, "https://example.org/a?b='\"><script>"[:25]))
-    link = page.page.locator(".cause .source a")
+    link = page.page.locator(".problem .source a")
     assert link.get_attribute("href") == "https://example.org/a?b='"
     assert "noopener" in (link.get_attribute("rel") or "")
 
@@ -129,6 +130,6 @@ def test_the_policy_forbids_a_script_that_is_put_into_the_page(shown: Callable[.
 
 
 def test_a_lone_surrogate_can_be_written(tmp_path: Path) -> None:
-    page = html(MergedResults((), {}, notes=("half a character: \ud800",)))
+    page = html(ReportModel.of(MergedResults((), {}, notes=("half a character: \ud800",))))
     assert "half a character: ?" in page
     (tmp_path / "page.html").write_text(page, "utf-8")

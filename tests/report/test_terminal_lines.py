@@ -10,7 +10,8 @@ from results.builder import CARD, CPU_BF16, CPU_FP32, SIMULATED, ResultsBuilder,
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import DTYPES, MODELS, QUANTIZATIONS
-from pytest_llmdevice.report.terminal import lines
+from pytest_llmdevice.report.model import ReportModel
+from pytest_llmdevice.report.terminal import terminal_lines
 from pytest_llmdevice.report.wrapping import broken, columns
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.records import Check, RecordedFinding
@@ -20,8 +21,21 @@ from pytest_llmdevice.results.vocabulary import Outcome
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def shown(merged: MergedResults, *, width: int = 80, colour: bool = False, unicode: bool = True, **values: Any) -> str:
-    return "\n".join(lines(merged, width=width, colour=colour, unicode=unicode, **values))
+def shown(
+    merged: MergedResults,
+    comparison: Comparison | None = None,
+    *,
+    width: int = 80,
+    colour: bool = False,
+    unicode: bool = True,
+    **values: Any,
+) -> str:
+    report = ReportModel.of(merged, comparison)
+    return "\n".join(terminal_lines(report, width=width, colour=colour, unicode=unicode, **values))
+
+
+def lines(merged: MergedResults, **values: Any) -> list[str]:
+    return shown(merged, **values).split("\n")
 
 
 def small(folder: Path) -> MergedResults:
@@ -153,8 +167,8 @@ def test_what_changed_since_a_baseline_is_counted_and_the_worst_is_told(tmp_path
         for number in range(5)
     ]
     comparison = Comparison("base.json", (*changes, Transition("new", "c", "d", "builtin", "", "passed")), 7)
-    text = shown(small(tmp_path), comparison=comparison, worst=2, width=100)
-    assert "Since base.json: 5 regressions, 1 new; 7 as before" in text
+    text = shown(small(tmp_path), comparison, worst=2, width=100)
+    assert "Since base.json: 5 regressions, 1 new, 7 unchanged" in text
     assert "  regression: llama.cpu.fp32.none.s1 dtypes: passed -> failed: lm_head" in text
     assert "s2 dtypes" not in text
     assert "and 4 more differences" in text
@@ -225,11 +239,14 @@ def test_results_without_a_cell_are_shown(tmp_path: Path) -> None:
     assert shown(merge_runs([ResultsBuilder({}).file(tmp_path)])).startswith("0 cells: none\n")
 
 
-def test_contradictions_of_machines_are_listed(tmp_path: Path) -> None:
+def test_conflicts_of_runs_are_listed(tmp_path: Path) -> None:
     first = ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}, name="1").file(tmp_path)
     second = ResultsBuilder({CPU_FP32: {"dtypes": "failed"}}, name="2").file(tmp_path)
     text = shown(merge_runs([first, second]))
-    assert "Contradictions, of which the worse counts\n  llama.cpu.fp32.none.to dtypes: one commit" in text
+    assert (
+        "Conflicts: the worse outcome counts\n  llama.cpu.fp32.none.to dtypes: failed in 2, passed in 1: one commit"
+        in text
+    )
 
 
 def test_a_long_list_ends_with_how_many_there_are_besides(tmp_path: Path) -> None:

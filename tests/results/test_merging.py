@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_llmdevice.errors import ResultsError
-from pytest_llmdevice.results.merge import NeverRan, merge, mixtures, never_ran, outcomes, summary
+from pytest_llmdevice.results.merge import merge, mixtures
 from pytest_llmdevice.results.records import Commit
 from results.builder import CARD, CPU_BF16, CPU_FP32, CUDA, SIMULATED, ResultsBuilder
 
@@ -105,15 +105,6 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path, folders: list[
         merge(folders, tmp_path / "all")
 
 
-def test_the_outcomes_are_those_of_real_hardware(tmp_path: Path, folders: list[Path]) -> None:
-    assert outcomes(merge(folders, tmp_path / "all")) == {"failed": 1, "passed": 1, "never ran": 1}
-
-
-def test_what_never_ran_is_counted_by_device_and_reason(tmp_path: Path, folders: list[Path]) -> None:
-    merged = merge(folders, tmp_path / "all")
-    assert never_ran(merged) == [NeverRan("cpu", "not requested: --llm-cell leaves it out", (CPU_BF16.id,))]
-
-
 def test_different_matrices_commits_and_changed_trees_are_named(tmp_path: Path, folders: list[Path]) -> None:
     replace(LAPTOP_RUN, name="later", started="2027", commit=Commit(id="f" * 16, dirty=True)).write(tmp_path / "a")
     assert list(mixtures(merge(folders, tmp_path / "all"))) == [
@@ -136,14 +127,3 @@ def test_parts_of_different_lists_of_cells_are_named(tmp_path: Path) -> None:
     [note] = parts("unlike", "d2")
     assert note.startswith("the 2 parts of default were cut from 2 different lists of cells")
     assert parts("other", "d2", matrix="release") == []
-
-
-def test_the_summary_says_what_ran_where_and_what_did_not(tmp_path: Path, folders: list[Path]) -> None:
-    (tmp_path / "b" / "card.jsonl").unlink()
-    assert list(summary(merge(folders[:1], tmp_path / "all"))) == [
-        "1 run:",
-        "  laptop: default, builtin, on Some CPU; simulated cuda:1",
-        "3 cells: 2 passed, 1 never ran (1 of them ran only simulated)",
-        "never ran anywhere:",
-        "  1 on cpu: not requested: --llm-cell leaves it out",
-    ]

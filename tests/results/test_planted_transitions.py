@@ -13,7 +13,7 @@ from pytest_llmdevice.cli.command import command
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import MODELS
 from pytest_llmdevice.results.records import Check, Commit, Memory
-from pytest_llmdevice.results.transitions import NAMES, Name
+from pytest_llmdevice.results.transitions import NAMES, Name, count_text
 from pytest_llmdevice.results.vocabulary import Outcome
 from results.builder import ResultsBuilder, check
 
@@ -109,7 +109,7 @@ def test_each_alone_fails_the_gate_and_is_the_only_reason(work: Path, name: Name
     exit_code, output = gate(work, "--json", "--fail-on", name)
     assert exit_code == 1
     (reason,) = json.loads(output)["reasons"]
-    assert reason.partition(" ")[2].removesuffix("s") == name.replace("-", " ").removesuffix("s")
+    assert reason == count_text(name, int(reason.partition(" ")[0]))
 
 
 def test_none_of_them_fails_where_nothing_that_is_there_is_asked_for(work: Path) -> None:
