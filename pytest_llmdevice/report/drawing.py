@@ -1,4 +1,4 @@
-"""A grid as lines of text: headings over several lines, in as many blocks of columns as the width asks for."""
+"""Draws a grid as lines of text: headings over several lines, in as many blocks of columns as the width asks for."""
 
 from __future__ import annotations
 

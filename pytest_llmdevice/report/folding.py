@@ -1,4 +1,4 @@
-"""A large grid made small: rows and columns that say the same become one, and at last an axis is summarized."""
+"""Folds a large grid: rows and columns that say the same become one, and at last an axis is summarized."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results held against a baseline: what became of each entry, by the rules of `rules.TRANSITIONS`."""
+"""Compares results with a baseline: says of each of its entries whether it is as it was, better, worse or gone."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ class _Work:
         now = sample.check if sample else None
         outcome = now.outcome if now else ABSENT
         if view.cell.simulated:
-            return _transition("skipped", entry, f"{outcome}, simulated", _PRETENDED, now)
-        was = f"simulated on {self.baseline.environments[entry.environment].simulated_on or 'a simulated_on device'}"
+            return _transition("skipped", entry, f"{outcome}, simulated", _SIMULATED_ONLY, now)
+        was = f"simulated on {self.baseline.environments[entry.environment].simulated_on or 'a simulated device'}"
         return _transition("not-comparable", entry, outcome, f"{was} -> {view.environment.hardware}", now)
 
     def _difference(self, entry: CheckLine, view: CellView, sample: Sample) -> str:
@@ -145,7 +145,7 @@ class _Work:
                 yield Transition("new", view.id, "", view.target, ABSENT, "aborted", _ABORTED, failing=True)
 
     def notes(self) -> Iterator[str]:
-        """Sentences on what could not be told."""
+        """Sentences on what could not be compared."""
         yield from _shards(self.merged)
         yield from unlike_shards(self.merged.runs)
         if self.otherwise:
@@ -160,7 +160,7 @@ class _Work:
 
 
 _ABORTED: Final = "the run was gone before the cell was finished"
-_PRETENDED: Final = "it ran only simulated, which proves nothing about the hardware"
+_SIMULATED_ONLY: Final = "it ran only simulated, which proves nothing about the hardware"
 _VANISHED: Final = "the cell ran, and no test of this name: renamed, removed or left out"
 
 

@@ -1,4 +1,4 @@
-"""Many runs as one matrix: for each cell and check the record that counts, what contradicts it, and what never ran."""
+"""Merges many runs into one matrix: for each check of a cell the record that counts, and what contradicts it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rule for each pair of outcomes: what it is called that a check had the one and has the other."""
+"""Names each pair of outcomes that a check can have in a baseline and now: regression, fixed, and so on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing a baseline from results: what is refused, what is kept from the old one, and the numbers of environments."""
+"""Writes a baseline from results: refuses what would hide a problem, and keeps what did not run this time."""
 
 from __future__ import annotations
 
