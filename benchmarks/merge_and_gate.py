@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from results.making import large  # tests/ is no package
+from results.builder import large  # tests/ is no package
 
 CELLS = 2381
 """With 20 checks each, and the record of the cell: 50,001 records, and as many plans of cells on top."""

@@ -18,13 +18,14 @@ from playwright.sync_api import Page, sync_playwright
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.report.html import html
-from pytest_llmdevice.results.merged_results import unite
-from pytest_llmdevice.results.records import Outcome
+from pytest_llmdevice.report.model import ReportModel
+from pytest_llmdevice.results.merged_results import merge_runs
+from pytest_llmdevice.results.vocabulary import Outcome
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from report.browser import ARGUMENTS, chromium  # tests/ is no package
-from results.making import large
+from results.builder import large
 
 CELLS = 5_000
 TURNS = 5
@@ -74,10 +75,12 @@ def main() -> None:
     if program is None:
         sys.exit("there is no chromium on the PATH")
     with tempfile.TemporaryDirectory() as folder:
-        union = unite([large(CELLS, outcome).file(Path(folder))])
+        results = merge_runs([large(CELLS, outcome).file(Path(folder))])
         started = time.perf_counter()
-        text = html(union)
-        print(f"{time.perf_counter() - started:6.2f} s  made, {len(union.cells):,} cells, {len(text) / 2**20:.1f} MiB")
+        text = html(ReportModel.of(results))
+        print(
+            f"{time.perf_counter() - started:6.2f} s  made, {len(results.cells):,} cells, {len(text) / 2**20:.1f} MiB"
+        )
         path = Path(folder) / "page.html"
         path.write_text(text, "utf-8")
         took: dict[str, list[float]] = {"open": [], **{name: [] for name in FILTERS}}

@@ -1,4 +1,4 @@
-"""`llmdevice gate`: an exit code for results, held against a baseline and against the coverage of a matrix."""
+"""The command `llmdevice gate`, which answers by an exit code whether results are as good as a baseline."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import click
 
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.schema import Require
+    from pytest_llmdevice.report.model import ReportModel
     from pytest_llmdevice.results.gate import GateResult
-    from pytest_llmdevice.results.merged_results import Union
-    from pytest_llmdevice.results.transitions import Comparison
+    from pytest_llmdevice.results.merged_results import MergedResults
 
 _PATH = click.Path(path_type=Path)
 
@@ -39,7 +39,7 @@ _PATH = click.Path(path_type=Path)
     metavar="WORD",
     help="Let --update write what it would refuse: ci, dirty, failing, unstable, vanished, other-matrix.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The verdict and every difference as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="The answer and every difference as JSON.")
 def command(
     results: tuple[Path, ...],
     baseline: Path | None,
@@ -63,16 +63,16 @@ def command(
         if updating and baseline is not None:
             _update(results, baseline, force, as_json=as_json)
         else:
-            _judge(results, baseline, require, fail_on, as_json=as_json)
+            _evaluate(results, baseline, require, fail_on, as_json=as_json)
 
 
 def _update(results: Sequence[Path], baseline: Path, force: Sequence[str], *, as_json: bool) -> None:
-    from pytest_llmdevice.results.merged_results import unite
+    from pytest_llmdevice.results.merged_results import merge_runs
     from pytest_llmdevice.results.store import read
     from pytest_llmdevice.results.update import update
     from pytest_llmdevice.text import plural
 
-    written = update(unite(read(list(results))), baseline, force=_words(force), environment=os.environ)
+    written = update(merge_runs(read(list(results))), baseline, force=_words(force), environment=os.environ)
     counts = {"cells": len(written.cells), "checks": len(written.checks)}
     if as_json:
         _dump({"baseline": str(baseline), **counts, "notes": list(written.notes)})
@@ -86,28 +86,32 @@ def _words(given: Sequence[str]) -> list[str]:
     return [word.strip() for each in given for word in each.split(",") if word.strip()]
 
 
-def _judge(results: Sequence[Path], baseline: Path | None, require: str | None, fail_on: str, *, as_json: bool) -> None:
+def _evaluate(
+    results: Sequence[Path], baseline: Path | None, require: str | None, fail_on: str, *, as_json: bool
+) -> None:
+    from pytest_llmdevice.report.gate_text import gate_lines
+    from pytest_llmdevice.report.model import ReportModel
     from pytest_llmdevice.results.baseline import read_baseline
     from pytest_llmdevice.results.compare import compare
-    from pytest_llmdevice.results.gate import judge, parse
-    from pytest_llmdevice.results.gate_text import lines
-    from pytest_llmdevice.results.merged_results import unite
+    from pytest_llmdevice.results.gate import evaluate_gate, parse_fail_on
+    from pytest_llmdevice.results.merged_results import merge_runs
     from pytest_llmdevice.results.store import read
 
     # What is wrong with the question is said before thousands of records are read.
-    rules = parse(fail_on)
+    rules = parse_fail_on(fail_on)
     asked = _required(require) if require else None
     held = read_baseline(baseline) if baseline else None
-    union = unite(read(list(results)))
-    missing = _missing(asked, union) if asked else []
-    comparison = compare(union, held, slower=rules.slower, larger=rules.larger) if held else None
-    verdict = judge(comparison, union, rules, missing)
+    merged = merge_runs(read(list(results)))
+    missing = _missing(asked, merged) if asked else []
+    comparison = compare(merged, held, slower=rules.slower, larger=rules.larger) if held else None
+    gate_result = evaluate_gate(comparison, merged, rules, missing)
+    report = ReportModel.of(merged, comparison)
     if as_json:
-        _dump(_as_data(verdict, comparison, union))
+        _dump(_as_data(gate_result, report))
     else:
-        for line in lines(verdict, comparison, union):
+        for line in gate_lines(gate_result, report):
             click.echo(line)
-    raise SystemExit(0 if verdict.good else 1)
+    raise SystemExit(0 if gate_result.good else 1)
 
 
 def _required(name: str) -> Require:
@@ -120,27 +124,28 @@ def _required(name: str) -> Require:
     return found
 
 
-def _missing(required: Require, union: Union) -> list[str]:
+def _missing(required: Require, merged: MergedResults) -> list[str]:
     from pytest_llmdevice.matrix.required import missing
 
     # One cell for each question, however many targets it was asked of.
-    cells = {name: view.cell for (_, name), view in union.cells.items()}
-    return missing(required, list(cells.values()), union.passed)
+    cells = {name: view.cell for (_, name), view in merged.cells.items()}
+    return missing(required, list(cells.values()), merged.passed)
 
 
-def _as_data(verdict: GateResult, comparison: Comparison | None, union: Union) -> dict[str, object]:
-    from pytest_llmdevice.results.merge import as_data
+def _as_data(gate_result: GateResult, report: ReportModel) -> dict[str, object]:
+    from pytest_llmdevice.report.merge_text import merge_data
 
+    comparison = report.comparison
     return {
-        "good": verdict.good,
-        "reasons": list(verdict.reasons),
-        "missing": list(verdict.missing),
+        "good": gate_result.good,
+        "reasons": list(gate_result.reasons),
+        "missing": list(gate_result.missing),
         "baseline": comparison.baseline if comparison else None,
         "unchanged": comparison.unchanged if comparison else 0,
         "counts": dict(comparison.counts) if comparison else {},
-        "transitions": [asdict(each) for each in comparison.transitions] if comparison else [],
+        "transitions": [asdict(transition) for transition in comparison.transitions] if comparison else [],
         "comparison_notes": list(comparison.notes) if comparison else [],
-        "results": as_data(union),
+        "results": merge_data(report),
     }
 
 

@@ -1,4 +1,4 @@
-"""`llmdevice merge`: the results of several machines in one folder."""
+"""The command `llmdevice merge`, which puts the results of several machines into one folder."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ _PATH = click.Path(path_type=Path)
 @click.option("--force", is_flag=True, help="Let the folder hold other things: they stay, and other runs there count.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON.")
 def command(inputs: tuple[Path, ...], output: Path, *, force: bool, as_json: bool) -> None:
-    """Unite the results in INPUTS, each a folder that --llm-results wrote or a file of one.
+    """Merge the results in INPUTS, each a folder that --llm-results wrote or a file of one.
 
     Files are copied as they are. Of a cell that ran on real hardware anywhere that counts; of contradicting outcomes
     the worse.
     """
+    from pytest_llmdevice.report.merge_text import merge_data, merge_lines
+    from pytest_llmdevice.report.model import ReportModel
     from pytest_llmdevice.results.collecting import without_collection
-    from pytest_llmdevice.results.merge import as_data, merge, summary
+    from pytest_llmdevice.results.merge import merge
 
     with without_collection():
-        union = merge(inputs, output, force=force)
+        report = ReportModel.of(merge(inputs, output, force=force))
     if as_json:
-        click.echo(json.dumps({"output": str(output), **as_data(union)}, indent=2, ensure_ascii=False))
+        click.echo(json.dumps({"output": str(output), **merge_data(report)}, indent=2, ensure_ascii=False))
         return
-    for line in summary(union):
+    for line in merge_lines(report):
         click.echo(line)
     click.echo(f"written to {output}")

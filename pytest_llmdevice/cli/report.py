@@ -1,16 +1,12 @@
-"""`llmdevice report`: results as Markdown, a page, or JSON."""
+"""The command `llmdevice report`, which writes results as Markdown, a page, or JSON."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from pytest_llmdevice.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from pytest_llmdevice.report.outputs import Output
 
 
 @click.command(short_help="a report of results: Markdown, a page, JSON")
@@ -32,8 +28,8 @@ def command(
 
     Without an option, Markdown to standard output. What is written to the file of $GITHUB_STEP_SUMMARY is appended.
     """
-    from pytest_llmdevice.cli.reading import compared, united
-    from pytest_llmdevice.report.outputs import Output, format_named, rendered
+    from pytest_llmdevice.cli.reading import read_report
+    from pytest_llmdevice.report.outputs import Output, format_named, render
 
     outputs = [Output.parse(text) for text in reports]
     if as_json and name not in {None, "json"}:
@@ -43,13 +39,12 @@ def command(
         outputs.append(Output(chosen, output))
     elif chosen == "html":
         raise ConfigurationError("-f html needs a file: give -o report.html")
-    union = united(results)
-    comparison = compared(union, baseline)
-    for each in outputs:
-        each.write(union, comparison)
-        click.echo(_written(each), err=True)
+    report = read_report(results, baseline)
+    for wanted in outputs:
+        wanted.write(report)
+        click.echo(f"{wanted.path}: written as {wanted.format}", err=True)
     if output is None and (not outputs or name or as_json):
-        click.echo(rendered(chosen, union, comparison), nl=False)
+        click.echo(render(chosen, report), nl=False)
 
 
 def _by_ending(output: Path | None) -> str:
@@ -57,7 +52,3 @@ def _by_ending(output: Path | None) -> str:
 
     ending = output.suffix.removeprefix(".").lower() if output is not None else ""
     return ending if ending in FORMATS else "md"
-
-
-def _written(output: Output) -> str:
-    return f"{output.path}: written as {output.format}"

@@ -1,4 +1,4 @@
-"""What the results of a run are worth: held against a baseline and `[require]`, reported, kept as a new baseline."""
+"""Evaluates a run at its end: holds it against a baseline and `[require]`, writes reports, updates a baseline."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Self
 
 from pytest_llmdevice.errors import ConfigurationError, LLMDeviceError
 from pytest_llmdevice.matrix.required import missing
+from pytest_llmdevice.report.model import ReportModel
 from pytest_llmdevice.report.outputs import SUMMARY, Output
-from pytest_llmdevice.report.spec import parse as parse_grid
+from pytest_llmdevice.report.spec import parse_grid
 from pytest_llmdevice.results import gate
 from pytest_llmdevice.results.baseline import Baseline, read_baseline
 from pytest_llmdevice.results.compare import compare
-from pytest_llmdevice.results.merged_results import Union, unite
+from pytest_llmdevice.results.merged_results import merge_runs
 from pytest_llmdevice.results.store import RunFile, read
 from pytest_llmdevice.results.update import FORCE_WORDS, update
 
@@ -35,22 +36,20 @@ class Evaluation:
         outputs: the reports to write.
         fail_on: the differences from the baseline that fail the run.
         baseline: what the results are held against; None for nothing.
-        union: the results; None until `draw`.
-        comparison: the results held against the baseline.
+        report: what there is to say about the results; None until `conclude`.
         unmet: what `[require]` asks for and no cell has shown.
-        verdict: whether the results are as good as the baseline; None without one: then pytest's own outcome says it.
+        gate_result: whether the results are as good as the baseline; None without one.
         written: what was written where, in sentences.
         refused: what could not be written, in sentences.
     """
 
     run: MatrixRun
     outputs: tuple[Output, ...] = ()
-    fail_on: gate.FailOn = field(default_factory=lambda: gate.parse(""))
+    fail_on: gate.FailOn = field(default_factory=lambda: gate.parse_fail_on(""))
     baseline: Baseline | None = None
-    union: Union | None = None
-    comparison: Comparison | None = None
+    report: ReportModel | None = None
     unmet: Sequence[str] = ()
-    verdict: gate.GateResult | None = None
+    gate_result: gate.GateResult | None = None
     written: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
@@ -72,41 +71,41 @@ class Evaluation:
             with _named("--llm-grid"):
                 parse_grid(settings.grid)
         with _named("--llm-fail-on"):
-            fail_on = gate.parse(settings.fail_on)
+            fail_on = gate.parse_fail_on(settings.fail_on)
         held = None if settings.baseline_update else settings.baseline
         return cls(run, outputs, fail_on, read_baseline(held) if held is not None else None)
 
     @property
     def bad(self) -> bool:
         """Whether the run must be red, whatever its tests say."""
-        return bool(self.unmet or self.refused or (self.verdict is not None and not self.verdict.good))
+        return bool(self.unmet or self.refused or (self.gate_result is not None and not self.gate_result.good))
 
-    def draw(self, file: RunFile, refused: str = "") -> None:
-        """Unite, compare, and write what is to be written. Nothing is raised for what cannot be written.
+    def conclude(self, file: RunFile, refused: str = "") -> None:
+        """Merge, compare, and write what is to be written. Nothing is raised for what cannot be written.
 
         Args:
             file: the records of the run.
             refused: why they could not be written to the end; empty where they were.
         """
         self.refused += [refused] if refused else []
-        self.union = unite([file])
+        results = merge_runs([file])
+        comparison: Comparison | None = None
         # One part cannot show what the whole must: that is asked of the merged results, by `llmdevice gate --require`.
         require = self.run.matrix.require if self.run.shard is None else None
-        self.unmet = missing(require, self.run.cells, self.union.passed) if require is not None else ()
+        self.unmet = missing(require, self.run.cells, results.passed) if require is not None else ()
         if self.baseline is not None:
             with self._refusing():
-                self.comparison = compare(
-                    self.union, self.baseline, slower=self.fail_on.slower, larger=self.fail_on.larger
-                )
-                self.verdict = gate.judge(self.comparison, self.union, self.fail_on)
+                comparison = compare(results, self.baseline, slower=self.fail_on.slower, larger=self.fail_on.larger)
+                self.gate_result = gate.evaluate_gate(comparison, results, self.fail_on)
         elif self.run.settings.baseline_update:
             with self._refusing():
                 self._update(file)
         if self.run.settings.results is not None and not self.refused:
             self.written.append(f"results: {file.path}")
+        self.report = ReportModel.of(results, comparison)
         for output in self.outputs:
             with self._refusing():
-                output.write(self.union, self.comparison)
+                output.write(self.report)
                 self.written.append(f"{output.format} report: {output.path}")
 
     def _update(self, file: RunFile) -> None:
@@ -114,7 +113,7 @@ class Evaluation:
         assert settings.baseline is not None
         # Earlier runs in the same folder are the repeated runs that a gate on times needs.
         runs = read(settings.results) if settings.results is not None else [file]
-        made = update(unite(runs), settings.baseline, force=settings.baseline_force, environment=os.environ)
+        made = update(merge_runs(runs), settings.baseline, force=settings.baseline_force, environment=os.environ)
         self.written += [f"baseline: {made.path}, {made.head.checks} checks of {made.head.cells} cells", *made.notes]
 
     @contextmanager

@@ -17,7 +17,7 @@ from pytest_llmdevice.plugin.options import usage_errors
 from pytest_llmdevice.plugin.registration import Registration
 from pytest_llmdevice.plugin.results_plugin import RecordedItems
 from pytest_llmdevice.plugin.session import WORKER_INPUT, MatrixRun
-from pytest_llmdevice.plugin.summary import headline
+from pytest_llmdevice.plugin.summary import plan_line
 from pytest_llmdevice.plugin.timeout_plugin import LimitedItems
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class MatrixPlugin:
     def pytest_report_header(self) -> list[str]:
         inventory = self._run.inventory
         devices = [*describe(inventory), *self._run.simulated_machines.describe(inventory)]
-        return [headline(self._run), *(f"  {line}" for line in devices)]
+        return [plan_line(self._run), *(f"  {line}" for line in devices)]
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if parametrize.FIXTURE in metafunc.fixturenames:

@@ -15,13 +15,10 @@ from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.plugin.failures import details_of, findings_of
 from pytest_llmdevice.plugin.parametrize import cell_id_in
 from pytest_llmdevice.results.records import (
-    BAD,
-    WORST_FIRST,
     CellDone,
     Check,
     End,
     Memory,
-    Outcome,
     Planned,
     Record,
     RecordedFinding,
@@ -30,6 +27,7 @@ from pytest_llmdevice.results.records import (
 )
 from pytest_llmdevice.results.redaction import Redactor
 from pytest_llmdevice.results.store import RunFile, Writer, dumped
+from pytest_llmdevice.results.vocabulary import BAD, WORST_FIRST, Outcome
 
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.cell import Cell
@@ -284,7 +282,7 @@ def _skipped(report: pytest.TestReport) -> str:
 def _finding(_: str, found: Any) -> RecordedFinding:
     hint = found.hint
     known = {} if hint is None else {"hint": hint.name, "advice": hint.text, "source": hint.source}
-    return RecordedFinding(where=found.where, expected=found.expected, actual=found.actual, **known)
+    return RecordedFinding(where=found.where, expected=found.expected, actual=found.actual, kind=found.kind, **known)
 
 
 def _check(item: _Item) -> Check:

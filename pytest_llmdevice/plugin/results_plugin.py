@@ -1,4 +1,4 @@
-"""The hooks that keep what a run learns and draw its conclusion, in the process where all reports arrive."""
+"""Hooks that record what a run learns and evaluate it at the end, in the process where all test reports arrive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_llmdevice.plugin.evaluation import Evaluation
 from pytest_llmdevice.plugin.options import usage_errors
 from pytest_llmdevice.plugin.recorder import Recorder
 from pytest_llmdevice.plugin.run_record import header
-from pytest_llmdevice.plugin.summary import write
+from pytest_llmdevice.plugin.summary import write_summary
 from pytest_llmdevice.results.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class RecordedItems:
         self._run = run
         self._config = config
         self._recorder: Recorder | None = None
-        self._conclusion: Evaluation | None = None
+        self._evaluation: Evaluation | None = None
         self._started = self._said = time.monotonic()
         config.add_cleanup(self._close)
 
@@ -39,7 +39,7 @@ class RecordedItems:
     def pytest_sessionstart(self) -> None:
         """Begin the file of results, after everything that the user could have got wrong was looked at."""
         with usage_errors():
-            self._conclusion = Evaluation.prepare(self._run)
+            self._evaluation = Evaluation.prepare(self._run)
             self._recorder = Recorder(
                 self._run,
                 header(self._run, tuple(map(str, self._config.invocation_params.args)), self._config.rootpath),
@@ -79,7 +79,7 @@ class RecordedItems:
         if reporter is None or not 0 < done < running or reporter.verbosity < 0:
             return
         left = _duration(seconds / done * (running - done))
-        bad = f", {recorder.bad} failed" if recorder.bad else ""
+        bad = f", {recorder.bad} with problems" if recorder.bad else ""
         reporter.ensure_newline()
         reporter.write_line(
             f"llm matrix: {done} of {running} cells{bad}, {_duration(seconds)} so far, about {left} left"
@@ -88,18 +88,18 @@ class RecordedItems:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """End the file, compare, write the reports, and turn a run red that is not as good as it was asked to be."""
-        if self._recorder is None or self._conclusion is None:
+        if self._recorder is None or self._evaluation is None:
             return
         self._recorder.finish(int(exitstatus))
-        self._conclusion.draw(self._recorder.file, self._recorder.refused)
+        self._evaluation.conclude(self._recorder.file, self._recorder.refused)
         # Only a run that ended well can be turned red: an interruption has a status of its own.
-        if exitstatus == pytest.ExitCode.OK and self._conclusion.bad:
+        if exitstatus == pytest.ExitCode.OK and self._evaluation.bad:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
         """Write the grid, what did not run, and what is wrong."""
-        if self._conclusion is not None and self._conclusion.union is not None:
-            write(terminalreporter, self._run, self._conclusion)
+        if self._evaluation is not None and self._evaluation.report is not None:
+            write_summary(terminalreporter, self._run, self._evaluation)
 
     def _close(self) -> None:
         if self._recorder is not None:

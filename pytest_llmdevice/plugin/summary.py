@@ -1,4 +1,4 @@
-"""The lines of a run in the terminal: what will run, at the beginning, and what became of it, at the end."""
+"""Writes to the terminal what a run will do, at its beginning, and what became of it, at its end."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from pytest_llmdevice.report.terminal import lines
-from pytest_llmdevice.results.records import BAD
+from pytest_llmdevice.report.terminal import terminal_lines
 from pytest_llmdevice.text import plural
 
 PROBLEMS: Final = 5
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_llmdevice.plugin.session import MatrixRun
 
 
-def headline(run: MatrixRun) -> str:
+def plan_line(run: MatrixRun) -> str:
     """The matrix and how many of its cells will run here."""
     decisions = run.decisions.values()
     causes = Counter(decision.cause for decision in decisions if not decision.runs)
@@ -33,28 +32,26 @@ def headline(run: MatrixRun) -> str:
     )
 
 
-def write(reporter: TerminalReporter, run: MatrixRun, conclusion: Evaluation) -> None:
+def write_summary(reporter: TerminalReporter, run: MatrixRun, evaluation: Evaluation) -> None:
     """Write the grid, what did not run, what is wrong, and what the results are worth."""
-    assert conclusion.union is not None
+    assert evaluation.report is not None
     terminal = reporter.config.get_terminal_writer()
-    bad = conclusion.bad or any(view.outcome in BAD for view in conclusion.union.cells.values())
-    reporter.section(f"llm matrix {run.settings.matrix}", red=bad)
-    for line in lines(
-        conclusion.union,
+    reporter.section(f"llm matrix {run.settings.matrix}", red=evaluation.bad or evaluation.report.red)
+    for line in terminal_lines(
+        evaluation.report,
         width=terminal.fullwidth,
         colour=terminal.hasmarkup,
         unicode="utf" in (sys.stdout.encoding or "").lower(),
-        comparison=conclusion.comparison,
         grid=run.settings.grid or None,
         worst=PROBLEMS,
         origins=False,
     ):
         reporter.write_line(line)
-    for line in conclusion.unmet:
+    for line in evaluation.unmet:
         reporter.write_line(f"[require] not met: {line}", red=True)
-    for line in conclusion.verdict.reasons if conclusion.verdict is not None else ():
+    for line in evaluation.gate_result.reasons if evaluation.gate_result is not None else ():
         reporter.write_line(f"--llm-fail-on: {line}", red=True)
-    for line in conclusion.refused:
+    for line in evaluation.refused:
         reporter.write_line(line, red=True)
-    for line in conclusion.written:
+    for line in evaluation.written:
         reporter.write_line(line)

@@ -1,1 +1,1 @@
-"""What people read: the grid in the terminal, Markdown, a page, and JSON. Neither pytest nor torch."""
+"""Writes results for people and programs: terminal, Markdown, HTML page, JSON; without pytest and torch."""

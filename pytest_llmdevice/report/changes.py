@@ -1,47 +1,41 @@
-"""What changed since a baseline, in words."""
+"""Says in words what changed since a baseline was written."""
 
 from __future__ import annotations
 
-from typing import Final
-
-from pytest_llmdevice.results.gate_text import told
-from pytest_llmdevice.results.transitions import NAMES, Comparison, Name, Transition
+from pytest_llmdevice.results.records import BUILTIN
+from pytest_llmdevice.results.transitions import NAMES, Comparison, Transition, count_text
+from pytest_llmdevice.results.vocabulary import outcome_text
 from pytest_llmdevice.text import plural
 
-WORDS: Final[dict[Name, tuple[str, str]]] = {
-    "regression": ("regression", "regressions"),
-    "aborted": ("aborted", "aborted"),
-    "hollow": ("hollow", "hollow"),
-    "skipped": ("skipped now", "skipped now"),
-    "vanished": ("vanished", "vanished"),
-    "other-tokens": ("with other tokens", "with other tokens"),
-    "slower": ("slower", "slower"),
-    "larger": ("larger", "larger"),
-    "not-comparable": ("not comparable", "not comparable"),
-    "expected": ("now expected to fail", "now expected to fail"),
-    "unused": ("unused entry", "unused entries"),
-    "fixed": ("fixed", "fixed"),
-    "new": ("new", "new"),
-}
-"""One and several of each."""
 
-assert set(WORDS) == set(NAMES)
-
-
-def headline(comparison: Comparison) -> str:
-    """`"Since baseline.json: 3 regressions, 1 vanished; 9000 as they were"`."""
+def differences_text(comparison: Comparison) -> str:
+    """`"3 regressions, 1 vanished, 9,000 unchanged"`."""
     counts = comparison.counts
-    found = ", ".join(plural(counts[name], *WORDS[name]) for name in NAMES if counts[name])
-    return f"Since {comparison.baseline}: {found or 'nothing changed'}; {comparison.unchanged} as before"
+    differences = [count_text(name, counts[name]) for name in NAMES if counts[name]]
+    return ", ".join([*differences, f"{comparison.unchanged:,} unchanged"])
 
 
-def described(change: Transition) -> str:
+def comparison_line(comparison: Comparison) -> str:
+    """`"Since baseline.json: 3 regressions, 1 vanished, 9,000 unchanged"`."""
+    return f"Since {comparison.baseline}: {differences_text(comparison)}"
+
+
+def transition_text(transition: Transition) -> str:
+    """`"llama.cpu.fp32.none.to dtypes: passed -> failed: lm_head.weight: ..."`."""
+    check = f" {transition.check}" if transition.check else ""
+    detail = f": {transition.detail}" if transition.detail else ""
+    before, after = outcome_text(transition.before), outcome_text(transition.after)
+    target = f" of {transition.target}" if transition.target != BUILTIN else ""
+    return f"{transition.cell}{target}{check}: {before} -> {after}{detail}"
+
+
+def named_transition_text(transition: Transition) -> str:
     """`"regression: llama.cpu.fp32.none.to dtypes: passed -> failed: lm_head.weight: ..."`."""
-    return f"{change.name}: {told(change)}"
+    return f"{transition.name}: {transition_text(transition)}"
 
 
-def changes(comparison: Comparison, most: int) -> list[str]:
-    """The worst `most` transitions, and how many there are besides."""
-    found = [described(change) for change in comparison.transitions[:most]]
-    left = len(comparison.transitions) - len(found)
-    return [*found, f"and {plural(left, 'more difference')}"] if left else found
+def worst_transitions(comparison: Comparison, most: int) -> list[str]:
+    """The worst `most` transitions, a line each, and how many there are besides."""
+    lines = [named_transition_text(transition) for transition in comparison.transitions[:most]]
+    left = len(comparison.transitions) - len(lines)
+    return [*lines, f"and {plural(left, 'more difference')}"] if left else lines

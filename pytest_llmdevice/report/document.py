@@ -1,4 +1,4 @@
-"""Results as one JSON document, for programs that ask what became of a cell.
+"""Writes results as one JSON document, for programs that ask what became of a cell.
 
 The keys, which keep their meaning as long as `schema` does not count up:
 
@@ -19,19 +19,20 @@ The keys, which keep their meaning as long as `schema` does not count up:
 - `notes`: sentences.
 - `comparison`: with a baseline, or null: `baseline`, `unchanged`, `counts`, `transitions` (`name`, `target`, `cell`,
   `check`, `before`, `after`, `detail`), `notes`.
+- `problems`: what is wrong, what concerns most cells first: `outcome`, `title`, `description`, `checks`, `cells` (each
+  `cell` and `target`), `findings` (how many) and `examples` (some of them, as in a file of results).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict
 from typing import Any, Final
 
 from pytest_llmdevice.matrix.cell import AXES
-from pytest_llmdevice.report.marks import Mark
-from pytest_llmdevice.report.summary import why_not
-from pytest_llmdevice.results.merged_results import CellView, Sample, Union
-from pytest_llmdevice.results.records import WORST_FIRST
+from pytest_llmdevice.report.model import ReportModel
+from pytest_llmdevice.report.not_run import why_not
+from pytest_llmdevice.report.problems import Problem
+from pytest_llmdevice.results.merged_results import CellView, Conflict, Sample
 from pytest_llmdevice.results.transitions import Comparison
 
 SCHEMA: Final = 1
@@ -49,31 +50,33 @@ _MEASURES: Final = {
 }
 
 
-def document(union: Union, comparison: Comparison | None = None) -> dict[str, Any]:
-    """`union` as data that `json.dumps` takes; the keys are those that the module describes."""
+def document(report: ReportModel) -> dict[str, Any]:
+    """`report` as data that `json.dumps` takes; the keys are those that the module describes."""
+    results, comparison = report.results, report.comparison
     return {
         "schema": SCHEMA,
-        "counts": {"real": _counts(union, simulated=False), "simulated": _counts(union, simulated=True)},
-        "runs": [run.model_dump(mode="json", by_alias=True, exclude={"type"}) for run in union.runs],
-        "cells": [_cell(view) for view in union.cells.values()],
-        "conflicts": [
-            {
-                "cell": each.cell,
-                "check": each.check,
-                "why": each.why,
-                "samples": [{"run": one.run.run, "outcome": one.check.outcome} for one in each.samples],
-            }
-            for each in union.conflicts
-        ],
-        "notes": list(union.notes),
+        "counts": {"real": _counts(report, simulated=False), "simulated": _counts(report, simulated=True)},
+        "runs": [run.model_dump(mode="json", by_alias=True, exclude={"type"}) for run in results.runs],
+        "cells": [_cell(view) for view in results.cells.values()],
+        "conflicts": [conflict_data(conflict) for conflict in results.conflicts],
+        "notes": list(results.notes),
         "comparison": None if comparison is None else _comparison(comparison),
+        "problems": [_problem(problem) for problem in report.problems],
     }
 
 
-def _counts(union: Union, *, simulated: bool) -> dict[str, int]:
-    counts = Counter(Mark.of(view) for view in union.cells.values())
-    marks = [Mark(outcome, simulated) for outcome in WORST_FIRST]
-    return {mark.outcome: counts[mark] for mark in marks if counts[mark]}
+def conflict_data(conflict: Conflict) -> dict[str, Any]:
+    """A conflict as data: `cell`, `check`, `why` and `samples`."""
+    return {
+        "cell": conflict.cell,
+        "check": conflict.check,
+        "why": conflict.why,
+        "samples": [{"run": sample.run.run, "outcome": sample.check.outcome} for sample in conflict.samples],
+    }
+
+
+def _counts(report: ReportModel, *, simulated: bool) -> dict[str, int]:
+    return {mark.outcome: count for mark, count in report.counts.marks if mark.simulated == simulated}
 
 
 def _cell(view: CellView) -> dict[str, Any]:
@@ -96,8 +99,20 @@ def _cell(view: CellView) -> dict[str, Any]:
 
 def _check(sample: Sample) -> dict[str, Any]:
     left_out = {"type", "cell", "target", "simulated", "check", "outcome"}
-    said = sample.check.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
-    return {"check": sample.check.check, "outcome": sample.check.outcome, "run": sample.run.run, **said}
+    rest = sample.check.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
+    return {"check": sample.check.check, "outcome": sample.check.outcome, "run": sample.run.run, **rest}
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    return {
+        "outcome": problem.outcome,
+        "title": problem.title,
+        "description": problem.description,
+        "checks": list(problem.checks),
+        "cells": [{"cell": view.id, "target": view.target} for view in problem.cells],
+        "findings": problem.findings,
+        "examples": [finding.model_dump(mode="json", exclude_defaults=True) for finding in problem.examples],
+    }
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
@@ -105,6 +120,6 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "baseline": comparison.baseline,
         "unchanged": comparison.unchanged,
         "counts": dict(comparison.counts),
-        "transitions": [asdict(each) for each in comparison.transitions],
+        "transitions": [asdict(transition) for transition in comparison.transitions],
         "notes": list(comparison.notes),
     }

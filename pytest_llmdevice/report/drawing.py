@@ -1,4 +1,4 @@
-"""A grid as lines of text: headings over several lines, in as many blocks of columns as the width asks for."""
+"""Draws a grid as lines of text: headings over several lines, in as many blocks of columns as the width asks for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Final, TypeAlias
 
 from pytest_llmdevice.report.grid import Grid, labels, spans
-from pytest_llmdevice.report.marks import Entry
+from pytest_llmdevice.report.outcomes import MarkCounts
 from pytest_llmdevice.report.wrapping import broken, columns, filled, longest
 
 Line: TypeAlias = list[tuple[str, str]]
@@ -168,7 +168,7 @@ class Drawing:
             above = texts
 
     def _row(
-        self, texts: Sequence[str], entries: Sequence[Entry | None], first: int, widths: Sequence[int]
+        self, texts: Sequence[str], entries: Sequence[MarkCounts | None], first: int, widths: Sequence[int]
     ) -> Iterator[Line]:
         labelled = [broken(text, width) for text, width in zip(texts, self._label_widths, strict=True)]
         for number in range(max(map(len, labelled))):

@@ -1,4 +1,4 @@
-"""Data in Markdown as GitHub renders it: never markup, whatever it holds."""
+"""Escapes data for Markdown as GitHub renders it: whatever the data holds, it is never markup."""
 
 from __future__ import annotations
 

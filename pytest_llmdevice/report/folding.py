@@ -1,4 +1,4 @@
-"""A large grid made small: rows and columns that say the same become one, and at last an axis is summarized."""
+"""Folds a large grid: rows and columns that say the same become one, and at last an axis is summarized."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final, TypeAlias
 
 from pytest_llmdevice.report.grid import Grid, Heading, Lines, settled
-from pytest_llmdevice.report.marks import Entry
+from pytest_llmdevice.report.outcomes import MarkCounts
 
 FEW_ROWS: Final = 40
 """Rows that are read at a glance; a grid with more is folded."""
@@ -15,7 +15,7 @@ FEW_ROWS: Final = 40
 MANY_ROWS: Final = 60
 """Rows that are read at all."""
 
-Line: TypeAlias = dict[Heading, Entry]
+Line: TypeAlias = dict[Heading, MarkCounts]
 Enough: TypeAlias = Callable[[Grid], bool]
 
 
@@ -67,7 +67,7 @@ def merged(lines: Lines, number: int, agree: Callable[[Line, Line], bool]) -> Li
             if agree(line, other):
                 values.append(heading[number])
                 for column, entry in line.items():
-                    other[column] = Entry.of((*other[column].marks, *entry.marks)) if column in other else entry
+                    other[column] = MarkCounts.of((*other[column].marks, *entry.marks)) if column in other else entry
                 break
         else:
             inside.append((place, [heading[number]], dict(line)))
@@ -86,7 +86,7 @@ def summarized(lines: Lines) -> Lines:
     for heading, line in lines.items():
         whole = found.setdefault(heading[:-1], {})
         for column, entry in line.items():
-            whole[column] = Entry.of((*whole[column].marks, *entry.marks)) if column in whole else entry
+            whole[column] = MarkCounts.of((*whole[column].marks, *entry.marks)) if column in whole else entry
     return found
 
 

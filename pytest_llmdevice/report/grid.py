@@ -1,4 +1,4 @@
-"""The matrix as a grid: pure data, to be drawn in a terminal or as a table."""
+"""Arranges the cells of a matrix as a grid of rows and columns: data, to be drawn in a terminal or as a table."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final, TypeAlias
 
-from pytest_llmdevice.report.marks import Entry, Mark
+from pytest_llmdevice.report.not_run import why_not
 from pytest_llmdevice.report.order import MATRIX_ORDER, in_order
+from pytest_llmdevice.report.outcomes import Mark, MarkCounts
 from pytest_llmdevice.report.spec import Spec, value
-from pytest_llmdevice.report.summary import why_not
-from pytest_llmdevice.results.merged_results import CellView, Union
+from pytest_llmdevice.results.merged_results import CellView, MergedResults
 from pytest_llmdevice.text import joined
 
 Heading: TypeAlias = tuple[tuple[str, ...], ...]
 """Of a row or a column: for each of its axes the values that it stands for."""
 
-Lines: TypeAlias = dict[Heading, dict[Heading, Entry]]
+Lines: TypeAlias = dict[Heading, dict[Heading, MarkCounts]]
 """Rows by heading, each with its entries by the heading of the column; or columns by heading."""
 
 ALL: Final = "all"
@@ -56,7 +56,7 @@ class Grid:
         )
 
     @property
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[MarkCounts]:
         """Those of all rows."""
         return [entry for entries in self.rows.values() for entry in entries.values()]
 
@@ -80,14 +80,14 @@ def _axis(common: tuple[str, str]) -> int:
     return MATRIX_ORDER.index(common[0])
 
 
-def grids(union: Union, spec: Spec) -> list[Grid]:
+def grids(merged: MergedResults, spec: Spec) -> list[Grid]:
     """A grid for each target, without the devices that ran nothing and the cells that nobody asked for.
 
     None for a target that ran nothing at all.
     """
     found = []
-    for target in union.targets:
-        views = [view for view in union.cells.values() if view.target == target]
+    for target in merged.targets:
+        views = [view for view in merged.cells.values() if view.target == target]
         ran = {view.cell.spec for view in views if view.ran}
         shown = [view for view in views if view.cell.spec in ran and (view.ran or why_not(view)[0] != "not requested")]
         if shown:
@@ -95,11 +95,11 @@ def grids(union: Union, spec: Spec) -> list[Grid]:
     return found
 
 
-def blank(union: Union, shown: Iterable[Grid]) -> str:
+def blank(merged: MergedResults, shown: Iterable[Grid]) -> str:
     """What an empty place of one of the grids means; empty where there is none."""
     if not any(grid.blank for grid in shown):
         return ""
-    asked = all(why_not(view)[0] != "not requested" for view in union.never_ran)
+    asked = all(why_not(view)[0] != "not requested" for view in merged.never_ran)
     return "no such cell" if asked else "no such cell, or not requested"
 
 
@@ -124,7 +124,7 @@ def grid(views: Sequence[CellView], spec: Spec, target: str) -> Grid:
 
     columns = tuple(ordered({column for entries in marks.values() for column in entries}, spec.columns))
     rows = {
-        row: {column: Entry.of(marks[row][column]) for column in columns if column in marks[row]}
+        row: {column: MarkCounts.of(marks[row][column]) for column in columns if column in marks[row]}
         for row in ordered(marks, spec.rows)
     }
     different = [axis for axis in spec.summarized if len({point[position[axis]] for point in points}) > 1]

@@ -1,4 +1,4 @@
-"""The results as one page that needs nothing else: no network, no server, no library.
+"""Writes results as one HTML page that needs nothing else: no network, no server, no library.
 
 The page is a Jinja2 template with what words can say, a script that draws the rest from data inside the page, and a
 policy that lets the browser run that one script, apply that one style and load nothing.
@@ -13,11 +13,11 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
-from pytest_llmdevice.report import page_summary
-from pytest_llmdevice.report.page_causes import grouped
-from pytest_llmdevice.report.page_data import page_data, script_json, told
-from pytest_llmdevice.results.merged_results import Union
-from pytest_llmdevice.results.transitions import NAMES, Comparison
+from pytest_llmdevice.report import page_sections
+from pytest_llmdevice.report.changes import comparison_line
+from pytest_llmdevice.report.model import ReportModel
+from pytest_llmdevice.report.page_data import conflict_sides, page_data, script_json
+from pytest_llmdevice.results.transitions import NAMES
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -44,26 +44,26 @@ SCRIPTS: Final = (
 """In the order in which they need each other; together they are one module."""
 
 
-def html(union: Union, comparison: Comparison | None = None, *, title: str = "Model loading matrix") -> str:
-    """The page for `union`, and against a baseline where there is a comparison; to be written as UTF-8."""
+def html(report: ReportModel, *, title: str = "Model loading matrix") -> str:
+    """The page for `report`; to be written as UTF-8."""
     style, script = _joined("styles", STYLES), _joined("scripts", SCRIPTS)
+    results, comparison = report.results, report.comparison
     page = _template().render(
         title=title,
         style=style,
         script=script,
         policy=_policy(style, script),
-        data=script_json(page_data(union, comparison)),
-        verdict=page_summary.verdict(union),
-        facts=page_summary.facts(union),
-        shares=page_summary.shares(union),
-        cells=len(union.cells),
-        targets=len(union.targets),
-        causes=grouped(union),
-        never_ran=page_summary.never_ran(union),
-        machines=page_summary.machines(union),
-        conflicts=[(each, list(told(each))) for each in union.conflicts],
-        notes=union.notes,
+        data=script_json(page_data(report)),
+        report=report,
+        details=page_sections.details(report),
+        facts=page_sections.facts(results),
+        shares=page_sections.shares(report),
+        targets=len(results.targets),
+        machines=page_sections.machines(results),
+        conflicts=[(conflict, conflict_sides(conflict)) for conflict in results.conflicts],
+        notes=results.notes,
         comparison=comparison,
+        comparison_line="" if comparison is None else comparison_line(comparison),
         changes=[] if comparison is None else [(name, comparison.counts[name]) for name in NAMES],
     )
     # A lone surrogate, as a hand-made record may have it, cannot be written.

@@ -1,4 +1,4 @@
-"""Results as Markdown, for the summary of a job on GitHub or a comment: short at first, with more to unfold."""
+"""Writes results as Markdown, for the summary of a job on GitHub or a comment: short, with more to unfold."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
-from pytest_llmdevice.report.changes import described
-from pytest_llmdevice.report.changes import headline as compared
+from pytest_llmdevice.report.changes import comparison_line, named_transition_text
 from pytest_llmdevice.report.escaping import address, code, literal, prose
 from pytest_llmdevice.report.folding import folded, without_attention
 from pytest_llmdevice.report.grid import Grid, blank, grids, labels
-from pytest_llmdevice.report.marks import WORDS, Entry
-from pytest_llmdevice.report.problems import Problem, problems
-from pytest_llmdevice.report.spec import DEFAULT, Spec, parse
-from pytest_llmdevice.report.summary import environments, expected, headline, not_run, origin
-from pytest_llmdevice.results.merged_results import Union
-from pytest_llmdevice.results.records import BAD, Outcome
+from pytest_llmdevice.report.model import CONFLICTS, ReportModel, conflict_text
+from pytest_llmdevice.report.outcomes import MarkCounts, legend
+from pytest_llmdevice.report.problems import Problem
+from pytest_llmdevice.report.runs import environment_lines, origin_text
+from pytest_llmdevice.report.spec import DEFAULT, Spec, parse_grid
+from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.transitions import Comparison
+from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS
 from pytest_llmdevice.text import plural
 
 TITLE: Final = "Language models on devices"
@@ -39,31 +39,29 @@ MOST_BYTES: Final = 2**19
 """GitHub takes a summary of one MiB from each step, and nothing at all of a longer one."""
 
 
-def markdown(union: Union, comparison: Comparison | None = None, *, title: str = TITLE, grid: str | None = None) -> str:
-    """`union` as Markdown, `MOST_BYTES` long at most: what does not fit is left out and counted.
+def markdown(report: ReportModel, *, title: str = TITLE, grid: str | None = None) -> str:
+    """`report` as Markdown, `MOST_BYTES` long at most: what does not fit is left out and counted.
 
     Args:
-        union: the results.
-        comparison: with a baseline.
+        report: what there is to say.
         title: the heading.
         grid: what `--llm-grid` asks for.
 
     Raises:
         ConfigurationError: `grid` is no grid.
     """
-    spec = parse(grid) if grid else DEFAULT
-    parts = [f"## {prose(title)}", f"**{prose(headline(union))}**"]
+    spec = parse_grid(grid) if grid else DEFAULT
+    results, comparison = report.results, report.comparison
+    parts = [f"## {prose(title)}", f"**{prose(report.counts_line)}**"]
     parts += [] if comparison is None else [_changes(comparison)]
-    parts += _tables(union, spec)
-    parts += _problems(union)
-    parts += _details("Failed as expected", expected(union))
-    parts += _details("Not run", [str(each) for each in not_run(union)])
-    parts += _details(
-        "Contradictions, of which the worse counts",
-        [f"{each.cell} {each.check}: {each.why}" for each in union.conflicts],
-    )
-    parts += _details("Notes", [*union.notes, *(comparison.notes if comparison else ())])
-    parts.append("<br>\n".join(prose(line) for line in [origin(union), *islice(environments(union.runs), 10)]))
+    parts += _tables(results, spec)
+    parts += _problems(report)
+    parts += _details(OUTCOME_WORDS["xfail"].capitalize(), list(map(str, report.expected_failures)))
+    parts += _details(OUTCOME_WORDS["skipped"].capitalize(), list(map(str, report.not_run)))
+    parts += _details(CONFLICTS, list(map(conflict_text, results.conflicts)))
+    parts += _details("Notes", [*results.notes, *(comparison.notes if comparison else ())])
+    origin = [origin_text(results), *islice(environment_lines(results.runs), 10)]
+    parts.append("<br>\n".join(prose(line) for line in origin))
     return "\n\n".join(_fitting(parts)) + "\n"
 
 
@@ -90,21 +88,21 @@ def _details(title: str, lines: Sequence[str], first: Sequence[str] = ()) -> lis
 
 
 def _changes(comparison: Comparison) -> str:
-    changes = [described(change) for change in comparison.transitions]
-    return "".join(_details(compared(comparison), changes)) or prose(compared(comparison))
+    line = comparison_line(comparison)
+    return "".join(_details(line, list(map(named_transition_text, comparison.transitions)))) or prose(line)
 
 
-def _tables(union: Union, spec: Spec) -> Iterator[str]:
-    drawn = [_folded(grid, spec) for grid in grids(union, spec)]
+def _tables(results: MergedResults, spec: Spec) -> Iterator[str]:
+    drawn = [_folded(grid, spec) for grid in grids(results, spec)]
     for grid in drawn:
-        target = f"target {code(grid.target)}" if union.targets != ("builtin",) else ""
+        target = f"target {code(grid.target)}" if results.targets != ("builtin",) else ""
         about = "; ".join(part for part in (target, prose(grid.title)) if part)
         if about:
             yield about
         yield "\n".join(_table(grid))
-    legend = "; ".join(_legend(drawn, union))
-    if legend:
-        yield f"<sub>{prose(legend)}</sub>"
+    if drawn:
+        parts = legend((place for grid in drawn for place in grid.entries), blank(results, drawn))
+        yield f"<sub>{prose('; '.join(parts))}</sub>"
 
 
 def _folded(grid: Grid, spec: Spec) -> Grid:
@@ -123,7 +121,7 @@ def _table(grid: Grid) -> Iterator[str]:
     yield _row(["---"] * len(grid.row_axes) + [":-:"] * len(heads))
     lines = list(zip(labels(list(grid.rows)), grid.rows.values(), strict=True))
     for label, entries in lines[:MOST_ROWS]:
-        yield _row([*(code(part, 80) for part in label), *(_words(entries.get(column)) for column in grid.columns)])
+        yield _row([*(code(part, 80) for part in label), *(_letters(entries.get(column)) for column in grid.columns)])
     if len(lines) > MOST_ROWS:
         yield _row([f"and {len(lines) - MOST_ROWS} more rows", *[""] * (len(grid.row_axes) + len(heads) - 1)])
 
@@ -132,59 +130,25 @@ def _row(places: Sequence[str]) -> str:
     return f"| {' | '.join(places)} |"
 
 
-def _words(entry: Entry | None) -> str:
-    if entry is None:
+def _letters(counts: MarkCounts | None) -> str:
+    """What stands at one place; as code, in which a lone full stop can be seen."""
+    if counts is None:
         return ""
-    mark = entry.worst
-    words = " ".join(part for part in ("sim." * mark.simulated, _SHORT[mark.outcome], entry.counted) if part)
-    return f"**{words}**" if mark.outcome in BAD else words
+    return f"**`{counts.letters}`**" if counts.worst.bad else f"`{counts.letters}`"
 
 
-_SHORT: Final[dict[Outcome, str]] = {
-    "error": "error",
-    "failed": "fail",
-    "aborted": "aborted",
-    "hollow": "hollow",
-    "xpass": "xpass",
-    "xfail": "xfail",
-    "passed": "pass",
-    "skipped": "not run",
-}
-"""The words of pytest, short enough for a table."""
+def _problems(report: ReportModel) -> Iterator[str]:
+    shown = report.problems[:MOST_PROBLEMS]
+    if shown:
+        yield f"### {report.problems_line(len(shown))}"
+    for problem in shown:
+        yield "\n".join(_problem(problem, report))
 
 
-def _legend(drawn: Sequence[Grid], union: Union) -> Iterator[str]:
-    entries = [entry for grid in drawn for entry in grid.entries]
-    marks = {mark for entry in entries for mark, _ in entry.marks}
-    outcomes = {mark.outcome for mark in marks}
-    for outcome in ("xfail", "xpass"):
-        if outcome in outcomes:
-            yield f"{outcome}: {WORDS[outcome]}"
-    if any(mark.simulated for mark in marks):
-        yield "sim.: simulated, not on real hardware"
-    mixed = next((entry for entry in entries if entry.mixed), None)
-    if mixed is not None:
-        yield f"{_words(mixed).replace('*', '')}: {mixed.marks[0][1]} of {mixed.total} cells there"
-    if empty := blank(union, drawn):
-        yield f"empty: {empty}"
-
-
-def _problems(union: Union) -> Iterator[str]:
-    found = problems(union)
-    if not found:
-        return
-    more = f", the {MOST_PROBLEMS} of most cells" if len(found) > MOST_PROBLEMS else ""
-    yield f"### {plural(len(found), 'problem')}{more}"
-    for problem in found[:MOST_PROBLEMS]:
-        yield "\n".join(_problem(problem))
-
-
-def _problem(problem: Problem) -> Iterator[str]:
-    checks = [literal(check, 120) for check in problem.checks]
+def _problem(problem: Problem, report: ReportModel) -> Iterator[str]:
     finding = problem.finding
     what = literal(finding.where if finding is not None else problem.message, 120)
-    title = f"<b>{WORDS[problem.outcome]} in {problem.concerns}</b>: {', '.join(checks[:4])}: {what}"
-    yield f"<details><summary>{title}</summary>"
+    yield f"<details><summary><b>{problem.place}</b>: {literal(problem.found_by)}: {what}</summary>"
     yield ""
     if finding is None:
         yield f"- {prose(problem.message)}"
@@ -196,8 +160,8 @@ def _problem(problem: Problem) -> Iterator[str]:
             yield f"- hint: {prose(finding.advice or finding.hint)}"
         if finding.source:
             yield f"- source: {address(finding.source)}"
-    cells = list(problem.cells)
-    left = f" and {len(cells) - MOST_LINES} more" if len(cells) > MOST_LINES else ""
-    yield f"- {plural(len(cells), 'cell')}: {', '.join(code(cell, 160) for cell in cells[:MOST_LINES])}{left}"
+    cells = [code(report.cell_name(view), 160) for view in problem.cells]
+    left = f" and {len(cells) - MOST_LINES:,} more" if len(cells) > MOST_LINES else ""
+    yield f"- {plural(len(cells), 'cell')}: {', '.join(cells[:MOST_LINES])}{left}"
     yield ""
     yield "</details>"

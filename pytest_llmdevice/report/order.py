@@ -1,4 +1,4 @@
-"""The order in which a matrix has the values of an axis, read back from the order of its cells."""
+"""Finds the order in which a matrix has the values of an axis from the order of its cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports as files: what `FORMAT:PATH` means, and writing one."""
+"""Reads which report `FORMAT:PATH` asks for, and writes it to that file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from pytest_llmdevice.errors import ConfigurationError, ResultsError
 from pytest_llmdevice.matrix.suggest import unknown
+from pytest_llmdevice.report.model import ReportModel
 from pytest_llmdevice.results.files import replace_file
-from pytest_llmdevice.results.merged_results import Union
-from pytest_llmdevice.results.transitions import Comparison
 
 Format: TypeAlias = Literal["md", "html", "json"]
 
@@ -44,15 +43,13 @@ class Output:
             )
         return cls(format_named(name, text), Path(path))
 
-    def write(
-        self, union: Union, comparison: Comparison | None = None, environment: Mapping[str, str] = os.environ
-    ) -> None:
-        """Write the report in one step, or append it to the summary of a job on GitHub.
+    def write(self, report: ReportModel, environment: Mapping[str, str] = os.environ) -> None:
+        """Write `report` in one step, or append it to the summary of a job on GitHub.
 
         Raises:
             ResultsError: the file cannot be written.
         """
-        text = rendered(self.format, union, comparison)
+        text = render(self.format, report)
         if is_summary(self.path, environment):
             try:
                 with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
@@ -81,21 +78,21 @@ def is_summary(path: Path, environment: Mapping[str, str] = os.environ) -> bool:
     return bool(summary) and path.absolute() == Path(str(summary)).absolute()
 
 
-def rendered(name: Format, union: Union, comparison: Comparison | None = None) -> str:
-    """The report as text that ends in a line end."""
+def render(name: Format, report: ReportModel) -> str:
+    """`report` in a format, as text that ends in a line end."""
     # Each brings libraries of its own.
     match name:
         case "md":
             from pytest_llmdevice.report.markdown import markdown
 
-            return markdown(union, comparison)
+            return markdown(report)
         case "html":
             from pytest_llmdevice.report.html import html
 
-            return html(union, comparison)
+            return html(report)
         case "json":
             import json
 
             from pytest_llmdevice.report.document import document
 
-            return json.dumps(document(union, comparison), indent=2) + "\n"
+            return json.dumps(document(report), indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""What the script of the HTML page works on: every cell with its checks, as compact JSON.
+"""Packs every cell with its checks as compact JSON, which the script of the HTML page draws from.
 
 Texts, findings and evidence that many cells share are kept once, in a pool, and referred to by their index: a page of
 5,000 cells and 100,000 checks is otherwise several times as large.
@@ -13,22 +13,14 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from pytest_llmdevice.matrix.vocabulary import ATTENTIONS, DTYPES, checks, kinds, models, quantizations, strategies
-from pytest_llmdevice.report.page_causes import causes_of
-from pytest_llmdevice.results.merged_results import CellView, Conflict, Sample, Union, base_id
-from pytest_llmdevice.results.records import WORST_FIRST, CellDone, Memory, Outcome, Run
+from pytest_llmdevice.report.model import ReportModel
+from pytest_llmdevice.report.outcomes import MARKS, Mark
+from pytest_llmdevice.report.page_sections import PAGE_ORDER
+from pytest_llmdevice.report.runs import commit_text, machine_text, time_text
+from pytest_llmdevice.results.merged_results import CellView, Conflict, MergedResults, Sample, base_id
+from pytest_llmdevice.results.records import CellDone, Memory, RecordedFinding, Run
 from pytest_llmdevice.results.transitions import NAMES, Comparison
-
-LETTERS: Final[dict[Outcome, str]] = {
-    "passed": "P",
-    "failed": "F",
-    "error": "E",
-    "aborted": "A",
-    "hollow": "H",
-    "xpass": "X",
-    "xfail": "x",
-    "skipped": "s",
-}
-"""Pytest's own where it has one."""
+from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS, WORST_FIRST, outcome_text
 
 FIELDS: Final = (
     "id",
@@ -39,17 +31,17 @@ FIELDS: Final = (
     "quantization",
     "strategy",
     "attention",
-    "simulated",
-    "outcome",
+    "mark",
     "load",
     "first",
     "speed",
     "memory",
-    "causes",
+    "problems",
     "checks",
     "more",
 )
-"""The parts of a cell, in their order. Seconds, tokens per second, bytes; `more` is only looked at in its panel."""
+"""The parts of a cell, in their order: its axes and mark by their place in a list, seconds, tokens per second, bytes,
+the places of its problems; `more` is only looked at in its panel."""
 
 AXES: Final = ("target", "model", "device", "dtype", "quantization", "strategy", "attention")
 
@@ -90,38 +82,49 @@ class Pool:
         return place
 
 
-def page_data(union: Union, comparison: Comparison | None) -> dict[str, Any]:
-    """Everything that the script shows, ready for `script_json`."""
-    pool = Pool()
-    runs = {run.run: place for place, run in enumerate(union.runs)}
-    axes = {axis: _ordered(axis, (_value(view, axis) for view in union.cells.values())) for axis in AXES}
+def page_data(report: ReportModel) -> dict[str, Any]:
+    """Everything that the script shows of `report`, ready for `script_json`."""
+    results, pool = report.results, Pool()
+    runs = {run.run: place for place, run in enumerate(results.runs)}
+    axes = {axis: _ordered(axis, (_value(view, axis) for view in results.cells.values())) for axis in AXES}
     places = {axis: {value: place for place, value in enumerate(values)} for axis, values in axes.items()}
-    checks = {name: place for place, name in enumerate(_checks(union))}
-    conflicts = _conflicts(union.conflicts)
+    checks = {name: place for place, name in enumerate(_checks(results))}
+    conflicts = _conflicts(results.conflicts)
+    problems = _problems_of_cells(report)
     cells = [
         [
             view.id,
             *(places[axis][_value(view, axis)] for axis in AXES),
-            int(view.cell.simulated),
-            WORST_FIRST.index(view.outcome),
+            MARKS.index(Mark.of(view)),
             *_measures(view.last),
-            [pool.add(cause.key) for cause in causes_of(view)],
+            problems.get((view.target, view.id), []),
             [_check(name, checks, sample, pool) for name, sample in view.checks.items()],
             _more(view, runs, pool, conflicts),
         ]
-        for view in union.cells.values()
+        for view in results.cells.values()
     ]
     return {
         "outcomes": WORST_FIRST,
-        "letters": [LETTERS[outcome] for outcome in WORST_FIRST],
+        "marks": [[mark.outcome, mark.simulated, mark.letter, mark.words] for mark in MARKS],
+        "order": PAGE_ORDER,
         "axes": axes,
         "checks": list(checks),
-        "runs": [_run(run) for run in union.runs],
+        "runs": [_run(run) for run in results.runs],
         "fields": FIELDS,
         "cells": cells,
         "pool": pool.values,
-        "comparison": None if comparison is None else _comparison(comparison, union),
+        "problems": [problem.name for problem in report.problems],
+        "comparison": None if report.comparison is None else _comparison(report.comparison, results),
     }
+
+
+def _problems_of_cells(report: ReportModel) -> dict[tuple[str, str], list[int]]:
+    """The places of the problems of each cell, by target and id."""
+    places: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, problem in enumerate(report.problems):
+        for view in problem.cells:
+            places[view.target, view.id].append(place)
+    return places
 
 
 def script_json(data: Any) -> str:
@@ -138,7 +141,7 @@ def peak(record: CellDone) -> int | None:
     moments: dict[str, list[Memory]] = defaultdict(list)
     for memory in (*record.load_memory, *record.generate_memory):
         moments[memory.place].append(memory)
-    grown = {place: max(each.peak for each in found) - found[0].before for place, found in moments.items()}
+    grown = {place: max(memory.peak for memory in stages) - stages[0].before for place, stages in moments.items()}
     cards = sum(bytes_ for place, bytes_ in grown.items() if place != "host")
     return cards if cards > 0 else max(grown["host"], 0) if "host" in grown else None
 
@@ -162,9 +165,10 @@ def _ordered(axis: str, values: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(values), key=place)
 
 
-def _checks(union: Union) -> list[str]:
-    found = dict.fromkeys(name for view in union.cells.values() for name in view.checks)
-    return [name for name in checks() if name in found] + [name for name in found if name not in checks()]
+def _checks(results: MergedResults) -> list[str]:
+    names = dict.fromkeys(name for view in results.cells.values() for name in view.checks)
+    known = checks()
+    return [name for name in known if name in names] + [name for name in names if name not in known]
 
 
 def _measures(last: CellDone | None) -> tuple[float | None, ...]:
@@ -185,9 +189,9 @@ def _rounded(value: float | None) -> float | None:
 def _check(name: str, places: dict[str, int], sample: Sample, pool: Pool) -> list[Any]:
     """Name, outcome, seconds, evidence, and only where there is something to tell: message, findings, what kind."""
     check = sample.check
-    told = [
+    details = [
         pool.add(check.message),
-        pool.add([list(finding.model_dump().values()) for finding in check.findings]),
+        pool.add([_finding(finding) for finding in check.findings]),
         pool.add(check.failure or check.cause or ""),
     ]
     return [
@@ -195,8 +199,12 @@ def _check(name: str, places: dict[str, int], sample: Sample, pool: Pool) -> lis
         WORST_FIRST.index(check.outcome),
         _rounded(check.seconds),
         pool.add(check.evidence),
-        *(told if check.message or check.findings or check.failure or check.cause else ()),
+        *(details if check.message or check.findings or check.failure or check.cause else ()),
     ]
+
+
+def _finding(finding: RecordedFinding) -> list[str]:
+    return [finding.where, finding.expected, finding.actual, finding.hint, finding.advice, finding.source]
 
 
 def _more(
@@ -207,7 +215,7 @@ def _more(
         "run": runs[view.run.run],
         "environment": pool.add([environment.hardware, environment.simulated_on, dict(environment.versions)]),
         "planned": pool.add(
-            [[runs[run.run], each.verdict, each.cause or "", each.reason] for run, each in view.planned]
+            [[runs[run.run], planned.verdict, planned.cause or "", planned.reason] for run, planned in view.planned]
         ),
         "aborted": [runs[run.run] for run in view.aborted],
         "conflicts": conflicts.get((view.target, base_id(view.id)), []),
@@ -216,72 +224,61 @@ def _more(
         found |= {
             "seconds": _rounded(last.seconds),
             "devices": pool.add(last.devices),
-            "loadMemory": pool.add([list(each.model_dump().values()) for each in last.load_memory]),
-            "generateMemory": pool.add([list(each.model_dump().values()) for each in last.generate_memory]),
+            "loadMemory": pool.add([list(memory.model_dump().values()) for memory in last.load_memory]),
+            "generateMemory": pool.add([list(memory.model_dump().values()) for memory in last.generate_memory]),
             "tokens": pool.add([list(row) for row in last.tokens]),
         }
     return {key: value for key, value in found.items() if value != []}
 
 
 def _conflicts(conflicts: Iterable[Conflict]) -> dict[tuple[str, str], list[Any]]:
-    found: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    by_cell: dict[tuple[str, str], list[Any]] = defaultdict(list)
     for conflict in conflicts:
         target = conflict.samples[0].check.target if conflict.samples else ""
-        found[target, base_id(conflict.cell)].append([conflict.check, conflict.why, list(told(conflict))])
-    return found
+        by_cell[target, base_id(conflict.cell)].append([conflict.check, conflict.why, conflict_sides(conflict)])
+    return by_cell
 
 
-def told(conflict: Conflict) -> Iterable[list[str]]:
-    """For each sample of `conflict`: outcome, machine, commit, start."""
-    for sample in conflict.samples:
-        yield [sample.check.outcome, machine(sample.run), commit(sample.run), when(sample.run.started)]
+def conflict_sides(conflict: Conflict) -> list[list[str]]:
+    """For each sample of `conflict`: outcome, outcome in words, machine, commit, start."""
+    return [
+        [
+            sample.check.outcome,
+            OUTCOME_WORDS[sample.check.outcome],
+            machine_text(sample.run),
+            commit_text(sample.run),
+            time_text(sample.run.started),
+        ]
+        for sample in conflict.samples
+    ]
 
 
 def _run(run: Run) -> dict[str, Any]:
-    return {"run": run.run, "machine": machine(run), "commit": commit(run), "started": when(run.started)}
+    return {
+        "run": run.run,
+        "machine": machine_text(run),
+        "commit": commit_text(run),
+        "started": time_text(run.started),
+    }
 
 
-def machine(run: Run) -> str:
-    """The hardware of `run`, the cards first."""
-    cards = dict.fromkeys(device.name or device.spec for device in run.machine.devices if device.spec != "cpu")
-    return ", ".join([*cards, run.machine.cpu or run.machine.architecture or "unknown processor"])
-
-
-def commit(run: Run) -> str:
-    """The commit, short, and whether the tree had changes; empty where there is no repository."""
-    if run.commit is None:
-        return ""
-    return f"{run.commit.id[:10]}{' with changes' if run.commit.dirty else ''}"
-
-
-def when(moment: str) -> str:
-    """ISO 8601, as people write it; the text as it is where it's something else."""
-    from datetime import UTC, datetime
-
-    try:
-        parsed = datetime.fromisoformat(moment)
-    except ValueError:
-        return moment
-    return f"{parsed.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if parsed.tzinfo else moment
-
-
-def _comparison(comparison: Comparison, union: Union) -> dict[str, Any]:
-    places = {key: place for place, key in enumerate(union.cells)}
+def _comparison(comparison: Comparison, results: MergedResults) -> dict[str, Any]:
+    places = {key: place for place, key in enumerate(results.cells)}
     counts = comparison.counts
     return {
         "names": [name for name in NAMES if counts[name]],
         "transitions": [
             [
-                each.name,
-                places.get((each.target, base_id(each.cell)), -1),
-                each.cell,
-                each.target,
-                each.check,
-                each.before,
-                each.after,
-                each.detail,
+                transition.name,
+                places.get((transition.target, base_id(transition.cell)), -1),
+                transition.cell,
+                transition.target,
+                transition.check,
+                outcome_text(transition.before),
+                outcome_text(transition.after),
+                transition.detail,
             ]
-            for each in comparison.transitions
+            for transition in comparison.transitions
         ],
     }
 

@@ -1,4 +1,4 @@
-"""What `--llm-grid` asks for: which axes are rows, and which are columns."""
+"""Reads what `--llm-grid` asks for: which axes of the matrix are rows of the grid, and which are columns."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Spec:
 DEFAULT: Final = Spec(("model", "strategy", "attention"), ("device", "dtype", "quantization"))
 
 
-def parse(text: str) -> Spec:
+def parse_grid(text: str) -> Spec:
     """The grid that `text` asks for: rows, a slash, columns (`"model,strategy/device,dtype,quantization"`).
 
     Raises:

@@ -1,4 +1,4 @@
-"""Results in a terminal: the headline, the grid with its legend, what did not run, and the worst findings in full."""
+"""Writes results for a terminal: the counts, the grid with its legend, what did not run, and the worst problems."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_llmdevice.report.changes import changes
-from pytest_llmdevice.report.changes import headline as compared
+from pytest_llmdevice.report.changes import comparison_line, worst_transitions
 from pytest_llmdevice.report.drawing import NARROWEST, Drawing, Line
 from pytest_llmdevice.report.folding import folded, without_attention
 from pytest_llmdevice.report.grid import Grid, blank, grids
-from pytest_llmdevice.report.marks import WORDS, legend
-from pytest_llmdevice.report.problems import Problem, problems
-from pytest_llmdevice.report.spec import DEFAULT, Spec, parse
-from pytest_llmdevice.report.summary import environments, expected, headline, not_run, origin
+from pytest_llmdevice.report.model import CONFLICTS, ReportModel, conflict_text
+from pytest_llmdevice.report.outcomes import legend
+from pytest_llmdevice.report.problems import Problem
+from pytest_llmdevice.report.runs import environment_lines, origin_text
+from pytest_llmdevice.report.spec import DEFAULT, Spec, parse_grid
 from pytest_llmdevice.report.texts import ascii_only, is_address, printable
 from pytest_llmdevice.report.wrapping import columns, paragraph
-from pytest_llmdevice.results.merged_results import Union
 from pytest_llmdevice.results.transitions import Comparison
-from pytest_llmdevice.text import listed, plural
+from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS
+from pytest_llmdevice.text import plural
 
 MOST_BLOCKS: Final = 3
 """Blocks of columns below each other; a grid that needs more gives up an axis."""
@@ -28,41 +28,39 @@ MOST_LINES: Final = 12
 """Of what did not run, of conflicts and of notes."""
 
 
-def lines(
-    union: Union,
+def terminal_lines(
+    report: ReportModel,
     *,
     width: int,
     colour: bool,
     unicode: bool,
-    comparison: Comparison | None = None,
     grid: str | None = None,
     worst: int = 3,
     origins: bool = True,
 ) -> list[str]:
-    """What a terminal shows of `union`.
+    """What a terminal shows of `report`.
 
     Args:
-        union: the results.
+        report: what there is to say.
         width: columns of the terminal. Only an address of the web is longer than a line.
         colour: whether lines have ANSI escapes.
         unicode: whether the terminal has more than ASCII.
-        comparison: with a baseline.
         grid: what `--llm-grid` asks for.
-        worst: of how many findings and transitions all is shown.
+        worst: how many problems and transitions are shown in full.
         origins: whether to say which runs these are, and on which machines.
 
     Raises:
         ConfigurationError: `grid` is no grid.
     """
-    view = _View(union, comparison, parse(grid) if grid else DEFAULT, max(width, NARROWEST), unicode, worst, origins)
-    found = list(view.lines())
+    spec = parse_grid(grid) if grid else DEFAULT
+    lines = list(_Terminal(report, spec, max(width, NARROWEST), unicode, worst, origins).lines())
     if not unicode:
-        found = [[(ascii_only(text), style) for text, style in line] for line in found]
-    return _coloured(found) if colour else ["".join(text for text, _ in line).rstrip() for line in found]
+        lines = [[(ascii_only(text), style) for text, style in line] for line in lines]
+    return _coloured(lines) if colour else ["".join(text for text, _ in line).rstrip() for line in lines]
 
 
-def _coloured(found: Sequence[Line]) -> list[str]:
-    """`found` with the escapes of the 16 colours, whatever the environment says of this process' own terminal."""
+def _coloured(lines: Sequence[Line]) -> list[str]:
+    """`lines` with the escapes of the 16 colours, whatever the environment says of this process' own terminal."""
     from io import StringIO
 
     from rich.console import Console
@@ -77,7 +75,7 @@ def _coloured(found: Sequence[Line]) -> list[str]:
         highlight=False,
         _environ={},
     )
-    for line in found:
+    for line in lines:
         text = Text()
         for piece, style in line:
             text.append(piece, style or None)
@@ -87,9 +85,8 @@ def _coloured(found: Sequence[Line]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _View:
-    union: Union
-    comparison: Comparison | None
+class _Terminal:
+    report: ReportModel
     spec: Spec
     width: int
     unicode: bool
@@ -97,28 +94,26 @@ class _View:
     origins: bool
 
     def lines(self) -> Iterator[Line]:
-        yield from self._text(headline(self.union), style="bold")
+        report, results = self.report, self.report.results
+        yield from self._text(report.counts_line, style="bold")
         if self.origins:
-            yield from self._text(origin(self.union))
-            for line in environments(self.union.runs):
+            yield from self._text(printable(origin_text(results)))
+            for line in environment_lines(results.runs):
                 yield from self._text(printable(line), first="  ")
-        drawn = [self._folded(each) for each in grids(self.union, self.spec)]
-        for each in drawn:
+        drawn = [self._folded(grid) for grid in grids(results, self.spec)]
+        for grid in drawn:
             yield []
-            yield from self._grid(each)
+            yield from self._grid(grid)
         if drawn:
             yield []
             yield from self._legend(drawn)
-        yield from self._section("Failed as expected", [printable(each) for each in expected(self.union)])
-        yield from self._section("Not run", [printable(str(each)) for each in not_run(self.union)])
-        if self.comparison is not None:
-            yield from self._changes(self.comparison)
+        yield from self._section(OUTCOME_WORDS["xfail"].capitalize(), list(map(str, report.expected_failures)))
+        yield from self._section(OUTCOME_WORDS["skipped"].capitalize(), list(map(str, report.not_run)))
+        if report.comparison is not None:
+            yield from self._changes(report.comparison)
         yield from self._problems()
-        yield from self._section(
-            "Contradictions, of which the worse counts",
-            [printable(f"{each.cell} {each.check}: {each.why}") for each in self.union.conflicts],
-        )
-        yield from self._section("Notes", [printable(note) for note in self.union.notes])
+        yield from self._section(CONFLICTS, list(map(conflict_text, results.conflicts)))
+        yield from self._section("Notes", results.notes)
 
     def _text(self, text: str, first: str = "", style: str = "") -> Iterator[Line]:
         for line in paragraph(text, self.width, first):
@@ -130,7 +125,7 @@ class _View:
         yield []
         yield [(title, "bold")]
         for text in texts[:MOST_LINES]:
-            yield from self._text(text, first="  ")
+            yield from self._text(printable(text), first="  ")
         if len(texts) > MOST_LINES:
             yield from self._text(f"and {len(texts) - MOST_LINES} more lines", first="  ")
 
@@ -139,15 +134,15 @@ class _View:
             return grid
         return folded(
             without_attention(grid),
-            narrow=lambda each: len(self._drawing(each).blocks) == 1,
-            bearable=lambda each: len(self._drawing(each).blocks) <= MOST_BLOCKS,
+            narrow=lambda made: len(self._drawing(made).blocks) == 1,
+            bearable=lambda made: len(self._drawing(made).blocks) <= MOST_BLOCKS,
         )
 
     def _drawing(self, grid: Grid) -> Drawing:
         return Drawing(grid, self.width, "│" if self.unicode else "|")
 
     def _grid(self, grid: Grid) -> Iterator[Line]:
-        target = f"target {printable(grid.target)}" if self.union.targets != ("builtin",) else ""
+        target = f"target {printable(grid.target)}" if self.report.results.targets != ("builtin",) else ""
         title = "; ".join(part for part in (target, grid.title) if part)
         if title:
             yield from self._text(title)
@@ -156,7 +151,7 @@ class _View:
 
     def _legend(self, drawn: Sequence[Grid]) -> Iterator[Line]:
         rows = [""]
-        for part in legend((entry for grid in drawn for entry in grid.entries), blank(self.union, drawn)):
+        for part in legend((place for grid in drawn for place in grid.entries), blank(self.report.results, drawn)):
             if rows[-1] and columns(rows[-1]) + 3 + columns(part) > self.width:
                 rows.append("")
             rows[-1] += f"   {part}" if rows[-1] else part
@@ -165,37 +160,32 @@ class _View:
 
     def _changes(self, comparison: Comparison) -> Iterator[Line]:
         yield []
-        yield from self._text(printable(compared(comparison)), style="bold")
-        for change in changes(comparison, self.worst):
+        yield from self._text(printable(comparison_line(comparison)), style="bold")
+        for change in worst_transitions(comparison, self.worst):
             yield from self._text(printable(change), first="  ")
         for note in comparison.notes[:MOST_LINES]:
             yield from self._text(printable(note), first="  ")
 
     def _problems(self) -> Iterator[Line]:
-        found = problems(self.union)
-        if not found:
-            return
-        yield []
-        shown = found[: self.worst]
-        most = "" if len(shown) == len(found) else f", the {len(shown)} of most cells"
-        yield from self._text(f"{plural(len(found), 'problem')}{most}", style="bold")
+        shown = self.report.problems[: self.worst]
+        if self.report.problems:
+            yield []
+            yield from self._text(self.report.problems_line(len(shown)), style="bold")
         for number, problem in enumerate(shown, start=1):
             yield from self._problem(number, problem)
 
     def _problem(self, number: int, problem: Problem) -> Iterator[Line]:
-        checks = listed((printable(check, 120) for check in problem.checks), 4)
-        title = f"{WORDS[problem.outcome]} in {problem.concerns}: {checks}"
-        yield from self._text(title, first=f"{number}. ", style="bold red")
+        yield from self._text(printable(problem.title), first=f"{number}. ", style="bold red")
         finding = problem.finding
-        said = [("cell", problem.first)]
+        parts = [("cell", self.report.cell_name(problem.first))]
         if finding is None:
-            said += [("message", problem.message)]
+            parts += [("message", problem.message)]
         else:
-            said += [("where", finding.where), ("expected", finding.expected), ("found", finding.actual)]
-            said += [("hint", finding.advice or finding.hint), ("source", finding.source)]
+            parts += [("where", finding.where), ("expected", finding.expected), ("found", finding.actual)]
+            parts += [("hint", finding.advice or finding.hint), ("source", finding.source)]
             more = problem.findings - 1
-            said += [("also", f"{plural(more, 'more finding')} of this kind")] if more else []
-        for name, text in said:
+            parts += [("also", f"{plural(more, 'more finding')} of this kind")] if more else []
+        for name, text in parts:
             if name == "source" and is_address(text):
                 # Whole, so that it can be followed.
                 yield [(f"   {name:<9}{text}", "")]

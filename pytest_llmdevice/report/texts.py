@@ -1,4 +1,4 @@
-"""Texts that come from a run, made safe to show: whatever a message holds, it stays a message."""
+"""Makes texts that come from a run safe to show: no control characters, on one line, and not too long."""
 
 from __future__ import annotations
 

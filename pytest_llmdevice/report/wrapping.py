@@ -1,4 +1,4 @@
-"""Text in lines of a given width, counted in columns of the terminal: some characters take two."""
+"""Breaks text into lines of a given width, counted in columns of the terminal: some characters take two."""
 
 from __future__ import annotations
 

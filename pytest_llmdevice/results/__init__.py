@@ -1,1 +1,1 @@
-"""What a run learned, kept as JSON lines: writing, reading, uniting, comparing. Neither pytest nor torch."""
+"""Keeps what a run learned as JSON lines: writes, reads, merges and compares it, without pytest and torch."""

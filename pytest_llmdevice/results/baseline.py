@@ -1,4 +1,4 @@
-"""A baseline: what results have to be like, in a text file that is kept in git and diffs line by line.
+"""Reads and writes a baseline: what results have to be like, as a text file for git that diffs line by line.
 
 The first line is the head. A line for each environment follows, then for each cell one line with its measures and one
 for each of its checks. Entries point to their environment by number: a new version of a library changes the line of

@@ -1,4 +1,4 @@
-"""Pausing Python's search for cycles while thousands of records are made, none of which is in one."""
+"""Pauses Python's garbage collection while thousands of records are made, none of which is part of a cycle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results held against a baseline: what became of each entry, by the rules of `rules.TRANSITIONS`."""
+"""Compares results with a baseline: says of each of its entries whether it is as it was, better, worse or gone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.baseline import Baseline, CellLine, CheckLine
 from pytest_llmdevice.results.environments import Environment, Environments
 from pytest_llmdevice.results.measures import FEWEST_SAMPLES, Measures, other_tokens, outside, too_few
-from pytest_llmdevice.results.merged_results import CellView, Sample, Union, base_id
-from pytest_llmdevice.results.records import BAD, Check
+from pytest_llmdevice.results.merged_results import CellView, MergedResults, Sample, base_id
+from pytest_llmdevice.results.records import Check
 from pytest_llmdevice.results.shards import unlike_shards
 from pytest_llmdevice.results.transition_rules import TRANSITIONS
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Name, Transition
+from pytest_llmdevice.results.vocabulary import BAD
 from pytest_llmdevice.text import plural
 
 SLOWER: Final = 20.0
@@ -27,11 +28,11 @@ ABSENT: Final = "absent"
 """What a check is that is not there."""
 
 
-def compare(union: Union, baseline: Baseline, *, slower: float = SLOWER, larger: float = LARGER) -> Comparison:
-    """Hold `union` against `baseline`.
+def compare(merged: MergedResults, baseline: Baseline, *, slower: float = SLOWER, larger: float = LARGER) -> Comparison:
+    """Hold `merged` against `baseline`.
 
     Args:
-        union: the results.
+        merged: the results.
         baseline: what they have to be like.
         slower: percent that a time may be worse; it must be outside of what repeated runs differ by, too.
         larger: percent that memory may be more, likewise.
@@ -39,8 +40,8 @@ def compare(union: Union, baseline: Baseline, *, slower: float = SLOWER, larger:
     Raises:
         ResultsError: the baseline is one of another matrix.
     """
-    refuse_other_matrix(union, baseline)
-    work = _Work(union, baseline)
+    refuse_other_matrix(merged, baseline)
+    work = _Work(merged, baseline)
     entries = [each for entry in baseline.checks.values() if (each := work.entry(entry)) is not None]
     unchanged = len(baseline.checks) - len(entries)
     measured = [each for line in baseline.cells.values() for each in work.measures(line, slower, larger)]
@@ -52,9 +53,9 @@ def compare(union: Union, baseline: Baseline, *, slower: float = SLOWER, larger:
     return Comparison(str(baseline.path), tuple(found), unchanged, tuple(work.notes()))
 
 
-def refuse_other_matrix(union: Union, baseline: Baseline) -> None:
-    """Raise `ResultsError` where the baseline is of a matrix that no run of `union` had."""
-    there = {run.matrix.name for run in union.runs}
+def refuse_other_matrix(merged: MergedResults, baseline: Baseline) -> None:
+    """Raise `ResultsError` where the baseline is of a matrix that no run of `merged` had."""
+    there = {run.matrix.name for run in merged.runs}
     missing = [info.name for info in baseline.head.matrices if info.name not in there]
     if missing:
         raise ResultsError(
@@ -65,7 +66,7 @@ def refuse_other_matrix(union: Union, baseline: Baseline) -> None:
 
 @dataclass
 class _Work:
-    union: Union
+    merged: MergedResults
     baseline: Baseline
     environments: Environments = field(default_factory=Environments)
     otherwise: list[str] = field(default_factory=list)
@@ -73,9 +74,9 @@ class _Work:
 
     def entry(self, entry: CheckLine) -> Transition | None:
         """What became of `entry`; None where it is as it was."""
-        view = self.union.cells.get((entry.target, base_id(entry.cell)))
+        view = self.merged.cells.get((entry.target, base_id(entry.cell)))
         if view is None:
-            known = entry.target in self.union.targets
+            known = entry.target in self.merged.targets
             missing = "the matrix has no such cell" if known else "no run is of this target"
             return _transition("unused", entry, ABSENT, missing)
         sample = view.checks.get(entry.check)
@@ -103,8 +104,8 @@ class _Work:
         now = sample.check if sample else None
         outcome = now.outcome if now else ABSENT
         if view.cell.simulated:
-            return _transition("skipped", entry, f"{outcome}, simulated", _PRETENDED, now)
-        was = f"simulated on {self.baseline.environments[entry.environment].simulated_on or 'a simulated_on device'}"
+            return _transition("skipped", entry, f"{outcome}, simulated", _SIMULATED_ONLY, now)
+        was = f"simulated on {self.baseline.environments[entry.environment].simulated_on or 'a simulated device'}"
         return _transition("not-comparable", entry, outcome, f"{was} -> {view.environment.hardware}", now)
 
     def _difference(self, entry: CheckLine, view: CellView, sample: Sample) -> str:
@@ -118,7 +119,7 @@ class _Work:
 
     def measures(self, line: CellLine, slower: float, larger: float) -> Iterator[Transition]:
         """What is different in tokens, times and memory of a cell that ran where it ran for the baseline."""
-        view = self.union.cells.get((line.target, base_id(line.cell)))
+        view = self.merged.cells.get((line.target, base_id(line.cell)))
         if view is None or view.id != line.cell or view.last is None or view.outcome in {"skipped", "aborted", "error"}:
             return
         if self.environments.of(view.cell, view.run) != self.baseline.environments[line.environment]:
@@ -134,7 +135,7 @@ class _Work:
         """The checks that the baseline does not know, whether of the real or of the simulated cell."""
         known = {(target, base_id(cell), check) for target, cell, check in self.baseline.checks}
         cells = {(target, cell) for target, cell, _ in known}
-        for key, view in self.union.cells.items():
+        for key, view in self.merged.cells.items():
             for name, sample in view.checks.items():
                 now = sample.check
                 if (*key, name) not in known and now.outcome != "skipped":
@@ -144,9 +145,9 @@ class _Work:
                 yield Transition("new", view.id, "", view.target, ABSENT, "aborted", _ABORTED, failing=True)
 
     def notes(self) -> Iterator[str]:
-        """Sentences on what could not be told."""
-        yield from _shards(self.union)
-        yield from unlike_shards(self.union.runs)
+        """Sentences on what could not be compared."""
+        yield from _shards(self.merged)
+        yield from unlike_shards(self.merged.runs)
         if self.otherwise:
             more = f" and {len(self.otherwise) - 1} more" if len(self.otherwise) > 1 else ""
             yield f"known failures that fail in another way now: {self.otherwise[0]}{more}"
@@ -159,7 +160,7 @@ class _Work:
 
 
 _ABORTED: Final = "the run was gone before the cell was finished"
-_PRETENDED: Final = "it ran only simulated, which proves nothing about the hardware"
+_SIMULATED_ONLY: Final = "it ran only simulated, which proves nothing about the hardware"
 _VANISHED: Final = "the cell ran, and no test of this name: renamed, removed or left out"
 
 
@@ -190,9 +191,9 @@ def _said(check: Check) -> str:
     return f"{text} [{check.failure}]" if check.failure else text
 
 
-def _shards(union: Union) -> Iterable[str]:
+def _shards(merged: MergedResults) -> Iterable[str]:
     """What is missing of runs that are parts of a whole."""
-    there = {run.shard for run in union.runs}
+    there = {run.shard for run in merged.runs}
     if "" in there:
         return
     for count in sorted({int(shard.partition("/")[2]) for shard in there}):

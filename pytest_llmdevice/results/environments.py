@@ -1,4 +1,4 @@
-"""Where a cell ran, so far as it decides whether two outcomes can be compared."""
+"""Describes where a cell ran, so far as it decides whether two outcomes can be compared."""
 
 from __future__ import annotations
 

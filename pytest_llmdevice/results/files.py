@@ -1,4 +1,4 @@
-"""Writing a whole file so that it is never seen half written."""
+"""Writes a whole file in one step, so that nobody ever finds it half written."""
 
 from __future__ import annotations
 

@@ -1,24 +1,24 @@
-"""Whether results are good enough: which differences fail, and the verdict."""
+"""Decides whether results are good enough, by which differences from a baseline are to fail."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.results.compare import LARGER, SLOWER
-from pytest_llmdevice.results.merged_results import Union
-from pytest_llmdevice.results.records import BAD
-from pytest_llmdevice.results.transitions import NAMES, Comparison, Name
+from pytest_llmdevice.results.merged_results import MergedResults
+from pytest_llmdevice.results.transitions import NAMES, Comparison, count_text
+from pytest_llmdevice.results.vocabulary import BAD, OUTCOME_WORDS, WORST_FIRST
 from pytest_llmdevice.text import plural
 
 FAILING: Final = "failing"
 """A word of `--fail-on` beside the names: whatever makes a run red now and did not for the baseline, under any name."""
 
-WORDS: Final = (*(name for name in NAMES if name != "larger"), "memory", FAILING)
+FAIL_ON_WORDS: Final = (*(name for name in NAMES if name != "larger"), "memory", FAILING)
 """What `--fail-on` takes; `larger` is spelled `memory`, and both are understood."""
 
 DEFAULT: Final = "regression,aborted,hollow,vanished,failing"
@@ -59,7 +59,7 @@ class GateResult:
     missing: tuple[str, ...] = ()
 
 
-def parse(text: str) -> FailOn:
+def parse_fail_on(text: str) -> FailOn:
     """Read `"regression,vanished,slower:20%,memory:10%"`; nothing stands for `DEFAULT`.
 
     Raises:
@@ -71,7 +71,7 @@ def parse(text: str) -> FailOn:
         word, colon, number = (piece.strip() for piece in part.partition(":"))
         name = "larger" if word == "memory" else word
         if name not in (*NAMES, FAILING):
-            raise ConfigurationError(f"fail-on {text!r}: {unknown('difference', word, WORDS)}")
+            raise ConfigurationError(f"fail-on {text!r}: {unknown('difference', word, FAIL_ON_WORDS)}")
         if name in names:
             raise ConfigurationError(f"fail-on {text!r}: {word} is given twice; leave one out")
         names.add(name)
@@ -95,8 +95,10 @@ def _percent(text: str, word: str, name: str, number: str) -> float:
     return percent
 
 
-def judge(comparison: Comparison | None, union: Union, fail_on: FailOn, missing: Sequence[str] = ()) -> GateResult:
-    """Whether `union` is good enough.
+def evaluate_gate(
+    comparison: Comparison | None, merged: MergedResults, fail_on: FailOn, missing: Sequence[str] = ()
+) -> GateResult:
+    """Whether `merged` is good enough.
 
     With a baseline, the differences that `fail_on` names fail; what failed for the baseline already is known and does
     not. Without one, every cell fails that a run would be red for. Coverage that is missing always fails, and so does
@@ -104,13 +106,13 @@ def judge(comparison: Comparison | None, union: Union, fail_on: FailOn, missing:
 
     Args:
         comparison: the results held against a baseline; None where there is none.
-        union: the results.
+        merged: the results.
         fail_on: which differences fail.
         missing: what `[require]` asks for and no cell has shown.
     """
     reasons = [f"coverage is missing, {plural(len(missing), 'value')}"] if missing else []
     if comparison is None:
-        reasons += _red(union)
+        reasons += _red(merged)
     else:
         reasons += _differences(comparison, fail_on)
         if nothing_ran(comparison):
@@ -120,29 +122,27 @@ def judge(comparison: Comparison | None, union: Union, fail_on: FailOn, missing:
     return GateResult(not reasons, tuple(reasons), fail_on.names, tuple(missing))
 
 
-def _red(union: Union) -> Iterator[str]:
-    counts = Counter(view.outcome for view in union.cells.values())
-    bad = [
-        f"{counts[outcome]} {outcome}"
-        for outcome in ("error", "failed", "aborted", "hollow", "xpass")
-        if counts[outcome]
-    ]
+def _red(merged: MergedResults) -> Iterator[str]:
+    counts = Counter(view.outcome for view in merged.cells.values() if view.outcome in BAD)
+    bad = [f"{counts[outcome]:,} {OUTCOME_WORDS[outcome]}" for outcome in WORST_FIRST if counts[outcome]]
     if bad:
-        total = sum(counts[each] for each in BAD)
-        yield f"{plural(total, 'cell')} of {len(union.cells):,}: {', '.join(bad)}"
-    if union.cells and not any(view.ran for view in union.cells.values()):
+        total = counts.total()
+        yield f"{plural(total, 'cell')} of {len(merged.cells):,}: {', '.join(bad)}"
+    if merged.cells and not any(view.ran for view in merged.cells.values()):
         yield "no cell ran at all"
 
 
 def _differences(comparison: Comparison, fail_on: FailOn) -> Iterator[str]:
     counts = comparison.counts
-    yield from (f"{counted(name, counts)}" for name in NAMES if name in fail_on.names and counts[name])
+    yield from (count_text(name, counts[name]) for name in NAMES if name in fail_on.names and counts[name])
     if FAILING in fail_on.names:
         # What has a name that fails is counted there.
         others = Counter(
-            each.name for each in comparison.transitions if each.failing and each.name not in fail_on.names
+            transition.name
+            for transition in comparison.transitions
+            if transition.failing and transition.name not in fail_on.names
         )
-        yield from (f"{counted(name, others)}, failing now" for name in NAMES if others[name])
+        yield from (f"{count_text(name, others[name])}, failing now" for name in NAMES if others[name])
 
 
 def nothing_ran(comparison: Comparison) -> bool:
@@ -150,20 +150,10 @@ def nothing_ran(comparison: Comparison) -> bool:
     ran = comparison.unchanged + sum(
         count for name, count in comparison.counts.items() if name not in {"skipped", "unused", "vanished", "new"}
     )
-    return ran == 0 and any(each.name != "new" for each in comparison.transitions)
+    return ran == 0 and any(transition.name != "new" for transition in comparison.transitions)
 
 
 def nothing_compared(comparison: Comparison) -> bool:
     """Whether whatever ran of the baseline ran elsewhere, so that the comparison says nothing."""
-    told = set(comparison.counts) - {"skipped", "unused", "vanished", "new", "not-comparable"}
-    return not comparison.unchanged and not told and bool(comparison.counts["not-comparable"])
-
-
-_PLURAL: Final[Mapping[str, str]] = {"regression": "regressions"}
-
-
-def counted(name: Name, counts: Mapping[Name, int]) -> str:
-    """`"3 regressions"`, `"1 not comparable"`."""
-    count = counts[name]
-    word = _PLURAL.get(name, name) if count > 1 else name
-    return f"{count:,} {word.replace('-', ' ')}"
+    decided = set(comparison.counts) - {"skipped", "unused", "vanished", "new", "not-comparable"}
+    return not comparison.unchanged and not decided and bool(comparison.counts["not-comparable"])

@@ -1,4 +1,4 @@
-"""Times, memory and tokens of a cell over repeated runs, and whether new ones are outside of what is usual."""
+"""Decides whether times, memory and tokens of a cell differ by more than repeated runs of it do."""
 
 from __future__ import annotations
 

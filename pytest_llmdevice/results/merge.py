@@ -1,34 +1,19 @@
-"""The files of several machines in one folder, each as it is, and a summary of what they are together."""
+"""Copies the result files of several machines into one folder, each as it is, and says what does not go together."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.files import replace_file
-from pytest_llmdevice.results.gate_text import conflict_line
-from pytest_llmdevice.results.merged_results import Union, unite
-from pytest_llmdevice.results.records import WORST_FIRST, Run
+from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.shards import unlike_shards
 from pytest_llmdevice.results.store import SUFFIX, RunFile, read
-from pytest_llmdevice.text import plural
 
 
-@dataclass(frozen=True, slots=True)
-class NeverRan:
-    """Cells that ran nowhere, of one device and for one cause."""
-
-    device: str
-    reason: str
-    cells: tuple[str, ...]
-
-
-def merge(inputs: Sequence[Path], output: Path, *, force: bool = False) -> Union:
-    """Copy all runs in `inputs` into the folder `output`, byte by byte, and unite them.
+def merge(inputs: Sequence[Path], output: Path, *, force: bool = False) -> MergedResults:
+    """Copy all runs in `inputs` into the folder `output`, byte by byte, and merge them.
 
     A run that is found twice is copied once. Everything is read and checked before anything is written.
 
@@ -42,13 +27,13 @@ def merge(inputs: Sequence[Path], output: Path, *, force: bool = False) -> Union
     """
     files = read(list(inputs))
     there = _there(output, files, force=force)
-    union = unite(sorted((*files, *there), key=lambda file: (file.run.started, file.run.run)))
+    merged = merge_runs(sorted((*files, *there), key=lambda file: (file.run.started, file.run.run)))
     for file in files:
         place = output / f"{file.run.run}{SUFFIX}"
         data = file.path.read_bytes()
         if not place.exists() or place.read_bytes() != data:
             replace_file(place, data)
-    return union
+    return merged
 
 
 def _there(output: Path, files: Sequence[RunFile], *, force: bool) -> list[RunFile]:
@@ -73,90 +58,18 @@ def _there(output: Path, files: Sequence[RunFile], *, force: bool) -> list[RunFi
     return [file for file in (read(runs) if runs else ()) if f"{file.run.run}{SUFFIX}" not in ours]
 
 
-def mixtures(union: Union) -> Iterator[str]:
+def mixtures(merged: MergedResults) -> Iterator[str]:
     """What the runs do not have in common though one may expect it, a sentence each."""
-    names = sorted({run.matrix.name for run in union.runs})
+    names = sorted({run.matrix.name for run in merged.runs})
     if len(names) > 1:
         yield f"the runs are of {len(names)} matrices, and all of their cells are here: {', '.join(names)}"
-    yield from unlike_shards(union.runs)
-    commits = dict.fromkeys(run.commit.id[:10] for run in union.runs if run.commit)
+    yield from unlike_shards(merged.runs)
+    commits = dict.fromkeys(run.commit.id[:10] for run in merged.runs if run.commit)
     if len(commits) > 1:
         yield (
             f"the runs are of {len(commits)} commits, the latest {list(commits)[-1]}: a check counts as the latest run "
             "of each machine has it"
         )
-    dirty = sum(run.commit is not None and run.commit.dirty for run in union.runs)
+    dirty = sum(run.commit is not None and run.commit.dirty for run in merged.runs)
     if dirty:
-        yield f"{dirty} of {len(union.runs)} runs were of a tree with changes that are in no commit"
-
-
-def outcomes(union: Union) -> dict[str, int]:
-    """How many cells have each outcome, the worst first; those that ran nowhere are `"never ran"`."""
-    counts = Counter(view.outcome for view in union.cells.values())
-    found: dict[str, int] = {each: counts[each] for each in WORST_FIRST if counts[each] and each != "skipped"}
-    if counts["skipped"]:
-        found["never ran"] = counts["skipped"]
-    return found
-
-
-def never_ran(union: Union) -> list[NeverRan]:
-    """The cells that ran nowhere, by device and reason, the most first."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for view in union.never_ran:
-        reason = "; ".join(view.reasons.values()) or "no run says why"
-        found.setdefault((view.cell.spec, reason), []).append(view.id)
-    groups = [NeverRan(device, reason, tuple(cells)) for (device, reason), cells in found.items()]
-    return sorted(groups, key=lambda each: (-len(each.cells), each.device, each.reason))
-
-
-def summary(union: Union) -> Iterator[str]:
-    """What was merged, in lines."""
-    yield f"{plural(len(union.runs), 'run')}:"
-    yield from (f"  {_run_line(run)}" for run in union.runs)
-    counts = ", ".join(f"{count:,} {what}" for what, count in outcomes(union).items())
-    simulated = sum(view.ran and view.cell.simulated for view in union.cells.values())
-    only = f" ({simulated:,} of them ran only simulated)" if simulated else ""
-    yield f"{plural(len(union.cells), 'cell')}: {counts}{only}"
-    if groups := never_ran(union):
-        yield "never ran anywhere:"
-        yield from (f"  {len(group.cells):,} on {group.device}: {group.reason}" for group in groups)
-    if union.conflicts:
-        yield "conflicts, of which the worse outcome counts:"
-        yield from (f"  {conflict_line(conflict)}" for conflict in union.conflicts)
-    yield from (f"note: {note}" for note in (*mixtures(union), *union.notes))
-
-
-def _run_line(run: Run) -> str:
-    devices = ", ".join(f"{device.spec} {device.name}".strip() for device in run.machine.devices)
-    simulated_on = f"simulated {', '.join(run.simulated)}" if run.simulated else ""
-    where = "; ".join(part for part in (run.machine.cpu, devices, simulated_on) if part)
-    shard = f", shard {run.shard}" if run.shard else ""
-    return f"{run.run}: {run.matrix.name}{shard}, {run.target}, on {where or 'an unknown machine'}"
-
-
-def as_data(union: Union) -> dict[str, Any]:
-    """The summary as data, for `--json`."""
-    return {
-        "runs": [
-            run.model_dump(
-                mode="json", by_alias=True, include={"run", "started", "matrix", "target", "commit", "shard"}
-            )
-            for run in union.runs
-        ],
-        "cells": len(union.cells),
-        "outcomes": outcomes(union),
-        "simulated_only": [view.id for view in union.cells.values() if view.ran and view.cell.simulated],
-        "never_ran": [
-            {"device": each.device, "reason": each.reason, "cells": list(each.cells)} for each in never_ran(union)
-        ],
-        "conflicts": [
-            {
-                "cell": each.cell,
-                "check": each.check,
-                "why": each.why,
-                "samples": [{"run": sample.run.run, "outcome": sample.check.outcome} for sample in each.samples],
-            }
-            for each in union.conflicts
-        ],
-        "notes": [*mixtures(union), *union.notes],
-    }
+        yield f"{dirty} of {len(merged.runs)} runs were of a tree with changes that are in no commit"

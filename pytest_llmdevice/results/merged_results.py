@@ -1,4 +1,4 @@
-"""Many runs as one matrix: for each cell and check the record that counts, what contradicts it, and what never ran."""
+"""Merges many runs into one matrix: for each check of a cell the record that counts, and what contradicts it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Final, TypeAlias
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.environments import Environment, Environments
-from pytest_llmdevice.results.records import WORST_FIRST, CellDone, Check, Outcome, Planned, Run
+from pytest_llmdevice.results.records import CellDone, Check, Planned, Run
 from pytest_llmdevice.results.store import RunFile
+from pytest_llmdevice.results.vocabulary import WORST_FIRST, Outcome
 
 Key: TypeAlias = tuple[str, str]
 """(target, id of the cell without `.sim`): what two runs have in common that ask the same question."""
@@ -116,7 +117,7 @@ class CellView:
 
 
 @dataclass
-class Union:
+class MergedResults:
     """All that some runs say.
 
     Attributes:
@@ -159,7 +160,7 @@ def base_id(cell_id: str) -> str:
     return cell_id.removesuffix(".sim")
 
 
-def unite(files: Sequence[RunFile]) -> Union:
+def merge_runs(files: Sequence[RunFile]) -> MergedResults:
     """The runs in `files` as one matrix.
 
     Real beats simulated. Of runs in one environment the later one counts, and so does its commit. Where environments
@@ -190,7 +191,7 @@ def unite(files: Sequence[RunFile]) -> Union:
     for key, view in cells.items():
         _settle(view, samples.get(key, {}), gone.get(key, ()), environments, conflicts)
     notes = tuple(note for file in ordered for note in _notes(file))
-    return Union(tuple(file.run for file in ordered), cells, tuple(conflicts), notes)
+    return MergedResults(tuple(file.run for file in ordered), cells, tuple(conflicts), notes)
 
 
 def _targets(file: RunFile) -> dict[str, dict[str, None]]:

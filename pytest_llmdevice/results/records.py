@@ -1,4 +1,4 @@
-"""What is kept of a run, as data: one record a line, each of one of five types, and their schema.
+"""The records that a run writes to its file of results, one JSON object a line, and their JSON Schema.
 
 A file has, in this order: one `Run` (what ran, where, with which versions), one `Planned` for each cell of the matrix,
 a `Check` and a `CellDone` for whatever finished, as it finished, and an `End`, which a run that was killed does not
@@ -9,42 +9,18 @@ misunderstand a newer file; docs/results.md and docs/results.schema.json describ
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from pytest_llmdevice.errors import FailureClass
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.results.vocabulary import Outcome, SkipCause
 
 SCHEMA: Final = 1
 
-Outcome: TypeAlias = Literal["passed", "failed", "error", "hollow", "skipped", "xfail", "xpass", "aborted"]
-"""`failed`: a check found something. `error`: it could not be made, the cell did not load. `hollow`: it looked at
-nothing. `xfail` and `xpass`: it was expected to fail, and did or did not. `aborted`: the run, the worker or the device
-was gone before it could end."""
-
-SkipCause: TypeAlias = Literal["not requested", "absent", "unusable", "unsupported", "by the test"]
-"""Why something did not run: the four causes of a verdict, and a test that skips itself."""
-
-WORST_FIRST: Final[tuple[Outcome, ...]] = (
-    "error",
-    "failed",
-    "aborted",
-    "hollow",
-    "xpass",
-    "xfail",
-    "passed",
-    "skipped",
-)
-"""Of several outcomes of a cell, the first in this order is the cell's."""
-
-BAD: Final[frozenset[Outcome]] = frozenset({"error", "failed", "aborted", "hollow", "xpass"})
-"""Outcomes that make a run red."""
-
 BUILTIN: Final = "builtin"
 """The name of the built-in target."""
-
-assert set(WORST_FIRST) == set(get_args(Outcome))
 
 
 class Record(BaseModel):
@@ -193,7 +169,14 @@ class Planned(Record):
 
 
 class RecordedFinding(Record):
-    """One thing that is wrong, as `Finding`; the hint's name, text and source are empty where it has none."""
+    """One thing that is wrong, as the check that found it describes it.
+
+    Attributes:
+        where, expected, actual: the tensor, module or step, what it should be, and is; of an exception its text.
+        hint, advice, source: the known cause, what to do, and an address to read on; empty where no cause is known.
+        kind: `"exception"` where something was raised, `"no model"` where a load gave none; empty where a value is
+            wrong, and in files from before this key.
+    """
 
     where: str
     expected: str
@@ -201,6 +184,7 @@ class RecordedFinding(Record):
     hint: str = ""
     advice: str = ""
     source: str = ""
+    kind: str = ""
 
 
 class Outcomes(Record):

@@ -1,4 +1,4 @@
-"""Keeping secrets and home folders out of what is written."""
+"""Hides secrets, and shortens home folders to `~`, in everything that is written to a file."""
 
 from __future__ import annotations
 

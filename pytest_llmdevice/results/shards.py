@@ -1,4 +1,4 @@
-"""Shards: the cells of a matrix dealt out to several machines, by the same rule on each of them."""
+"""Deals the cells of a matrix out to several machines, by the same rule on each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing records as they come, and reading them back: also from a run that was killed."""
+"""Writes the records of a run as they come, and reads them back, also where the run was killed."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""The rule for each pair of outcomes: what it is called that a check had the one and has the other."""
+"""Names each pair of outcomes that a check can have in a baseline and now: regression, fixed, and so on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
 
-from pytest_llmdevice.results.records import Outcome
 from pytest_llmdevice.results.transitions import Name
+from pytest_llmdevice.results.vocabulary import Outcome
 
 AFTER: Final[tuple[Outcome, ...]] = (
     "passed", "failed", "error", "hollow", "skipped", "xfail", "xpass", "aborted",

@@ -1,10 +1,12 @@
-"""What became of each check and cell since a baseline was written: the names, and the comparison as data."""
+"""Names what can become of a check or cell since a baseline was written, and holds a whole comparison as data."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
+
+from pytest_llmdevice.text import plural
 
 Name: TypeAlias = Literal[
     "regression",
@@ -24,10 +26,27 @@ Name: TypeAlias = Literal[
 """`regression`: passed, and now fails, is an error or passes although it was expected to fail; or was expected to fail
 and is not any more. `vanished`: the matrix has the cell, and the check is not there any more. `unused`: the matrix or
 the run has no such cell or target any more. `expected`: is now declared as an expected failure. `not-comparable`: other
-hardware or versions. docs/results.md has the table of all pairs, `rules.TRANSITIONS` is it."""
+hardware or versions. docs/results.md has the table of all pairs, `transition_rules.TRANSITIONS` is it."""
 
 NAMES: Final[tuple[Name, ...]] = get_args(Name)
 """All names, the worst first."""
+
+_PHRASES: Final[dict[Name, tuple[str, str]]] = {
+    "regression": ("regression", "regressions"),
+    "aborted": ("aborted", "aborted"),
+    "hollow": ("hollow", "hollow"),
+    "skipped": ("skipped", "skipped"),
+    "vanished": ("vanished", "vanished"),
+    "other-tokens": ("with other tokens", "with other tokens"),
+    "slower": ("slower", "slower"),
+    "larger": ("larger", "larger"),
+    "not-comparable": ("not comparable", "not comparable"),
+    "expected": ("now expected to fail", "now expected to fail"),
+    "unused": ("unused entry", "unused entries"),
+    "fixed": ("fixed", "fixed"),
+    "new": ("new", "new"),
+}
+"""After the number 1, and after another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,4 +93,9 @@ class Comparison:
     @property
     def counts(self) -> Counter[Name]:
         """How many transitions there are of each name."""
-        return Counter(each.name for each in self.transitions)
+        return Counter(transition.name for transition in self.transitions)
+
+
+def count_text(name: Name, count: int) -> str:
+    """`"3 regressions"`, `"1 not comparable"`."""
+    return plural(count, *_PHRASES[name])

@@ -1,4 +1,4 @@
-"""Writing a baseline from results: what is refused, what is kept from the old one, and the numbers of environments."""
+"""Writes a baseline from results: refuses what would hide a problem, and keeps what did not run this time."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from pytest_llmdevice.results.baseline import (
 from pytest_llmdevice.results.compare import refuse_other_matrix
 from pytest_llmdevice.results.environments import Environment, Environments
 from pytest_llmdevice.results.measures import Measures
-from pytest_llmdevice.results.merged_results import TWOFOLD, CellView, Sample, Union, base_id
-from pytest_llmdevice.results.records import BAD
+from pytest_llmdevice.results.merged_results import TWOFOLD, CellView, MergedResults, Sample, base_id
+from pytest_llmdevice.results.vocabulary import BAD
 from pytest_llmdevice.text import plural
 
 FORCE_WORDS: Final[Mapping[str, str]] = {
@@ -43,16 +43,16 @@ _NOT_CI: Final = frozenset({"", "0", "false", "no", "off"})
 
 
 def update(
-    union: Union, path: Path, *, force: Iterable[str] = (), environment: Mapping[str, str], today: str = ""
+    merged: MergedResults, path: Path, *, force: Iterable[str] = (), environment: Mapping[str, str], today: str = ""
 ) -> Baseline:
-    """Write the baseline in `path` from `union`, and return it.
+    """Write the baseline in `path` from `merged`, and return it.
 
     Cells that ran replace what the old baseline has of them. Cells that did not run here, for whatever cause, and
     targets that no run was of keep their entries; cells that the matrix has no more lose them. A simulated cell never
     takes the place of a real one.
 
     Args:
-        union: the results.
+        merged: the results.
         path: the file; an old one must be readable.
         force: words of `FORCE_WORDS` for what is not to be refused.
         environment: the variables of the process, for `CI`.
@@ -65,8 +65,8 @@ def update(
     words = frozenset(force)
     for word in sorted(words - set(FORCE_WORDS)):
         raise ConfigurationError(f"baseline update: {unknown('word to force', word, FORCE_WORDS)}")
-    old = _old(path, union, words)
-    work = _Work(union, old)
+    old = _old(path, merged, words)
+    work = _Work(merged, old)
     refused = [line for word, line in work.refusals(environment) if word not in words]
     if refused:
         head = f"{path}: not updated: "
@@ -76,12 +76,12 @@ def update(
     return baseline
 
 
-def _old(path: Path, union: Union, words: frozenset[str]) -> Baseline | None:
+def _old(path: Path, merged: MergedResults, words: frozenset[str]) -> Baseline | None:
     if not path.exists():
         return None
     old = read_baseline(path)
     try:
-        refuse_other_matrix(union, old)
+        refuse_other_matrix(merged, old)
     except ResultsError as error:
         if "other-matrix" in words:
             return None
@@ -91,7 +91,7 @@ def _old(path: Path, union: Union, words: frozenset[str]) -> Baseline | None:
 
 @dataclass
 class _Work:
-    union: Union
+    merged: MergedResults
     old: Baseline | None
     environments: Environments = field(default_factory=Environments)
 
@@ -99,7 +99,7 @@ class _Work:
         real = {(target, cell) for target, cell in self._old_cells() if not cell.endswith(".sim")}
         self.views = [
             view
-            for key, view in self.union.cells.items()
+            for key, view in self.merged.cells.items()
             if any(map(_counts, view.checks.values())) and not (view.cell.simulated and key in real)
         ]
         self.ran = {(view.target, base_id(view.id)) for view in self.views}
@@ -116,7 +116,7 @@ class _Work:
             yield "ci", "CI is set: update the baseline on a machine of yours and commit it, or force 'ci'"
         runs = {each.run for view in self.views for each, _ in view.done}
         runs |= {sample.run.run for view in self.views for sample in view.checks.values()}
-        dirty = sum(run.run in runs and run.commit is not None and run.commit.dirty for run in self.union.runs)
+        dirty = sum(run.run in runs and run.commit is not None and run.commit.dirty for run in self.merged.runs)
         if dirty:
             yield (
                 "dirty",
@@ -144,7 +144,7 @@ class _Work:
             for name, sample in view.checks.items()
             if sample.check.outcome in BAD and (view.target, view.id, name) not in known
         ]
-        found += [f"{view.id} (aborted)" for view in self.union.cells.values() if view.aborted]
+        found += [f"{view.id} (aborted)" for view in self.merged.cells.values() if view.aborted]
         if found:
             yield (
                 "failing",
@@ -155,7 +155,7 @@ class _Work:
             )
 
     def _unstable(self) -> Iterator[tuple[str, str]]:
-        found = [f"{each.check} of {each.cell}" for each in self.union.conflicts if each.why == TWOFOLD]
+        found = [f"{each.check} of {each.cell}" for each in self.merged.conflicts if each.why == TWOFOLD]
         found += [
             f"the tokens of {view.id}" for view in self.views if not Measures.of(view, self.environments).repeatable
         ]
@@ -191,11 +191,11 @@ class _Work:
             checks |= {
                 (view.target, view.id, line.check): line for line in _check_lines(view, self.environments, numbers)
             }
-        matrices = {run.matrix.name: run.matrix for run in self.union.runs}
+        matrices = {run.matrix.name: run.matrix for run in self.merged.runs}
         head = Head(
             matrices=tuple(matrices[name] for name in sorted(matrices)),
             written=today,
-            commit=self.union.runs[-1].commit,
+            commit=self.merged.runs[-1].commit,
             environments=len(numbers),
             cells=len(cells),
             checks=len(checks),
@@ -222,7 +222,7 @@ class _Work:
         target, cell = key
         if (target, base_id(cell)) in self.ran:
             return False
-        return (target, base_id(cell)) in self.union.cells or target not in self.union.targets
+        return (target, base_id(cell)) in self.merged.cells or target not in self.merged.targets
 
     def _notes(self, kept: Mapping[CellKey, CellLine]) -> Iterator[str]:
         gone = [key for key in self._old_cells() if key not in kept and (key[0], base_id(key[1])) not in self.ran]

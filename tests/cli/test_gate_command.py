@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from results.making import CARD, CPU_FP32, CUDA, SIMULATED, Making
+from results.builder import CARD, CPU_FP32, CUDA, SIMULATED, ResultsBuilder
 
 from pytest_llmdevice.cli.command import command
 from pytest_llmdevice.results.records import Commit
@@ -31,7 +31,7 @@ def gate(*arguments: str | Path, environment: dict[str, str] | None = None) -> R
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     skipped = {CARD: ("absent", "absent: no CUDA device")}
-    Making({CPU_FP32: {"dtypes": "passed"}}, skipped=skipped, name="laptop").write(tmp_path / "results")
+    ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}, skipped=skipped, name="laptop").write(tmp_path / "results")
     return tmp_path / "results"
 
 
@@ -44,7 +44,9 @@ def required(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_good_results_exit_0_and_failing_ones_1(tmp_path: Path, results: Path) -> None:
     assert (gate(results).exit_code, gate(results).output) == (0, "gate passed\n")
-    Making({CPU_FP32: {"dtypes": "failed"}}, name="later", started="2027", commit=Commit(id="f" * 9)).write(results)
+    ResultsBuilder({CPU_FP32: {"dtypes": "failed"}}, name="later", started="2027", commit=Commit(id="f" * 9)).write(
+        results
+    )
     assert gate(results).exit_code == 1
 
 
@@ -79,19 +81,19 @@ def test_coverage_that_is_missing_exits_1(results: Path, required: str) -> None:
 
 
 def test_a_simulated_pass_is_no_coverage(results: Path, required: str) -> None:
-    Making({SIMULATED: {"dtypes": "passed"}}, name="simulated").write(results)
+    ResultsBuilder({SIMULATED: {"dtypes": "passed"}}, name="simulated").write(results)
     found = gate(results, "--require", required)
     assert found.exit_code == 1
     assert "none of its 1 cells passed on real hardware, 1 passed only simulated" in found.output
 
 
 def test_coverage_that_another_machine_has_shown_counts(results: Path, required: str) -> None:
-    Making({CARD: {"dtypes": "passed"}}, machine=CUDA, name="card").write(results)
+    ResultsBuilder({CARD: {"dtypes": "passed"}}, machine=CUDA, name="card").write(results)
     assert gate(results, "--require", required).exit_code == 0
 
 
 def test_a_cell_of_two_targets_is_counted_once(results: Path, required: str) -> None:
-    Making(
+    ResultsBuilder(
         {CPU_FP32: {"dtypes": "passed"}}, skipped={CARD: ("absent", "absent: none")}, target="mine:loader", name="mine"
     ).write(results)
     assert "none of its 1 cells" in gate(results, "--require", required).output

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from results.making import CARD, CPU_FP32, CUDA, Making
+from results.builder import CARD, CPU_FP32, CUDA, ResultsBuilder
 
 from pytest_llmdevice.cli.command import command
 
@@ -19,8 +19,8 @@ def merge(*arguments: str | Path) -> Result:
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     skipped = {CARD: ("absent", "absent: no CUDA device")}
-    Making({CPU_FP32: {"dtypes": "passed"}}, skipped=skipped, name="laptop").write(tmp_path / "a")
-    Making({CPU_FP32: {"dtypes": "failed"}}, skipped=skipped, name="server", machine=CUDA).write(tmp_path / "b")
+    ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}, skipped=skipped, name="laptop").write(tmp_path / "a")
+    ResultsBuilder({CPU_FP32: {"dtypes": "failed"}}, skipped=skipped, name="server", machine=CUDA).write(tmp_path / "b")
     return tmp_path / "a", tmp_path / "b"
 
 
@@ -31,10 +31,10 @@ def test_it_says_what_is_together_now(tmp_path: Path, folders: tuple[Path, Path]
         "2 runs:",
         "  laptop: default, builtin, on Some CPU",
         "  server: default, builtin, on Server CPU; cuda:0 NVIDIA H100",
-        "2 cells: 1 failed, 1 never ran",
-        "never ran anywhere:",
+        "2 cells: 1 failed, 1 not run",
+        "not run anywhere:",
         "  1 on cuda:0: absent: no CUDA device",
-        "conflicts, of which the worse outcome counts:",
+        "1 conflict, the worse outcome counts:",
         "  llama.cpu.fp32.none.to dtypes: failed in server, passed in laptop: machines or versions differ",
         f"written to {tmp_path / 'all'}",
     ]

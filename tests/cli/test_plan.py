@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from _pytest.config.argparsing import Parser
-from results.making import Making
+from results.builder import ResultsBuilder
 
 from cli.calling import call
 from pytest_llmdevice.cli import jobs as planning
@@ -49,7 +49,7 @@ def selected(options: str, cards: list[str]) -> list[str]:
 def recorded(tmp_path: Path) -> str:
     """Results of the matrix `release` on a cpu and on simulated cards, no two cells of the same length."""
     cells = cells_on(load_matrix("release"), assumed((), ["cuda:2"]))
-    Making(
+    ResultsBuilder(
         {cell: {"loads": "passed"} for cell in cells},
         changes={cell: {"seconds": 1.0 + number * 7 % 50} for number, cell in enumerate(cells)},
         simulated=("cuda:2",),
@@ -231,7 +231,9 @@ def test_what_cannot_be_planned_is_refused_with_a_sentence(arguments: list[str],
 
 
 def test_results_in_which_nothing_ran_have_no_times(tmp_path: Path) -> None:
-    Making({}, skipped={Cell("llama", "cpu", "float32"): ("unsupported", "unsupported: not here")}).write(tmp_path)
+    ResultsBuilder({}, skipped={Cell("llama", "cpu", "float32"): ("unsupported", "unsupported: not here")}).write(
+        tmp_path
+    )
 
     called = call("plan", "--times", str(tmp_path))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from results.making import CARD, CPU_BF16, CPU_FP32, Making
+from results.builder import CARD, CPU_BF16, CPU_FP32, ResultsBuilder
 
 from cli.calling import call
 
@@ -76,10 +76,10 @@ def project(tmp_path: Path) -> Path:
     """A project with a matrix, whose shards have run: the cells of the cpu, and one on a card."""
     (tmp_path / "m.toml").write_text(MATRIX, encoding="utf-8")
     skipped = dict.fromkeys((CARD,), ("not requested", "not requested: it belongs to shard 2/2"))
-    Making({CPU_FP32: {"loads": "passed"}, CPU_BF16: {"loads": "passed"}}, skipped, matrix="m.toml").write(
+    ResultsBuilder({CPU_FP32: {"loads": "passed"}, CPU_BF16: {"loads": "passed"}}, skipped, matrix="m.toml").write(
         tmp_path / "parts" / "cpu"
     )
-    Making({CARD: {"loads": "passed"}}, name="20261125T100001Z-bbbbbb", matrix="m.toml").write(
+    ResultsBuilder({CARD: {"loads": "passed"}}, name="20261125T100001Z-bbbbbb", matrix="m.toml").write(
         tmp_path / "parts" / "cuda"
     )
     return tmp_path
@@ -183,9 +183,9 @@ def test_the_gate_of_github_merges_reports_and_passes_what_is_as_it_was(project:
 
 def test_the_gate_of_github_fails_what_got_worse(project: Path, baseline: Path) -> None:
     assert baseline.exists()
-    Making({CPU_FP32: {"loads": "failed"}}, name="20261126T100000Z-cccccc", started="2026-11-26T10:00:00+00:00").write(
-        project / "parts" / "later"
-    )
+    ResultsBuilder(
+        {CPU_FP32: {"loads": "failed"}}, name="20261126T100000Z-cccccc", started="2026-11-26T10:00:00+00:00"
+    ).write(project / "parts" / "later")
     job = read(GITHUB)["jobs"]["gate"]
     merge = script(job, "llmdevice merge parts/* -o llm-results")
     gate = script(job, 'llmdevice gate llm-results --baseline "$BASELINE" --require "$MATRIX"')

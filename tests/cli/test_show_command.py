@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from results.making import CPU_BF16, CPU_FP32, Making
+from results.builder import CPU_BF16, CPU_FP32, ResultsBuilder
 
 from pytest_llmdevice.cli.command import command
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    Making({CPU_FP32: {"dtypes": "passed"}, CPU_BF16: {"dtypes": "failed"}}).write(tmp_path / "results")
+    ResultsBuilder({CPU_FP32: {"dtypes": "passed"}, CPU_BF16: {"dtypes": "failed"}}).write(tmp_path / "results")
     return tmp_path / "results"
 
 

@@ -51,7 +51,7 @@ def test_a_baseline_has_an_entry_for_each_check_of_each_cell(kept: pytest.Pytest
 def test_a_run_like_the_baseline_is_green(kept: pytest.Pytester) -> None:
     result = kept.runpytest(*FLAGS, "test_own.py")
     assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["*nothing changed; 4 as before*"])
+    result.stdout.fnmatch_lines(["Since *base.jsonl: 4 unchanged"])
 
 
 def test_a_test_that_is_gone_turns_a_green_run_red(kept: pytest.Pytester) -> None:
@@ -79,7 +79,7 @@ def test_a_regression_is_named(kept: pytest.Pytester) -> None:
 def test_a_part_of_the_matrix_can_be_held_against_the_whole(kept: pytest.Pytester) -> None:
     result = kept.runpytest(*FLAGS, "--llm-cell=dtype=float32", "test_own.py")
     assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["*2 as before*"])
+    result.stdout.fnmatch_lines(["*2 unchanged*"])
 
 
 def test_an_update_of_a_part_keeps_the_rest(kept: pytest.Pytester) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmdevice.report.html import html
-from pytest_llmdevice.results.merged_results import Union
+from pytest_llmdevice.report.model import ReportModel
+from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.transitions import Comparison
 from report.browser import Watched, launched
 
@@ -28,7 +29,7 @@ def shown(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Watched]]:
     opened: list[Watched] = []
 
     def show(
-        union: Union,
+        merged: MergedResults,
         comparison: Comparison | None = None,
         *,
         fragment: str = "",
@@ -37,7 +38,7 @@ def shown(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Watched]]:
         scripts: bool = True,
     ) -> Watched:
         path = tmp_path / "page.html"
-        path.write_text(html(union, comparison), "utf-8")
+        path.write_text(html(ReportModel.of(merged, comparison)), "utf-8")
         found = Watched.at(browser, f"{path.as_uri()}{fragment}", dark=dark, width=width, scripts=scripts)
         opened.append(found)
         return found

@@ -6,14 +6,15 @@ import random
 from pathlib import Path
 from typing import Any
 
-from results.making import CUDA, LAPTOP, Making, check
+from results.builder import CUDA, LAPTOP, ResultsBuilder, check
 
 from pytest_llmdevice.matrix import expand
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import CHECKS
-from pytest_llmdevice.results.merged_results import Union, unite
-from pytest_llmdevice.results.records import Check, Commit, Machine, MachineDevice, Memory, Outcome, RecordedFinding
+from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
+from pytest_llmdevice.results.records import Check, Commit, Machine, MachineDevice, Memory, RecordedFinding
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Transition
+from pytest_llmdevice.results.vocabulary import Outcome
 
 ROCM = Machine(
     system="Linux",
@@ -62,7 +63,7 @@ def machines(cell: Cell) -> str:
     )
 
 
-def realistic(folder: Path) -> tuple[Union, Comparison]:
+def realistic(folder: Path) -> tuple[MergedResults, Comparison]:
     """The default matrix on a laptop, an H100 and an MI300X, with `mps` simulated, and what changed."""
     chance = random.Random(5)
     specs = [("cpu", "cpu"), ("cuda", "cuda:0"), ("cuda", "cuda:1"), ("rocm", "cuda:0"), ("mps", "mps")]
@@ -94,7 +95,7 @@ def realistic(folder: Path) -> tuple[Union, Comparison]:
             for cell in cells
             if machines(cell) != name and not (name == "laptop" and machines(cell) == "simulated")
         }
-        making = Making(
+        builder = ResultsBuilder(
             {cell: _outcomes(cell, chance) for cell in here},
             skipped,
             changes={cell: _measured(cell, chance) for cell in here},
@@ -106,9 +107,9 @@ def realistic(folder: Path) -> tuple[Union, Comparison]:
             killed=name == "rocm",
             unfinished=[] if name != "rocm" else [cell for cell in cells if cell.kind == "xpu"],
         )
-        files.append(making.file(folder))
-    union = unite(files)
-    return union, compared(union)
+        files.append(builder.file(folder))
+    merged = merge_runs(files)
+    return merged, compared(merged)
 
 
 def _outcomes(cell: Cell, chance: random.Random) -> dict[str, Outcome | Check]:
@@ -168,10 +169,10 @@ def _measured(cell: Cell, chance: random.Random) -> dict[str, Any]:
     }
 
 
-def compared(union: Union) -> Comparison:
+def compared(merged: MergedResults) -> Comparison:
     """Some of each transition."""
     chance = random.Random(7)
-    views = list(union.cells.values())
+    views = list(merged.cells.values())
     wrong = [view for view in views if view.outcome in {"failed", "error"}]
     found = [
         Transition("regression", view.id, "dtypes", view.target, "passed", "failed", "lm_head.weight is float32")

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from results.making import CARD, CPU_BF16, CPU_FP32, SIMULATED, Making, check, done, large
+from results.builder import CARD, CPU_BF16, CPU_FP32, SIMULATED, ResultsBuilder, check, done, large
 
 from pytest_llmdevice.report.html import SCRIPTS, STYLES, html, is_web
-from pytest_llmdevice.report.page_data import FIELDS, LETTERS, page_data, peak, script_json, when
-from pytest_llmdevice.results.merged_results import Union, unite
-from pytest_llmdevice.results.records import WORST_FIRST, Memory
+from pytest_llmdevice.report.model import ReportModel
+from pytest_llmdevice.report.page_data import FIELDS, page_data, peak, script_json
+from pytest_llmdevice.report.runs import time_text
+from pytest_llmdevice.results.merged_results import merge_runs
+from pytest_llmdevice.results.records import Memory
 
 
-def union_of(making: Making, folder: Path) -> Union:
-    return unite([making.file(folder)])
+def report_of(builder: ResultsBuilder, folder: Path) -> ReportModel:
+    return ReportModel.of(merge_runs([builder.file(folder)]))
 
 
 def cell_of(data: dict[str, Any], place: int = 0) -> dict[str, Any]:
@@ -29,8 +31,8 @@ def cell_of(data: dict[str, Any], place: int = 0) -> dict[str, Any]:
 
 @pytest.fixture
 def page(tmp_path: Path) -> str:
-    making = Making({CPU_FP32: {"loads": "passed"}, CPU_BF16: {"dtypes": "failed"}})
-    return html(union_of(making, tmp_path), title="A & B")
+    builder = ResultsBuilder({CPU_FP32: {"loads": "passed"}, CPU_BF16: {"dtypes": "failed"}})
+    return html(report_of(builder, tmp_path), title="A & B")
 
 
 def test_the_page_loads_nothing(page: str) -> None:
@@ -56,8 +58,8 @@ def test_the_title_is_escaped(page: str) -> None:
 
 
 def test_the_same_results_make_the_same_page(tmp_path: Path) -> None:
-    union = union_of(Making({CPU_FP32: {"loads": "passed"}}), tmp_path)
-    assert html(union) == html(union)
+    report = report_of(ResultsBuilder({CPU_FP32: {"loads": "passed"}}), tmp_path)
+    assert html(report) == html(report)
 
 
 def test_every_file_of_the_templates_is_part_of_the_page() -> None:
@@ -78,8 +80,8 @@ def test_numbers_that_json_does_not_have_become_words() -> None:
 
 
 def test_a_cell_carries_axes_outcome_and_measures(tmp_path: Path) -> None:
-    making = Making({SIMULATED: {"loads": "passed"}}, changes={SIMULATED: {"load_seconds": 0.123456789}})
-    data = page_data(union_of(making, tmp_path), None)
+    builder = ResultsBuilder({SIMULATED: {"loads": "passed"}}, changes={SIMULATED: {"load_seconds": 0.123456789}})
+    data = page_data(report_of(builder, tmp_path))
     cell = cell_of(data)
     assert cell["id"] == "llama.cuda0.bf16.none.to.sim"
     assert {axis: values[cell[axis]] for axis, values in data["axes"].items()} == {
@@ -91,26 +93,20 @@ def test_a_cell_carries_axes_outcome_and_measures(tmp_path: Path) -> None:
         "strategy": "to",
         "attention": "default",
     }
-    assert cell["simulated"] == 1
-    assert data["outcomes"][cell["outcome"]] == "passed"
+    assert data["marks"][cell["mark"]] == ["passed", True, ".~", "passed (simulated)"]
     assert cell["load"] == pytest.approx(0.12346)
     assert cell["memory"] == 2**21
 
 
 def test_what_cells_share_is_kept_once(tmp_path: Path) -> None:
-    few, many = (page_data(union_of(large(count), tmp_path / str(count)), None)["pool"] for count in (500, 900))
+    few, many = (page_data(report_of(large(count), tmp_path / str(count)))["pool"] for count in (500, 900))
     assert len(many) == len(few) < 20
 
 
 def test_a_value_of_an_axis_that_is_unknown_comes_after_those_that_are(tmp_path: Path) -> None:
     cells = [replace(CPU_FP32, model=model) for model in ("hub:a/b@c", "opt", "llama")]
-    union = union_of(Making({cell: {"loads": "passed"} for cell in cells}), tmp_path)
-    assert page_data(union, None)["axes"]["model"] == ["llama", "opt", "hub:a/b@c"]
-
-
-def test_every_outcome_has_a_letter_of_its_own() -> None:
-    assert set(LETTERS) == set(WORST_FIRST)
-    assert len(set(LETTERS.values())) == len(LETTERS)
+    report = report_of(ResultsBuilder({cell: {"loads": "passed"} for cell in cells}), tmp_path)
+    assert page_data(report)["axes"]["model"] == ["llama", "opt", "hub:a/b@c"]
 
 
 def test_the_peak_is_that_of_the_cards_over_what_they_held_before_the_load() -> None:
@@ -145,7 +141,7 @@ def test_there_is_no_peak_where_nothing_was_measured() -> None:
     ],
 )
 def test_a_moment_is_told_in_utc_or_as_it_is(moment: str, words: str) -> None:
-    assert when(moment) == words
+    assert time_text(moment) == words
 
 
 @pytest.mark.parametrize(
@@ -164,18 +160,18 @@ def test_only_addresses_of_the_web_are_links(address: str, expected: bool) -> No
 
 
 def test_conflicts_are_listed_on_the_page_and_in_the_cell(tmp_path: Path) -> None:
-    makings = [
-        Making({CPU_FP32: {"loads": "passed"}}, name="a"),
-        Making({CPU_FP32: {"loads": "failed"}}, name="b", started="2026-11-25T12:00:00+00:00"),
+    builders = [
+        ResultsBuilder({CPU_FP32: {"loads": "passed"}}, name="a"),
+        ResultsBuilder({CPU_FP32: {"loads": "failed"}}, name="b", started="2026-11-25T12:00:00+00:00"),
     ]
-    union = unite([making.file(tmp_path) for making in makings])
-    [conflict] = cell_of(page_data(union, None))["more"]["conflicts"]
+    report = ReportModel.of(merge_runs([builder.file(tmp_path) for builder in builders]))
+    [conflict] = cell_of(page_data(report))["more"]["conflicts"]
     assert conflict[0] == "loads"
     assert [sample[0] for sample in conflict[2]] == ["failed", "passed"]
-    assert "one commit on one machine has two outcomes" in html(union).partition('id="conflicts"')[2]
+    assert "one commit on one machine has two outcomes" in html(report).partition('id="conflicts"')[2]
 
 
 def test_a_check_that_passed_silently_takes_no_more_room_than_it_needs(tmp_path: Path) -> None:
-    making = Making({CPU_FP32: {"loads": "passed", "dtypes": check(CPU_FP32, "dtypes", "skipped")}})
-    checks = cell_of(page_data(union_of(making, tmp_path), None))["checks"]
+    builder = ResultsBuilder({CPU_FP32: {"loads": "passed", "dtypes": check(CPU_FP32, "dtypes", "skipped")}})
+    checks = cell_of(page_data(report_of(builder, tmp_path)))["checks"]
     assert sorted(map(len, checks)) == [4, 7]

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from results.making import CARD, CPU_BF16, CPU_FP32, SIMULATED, Making, check
+from results.builder import CARD, CPU_BF16, CPU_FP32, SIMULATED, ResultsBuilder, check
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import DTYPES, STRATEGIES
-from pytest_llmdevice.results.merged_results import Union, unite
+from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.transitions import Comparison, Transition
 from report.browser import Watched
 
@@ -22,11 +22,11 @@ ABSENT = Cell("qwen2", "cpu", "bfloat16")
 
 
 @pytest.fixture
-def union(tmp_path: Path) -> Union:
+def merged(tmp_path: Path) -> MergedResults:
     """Five cells: two pass, one of them simulated, one fails, one is an error, one is absent."""
-    return unite(
+    return merge_runs(
         [
-            Making(
+            ResultsBuilder(
                 {
                     CPU_FP32: {"loads": "passed", "dtypes": "passed"},
                     CPU_BF16: {"loads": "passed", "dtypes": "failed"},
@@ -50,49 +50,49 @@ def union(tmp_path: Path) -> Union:
     )
 
 
-def many(folder: Path, count: int = 250) -> Union:
+def many(folder: Path, count: int = 250) -> MergedResults:
     cells = [Cell(f"hub:some/model-{number:03}@main", "cpu", "float32") for number in range(count)]
-    return unite([Making({cell: {"loads": "passed"} for cell in cells}).file(folder / "results")])
+    return merge_runs([ResultsBuilder({cell: {"loads": "passed"} for cell in cells}).file(folder / "results")])
 
 
-def test_every_cell_has_a_tile_with_a_letter_and_a_label(shown: Show, union: Union) -> None:
-    page = shown(union)
+def test_every_cell_has_a_tile_with_a_letter_and_a_label(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged)
     assert page.tiles().count() == 5
     labels = {tile.get_attribute("aria-label"): tile.inner_text() for tile in page.tiles().all()}
     assert labels == {
-        "llama.cpu.fp32.none.to: passed": "P",
+        "llama.cpu.fp32.none.to: passed": ".",
         "llama.cpu.bf16.none.to: failed": "F",
-        "llama.cuda0.bf16.none.to.sim: passed, simulated": "P",
+        "llama.cuda0.bf16.none.to.sim: passed (simulated)": ".~",
         "qwen2.cpu.fp32.none.to: error": "E",
-        "qwen2.cpu.bf16.none.to: did not run": "s",
+        "qwen2.cpu.bf16.none.to: not run": "s",
     }
 
 
-def test_a_simulated_tile_is_hatched_and_its_device_says_so(shown: Show, union: Union) -> None:
-    page = shown(union)
+def test_a_simulated_tile_is_hatched_and_its_device_says_so(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged)
     style = "getComputedStyle(document.querySelector('{}')).backgroundImage"
     assert "repeating-linear-gradient" in page.value(style.format("#grid .simulated.tile"))
     assert page.value(style.format("#grid .passed:not(.simulated)")) == "none"
     assert page.page.locator("#grid thead .badge").all_inner_texts() == ["simulated"]
 
 
-def test_a_cell_that_did_not_run_has_none_of_the_colour_of_one_that_passed(shown: Show, union: Union) -> None:
-    page = shown(union)
+def test_a_cell_that_did_not_run_has_none_of_the_colour_of_one_that_passed(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged)
     colour = "getComputedStyle(document.querySelector('#grid .{}')).backgroundColor"
     surface = "getComputedStyle(document.getElementById('matrix')).backgroundColor"
     assert page.value(colour.format("skipped")) == page.value(surface) != page.value(colour.format("passed"))
 
 
-def test_words_in_the_search_narrow_the_map_and_are_kept_in_the_address(shown: Show, union: Union) -> None:
-    page = shown(union)
+def test_words_in_the_search_narrow_the_map_and_are_kept_in_the_address(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged)
     page.page.get_by_label("Search", exact=True).fill("LM_HEAD bf16")
     assert page.page.locator("#shown").inner_text() == "1 of 5 cells"
     assert page.tiles(":not(.dim)").get_attribute("aria-label") == "llama.cpu.bf16.none.to: failed"
     assert "q=LM_HEAD+bf16" in page.page.url
 
 
-def test_outcomes_are_chosen_together(shown: Show, union: Union) -> None:
-    page = shown(union, fragment="#view=table")
+def test_outcomes_are_chosen_together(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged, fragment="#view=table")
     page.page.locator("[data-outcome=failed]").click()
     page.page.locator("[data-outcome=error]").click()
     assert page.ids() == [CPU_BF16.id, QWEN.id]
@@ -101,8 +101,8 @@ def test_outcomes_are_chosen_together(shown: Show, union: Union) -> None:
     assert len(page.ids()) == 5
 
 
-def test_a_choice_of_an_axis_hardware_and_cause_narrows_the_table(shown: Show, union: Union) -> None:
-    page = shown(union, fragment="#view=table")
+def test_a_choice_of_an_axis_hardware_and_problem_narrows_the_table(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged, fragment="#view=table")
     page.page.get_by_label("Any model").select_option("qwen2")
     assert page.ids() == [QWEN.id, ABSENT.id]
     page.page.get_by_label("Any model").select_option("")
@@ -110,29 +110,29 @@ def test_a_choice_of_an_axis_hardware_and_cause_narrows_the_table(shown: Show, u
     assert page.ids() == [SIMULATED.id]
     page.page.get_by_label("Any hardware").select_option("real")
     assert page.ids() == [CPU_FP32.id, CPU_BF16.id, QWEN.id]
-    page.page.get_by_label("Any cause").select_option("out-of-memory in loads")
+    page.page.get_by_label("Any problem").select_option("1. 20 MiB too many")
     assert page.ids() == [QWEN.id]
 
 
-def test_a_filter_in_the_address_is_applied_when_the_page_opens(shown: Show, union: Union) -> None:
-    page = shown(union, fragment="#model=llama&outcome=passed&view=table&sort=-load")
+def test_a_filter_in_the_address_is_applied_when_the_page_opens(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged, fragment="#model=llama&outcome=passed&view=table&sort=-load")
     assert page.ids() == [SIMULATED.id, CPU_FP32.id]
     assert page.page.get_by_label("Any model").input_value() == "llama"
 
 
-def test_nonsense_in_the_address_is_ignored(shown: Show, union: Union) -> None:
-    page = shown(union, fragment="#outcome=splendid&sort=nothing&cell=nobody&view=upside-down&fold=9")
+def test_nonsense_in_the_address_is_ignored(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged, fragment="#outcome=splendid&sort=nothing&cell=nobody&view=upside-down&fold=9")
     assert page.tiles().count() == 5
     assert not page.page.locator("dialog").is_visible()
 
 
-def test_a_filter_that_nothing_fits_says_so(shown: Show, union: Union) -> None:
-    page = shown(union, fragment="#q=nothing-has-this")
+def test_a_filter_that_nothing_fits_says_so(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged, fragment="#q=nothing-has-this")
     assert page.page.locator("#grid").inner_text() == "No cell fits the filter."
 
 
-def test_a_heading_sorts_up_then_down_and_what_was_not_measured_comes_last(shown: Show, union: Union) -> None:
-    page = shown(union, fragment="#view=table")
+def test_a_heading_sorts_up_then_down_and_what_was_not_measured_comes_last(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged, fragment="#view=table")
     heading = page.page.get_by_role("button", name="Load (s)")
     heading.click()
     assert page.ids()[:3] == [CPU_BF16.id, CPU_FP32.id, SIMULATED.id]
@@ -151,8 +151,10 @@ def test_rows_are_made_as_one_scrolls_to_them(shown: Show, tmp_path: Path) -> No
     assert page.page.locator("#table .end").count() == 0
 
 
-def test_a_click_on_a_tile_opens_the_panel_and_closing_it_restores_the_address(shown: Show, union: Union) -> None:
-    page = shown(union, fragment="#model=llama")
+def test_a_click_on_a_tile_opens_the_panel_and_closing_it_restores_the_address(
+    shown: Show, merged: MergedResults
+) -> None:
+    page = shown(merged, fragment="#model=llama")
     page.page.get_by_label("llama.cpu.bf16.none.to: failed").click()
     panel = page.page.get_by_role("dialog")
     assert panel.get_by_role("heading", level=2).inner_text() == CPU_BF16.id
@@ -163,15 +165,15 @@ def test_a_click_on_a_tile_opens_the_panel_and_closing_it_restores_the_address(s
     assert page.page.url.endswith("#model=llama")
 
 
-def test_the_browsers_back_closes_the_panel(shown: Show, union: Union) -> None:
-    page = shown(union)
+def test_the_browsers_back_closes_the_panel(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged)
     page.tiles().first.click()
     page.page.go_back()
     assert not page.page.locator("dialog").is_visible()
 
 
-def test_the_panel_of_an_address_shows_findings_measures_memory_and_tokens(shown: Show, union: Union) -> None:
-    page = shown(union, fragment=f"#cell={CPU_BF16.id}")
+def test_the_panel_of_an_address_shows_findings_measures_memory_and_tokens(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged, fragment=f"#cell={CPU_BF16.id}")
     panel = page.page.get_by_role("dialog")
     text = panel.inner_text()
     assert re.search(r"lm_head\.weight\s+expected\s+bfloat16\s+found\s+float32", text)
@@ -185,39 +187,39 @@ def test_the_panel_of_an_address_shows_findings_measures_memory_and_tokens(shown
     assert "torch 2.13.0" in text
 
 
-def test_checks_that_did_not_pass_come_first_in_the_panel(shown: Show, union: Union) -> None:
-    page = shown(union, fragment=f"#cell={CPU_BF16.id}")
+def test_checks_that_did_not_pass_come_first_in_the_panel(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged, fragment=f"#cell={CPU_BF16.id}")
     assert page.page.locator("dialog .check .name").all_inner_texts() == ["dtypes", "loads"]
 
 
-def test_the_panel_of_a_cell_that_did_not_run_says_why_on_each_machine(shown: Show, union: Union) -> None:
-    page = shown(union, fragment=f"#cell={ABSENT.id}")
+def test_the_panel_of_a_cell_that_did_not_run_says_why_on_each_machine(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged, fragment=f"#cell={ABSENT.id}")
     text = page.page.get_by_role("dialog").inner_text()
     assert "absent: no such processor" in text
-    assert "did not run" in text
+    assert "not run" in text
     assert "passed" not in text
 
 
-def test_the_panel_of_a_simulated_cell_says_that_it_is_no_hardware(shown: Show, union: Union) -> None:
-    page = shown(union, fragment=f"#cell={SIMULATED.id}")
+def test_the_panel_of_a_simulated_cell_says_that_it_is_no_hardware(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged, fragment=f"#cell={SIMULATED.id}")
     assert "simulated, not hardware" in page.page.get_by_role("dialog").inner_text()
 
 
-def test_the_panel_goes_on_to_the_next_cell_that_fits(shown: Show, union: Union) -> None:
-    page = shown(union, fragment=f"#outcome=failed,error&cell={CPU_BF16.id}")
+def test_the_panel_goes_on_to_the_next_cell_that_fits(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged, fragment=f"#outcome=failed,error&cell={CPU_BF16.id}")
     page.page.get_by_role("button", name="Next").click()
     assert page.page.locator("#detail-title").inner_text() == QWEN.id
     assert page.page.get_by_role("button", name="Next").is_disabled()
 
 
-def test_the_map_is_walked_with_the_arrow_keys_and_opened_with_enter(shown: Show, union: Union) -> None:
-    page = shown(union)
+def test_the_map_is_walked_with_the_arrow_keys_and_opened_with_enter(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged)
     focused = "document.activeElement.getAttribute('aria-label')"
     page.tiles().first.focus()
     page.page.keyboard.press("ArrowRight")
     assert page.value(focused) == "llama.cpu.bf16.none.to: failed"
     page.page.keyboard.press("ArrowDown")
-    assert page.value(focused) == "qwen2.cpu.bf16.none.to: did not run"
+    assert page.value(focused) == "qwen2.cpu.bf16.none.to: not run"
     page.page.keyboard.press("Home")
     assert page.value(focused) == "qwen2.cpu.fp32.none.to: error"
     assert page.page.locator("#tip").inner_text().splitlines() == [QWEN.id, "error", "20 MiB too many"]
@@ -225,8 +227,8 @@ def test_the_map_is_walked_with_the_arrow_keys_and_opened_with_enter(shown: Show
     assert page.page.locator("#detail-title").inner_text() == QWEN.id
 
 
-def test_one_tile_alone_is_reached_with_the_tabulator(shown: Show, union: Union) -> None:
-    page = shown(union)
+def test_one_tile_alone_is_reached_with_the_tabulator(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged)
     page.tiles().nth(1).focus()
     page.page.keyboard.press("ArrowLeft")
     assert page.tiles("[tabindex='0']").count() == 1
@@ -239,8 +241,8 @@ def test_a_scattered_matrix_is_folded_and_a_tile_opens_to_its_cells(shown: Show,
         for (model, dtype), strategy in zip(places, STRATEGIES, strict=False)
     ]
     broken = Cell("llama", "cpu", "float32", strategy="shared-memory")
-    making = Making({broken: {"loads": "failed"}, **{cell: {"loads": "passed"} for cell in cells}})
-    page = shown(unite([making.file(tmp_path / "results")]))
+    builder = ResultsBuilder({broken: {"loads": "failed"}, **{cell: {"loads": "passed"} for cell in cells}})
+    page = shown(merge_runs([builder.file(tmp_path / "results")]))
     assert page.tiles().count() == 6
     page.page.get_by_label("2 cells: 1 failed, 1 passed").click()
     assert page.page.locator("#shown").inner_text() == "2 of 7 cells"
@@ -250,7 +252,7 @@ def test_a_scattered_matrix_is_folded_and_a_tile_opens_to_its_cells(shown: Show,
     assert page.tiles().count() == 7
 
 
-def test_changes_since_the_baseline_are_listed_marked_and_filtered(shown: Show, union: Union) -> None:
+def test_changes_since_the_baseline_are_listed_marked_and_filtered(shown: Show, merged: MergedResults) -> None:
     comparison = Comparison(
         "base.json",
         (
@@ -259,7 +261,7 @@ def test_changes_since_the_baseline_are_listed_marked_and_filtered(shown: Show, 
         ),
         7,
     )
-    page = shown(union, comparison, fragment="#change=any")
+    page = shown(merged, comparison, fragment="#change=any")
     assert page.tiles(".changed").get_attribute("aria-label") == (
         "llama.cpu.bf16.none.to: failed; regression since the baseline"
     )
@@ -271,18 +273,20 @@ def test_changes_since_the_baseline_are_listed_marked_and_filtered(shown: Show, 
     ]
     page.page.get_by_role("button", name="1 unused").click()
     assert rows.count() == 1
-    assert page.page.locator("#changes .lead").inner_text() == "base.json: 2 differences, 7 unchanged."
+    assert (
+        page.page.locator("#changes .lead").inner_text() == "Since base.json: 1 regression, 1 unused entry, 7 unchanged"
+    )
 
 
-def test_a_cause_leads_to_its_cells(shown: Show, union: Union) -> None:
-    page = shown(union, fragment="#q=opt&view=table")
-    page.page.locator("[data-cause=dtype-dropped]").click()
+def test_a_problem_leads_to_its_cells(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged, fragment="#q=opt&view=table")
+    page.page.locator("[data-problem='2']").click()
     assert page.ids() == [CPU_BF16.id]
     assert page.page.get_by_label("Search", exact=True).input_value() == ""
 
 
-def test_plots_leave_simulated_cells_out_and_say_so(shown: Show, union: Union) -> None:
-    page = shown(union)
+def test_plots_leave_simulated_cells_out_and_say_so(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged)
     page.page.wait_for_selector("#plots svg")
     assert "1 simulated are left out" in page.page.locator("#measures-lead").inner_text()
     label = page.page.locator("#plots svg").first.get_attribute("aria-label")
@@ -293,55 +297,55 @@ def test_plots_leave_simulated_cells_out_and_say_so(shown: Show, union: Union) -
     ]
 
 
-def test_links_to_sections_keep_the_filter(shown: Show, union: Union) -> None:
-    page = shown(union, fragment="#q=llama")
+def test_links_to_sections_keep_the_filter(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged, fragment="#q=llama")
     page.page.get_by_role("link", name="Machines").click()
     assert page.page.url.endswith("#q=llama")
 
 
 def test_two_targets_have_rows_and_panels_of_their_own(shown: Show, tmp_path: Path) -> None:
-    makings = [
-        Making({CARD: {"loads": "passed"}}, name="a", target="one:load"),
-        Making({CARD: {"loads": "failed"}}, name="b", target="two:load"),
+    builders = [
+        ResultsBuilder({CARD: {"loads": "passed"}}, name="a", target="one:load"),
+        ResultsBuilder({CARD: {"loads": "failed"}}, name="b", target="two:load"),
     ]
-    page = shown(unite([making.file(tmp_path / "results") for making in makings]))
-    assert page.tiles().all_inner_texts() == ["P", "F"]
+    page = shown(merge_runs([builder.file(tmp_path / "results") for builder in builders]))
+    assert page.tiles().all_inner_texts() == [".", "F"]
     page.tiles().nth(1).click()
     assert "two:load" in page.page.get_by_role("dialog").inner_text()
     page.page.reload()
     assert "two:load" in page.page.get_by_role("dialog").inner_text()
 
 
-def test_without_a_script_the_counts_and_causes_are_there(shown: Show, union: Union) -> None:
-    page = shown(union, scripts=False)
+def test_without_a_script_the_counts_and_problems_are_there(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged, scripts=False)
     text = page.page.locator("main").inner_text()
-    assert "passed, simulated\t1" in text
-    assert "did not run\t1" in text
+    assert "passed (simulated)\t1" in text
+    assert "not run\t1" in text
     assert "dtype-dropped" in text
     assert not page.page.locator("#filters").is_visible()
 
 
 def test_results_without_cells_make_a_page(shown: Show) -> None:
-    page = shown(Union((), {}))
-    assert page.page.locator("#verdict").inner_text() == "There are no cells."
+    page = shown(MergedResults((), {}))
+    assert page.page.locator("#headline").inner_text() == "There are no cells."
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_text_stands_out_from_what_is_behind_it(shown: Show, union: Union, dark: bool) -> None:
-    page = shown(union, dark=dark, fragment=f"#cell={CPU_BF16.id}")
+def test_text_stands_out_from_what_is_behind_it(shown: Show, merged: MergedResults, dark: bool) -> None:
+    page = shown(merged, dark=dark, fragment=f"#cell={CPU_BF16.id}")
     assert page.value(CONTRASTS) == []
 
 
-def test_what_is_printed_is_light_and_has_no_controls(shown: Show, union: Union) -> None:
-    page = shown(union, dark=True)
+def test_what_is_printed_is_light_and_has_no_controls(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged, dark=True)
     page.page.emulate_media(media="print")
     assert page.value("getComputedStyle(document.body).color") == "rgb(23, 32, 43)"
     assert not page.page.locator("#filters").is_visible()
     assert page.tiles().count() == 5
 
 
-def test_a_narrow_window_does_not_scroll_sideways(shown: Show, union: Union) -> None:
-    page = shown(union, width=390)
+def test_a_narrow_window_does_not_scroll_sideways(shown: Show, merged: MergedResults) -> None:
+    page = shown(merged, width=390)
     assert page.value("document.documentElement.scrollWidth") == 390
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from results.making import Making, check
+from results.builder import ResultsBuilder, check
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.report.html import html
-from pytest_llmdevice.results.merged_results import Union, unite
+from pytest_llmdevice.report.model import ReportModel
+from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.records import Machine, RecordedFinding
 from pytest_llmdevice.results.transitions import Comparison, Transition
 from report.browser import Watched
@@ -29,11 +30,11 @@ def finding(source: str) -> RecordedFinding:
     return RecordedFinding(where=ALL, expected=ALL, actual=ALL, hint=ALL, advice=ALL, source=source)
 
 
-def made(folder: Path, source: str = "") -> Union:
+def made(folder: Path, source: str = "") -> MergedResults:
     bad = check(CELL, ALL, "failed", findings=(finding(source),), message=ALL, evidence={ALL: ALL}, target=ALL)
-    return unite(
+    return merge_runs(
         [
-            Making(
+            ResultsBuilder(
                 {CELL: {ALL: bad}},
                 {Cell(f"y{ALL}", "cpu", "float32"): ("absent", ALL)},
                 changes={CELL: {"devices": ALL}},
@@ -50,13 +51,13 @@ def made(folder: Path, source: str = "") -> Union:
 
 @pytest.fixture
 def taken(shown: Callable[..., Watched], tmp_path: Path) -> Watched:
-    union = made(tmp_path)
+    merged = made(tmp_path)
     name = CELL.id
     transitions = (
         Transition("regression", name, ALL, ALL, ALL, ALL, ALL),
         Transition("unused", ALL, ALL, ALL, ALL, ALL),
     )
-    return shown(union, Comparison(ALL, transitions, 1, (ALL,)))
+    return shown(merged, Comparison(ALL, transitions, 1, (ALL,)))
 
 
 def test_nothing_in_a_record_is_executed_when_the_page_opens(taken: Watched) -> None:
@@ -69,7 +70,7 @@ def test_nothing_in_a_record_is_executed_in_the_panel_the_table_and_the_tip(take
     taken.tiles().first.hover()
     taken.tiles().first.click()
     assert taken.page.locator("#detail-title").text_content() == CELL.id
-    assert taken.page.locator("dialog .told p").first.text_content() == ALL
+    assert taken.page.locator("dialog .message p").first.text_content() == ALL
     taken.page.keyboard.press("Escape")
     taken.page.get_by_role("button", name="Table").click()
     assert taken.page.locator("#table tbody a").first.text_content() == CELL.id
@@ -108,12 +109,12 @@ def test_only_web_addresses_become_links(shown: Callable[..., Watched], tmp_path
     page = shown(made(tmp_path, address))
     page.tiles().first.click()
     assert page.page.locator("a[target=_blank]").count() == 0
-    assert address in (page.page.locator(".cause .source").text_content() or "")
+    assert address in (page.page.locator(".problem .source").text_content() or "")
 
 
 def test_a_web_address_becomes_a_link_without_an_opener(shown: Callable[..., Watched], tmp_path: Path) -> None:
     page = shown(made(tmp_path, "https://example.org/a?b='\"><script>"[:25]))
-    link = page.page.locator(".cause .source a")
+    link = page.page.locator(".problem .source a")
     assert link.get_attribute("href") == "https://example.org/a?b='"
     assert "noopener" in (link.get_attribute("rel") or "")
 
@@ -129,6 +130,6 @@ def test_the_policy_forbids_a_script_that_is_put_into_the_page(shown: Callable[.
 
 
 def test_a_lone_surrogate_can_be_written(tmp_path: Path) -> None:
-    page = html(Union((), {}, notes=("half a character: \ud800",)))
+    page = html(ReportModel.of(MergedResults((), {}, notes=("half a character: \ud800",))))
     assert "half a character: ?" in page
     (tmp_path / "page.html").write_text(page, "utf-8")

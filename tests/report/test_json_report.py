@@ -4,15 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from results.making import CARD, CPU_BF16, CPU_FP32, SIMULATED, Making
+from results.builder import CARD, CPU_BF16, CPU_FP32, SIMULATED, ResultsBuilder
 
 from pytest_llmdevice.report.document import document
-from pytest_llmdevice.results.merged_results import unite
+from pytest_llmdevice.report.model import ReportModel
+from pytest_llmdevice.results.merged_results import merge_runs
 from pytest_llmdevice.results.transitions import Comparison, Transition
 
 
 def made(folder: Path, comparison: Comparison | None = None) -> dict[str, Any]:
-    run = Making(
+    run = ResultsBuilder(
         {
             CPU_FP32: {"dtypes": "passed", "loads": "passed"},
             CPU_BF16: {"dtypes": "failed"},
@@ -20,13 +21,13 @@ def made(folder: Path, comparison: Comparison | None = None) -> dict[str, Any]:
         },
         skipped={CARD: ("absent", "absent: no cuda:0 here")} if comparison is None else {},
     )
-    found: dict[str, Any] = json.loads(json.dumps(document(unite([run.file(folder)]), comparison)))
+    found: dict[str, Any] = json.loads(json.dumps(document(ReportModel.of(merge_runs([run.file(folder)]), comparison))))
     return found
 
 
 def test_the_keys_are_those_that_are_documented(tmp_path: Path) -> None:
     found = made(tmp_path)
-    assert list(found) == ["schema", "counts", "runs", "cells", "conflicts", "notes", "comparison"]
+    assert list(found) == ["schema", "counts", "runs", "cells", "conflicts", "notes", "comparison", "problems"]
     assert list(found["cells"][0]) == [
         "cell",
         "target",
@@ -63,8 +64,8 @@ def test_a_cell_has_its_checks_findings_and_measures(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_did_not_run_says_why(tmp_path: Path) -> None:
-    run = Making({CPU_FP32: {"dtypes": "passed"}}, skipped={CARD: ("absent", "absent: no cuda:0 here")})
-    found = document(unite([run.file(tmp_path)]))
+    run = ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}, skipped={CARD: ("absent", "absent: no cuda:0 here")})
+    found = document(ReportModel.of(merge_runs([run.file(tmp_path)])))
     cell = found["cells"][1]
     assert (cell["ran"], cell["outcome"], cell["measures"], cell["checks"]) == (False, "skipped", None, [])
     assert cell["not_run"] == {"cause": "absent", "reason": "absent: no cuda:0 here"}
@@ -80,7 +81,7 @@ def test_the_comparison_is_there(tmp_path: Path) -> None:
 
 
 def test_a_contradiction_names_the_runs(tmp_path: Path) -> None:
-    first = Making({CPU_FP32: {"dtypes": "passed"}}, name="1").file(tmp_path)
-    second = Making({CPU_FP32: {"dtypes": "failed"}}, name="2").file(tmp_path)
-    (conflict,) = document(unite([first, second]))["conflicts"]
+    first = ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}, name="1").file(tmp_path)
+    second = ResultsBuilder({CPU_FP32: {"dtypes": "failed"}}, name="2").file(tmp_path)
+    (conflict,) = document(ReportModel.of(merge_runs([first, second])))["conflicts"]
     assert {each["run"]: each["outcome"] for each in conflict["samples"]} == {"1": "passed", "2": "failed"}

@@ -1,1 +1,1 @@
-"""Tests of the results package; `making` makes runs to read, merge and compare."""
+"""Tests of the results package; `builder` makes runs to read, merge and compare."""

@@ -11,16 +11,16 @@ import pytest
 
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.baseline import BASELINE_SCHEMA, read_baseline
-from pytest_llmdevice.results.merged_results import unite
+from pytest_llmdevice.results.merged_results import merge_runs
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.update import update
-from results.making import CARD, CPU_BF16, CPU_FP32, CUDA, Making
+from results.builder import CARD, CPU_BF16, CPU_FP32, CUDA, ResultsBuilder
 
-RUN = Making(
+RUN = ResultsBuilder(
     {CPU_FP32: {"placement": "passed", "dtypes": "xfail", "tied": "skipped"}, CPU_BF16: {"dtypes": "passed"}},
     name="cpu",
 )
-CARD_RUN = Making({CARD: {"dtypes": "passed"}}, machine=CUDA, name="card")
+CARD_RUN = ResultsBuilder({CARD: {"dtypes": "passed"}}, machine=CUDA, name="card")
 
 
 def written(folder: Path) -> Path:
@@ -28,7 +28,7 @@ def written(folder: Path) -> Path:
     RUN.write(folder / "results")
     CARD_RUN.write(folder / "results")
     path = folder / "baseline.jsonl"
-    update(unite(read(folder / "results")), path, environment={}, today="2026-11-25")
+    update(merge_runs(read(folder / "results")), path, environment={}, today="2026-11-25")
     return path
 
 
@@ -134,7 +134,7 @@ def test_a_file_that_is_not_what_it_should_be_is_one_sentence_and_nothing_is_ove
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
     with pytest.raises(ResultsError):
-        update(unite(read(tmp_path / "results")), path, environment={})
+        update(merge_runs(read(tmp_path / "results")), path, environment={})
     assert path.read_bytes() == damaged
 
 

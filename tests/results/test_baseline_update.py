@@ -10,26 +10,26 @@ import pytest
 
 from pytest_llmdevice.errors import ConfigurationError, ResultsError
 from pytest_llmdevice.results.baseline import Baseline, read_baseline
-from pytest_llmdevice.results.merged_results import unite
+from pytest_llmdevice.results.merged_results import merge_runs
 from pytest_llmdevice.results.records import Commit
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.update import FORCE_WORDS, update
-from results.making import CARD, CPU_BF16, CPU_FP32, CUDA, SIMULATED, VERSIONS, Making
+from results.builder import CARD, CPU_BF16, CPU_FP32, CUDA, SIMULATED, VERSIONS, ResultsBuilder
 
-GOOD = Making({CPU_FP32: {"dtypes": "passed"}}, name="good")
+GOOD = ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}, name="good")
 
 
 def updated(
     tmp_path: Path,
-    *runs: Making,
+    *runs: ResultsBuilder,
     folder: str = "results",
     force: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
 ) -> Baseline:
     for each in runs:
         each.write(tmp_path / folder)
-    union = unite(read(tmp_path / folder))
-    return update(union, tmp_path / "b.jsonl", force=force, environment=environment or {}, today="2026-11-25")
+    merged = merge_runs(read(tmp_path / folder))
+    return update(merged, tmp_path / "b.jsonl", force=force, environment=environment or {}, today="2026-11-25")
 
 
 def entries(baseline: Baseline) -> dict[tuple[str, str], str]:
@@ -102,7 +102,7 @@ def test_a_run_that_was_killed_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_of_nothing_is_refused_and_cannot_be_forced(tmp_path: Path) -> None:
-    nothing = Making({}, skipped={CARD: ("absent", "absent: no card")})
+    nothing = ResultsBuilder({}, skipped={CARD: ("absent", "absent: no card")})
     with pytest.raises(ResultsError, match=r"no cell ran: run the matrix on a machine that has its devices"):
         updated(tmp_path, nothing, force=tuple(FORCE_WORDS))
 
@@ -125,7 +125,7 @@ def test_skipped_checks_are_no_entries(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cause", ["not requested", "absent", "unusable", "unsupported"])
 def test_cells_that_did_not_run_here_keep_their_entries(tmp_path: Path, cause: str) -> None:
-    updated(tmp_path, GOOD, Making({CARD: {"dtypes": "passed"}}, machine=CUDA, name="card"))
+    updated(tmp_path, GOOD, ResultsBuilder({CARD: {"dtypes": "passed"}}, machine=CUDA, name="card"))
     partial = replace(GOOD, outcomes={CPU_FP32: {"dtypes": "xfail"}}, skipped={CARD: (cause, f"{cause}: reason")})
     found = updated(tmp_path, partial, folder="partial")
     assert entries(found) == {(CPU_FP32.id, "dtypes"): "xfail", (CARD.id, "dtypes"): "passed"}
@@ -155,20 +155,20 @@ def test_a_check_that_did_not_run_in_a_cell_that_did_is_refused_unless_forced(tm
 
 
 def test_a_simulated_cell_does_not_take_the_place_of_the_real_one(tmp_path: Path) -> None:
-    updated(tmp_path, Making({CARD: {"dtypes": "passed"}}, machine=CUDA, name="card"))
-    simulated_on = Making({SIMULATED: {"dtypes": "xfail"}, CPU_FP32: {"dtypes": "passed"}}, name="simulated")
+    updated(tmp_path, ResultsBuilder({CARD: {"dtypes": "passed"}}, machine=CUDA, name="card"))
+    simulated_on = ResultsBuilder({SIMULATED: {"dtypes": "xfail"}, CPU_FP32: {"dtypes": "passed"}}, name="simulated")
     found = updated(tmp_path, simulated_on, folder="simulated")
     assert entries(found) == {(CARD.id, "dtypes"): "passed", (CPU_FP32.id, "dtypes"): "passed"}
 
 
 def test_a_real_cell_takes_the_place_of_the_simulated_one(tmp_path: Path) -> None:
-    updated(tmp_path, Making({SIMULATED: {"dtypes": "passed"}}, name="simulated"))
-    found = updated(tmp_path, Making({CARD: {"dtypes": "passed"}}, machine=CUDA, name="card"), folder="real")
+    updated(tmp_path, ResultsBuilder({SIMULATED: {"dtypes": "passed"}}, name="simulated"))
+    found = updated(tmp_path, ResultsBuilder({CARD: {"dtypes": "passed"}}, machine=CUDA, name="card"), folder="real")
     assert entries(found) == {(CARD.id, "dtypes"): "passed"}
 
 
 def test_a_new_version_of_a_library_changes_the_line_of_its_environment_and_no_entry(tmp_path: Path) -> None:
-    runs = [GOOD, Making({CARD: {"dtypes": "passed"}}, machine=CUDA, name="card")]
+    runs = [GOOD, ResultsBuilder({CARD: {"dtypes": "passed"}}, machine=CUDA, name="card")]
     updated(tmp_path, *runs)
     before = (tmp_path / "b.jsonl").read_text().splitlines()
     newer = [replace(run, versions=VERSIONS | {"torch": "2.14.0"}) for run in runs]
@@ -180,7 +180,7 @@ def test_a_new_version_of_a_library_changes_the_line_of_its_environment_and_no_e
 
 def test_a_baseline_of_another_matrix_is_replaced_only_where_told_so(tmp_path: Path) -> None:
     updated(tmp_path, GOOD)
-    other = Making({CARD: {"dtypes": "passed"}}, machine=CUDA, matrix="cuda", name="card")
+    other = ResultsBuilder({CARD: {"dtypes": "passed"}}, machine=CUDA, matrix="cuda", name="card")
     with pytest.raises(
         ResultsError, match=r"a baseline of the matrix default, .*to write it anew, force 'other-matrix'"
     ):
@@ -194,7 +194,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     GOOD.write(tmp_path / "results")
     (tmp_path / "file").touch()
     with pytest.raises(ResultsError, match=r"cannot be written: .*nothing was changed"):
-        update(unite(read(tmp_path / "results")), tmp_path / "file" / "b.jsonl", environment={})
+        update(merge_runs(read(tmp_path / "results")), tmp_path / "file" / "b.jsonl", environment={})
 
 
 def test_nothing_but_the_baseline_is_left_behind(tmp_path: Path) -> None:

@@ -11,15 +11,15 @@ import pytest
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.baseline import Baseline
 from pytest_llmdevice.results.compare import compare
-from pytest_llmdevice.results.merged_results import Union, unite
-from pytest_llmdevice.results.records import Outcome
+from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.transitions import Comparison, Transition
 from pytest_llmdevice.results.update import FORCE_WORDS, update
-from results.making import CARD, CPU_BF16, CPU_FP32, CUDA, SIMULATED, VERSIONS, Making, check
+from pytest_llmdevice.results.vocabulary import Outcome
+from results.builder import CARD, CPU_BF16, CPU_FP32, CUDA, SIMULATED, VERSIONS, ResultsBuilder, check
 
-OLD = Making({CPU_FP32: {"dtypes": "passed"}, CPU_BF16: {"dtypes": "passed"}}, name="old")
-OLD_CARD = Making({CARD: {"dtypes": "passed"}}, machine=CUDA, name="old-card")
+OLD = ResultsBuilder({CPU_FP32: {"dtypes": "passed"}, CPU_BF16: {"dtypes": "passed"}}, name="old")
+OLD_CARD = ResultsBuilder({CARD: {"dtypes": "passed"}}, machine=CUDA, name="old-card")
 NEW = replace(OLD, name="new", started="2026-11-26T10:00:00+00:00")
 
 
@@ -27,20 +27,20 @@ NEW = replace(OLD, name="new", started="2026-11-26T10:00:00+00:00")
 def hold(tmp_path: Path) -> Callable[..., Comparison]:
     """Holds runs against a baseline of other runs."""
 
-    def held(before: list[Making], *after: Making) -> Comparison:
-        return compare(united(tmp_path / "after", *after), baseline(tmp_path, *before))
+    def held(before: list[ResultsBuilder], *after: ResultsBuilder) -> Comparison:
+        return compare(merge_written(tmp_path / "after", *after), baseline(tmp_path, *before))
 
     return held
 
 
-def united(folder: Path, *runs: Making) -> Union:
+def merge_written(folder: Path, *runs: ResultsBuilder) -> MergedResults:
     for each in runs:
         each.write(folder)
-    return unite(read(folder))
+    return merge_runs(read(folder))
 
 
-def baseline(folder: Path, *runs: Making) -> Baseline:
-    found = united(folder / "before", *runs)
+def baseline(folder: Path, *runs: ResultsBuilder) -> Baseline:
+    found = merge_written(folder / "before", *runs)
     return update(found, folder / "baseline.jsonl", force=FORCE_WORDS, environment={}, today="2026-11-25")
 
 
@@ -135,7 +135,7 @@ def test_other_hardware_is_not_comparable(hold: Callable[..., Comparison]) -> No
 def test_a_simulated_run_never_satisfies_an_entry_of_real_hardware(
     hold: Callable[..., Comparison], outcome: Outcome
 ) -> None:
-    now = Making({SIMULATED: {"dtypes": check(SIMULATED, "dtypes", outcome)}})
+    now = ResultsBuilder({SIMULATED: {"dtypes": check(SIMULATED, "dtypes", outcome)}})
     found = only(hold([OLD_CARD], now))
     assert (found.name, found.cell, found.after) == ("skipped", CARD.id, f"{outcome}, simulated")
     assert found.detail == "it ran only simulated, which proves nothing about the hardware"
@@ -143,7 +143,7 @@ def test_a_simulated_run_never_satisfies_an_entry_of_real_hardware(
 
 
 def test_a_simulated_entry_whose_cell_runs_really_now_is_not_comparable(hold: Callable[..., Comparison]) -> None:
-    before = Making({SIMULATED: {"dtypes": "passed"}}, simulated=["cuda:2"])
+    before = ResultsBuilder({SIMULATED: {"dtypes": "passed"}}, simulated=["cuda:2"])
     found = only(hold([before], OLD_CARD))
     assert (found.name, found.cell) == ("not-comparable", SIMULATED.id)
     assert found.detail == "simulated on cuda:2 -> cuda:NVIDIA H100"
@@ -155,7 +155,7 @@ def test_a_simulated_entry_whose_cell_runs_really_now_is_not_comparable(hold: Ca
 def test_a_simulated_entry_is_met_by_the_same_simulation_and_not_by_another(
     hold: Callable[..., Comparison], profile: str, detail: str | None
 ) -> None:
-    before = Making({SIMULATED: {"dtypes": "passed"}}, simulated=["cuda:2"])
+    before = ResultsBuilder({SIMULATED: {"dtypes": "passed"}}, simulated=["cuda:2"])
     found = hold([before], replace(before, simulated=[profile]))
     assert [each.detail for each in found.transitions] == ([detail] if detail else [])
 
@@ -173,7 +173,7 @@ def test_known_failures_that_fail_in_another_way_are_unchanged_with_a_note(hold:
 def test_a_baseline_of_another_matrix_is_refused(tmp_path: Path) -> None:
     kept = baseline(tmp_path, OLD)
     with pytest.raises(ResultsError) as raised:
-        compare(united(tmp_path / "other", replace(NEW, matrix="release")), kept)
+        compare(merge_written(tmp_path / "other", replace(NEW, matrix="release")), kept)
     assert str(raised.value) == (
         f"{kept.path}:1: a baseline of the matrix default, and these results are of release: give the baseline of "
         "those, or merge the results of the other matrix in"
@@ -181,13 +181,13 @@ def test_a_baseline_of_another_matrix_is_refused(tmp_path: Path) -> None:
 
 
 def test_runs_of_one_more_matrix_than_the_baseline_are_compared(hold: Callable[..., Comparison]) -> None:
-    more = Making({CARD: {"dtypes": "passed"}}, machine=CUDA, matrix="cuda", name="cuda")
+    more = ResultsBuilder({CARD: {"dtypes": "passed"}}, machine=CUDA, matrix="cuda", name="cuda")
     assert hold([OLD], NEW, more).counts == {"new": 1}
 
 
 def test_a_shard_is_told_to_be_merged_with_the_others(hold: Callable[..., Comparison]) -> None:
     skipped = {CPU_BF16: ("not requested", "not requested: in another shard")}
-    first = Making({CPU_FP32: {"dtypes": "passed"}}, skipped=skipped, name="one", shard="1/3")
+    first = ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}, skipped=skipped, name="one", shard="1/3")
     found = hold([OLD], first)
     assert found.notes[-1].startswith("the baseline has fewer than 3 runs")
     assert "these are parts of a run, without 2/3, 3/3: merge the results of all shards, then gate" in found.notes
@@ -195,16 +195,16 @@ def test_a_shard_is_told_to_be_merged_with_the_others(hold: Callable[..., Compar
 
 @pytest.mark.parametrize("digest", ["d1", "d2"])
 def test_shards_of_different_lists_of_cells_are_told(hold: Callable[..., Comparison], digest: str) -> None:
-    first = Making({CPU_FP32: {"dtypes": "passed"}}, name="one", shard="1/2")
-    second = Making({CPU_BF16: {"dtypes": "passed"}}, name="two", shard="2/2", digest=digest)
+    first = ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}, name="one", shard="1/2")
+    second = ResultsBuilder({CPU_BF16: {"dtypes": "passed"}}, name="two", shard="2/2", digest=digest)
     told = any("cut from 2 different lists of cells" in note for note in hold([OLD], first, second).notes)
     assert told == (digest == "d2")
 
 
 def test_all_shards_together_are_as_good_as_one_run(hold: Callable[..., Comparison]) -> None:
     reason = ("not requested", "not requested: in another shard")
-    first = Making({CPU_FP32: {"dtypes": "passed"}}, skipped={CPU_BF16: reason}, name="one", shard="1/2")
-    second = Making({CPU_BF16: {"dtypes": "passed"}}, skipped={CPU_FP32: reason}, name="two", shard="2/2")
+    first = ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}, skipped={CPU_BF16: reason}, name="one", shard="1/2")
+    second = ResultsBuilder({CPU_BF16: {"dtypes": "passed"}}, skipped={CPU_FP32: reason}, name="two", shard="2/2")
     found = hold([OLD], first, second)
     assert (found.unchanged, found.transitions) == (2, ())
     assert not [note for note in found.notes if "parts" in note]

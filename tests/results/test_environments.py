@@ -10,13 +10,15 @@ import pytest
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.environments import Environment, Environments
 from pytest_llmdevice.results.records import Machine, MachineDevice, Run
-from results.making import CARD, CPU_FP32, CUDA, LAPTOP, SIMULATED, VERSIONS, Making
+from results.builder import CARD, CPU_FP32, CUDA, LAPTOP, SIMULATED, VERSIONS, ResultsBuilder
 
 QUANTIZED = Cell("llama", "cpu", "float32", "int8")
 
 
 def run(machine: Machine = LAPTOP, versions: Mapping[str, str] | None = None) -> Run:
-    found = Making({}, machine=machine, versions=VERSIONS | dict(versions or {}), simulated=["cuda-t4:2"]).records()[0]
+    found = ResultsBuilder(
+        {}, machine=machine, versions=VERSIONS | dict(versions or {}), simulated=["cuda-t4:2"]
+    ).records()[0]
     assert isinstance(found, Run)
     return found
 

@@ -23,10 +23,10 @@ from itertools import count
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[2])
-from results.making import CPU_FP32, PLAIN, Making, check
+from results.builder import CPU_FP32, PLAIN, ResultsBuilder, check
 from pytest_llmdevice.results.store import Writer
 
-first, planned, *_ = Making({CPU_FP32: {"dtypes": "passed"}}).records()
+first, planned, *_ = ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}).records()
 with Writer(Path(sys.argv[1]), first, PLAIN) as writer:
     writer.write(planned)
     for number in count():
@@ -59,9 +59,9 @@ def test_the_reader_has_every_record_that_was_written_before_the_kill(tmp_path: 
 
 
 def test_a_file_cut_at_any_byte_is_read_up_to_its_last_whole_record(tmp_path: Path) -> None:
-    from results.making import CPU_FP32, Making
+    from results.builder import CPU_FP32, ResultsBuilder
 
-    whole = Making({CPU_FP32: {"dtypes": "passed", "tied": "failed"}}).write(tmp_path / "whole").read_bytes()
+    whole = ResultsBuilder({CPU_FP32: {"dtypes": "passed", "tied": "failed"}}).write(tmp_path / "whole").read_bytes()
     path = tmp_path / "cut.jsonl"
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
@@ -71,9 +71,9 @@ def test_a_file_cut_at_any_byte_is_read_up_to_its_last_whole_record(tmp_path: Pa
 
 
 def test_merge_and_gate_read_the_rest(tmp_path: Path) -> None:
-    from results.making import CPU_BF16, CPU_FP32, Making
+    from results.builder import CPU_BF16, CPU_FP32, ResultsBuilder
 
-    run = Making({CPU_FP32: {"dtypes": "passed"}, CPU_BF16: {"dtypes": "passed"}})
+    run = ResultsBuilder({CPU_FP32: {"dtypes": "passed"}, CPU_BF16: {"dtypes": "passed"}})
     path = run.write(tmp_path / "results")
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-2]) + lines[-2][:30])

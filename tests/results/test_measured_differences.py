@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from pytest_llmdevice.results.compare import compare
-from pytest_llmdevice.results.merged_results import unite
+from pytest_llmdevice.results.merged_results import merge_runs
 from pytest_llmdevice.results.records import Commit, Memory
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.transitions import Comparison
 from pytest_llmdevice.results.update import update
-from results.making import CPU_FP32, CUDA, Making
+from results.builder import CPU_FP32, CUDA, ResultsBuilder
 
 MIB = 2**20
 
@@ -22,7 +22,7 @@ MIB = 2**20
 def measured(folder: Path, *changes: dict[str, Any], **values: Any) -> Path:
     """A run for each of `changes`, in one folder."""
     for number, change in enumerate(changes):
-        Making(
+        ResultsBuilder(
             {CPU_FP32: {"dtypes": "passed"}},
             changes={CPU_FP32: change},
             name=f"run-{number:02}",
@@ -41,9 +41,9 @@ def compared(
     larger: float = 10,
     **values: Any,
 ) -> Comparison:
-    old = unite(read(measured(tmp_path / "before", *before)))
+    old = merge_runs(read(measured(tmp_path / "before", *before)))
     baseline = update(old, tmp_path / "baseline.jsonl", environment={}, today="2026-11-25")
-    new = unite(read(measured(tmp_path / "after", *after, **values)))
+    new = merge_runs(read(measured(tmp_path / "after", *after, **values)))
     return compare(new, baseline, slower=slower, larger=larger)
 
 
@@ -131,8 +131,10 @@ def test_other_hardware_has_other_times_and_other_tokens(tmp_path: Path) -> None
 def test_only_runs_of_the_latest_commit_are_samples(tmp_path: Path) -> None:
     measured(tmp_path / "all", *loads(1, 1))
     later = Commit(id="fedcba9876543210")
-    Making({CPU_FP32: {"dtypes": "passed"}}, name="z", started="2026-12-01", commit=later).write(tmp_path / "all")
-    baseline = update(unite(read(tmp_path / "all")), tmp_path / "b.jsonl", environment={})
+    ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}, name="z", started="2026-12-01", commit=later).write(
+        tmp_path / "all"
+    )
+    baseline = update(merge_runs(read(tmp_path / "all")), tmp_path / "b.jsonl", environment={})
     assert baseline.cells["builtin", CPU_FP32.id].load_seconds == (0.2,)
 
 
@@ -155,7 +157,7 @@ def test_other_tokens_are_named_by_the_first_that_differs(
 
 
 def test_a_cell_that_failed_before_it_generated_is_not_told_to_have_other_tokens(tmp_path: Path) -> None:
-    old = unite(read(measured(tmp_path / "before", {})))
+    old = merge_runs(read(measured(tmp_path / "before", {})))
     baseline = update(old, tmp_path / "baseline.jsonl", environment={})
-    Making({CPU_FP32: {"dtypes": "failed"}}, changes={CPU_FP32: {"tokens": ()}}).write(tmp_path / "after")
-    assert compare(unite(read(tmp_path / "after")), baseline).counts == {"regression": 1}
+    ResultsBuilder({CPU_FP32: {"dtypes": "failed"}}, changes={CPU_FP32: {"tokens": ()}}).write(tmp_path / "after")
+    assert compare(merge_runs(read(tmp_path / "after")), baseline).counts == {"regression": 1}

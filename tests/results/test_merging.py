@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from pytest_llmdevice.errors import ResultsError
-from pytest_llmdevice.results.merge import NeverRan, merge, mixtures, never_ran, outcomes, summary
+from pytest_llmdevice.results.merge import merge, mixtures
 from pytest_llmdevice.results.records import Commit
-from results.making import CARD, CPU_BF16, CPU_FP32, CUDA, SIMULATED, Making
+from results.builder import CARD, CPU_BF16, CPU_FP32, CUDA, SIMULATED, ResultsBuilder
 
-LAPTOP_RUN = Making(
+LAPTOP_RUN = ResultsBuilder(
     {CPU_FP32: {"dtypes": "passed"}, SIMULATED: {"dtypes": "passed"}},
     skipped={CPU_BF16: ("not requested", "not requested: --llm-cell leaves it out")},
     simulated=["cuda:1"],
     name="laptop",
 )
-CARD_RUN = Making({CARD: {"dtypes": "failed"}}, machine=CUDA, name="card", matrix="cuda")
+CARD_RUN = ResultsBuilder({CARD: {"dtypes": "failed"}}, machine=CUDA, name="card", matrix="cuda")
 
 
 @pytest.fixture
@@ -41,9 +41,9 @@ def test_files_are_copied_byte_by_byte(tmp_path: Path, folders: list[Path]) -> N
 def test_a_file_of_a_killed_run_is_copied_with_its_half_record(tmp_path: Path, folders: list[Path]) -> None:
     path = tmp_path / "b" / "card.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
-    union = merge(folders, tmp_path / "all")
+    merged = merge(folders, tmp_path / "all")
     assert (tmp_path / "all" / "card.jsonl").read_bytes() == path.read_bytes()
-    assert "card.jsonl: the last record was cut off when the run was killed; it is left out" in union.notes
+    assert "card.jsonl: the last record was cut off when the run was killed; it is left out" in merged.notes
 
 
 def test_a_second_time_changes_nothing(tmp_path: Path, folders: list[Path]) -> None:
@@ -70,9 +70,9 @@ def test_a_folder_that_holds_anything_else_is_refused_unless_forced(
     ):
         merge(folders, tmp_path / "all")
     assert names(tmp_path / "all") == {other}
-    union = merge(folders, tmp_path / "all", force=True)
+    merged = merge(folders, tmp_path / "all", force=True)
     assert names(tmp_path / "all") == {other, "laptop.jsonl", "card.jsonl"}
-    assert len(union.runs) == (3 if other.endswith(".jsonl") else 2)
+    assert len(merged.runs) == (3 if other.endswith(".jsonl") else 2)
 
 
 def test_the_same_run_with_other_records_in_the_folder_is_refused_even_when_forced(
@@ -105,15 +105,6 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path, folders: list[
         merge(folders, tmp_path / "all")
 
 
-def test_the_outcomes_are_those_of_real_hardware(tmp_path: Path, folders: list[Path]) -> None:
-    assert outcomes(merge(folders, tmp_path / "all")) == {"failed": 1, "passed": 1, "never ran": 1}
-
-
-def test_what_never_ran_is_counted_by_device_and_reason(tmp_path: Path, folders: list[Path]) -> None:
-    union = merge(folders, tmp_path / "all")
-    assert never_ran(union) == [NeverRan("cpu", "not requested: --llm-cell leaves it out", (CPU_BF16.id,))]
-
-
 def test_different_matrices_commits_and_changed_trees_are_named(tmp_path: Path, folders: list[Path]) -> None:
     replace(LAPTOP_RUN, name="later", started="2027", commit=Commit(id="f" * 16, dirty=True)).write(tmp_path / "a")
     assert list(mixtures(merge(folders, tmp_path / "all"))) == [
@@ -125,25 +116,14 @@ def test_different_matrices_commits_and_changed_trees_are_named(tmp_path: Path, 
 
 def test_parts_of_different_lists_of_cells_are_named(tmp_path: Path) -> None:
     def parts(folder: str, second: str, *, matrix: str = "default") -> list[str]:
-        first = Making({CPU_FP32: {"dtypes": "passed"}}, name="one", shard="1/2")
-        other = Making({CPU_BF16: {"dtypes": "passed"}}, name="two", shard="2/2", digest=second, matrix=matrix)
+        first = ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}, name="one", shard="1/2")
+        other = ResultsBuilder({CPU_BF16: {"dtypes": "passed"}}, name="two", shard="2/2", digest=second, matrix=matrix)
         for part in (first, other):
             part.write(tmp_path / folder)
-        union = merge([tmp_path / folder], tmp_path / f"{folder}-all")
-        return [note for note in mixtures(union) if "parts" in note]
+        merged = merge([tmp_path / folder], tmp_path / f"{folder}-all")
+        return [note for note in mixtures(merged) if "parts" in note]
 
     assert parts("alike", "d1") == []
     [note] = parts("unlike", "d2")
     assert note.startswith("the 2 parts of default were cut from 2 different lists of cells")
     assert parts("other", "d2", matrix="release") == []
-
-
-def test_the_summary_says_what_ran_where_and_what_did_not(tmp_path: Path, folders: list[Path]) -> None:
-    (tmp_path / "b" / "card.jsonl").unlink()
-    assert list(summary(merge(folders[:1], tmp_path / "all"))) == [
-        "1 run:",
-        "  laptop: default, builtin, on Some CPU; simulated cuda:1",
-        "3 cells: 2 passed, 1 never ran (1 of them ran only simulated)",
-        "never ran anywhere:",
-        "  1 on cpu: not requested: --llm-cell leaves it out",
-    ]

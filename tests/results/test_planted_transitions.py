@@ -12,9 +12,10 @@ from click.testing import CliRunner
 from pytest_llmdevice.cli.command import command
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import MODELS
-from pytest_llmdevice.results.records import Check, Commit, Memory, Outcome
-from pytest_llmdevice.results.transitions import NAMES, Name
-from results.making import Making, check
+from pytest_llmdevice.results.records import Check, Commit, Memory
+from pytest_llmdevice.results.transitions import NAMES, Name, count_text
+from pytest_llmdevice.results.vocabulary import Outcome
+from results.builder import ResultsBuilder, check
 
 TARGET = "loaders:load"
 _MODELS = [model for model in MODELS if model != "qwen3-moe"]
@@ -33,7 +34,7 @@ def version_a(folder: Path) -> None:
     outcomes: dict[Cell, dict[str, Outcome | Check]] = {cell: dict(PASSED) for cell in (*CELLS.values(), STEADY)}
     outcomes[CELLS["fixed"]]["dtypes"] = "xfail"
     for number in range(3):
-        Making(
+        ResultsBuilder(
             outcomes, name=f"a-{number}", started=f"2026-11-25T10:0{number}:00+00:00", target=TARGET, versions=VERSIONS
         ).write(folder)
 
@@ -54,7 +55,7 @@ def version_b(folder: Path) -> None:
         CELLS["slower"]: {"load_seconds": 0.4},
         CELLS["larger"]: {"load_memory": (Memory(place="host", before=2**29, after=2**29, peak=2**29 + 2**24),)},
     }
-    Making(
+    ResultsBuilder(
         outcomes,
         changes=changes,
         name="b",
@@ -108,7 +109,7 @@ def test_each_alone_fails_the_gate_and_is_the_only_reason(work: Path, name: Name
     exit_code, output = gate(work, "--json", "--fail-on", name)
     assert exit_code == 1
     (reason,) = json.loads(output)["reasons"]
-    assert reason.partition(" ")[2].removesuffix("s") == name.replace("-", " ").removesuffix("s")
+    assert reason == count_text(name, int(reason.partition(" ")[0]))
 
 
 def test_none_of_them_fails_where_nothing_that_is_there_is_asked_for(work: Path) -> None:

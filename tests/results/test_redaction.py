@@ -9,7 +9,7 @@ import pytest
 from pytest_llmdevice.results.records import Run
 from pytest_llmdevice.results.redaction import Redactor
 from pytest_llmdevice.results.store import dumped
-from results.making import CPU_FP32, Making
+from results.builder import CPU_FP32, ResultsBuilder
 
 REDACTOR = Redactor.of(
     {
@@ -104,7 +104,7 @@ def test_a_home_at_the_root_of_the_file_system_is_not_shortened() -> None:
 
 
 def test_a_secret_that_follows_its_flag_in_a_command_line_is_hidden() -> None:
-    run = Making({CPU_FP32: {"dtypes": "passed"}}).records()[0]
+    run = ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}).records()[0]
     assert isinstance(run, Run)
     command = ("pytest", "--hf-token", "abc", "-k", "token", "/home/user/tests")
     line = dumped(run.model_copy(update={"command": command}), REDACTOR)

@@ -14,7 +14,7 @@ import pytest
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.shards import Shard, assigned, estimates, parse_shard, recorded_seconds, shards
-from results.making import CARD, CPU_BF16, CPU_FP32, Making, many_cells
+from results.builder import CARD, CPU_BF16, CPU_FP32, ResultsBuilder, many_cells
 
 CELLS = many_cells(1_200)
 CPU = [cell for cell in CELLS if cell.kind == "cpu"]
@@ -153,7 +153,7 @@ def test_a_time_that_measured_nothing_is_none(bad: float) -> None:
 
 def test_recorded_times_are_the_median_over_the_runs(tmp_path: Path) -> None:
     files = [
-        Making(
+        ResultsBuilder(
             {CPU_FP32: {"loads": "passed"}, CPU_BF16: {"loads": "skipped"}},
             changes={CPU_FP32: {"seconds": seconds}},
             name=f"20261125T10000{number}Z-aaaaaa",

@@ -13,9 +13,9 @@ import pytest
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.records import SCHEMA
 from pytest_llmdevice.results.store import read, read_file
-from results.making import CARD, CPU_BF16, CPU_FP32, Making
+from results.builder import CARD, CPU_BF16, CPU_FP32, ResultsBuilder
 
-RUN = Making(
+RUN = ResultsBuilder(
     {CPU_FP32: {"dtypes": "passed", "placement": "failed"}, CPU_BF16: {"dtypes": "passed"}},
     skipped={CARD: ("absent", "absent: no CUDA device")},
 )

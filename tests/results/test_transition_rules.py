@@ -9,13 +9,13 @@ from typing import get_args
 import pytest
 
 from pytest_llmdevice.results.compare import compare
-from pytest_llmdevice.results.merged_results import unite
-from pytest_llmdevice.results.records import BAD, Outcome
+from pytest_llmdevice.results.merged_results import merge_runs
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.transition_rules import AFTER, TRANSITIONS
 from pytest_llmdevice.results.transitions import Name
 from pytest_llmdevice.results.update import FORCE_WORDS, update
-from results.making import CPU_FP32, Making
+from pytest_llmdevice.results.vocabulary import BAD, Outcome
+from results.builder import CPU_FP32, ResultsBuilder
 
 BEFORE: tuple[Outcome, ...] = ("passed", "failed", "error", "hollow", "xfail", "xpass", "aborted")
 
@@ -76,12 +76,12 @@ def test_what_was_good_and_is_bad_never_goes_unnamed(before: Outcome, after: Out
 def test_a_comparison_follows_the_table(tmp_path: Path, before: Outcome, after: Outcome) -> None:
     def made(outcome: Outcome, folder: str) -> Path:
         # A second check, so that the cell itself runs whatever becomes of the first.
-        Making({CPU_FP32: {"dtypes": outcome, "loads": "passed"}}).write(tmp_path / folder)
+        ResultsBuilder({CPU_FP32: {"dtypes": outcome, "loads": "passed"}}).write(tmp_path / folder)
         return tmp_path / folder
 
     path = tmp_path / "baseline.jsonl"
-    baseline = update(unite(read(made(before, "a"))), path, force=FORCE_WORDS, environment={}, today="2026-11-25")
-    comparison = compare(unite(read(made(after, "b"))), baseline)
+    baseline = update(merge_runs(read(made(before, "a"))), path, force=FORCE_WORDS, environment={}, today="2026-11-25")
+    comparison = compare(merge_runs(read(made(after, "b"))), baseline)
     found = [each for each in comparison.transitions if each.check == "dtypes"]
     name = TRANSITIONS[before][after]
     assert [each.name for each in found] == ([name] if name else [])

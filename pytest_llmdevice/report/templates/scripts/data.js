@@ -3,18 +3,20 @@
 const data = JSON.parse(find("data").textContent);
 const AXES = Object.keys(data.axes);
 const pooled = (place) => data.pool[place];
-const letterOf = (outcome) => data.letters[data.outcomes.indexOf(outcome)];
+
+/** Outcome, simulated or real, letter and words of each mark, the worst first: see outcomes.py. */
+const MARKS = data.marks.map(([outcome, simulated, letter, words]) => ({ outcome, simulated, letter, words }));
+const markOf = (outcome, simulated = false) => MARKS.find((mark) => mark.outcome === outcome && mark.simulated === simulated);
 
 /** One object for each cell: axes and outcome as words, measures as numbers or null. */
 const cells = data.cells.map((values, place) => {
   const cell = { place, changes: [] };
   data.fields.forEach((field, index) => { cell[field] = values[index]; });
   for (const axis of AXES) cell[axis] = data.axes[axis][cell[axis]];
-  cell.outcome = data.outcomes[cell.outcome];
-  cell.causes = cell.causes.map(pooled);
-  cell.simulated = cell.simulated === 1;
-  // What never ran was not simulated either, whatever it would have been.
-  cell.simulated = cell.simulated && cell.outcome !== "skipped";
+  cell.rank = cell.mark;
+  cell.mark = MARKS[cell.rank];
+  cell.outcome = cell.mark.outcome;
+  cell.simulated = cell.mark.simulated;
   return cell;
 });
 
@@ -52,21 +54,16 @@ function checkOf([name, outcome, took, evidence, message, findings, kind]) {
   };
 }
 
-/** An outcome in words, with what makes it less than it looks. */
-function spelled(cell) {
-  const words = { xfail: "failed as expected", xpass: "passed unexpectedly", skipped: "did not run" };
-  return `${words[cell.outcome] ?? cell.outcome}${cell.simulated ? ", simulated" : ""}`;
-}
-
 /** All that can be searched of a cell, in small letters; kept, because every keystroke asks again. */
 function haystack(cell) {
   if (cell.text === undefined) {
-    const told = cell.checks.flatMap((check) => {
+    const inChecks = cell.checks.flatMap((check) => {
       const { name, outcome, message, kind, findings } = check.length > 4 ? checkOf(check) : { findings: [] };
       const found = findings.flatMap(({ where, actual, hint }) => [where, actual, hint]);
       return message === undefined ? [] : [name, outcome, message, kind, ...found];
     });
-    const words = [cell.id, ...AXES.map((axis) => cell[axis]), spelled(cell), ...cell.causes, ...told];
+    const problems = cell.problems.map((place) => data.problems[place]);
+    const words = [cell.id, ...AXES.map((axis) => cell[axis]), cell.mark.words, ...problems, ...inChecks];
     cell.text = [...new Set(words)].join("\n").toLowerCase();
   }
   return cell.text;

@@ -37,7 +37,7 @@ function sections(cell, width) {
   return [
     element("h2", { id: "detail-title", class: "mono" }, cell.id),
     element("div", { class: "state" },
-      element("span", { class: "outcome" }, swatch(cell.outcome, cell.simulated), element("b", {}, spelled(cell))),
+      element("span", { class: "outcome" }, swatch(cell.mark), element("b", {}, cell.mark.words)),
       cell.simulated && element("span", { class: "badge simulated" }, "simulated, not hardware"),
       cell.more.seconds ? element("small", {}, `${seconds(cell.more.seconds)} in all`) : null),
     facts(cell),
@@ -85,8 +85,8 @@ function changeLines(changes) {
 function conflictLines(conflicts) {
   return element("ul", { class: "plain" }, conflicts.map(([check, why, samples]) => element("li", {},
     element("b", { class: "mono" }, check), `: ${why}`,
-    element("ul", { class: "plain" }, samples.map(([outcome, machine, commit, started]) => element("li", {},
-      element("span", { class: "outcome" }, swatch(outcome), outcome), ` on ${[machine, commit, started].filter(Boolean).join(", ")}`))))));
+    element("ul", { class: "plain" }, samples.map(([outcome, words, machine, commit, started]) => element("li", {},
+      element("span", { class: "outcome" }, swatch(markOf(outcome)), words), ` on ${[machine, commit, started].filter(Boolean).join(", ")}`))))));
 }
 
 function plannedTable(planned) {
@@ -103,11 +103,11 @@ function checkLine(packed, simulated) {
   const check = checkOf(packed);
   const evidence = Object.entries(check.evidence).map(([name, value]) => `${typeof value === "number" ? short(value) : value} ${name}`).join(", ");
   return element("div", { class: "check" },
-    swatch(check.outcome, simulated && check.outcome !== "skipped"),
+    swatch(markOf(check.outcome, simulated && check.outcome !== "skipped")),
     element("span", { class: "name" }, check.name),
-    element("span", { class: "evidence" }, [check.outcome === "passed" ? "" : check.outcome, check.kind, evidence].filter(Boolean).join(" · ")),
+    element("span", { class: "evidence" }, [check.outcome === "passed" ? "" : markOf(check.outcome).words, check.kind, evidence].filter(Boolean).join(" · ")),
     element("span", { class: "number" }, seconds(check.seconds)),
-    (check.message || check.findings.length > 0) && element("div", { class: "told" },
+    (check.message || check.findings.length > 0) && element("div", { class: "message" },
       check.message && element("p", {}, check.message), check.findings.map(findingBox)));
 }
 

@@ -28,8 +28,7 @@ function source(address) {
 }
 
 /** An outcome as a letter in its colour. */
-function swatch(outcome, simulated = false) {
-  const letter = letterOf(outcome);
+function swatch({ outcome, simulated, letter }) {
   return element("span", { class: `swatch ${outcome}${simulated ? " simulated" : ""}`, "aria-hidden": "true" }, letter);
 }
 

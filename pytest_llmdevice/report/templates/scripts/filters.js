@@ -12,7 +12,7 @@ function filtered() {
     (!state.outcome.size || state.outcome.has(cell.outcome))
     && axes.every((axis) => cell[axis] === state[axis])
     && (!state.hardware || (cell.outcome !== "skipped" && cell.simulated === (state.hardware === "simulated")))
-    && (!state.cause || cell.causes.includes(state.cause))
+    && (!state.problem || cell.problems.includes(state.problem - 1))
     && (!state.change || cell.changes.some(({ name }) => name === state.change || state.change === "any"))
     && words.every((word) => haystack(cell).includes(word))
   ));
@@ -34,16 +34,14 @@ function outcomeChips() {
     change({ outcome });
   };
   return element("div", { class: "chips", role: "group", "aria-label": "Outcomes" },
-    ["passed", "xfail", ...data.outcomes.filter((name) => !["passed", "xfail", "skipped"].includes(name)), "skipped"]
-      .filter((name) => counts.has(name))
+    data.order.filter((name) => counts.has(name))
       .map((name) => element("button", { type: "button", class: "chip", "data-outcome": name, click: () => toggle(name) },
-        swatch(name), spelled({ outcome: name }), element("b", {}, whole.format(counts.get(name))))));
+        swatch(markOf(name)), markOf(name).words, element("b", {}, whole.format(counts.get(name))))));
 }
 
 function buildFilters() {
   const form = find("filters");
   const simulated = cells.some((cell) => cell.simulated);
-  const causes = [...new Set(cells.flatMap((cell) => cell.causes))].sort();
   const search = element("input", {
     type: "search", name: "q", placeholder: "Search cells, messages, tensors", "aria-label": "Search", autocomplete: "off",
     spellcheck: "false", input: (event) => change({ q: event.target.value }),
@@ -53,7 +51,7 @@ function buildFilters() {
     search,
     ...AXES.map((axis) => choice(axis, `Any ${axis}`, same(data.axes[axis]))),
     simulated && choice("hardware", "Any hardware", [["real", "Real hardware"], ["simulated", "Simulated"]]),
-    choice("cause", "Any cause", same(causes)),
+    choice("problem", "Any problem", data.problems.map((name, place) => [`${place + 1}`, `${place + 1}. ${name}`])),
     data.comparison && choice("change", "Changed or not", [["any", "Any change"], ...same(data.comparison.names)]),
     element("button", { type: "button", class: "clear", click: clearFilters }, "Clear"),
     outcomeChips(),
@@ -62,7 +60,7 @@ function buildFilters() {
 }
 
 function clearFilters() {
-  change({ ...Object.fromEntries(["q", ...AXES, "hardware", "change", "cause"].map((key) => [key, ""])), outcome: new Set() });
+  change({ ...Object.fromEntries(["q", ...AXES, "hardware", "change", "problem"].map((key) => [key, ""])), outcome: new Set() });
 }
 
 /** Make the form say what the state says. */

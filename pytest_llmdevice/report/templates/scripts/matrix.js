@@ -122,19 +122,16 @@ function simulatedBadge(device) {
 
 /** The tile of some cells: the worst of them gives its letter and colour, and folded it says how many are like it. */
 function tile(shown, fits, folded) {
-  const ran = shown.filter((cell) => cell.outcome !== "skipped");
-  const rank = ({ outcome }) => data.outcomes.indexOf(outcome);
-  const worst = shown.reduce((found, cell) => (rank(cell) < rank(found) ? cell : found));
-  const alike = shown.filter(({ outcome }) => outcome === worst.outcome).length;
-  const simulated = ran.length > 0 && ran.every((cell) => cell.simulated);
+  const { mark: worst } = shown.reduce((worse, cell) => (cell.rank < worse.rank ? cell : worse));
+  const alike = shown.filter(({ mark }) => mark === worst).length;
   const names = [...new Set(shown.flatMap(({ changes }) => changes.map(({ name }) => name)))];
   const node = document.createElement("td");
-  node.className = `tile ${worst.outcome}${simulated ? " simulated" : ""}${fits ? "" : " dim"}${names.length ? " changed" : ""}`;
+  node.className = `tile ${worst.outcome}${worst.simulated ? " simulated" : ""}${fits ? "" : " dim"}${names.length ? " changed" : ""}`;
   node.setAttribute("role", "gridcell");
   node.setAttribute("aria-label", `${titleOf(shown)}: ${summed(shown)}${names.length ? `; ${names.join(", ")} since the baseline` : ""}`);
   node.tabIndex = -1;
   node.dataset.cells = shown.map(({ place }) => place).join(" ");
-  node.textContent = letterOf(worst.outcome);
+  node.textContent = worst.letter;
   if (folded) node.append(element("span", {}, alike < shown.length ? `${alike}/${shown.length}` : `${alike}`));
   return node;
 }
@@ -143,8 +140,9 @@ const titleOf = (shown) => (shown.length === 1 ? shown[0].id : plural(shown.leng
 
 /** The outcomes of some cells in words. */
 function summed(shown) {
-  if (shown.length === 1) return spelled(shown[0]);
-  return [...Map.groupBy(shown, spelled)].map(([word, alike]) => `${alike.length} ${word}`).join(", ");
+  if (shown.length === 1) return shown[0].mark.words;
+  const ordered = [...shown].sort((a, b) => a.rank - b.rank);
+  return [...Map.groupBy(ordered, ({ mark }) => mark.words)].map(([words, alike]) => `${alike.length} ${words}`).join(", ");
 }
 
 /** What the map does not show: axes that do not differ, and those that are folded. */

@@ -1,6 +1,6 @@
 /* Puts the parts together. */
 
-const FILTERING = new Set(["q", "outcome", "hardware", "change", "cause", ...AXES]);
+const FILTERING = new Set(["q", "outcome", "hardware", "change", "problem", ...AXES]);
 
 function draw(keys) {
   const filtering = keys.some((key) => FILTERING.has(key));
@@ -34,14 +34,14 @@ function later(task) {
 
 function followLinks(event) {
   const link = event.target.closest("a[data-cell]");
-  const more = event.target.closest("[data-cause]");
+  const more = event.target.closest("[data-problem]");
   const jump = event.target.closest(".jumps a");
   if (link) {
     const cell = cellOf(link.dataset.cell, link.dataset.target);
     if (cell) open(cell);
   } else if (more) {
     clearFilters();
-    change({ cause: more.dataset.cause });
+    change({ problem: more.dataset.problem });
     find("matrix").scrollIntoView();
   } else if (jump) {
     // Without this the filter behind the # would be lost.

@@ -1,6 +1,6 @@
 /* What is shown, as one object that is written into the address behind the #, and read from there. */
 
-const TEXTS = ["q", ...AXES, "hardware", "change", "cause", "sort", "fold", "cell", "of"];
+const TEXTS = ["q", ...AXES, "hardware", "change", "problem", "sort", "fold", "cell", "of"];
 
 const state = { outcome: new Set(), view: "matrix" };
 const listeners = [];

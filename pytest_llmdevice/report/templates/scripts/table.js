@@ -41,7 +41,7 @@ const TABLE = [
 function sorted() {
   const [key, down] = [state.sort.replace(/^-/, ""), state.sort.startsWith("-")];
   if (!TABLE.some((column) => column.key === key)) return fitting;
-  const valueOf = (cell) => (key === "outcome" ? data.outcomes.indexOf(cell.outcome) : cell[key]);
+  const valueOf = (cell) => (key === "outcome" ? cell.rank : cell[key]);
   const compare = (a, b) => (typeof a === "string" ? a.localeCompare(b, "en", { numeric: true }) : a - b);
   const valued = fitting.filter((cell) => valueOf(cell) !== null);
   const ordered = valued.map((cell) => [valueOf(cell), cell]).sort((a, b) => compare(a[0], b[0]) * (down ? -1 : 1));
@@ -58,7 +58,7 @@ function cellRow(cell) {
   const shown = (key) => (cell[key] === null ? "" : inColumn(key, cell[key]));
   return element("tr", { "data-row": cell.place },
     element("td", {}, cellLink(cell)),
-    element("td", {}, element("span", { class: "outcome" }, swatch(cell.outcome, cell.simulated), spelled(cell))),
+    element("td", {}, element("span", { class: "outcome" }, swatch(cell.mark), cell.mark.words)),
     Object.keys(MEASURES).map((key) => element("td", { class: "number" }, shown(key))));
 }
 

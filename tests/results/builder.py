@@ -12,7 +12,6 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import CHECKS, DTYPES, MODELS, QUANTIZATIONS
 from pytest_llmdevice.results.records import (
     BUILTIN,
-    WORST_FIRST,
     CellDone,
     Check,
     Commit,
@@ -21,7 +20,6 @@ from pytest_llmdevice.results.records import (
     MachineDevice,
     MatrixInfo,
     Memory,
-    Outcome,
     Planned,
     Record,
     RecordedFinding,
@@ -29,6 +27,7 @@ from pytest_llmdevice.results.records import (
 )
 from pytest_llmdevice.results.redaction import Redactor
 from pytest_llmdevice.results.store import RunFile, Writer, read_file
+from pytest_llmdevice.results.vocabulary import WORST_FIRST, Outcome
 
 PLAIN = Redactor((), (), frozenset())
 """Hides nothing."""
@@ -107,7 +106,7 @@ def done(cell: Cell, outcome: Outcome = "passed", **changes: Any) -> CellDone:
 
 
 @dataclass
-class Making:
+class ResultsBuilder:
     """A run to be written into a folder.
 
     Attributes:
@@ -199,6 +198,8 @@ def many_cells(count: int) -> list[Cell]:
 
 def large(
     cells: int, outcome: Callable[[Cell, str], Outcome] = lambda _cell, _check: "passed", **values: Any
-) -> Making:
+) -> ResultsBuilder:
     """A run of so many cells with every check of the suite: 20 records and one for each cell."""
-    return Making({cell: {name: outcome(cell, name) for name in CHECKS} for cell in many_cells(cells)}, **values)
+    return ResultsBuilder(
+        {cell: {name: outcome(cell, name) for name in CHECKS} for cell in many_cells(cells)}, **values
+    )

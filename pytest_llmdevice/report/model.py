@@ -1,0 +1,143 @@
+"""Computes once what all reports of some results say: counts, problems, what did not run, and the answer in a line.
+
+The terminal, Markdown, the HTML page, the JSON document, the gate and the commands of `llmdevice` write this down, each
+in its own form; none of them counts or groups anything itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from pytest_llmdevice.report.not_run import NotRun, group_not_run
+from pytest_llmdevice.report.outcomes import MarkCounts
+from pytest_llmdevice.report.problems import Problem, find_problems
+from pytest_llmdevice.results.merged_results import CellView, Conflict, MergedResults
+from pytest_llmdevice.results.transitions import Comparison
+from pytest_llmdevice.results.vocabulary import BAD, OUTCOME_WORDS, WORST_FIRST
+from pytest_llmdevice.text import plural
+
+CONFLICTS: Final = "Conflicts: the worse outcome counts"
+"""Above the checks that runs contradict each other about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The answer in a sentence.
+
+    Attributes:
+        state: `bad` where a cell has a problem, `simulated` where nothing but simulated hardware was used, `empty`
+            where nothing ran, else `good`.
+        sentence: the answer.
+    """
+
+    state: Literal["bad", "good", "simulated", "empty"]
+    sentence: str
+
+
+@dataclass
+class ExpectedFailure:
+    """Cells with a check that failed as it was expected to, for one reason.
+
+    Attributes:
+        reason: why it was expected.
+        cells: the cells, in the order of the matrix.
+    """
+
+    reason: str
+    cells: list[CellView] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{plural(len(self.cells), 'cell')}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class ReportModel:
+    """What there is to say about some results.
+
+    Attributes:
+        results: the results.
+        comparison: the results held against a baseline; None where there is none.
+        counts: how many cells have each outcome, real and simulated apart.
+        problems: what is wrong, what concerns most cells first.
+        expected_failures: what failed as expected, by reason.
+        not_run: the cells that ran nowhere, by device and cause.
+    """
+
+    results: MergedResults
+    comparison: Comparison | None
+    counts: MarkCounts
+    problems: tuple[Problem, ...]
+    expected_failures: tuple[ExpectedFailure, ...]
+    not_run: tuple[NotRun, ...]
+
+    @classmethod
+    def of(cls, results: MergedResults, comparison: Comparison | None = None) -> ReportModel:
+        """Build the model of `results`, and of what changed since a baseline where there is a comparison."""
+        views = results.cells.values()
+        return cls(
+            results=results,
+            comparison=comparison,
+            counts=MarkCounts.of_cells(views),
+            problems=tuple(find_problems(results)),
+            expected_failures=tuple(_expected_failures(views)),
+            not_run=tuple(group_not_run(results)),
+        )
+
+    @property
+    def red(self) -> bool:
+        """Whether a cell is not as it should be."""
+        return self.counts.count(BAD) > 0
+
+    @property
+    def counts_line(self) -> str:
+        """`"581 cells: 3 failed, 88 passed, 370 not run; simulated: 120 passed"`."""
+        return f"{plural(self.counts.total, 'cell')}: {self.counts.words}"
+
+    def problems_line(self, shown: int) -> str:
+        """`"19 problems, the 5 of most cells"`, where `shown` of them are written down; `"2 problems"` if all are."""
+        most = f", the {shown:,} of most cells" if shown < len(self.problems) else ""
+        return f"{plural(len(self.problems), 'problem')}{most}"
+
+    def cell_name(self, view: CellView) -> str:
+        """The id of a cell, with its target where there are several: `"llama.cpu.fp32.none.to of mine:load"`."""
+        return view.id if len(self.results.targets) == 1 else f"{view.id} of {view.target}"
+
+    @property
+    def headline(self) -> Headline:
+        """The answer."""
+        ran = self.counts.count(set(WORST_FIRST) - {"skipped"})
+        bad = self.counts.count(BAD)
+        if not ran:
+            return Headline("empty", "No cell ran." if self.counts.total else "There are no cells.")
+        if bad:
+            verb = "has" if bad == 1 else "have"
+            return Headline("bad", f"{bad:,} of {plural(ran, 'cell')} that ran {verb} problems.")
+        if self.simulated == ran:
+            return Headline("simulated", f"{plural(ran, 'cell')} without a problem, none of them on real hardware.")
+        passed = self.counts.count({"passed"}, simulated=False)
+        return Headline("good", f"{plural(passed, 'cell')} passed on real hardware, and nothing failed.")
+
+    @property
+    def simulated(self) -> int:
+        """How many cells ran on simulated hardware alone."""
+        return self.counts.count(WORST_FIRST, simulated=True)
+
+
+def conflict_text(conflict: Conflict) -> str:
+    """A conflict on one line: `"llama.cpu.fp32.none.to dtypes: failed in run-2, passed in run-1: machines differ"`."""
+    sides = dict.fromkeys(f"{OUTCOME_WORDS[side.check.outcome]} in {side.run.run}" for side in conflict.samples)
+    return f"{conflict.cell} {conflict.check}: {', '.join(sides)}: {conflict.why}"
+
+
+def _expected_failures(views: Iterable[CellView]) -> list[ExpectedFailure]:
+    failures: dict[str, ExpectedFailure] = {}
+    for view in views:
+        for sample in view.checks.values():
+            if sample.check.outcome == "xfail":
+                reason = sample.check.message or "no reason is given"
+                failure = failures.setdefault(reason, ExpectedFailure(reason))
+                if not failure.cells or failure.cells[-1] is not view:
+                    failure.cells.append(view)
+    return list(failures.values())

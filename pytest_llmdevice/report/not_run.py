@@ -1,0 +1,73 @@
+"""Groups the cells that no run came to, by device and cause, and says why in a sentence for each group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from pytest_llmdevice.results.merged_results import CellView, MergedResults
+from pytest_llmdevice.text import listed, plural
+
+NOT_REACHED: Final = "not reached"
+"""The cause of a cell that was to run, and whose run ended without it."""
+
+_NEAREST: Final = ("unusable", "unsupported", "by the test", NOT_REACHED, "absent", "not requested")
+"""Of the causes on several machines, the one that was closest to running says most."""
+
+
+def why_not(view: CellView) -> tuple[str, str]:
+    """(cause, reason) of a cell that did not run anywhere; of several machines that which was closest to it."""
+    reasons = view.reasons or {NOT_REACHED: f"{NOT_REACHED}: it was to run, and its run ended without it"}
+    cause = min(reasons, key=lambda name: _NEAREST.index(name) if name in _NEAREST else len(_NEAREST))
+    return cause, reasons[cause]
+
+
+@dataclass
+class NotRun:
+    """Cells of one device that did not run, for one cause; of all devices where nobody asked for them.
+
+    Attributes:
+        cause: the cause.
+        cells: the cells by their reason, in the order of the matrix.
+    """
+
+    cause: str
+    cells: dict[str, list[CellView]] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many cells there are."""
+        return sum(map(len, self.cells.values()))
+
+    @property
+    def device(self) -> str:
+        """The device as a matrix spells it; several are listed."""
+        return listed(dict.fromkeys(view.cell.spec for views in self.cells.values() for view in views))
+
+    @property
+    def reason(self) -> str:
+        """The reason of most of them, in a sentence that begins with the cause; and how many others there are."""
+        most = max(self.cells, key=lambda reason: len(self.cells[reason]))
+        others = f" (and {plural(len(self.cells) - 1, 'other reason')})" if len(self.cells) > 1 else ""
+        return with_cause(self.cause, most) + others
+
+    def __str__(self) -> str:
+        return f"{self.count:,} on {self.device}: {self.reason}"
+
+
+def with_cause(cause: str, reason: str) -> str:
+    """`reason` as a sentence that begins with `cause`, which most reasons do already."""
+    if not reason:
+        return cause
+    return reason if reason.startswith(cause) else f"{cause}: {reason}"
+
+
+def group_not_run(results: MergedResults) -> list[NotRun]:
+    """What did not run anywhere, by device and cause, in the order of the matrix."""
+    groups: dict[tuple[str, str], NotRun] = {}
+    for view in results.never_ran:
+        cause, reason = why_not(view)
+        # What the user left out has the same reason on all devices.
+        key = (reason if cause == "not requested" else view.cell.spec, cause)
+        groups.setdefault(key, NotRun(cause)).cells.setdefault(reason, []).append(view)
+    return list(groups.values())

@@ -1,0 +1,47 @@
+"""The words that records use: outcomes of checks and cells, kinds of failure, and causes of what did not run."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias, get_args
+
+Outcome: TypeAlias = Literal["passed", "failed", "error", "hollow", "skipped", "xfail", "xpass", "aborted"]
+"""`failed`: a check found something. `error`: it could not be made, the cell did not load. `hollow`: it looked at
+nothing. `xfail` and `xpass`: it was expected to fail, and did or did not. `aborted`: the run, the worker or the device
+was gone before it could end."""
+
+SkipCause: TypeAlias = Literal["not requested", "absent", "unusable", "unsupported", "by the test"]
+"""Why something did not run: the four causes of a verdict, and a test that skips itself."""
+
+WORST_FIRST: Final[tuple[Outcome, ...]] = (
+    "error",
+    "failed",
+    "aborted",
+    "hollow",
+    "xpass",
+    "xfail",
+    "passed",
+    "skipped",
+)
+"""Of several outcomes of a cell, the first in this order is the cell's."""
+
+BAD: Final[frozenset[Outcome]] = frozenset({"error", "failed", "aborted", "hollow", "xpass"})
+"""Outcomes that make a run red."""
+
+OUTCOME_WORDS: Final[dict[Outcome, str]] = {
+    "error": "error",
+    "failed": "failed",
+    "aborted": "aborted",
+    "hollow": "hollow",
+    "xpass": "passed unexpectedly",
+    "xfail": "failed as expected",
+    "passed": "passed",
+    "skipped": "not run",
+}
+"""Each outcome as a reader is told it, wherever that is: in a terminal, a report, or the answer of the gate."""
+
+assert set(WORST_FIRST) == set(get_args(Outcome)) == set(OUTCOME_WORDS)
+
+
+def outcome_text(text: str) -> str:
+    """The words of the outcome `text`; `text` itself where it is none, such as a time that was measured."""
+    return next((words for outcome, words in OUTCOME_WORDS.items() if outcome == text), text)
