@@ -195,7 +195,8 @@ def test_the_child_sees_the_import_path_of_the_parent(monkeypatch: pytest.Monkey
 
 def test_a_torch_that_cannot_be_imported_is_a_failure() -> None:
     code = (
-        "import sys; sys.modules['torch'] = None\nfrom pytest_llmdevice.hardware import probe_worker; probe_worker.main()"
+        "import sys; sys.modules['torch'] = None\n"
+        "from pytest_llmdevice.hardware import probe_worker; probe_worker.main()"
     )
     failure = start(LONG, child(code)).result().failure
     assert failure.startswith("torch cannot be imported: ModuleNotFoundError: "), failure
