@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
+from covering import in_turn
 from torch import nn
 
 from pytest_llmdevice import Cell, zoo
@@ -128,8 +130,7 @@ def padded_wrongly(model: Any, prompts: Tokens, *, left: bool = True, masked: bo
     return rows
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("family", zoo.families())
+@pytest.mark.parametrize(("family", "dtype"), in_turn(zoo.families(), ["float32", "bfloat16"]))
 def test_a_mask_that_is_forgotten_is_found(
     family: str, dtype: str, loaded: Load, prompts: Tokens, check: Check
 ) -> None:
@@ -202,9 +203,10 @@ def test_what_is_malformed_is_left_to_the_generation_check(generated: object, lo
     assert result.evidence["generated tokens"] == 0
 
 
-@pytest.mark.parametrize("quantization", ["none", "int8", "nf4"])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3-moe"])
+@pytest.mark.parametrize(
+    ("quantization", "dtype", "family"),
+    in_turn(product(["none", "int8", "nf4"], DTYPES), ["llama", "gpt2", "qwen3-moe", "gpt2", "qwen3-moe", "llama"]),
+)
 def test_a_batch_without_its_mask_is_found_in_every_dtype_and_quantization(
     family: str, dtype: str, quantization: str, loaded: Load, prompts: Tokens, check: Check
 ) -> None:

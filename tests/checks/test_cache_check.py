@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from covering import in_turn
 from transformers import DynamicCache
 
 from pytest_llmdevice import Cell, simulate, zoo
@@ -15,6 +16,7 @@ from pytest_llmdevice.checks import Result, check_cache
 from pytest_llmdevice.diagnosis.hints.sequences import BEAMS, CACHE_DEVICE, CACHE_DTYPE, CACHED
 from pytest_llmdevice.inference.generation import generate
 from pytest_llmdevice.loading.target import BuiltinTarget
+from pytest_llmdevice.matrix.vocabulary import QUANTIZATIONS
 from pytest_llmdevice.model.kv_cache import cache_tensors, caches_used, layer_devices
 
 Load = Callable[[Cell], Any]
@@ -35,8 +37,7 @@ def check(checkpoint: Callable[[str], str], prompts: Tokens) -> Check:
     return run
 
 
-@pytest.mark.parametrize("family", zoo.families())
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("family", "dtype"), in_turn(zoo.families(), ["float32", "bfloat16"]))
 def test_a_loaded_model_passes(family: str, dtype: str, loaded: Load, check: Check) -> None:
     cell = Cell(family, "cpu", dtype)
     result = check(loaded(cell), cell)
@@ -73,8 +74,10 @@ def test_other_dtypes_attentions_and_strategies_pass(cell: Cell, load: Load, che
     assert check(load(cell), cell).passed
 
 
-@pytest.mark.parametrize("quantization", ["int8", "nf4", "nf4-double", "fp4"])
-@pytest.mark.parametrize(("family", "dtype"), [("llama", "float16"), ("gpt2", "float32"), ("t5", "bfloat16")])
+@pytest.mark.parametrize(
+    ("quantization", "family", "dtype"),
+    in_turn(QUANTIZATIONS[1:], [("llama", "float16"), ("gpt2", "float32"), ("t5", "bfloat16")]),
+)
 def test_a_quantized_model_passes(family: str, dtype: str, quantization: str, load: Load, check: Check) -> None:
     pytest.importorskip("bitsandbytes")
     cell = Cell(family, "cpu", dtype, quantization)
@@ -82,10 +85,14 @@ def test_a_quantized_model_passes(family: str, dtype: str, quantization: str, lo
 
 
 @pytest.mark.parametrize(
-    ("profile", "device", "strategy"),
-    [("cuda:2", "cuda:1", "split"), ("cuda:2", "cuda:0", "cpu-offload"), ("mps", "mps", "to")],
+    ("family", "profile", "device", "strategy"),
+    [
+        ("llama", "cuda:2", "cuda:1", "split"),
+        ("t5", "cuda:2", "cuda:1", "split"),
+        ("t5", "cuda:2", "cuda:0", "cpu-offload"),
+        ("mamba", "mps", "mps", "to"),
+    ],
 )
-@pytest.mark.parametrize("family", ["llama", "t5", "mamba"])
 def test_a_model_on_simulated_devices_passes(
     family: str, profile: str, device: str, strategy: str, load: Load, check: Check
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import in_turn
 from packaging.version import Version
 
 from pytest_llmdevice import BuiltinTarget, Cell, Result, simulate, zoo
@@ -269,8 +270,9 @@ RIGHT = [
 ]
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-@pytest.mark.parametrize("way", RIGHT, ids=lambda way: way.__name__)
+@pytest.mark.parametrize(
+    ("way", "family"), in_turn(RIGHT, ["llama", "gpt2"]), ids=lambda value: getattr(value, "__name__", value)
+)
 def test_a_right_way_passes(way: Way, family: str, loaded: Load, prompts: Tokens) -> None:
     model = loaded(Cell(family, "cpu", "float32"))
     result = checked(way, model, prompts)
@@ -335,8 +337,7 @@ def test_an_adapter_passes(load: Load, prompts: Tokens) -> None:
     assert unwrapped.evidence["calls"] == 2 + len(prompts)
 
 
-@pytest.mark.parametrize("family", zoo.families())
-@pytest.mark.parametrize("strategy", ["to", "auto", "cpu-offload"])
+@pytest.mark.parametrize(("family", "strategy"), in_turn(zoo.families(), ["to", "auto", "cpu-offload"]))
 def test_the_built_in_target_passes_on_cards(
     family: str, strategy: str, checkpoint: Callable[[str], str], prompts: Tokens
 ) -> None:
@@ -357,8 +358,7 @@ def only(result: Result) -> tuple[str, str, str]:
     return finding.where, finding.expected, finding.actual
 
 
-@pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("family", DECODERS)
+@pytest.mark.parametrize(("family", "masked"), in_turn(DECODERS, [True, False]))
 def test_padding_on_the_right_of_a_decoder_is_found(family: str, masked: bool, loaded: Load, prompts: Tokens) -> None:
     def way(model: Any, prompts: Tokens, count: int) -> Tokens:
         inputs = padded(model, prompts, left=False)

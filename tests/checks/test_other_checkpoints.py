@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from covering import in_turn
 
 from pytest_llmdevice import Cell
 from pytest_llmdevice.checks import (
@@ -128,10 +129,11 @@ def all_checks(folder: str, cell: Cell, known: Reference) -> list[Result]:
     ]
 
 
-@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(
-    ("dtype", "strategy"),
-    [("float32", "to"), ("bfloat16", "shared-memory"), ("float16", "to"), ("bfloat16", "disk-offload")],
+    ("name", "dtype", "strategy"),
+    in_turn(
+        MODELS, [("float32", "to"), ("bfloat16", "shared-memory"), ("float16", "to"), ("bfloat16", "disk-offload")]
+    ),
 )
 def test_a_plain_load_passes_every_check(
     name: str,

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
+from covering import in_turn
 from packaging.version import Version
 from torch import nn
 
@@ -32,8 +33,7 @@ def check(checkpoint: Callable[[str], str], prompts: Tokens) -> Check:
     return lambda model, cell: check_padding(model, cell, prompts, checkpoint(cell.model), generation_tolerance(cell))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("family", zoo.families())
+@pytest.mark.parametrize(("family", "dtype"), in_turn(zoo.families(), DTYPES))
 def test_a_loaded_model_passes(family: str, dtype: str, loaded: Load, check: Check) -> None:
     cell = Cell(family, "cpu", dtype)
     result = check(loaded(cell), cell)
@@ -56,8 +56,7 @@ def test_every_attention_passes(attention: str, dtype: str, loaded: Load, check:
     assert check(loaded(cell), cell).passed
 
 
-@pytest.mark.parametrize("strategy", ["auto", "cpu-offload"])
-@pytest.mark.parametrize("family", zoo.families())
+@pytest.mark.parametrize(("family", "strategy"), in_turn(zoo.families(), ["auto", "cpu-offload"]))
 def test_a_model_on_cards_passes(family: str, strategy: str, checkpoint: Callable[[str], str], check: Check) -> None:
     if family == "mamba" and strategy == "cpu-offload" and Version(version("transformers")) < Version("5"):
         pytest.skip("Mamba of transformers 4 reads a weight past the hook that brings it")
@@ -82,8 +81,7 @@ def blind(model: Any, *names: str) -> None:
     model.forward = deaf
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("family", zoo.families())
+@pytest.mark.parametrize(("family", "dtype"), in_turn(zoo.families(), ["float32", "bfloat16"]))
 def test_a_model_that_drops_its_mask_is_found(family: str, dtype: str, load: Load, check: Check) -> None:
     cell = Cell(family, "cpu", dtype)
     model = load(cell)

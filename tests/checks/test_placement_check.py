@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import in_turn
 from torch import nn
 
 from pytest_llmdevice import Cell, simulate, zoo
@@ -79,8 +80,7 @@ def cell(device: str, strategy: str = "to") -> Cell:
     return Cell("llama", device, "float16", strategy=strategy)
 
 
-@pytest.mark.parametrize("family", zoo.families())
-@pytest.mark.parametrize("strategy", ["to", "auto", "disk-offload"])
+@pytest.mark.parametrize(("family", "strategy"), in_turn(zoo.families(), ["to", "auto", "disk-offload"]))
 def test_a_loaded_model_passes(family: str, strategy: str, loaded: Load, expectations: MakePlan) -> None:
     asked = Cell(family, "cpu", "float32", strategy=strategy)
     model = loaded(asked)

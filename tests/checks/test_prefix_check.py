@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from covering import in_turn
 
 from pytest_llmdevice import Cell, simulate, zoo
 from pytest_llmdevice.checks import Result, check_prefix
 from pytest_llmdevice.diagnosis.hints.sequences import FAR, LEAK, LENGTH, NOISE
 from pytest_llmdevice.inference.stepping import longest_text_length, random_text, sliding_window
+from pytest_llmdevice.matrix.vocabulary import QUANTIZATIONS
 
 Load = Callable[[Cell], Any]
 Tokens = list[list[int]]
@@ -27,8 +29,7 @@ def check(checkpoint: Callable[[str], str], prompts: Tokens) -> Check:
     return lambda model, cell: check_prefix(model, cell, prompts, checkpoint(cell.model))
 
 
-@pytest.mark.parametrize("family", zoo.families())
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("family", "dtype"), in_turn(zoo.families(), ["float32", "bfloat16"]))
 def test_a_loaded_model_passes(family: str, dtype: str, loaded: Load, check: Check) -> None:
     cell = Cell(family, "cpu", dtype)
     result = check(loaded(cell), cell)
@@ -54,16 +55,20 @@ def test_other_dtypes_attentions_and_strategies_pass(cell: Cell, load: Load, che
     assert check(load(cell), cell).findings == ()
 
 
-@pytest.mark.parametrize("quantization", ["int8", "nf4", "nf4-double", "fp4"])
-@pytest.mark.parametrize(("family", "dtype"), [("llama", "float16"), ("gpt2", "float32"), ("opt", "float32")])
+@pytest.mark.parametrize(
+    ("quantization", "family", "dtype"),
+    in_turn(QUANTIZATIONS[1:], [("llama", "float16"), ("gpt2", "float32"), ("opt", "float32")]),
+)
 def test_a_quantized_model_passes(family: str, dtype: str, quantization: str, load: Load, check: Check) -> None:
     pytest.importorskip("bitsandbytes")
     cell = Cell(family, "cpu", dtype, quantization)
     assert check(load(cell), cell).findings == ()
 
 
-@pytest.mark.parametrize(("profile", "device", "strategy"), [("cuda:2", "cuda:1", "split"), ("mps", "mps", "to")])
-@pytest.mark.parametrize("family", ["llama", "t5", "mamba"])
+@pytest.mark.parametrize(
+    ("family", "profile", "device", "strategy"),
+    in_turn(["llama", "t5", "mamba"], [("cuda:2", "cuda:1", "split"), ("mps", "mps", "to")]),
+)
 def test_a_model_on_simulated_devices_passes(
     family: str, profile: str, device: str, strategy: str, load: Load, check: Check
 ) -> None:

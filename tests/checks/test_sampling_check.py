@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import in_turn
 from torch import nn
 
 from pytest_llmdevice import BuiltinTarget, Cell, Result, simulate, zoo
@@ -30,8 +31,7 @@ def check(checkpoint: Callable[[str], str], prompts: Tokens) -> Check:
     return lambda model, family="llama": check_sampling(model, prompts, checkpoint(family))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("family", zoo.families())
+@pytest.mark.parametrize(("family", "dtype"), in_turn(zoo.families(), DTYPES))
 def test_a_loaded_model_passes(family: str, dtype: str, loaded: Load, check: Check) -> None:
     result = check(loaded(Cell(family, "cpu", dtype)), family)
     assert result.passed, result.message()
@@ -44,8 +44,9 @@ def test_a_quantized_model_passes(quantization: str, loaded: Load, check: Check)
     assert check(loaded(Cell("llama", "cpu", "bfloat16", quantization))).passed
 
 
-@pytest.mark.parametrize("strategy", ["to", "split", "cpu-offload"])
-@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral", "t5"])
+@pytest.mark.parametrize(
+    ("family", "strategy"), in_turn(["llama", "gpt2", "mixtral", "t5"], ["to", "split", "cpu-offload"])
+)
 def test_a_model_on_cards_passes(family: str, strategy: str, checkpoint: Callable[[str], str], check: Check) -> None:
     cell = Cell(family, "cuda:0", "float16", strategy=strategy, simulated=True)
     with simulate("cuda:2"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import in_turn
 from torch import nn
 
 from pytest_llmdevice import Cell, simulate, zoo
@@ -17,6 +18,7 @@ from pytest_llmdevice.checks import Result, check_save
 from pytest_llmdevice.checks.save import LARGEST
 from pytest_llmdevice.diagnosis.hints.saving import CONFIGURED, LOGITS, TENSORS, TIES
 from pytest_llmdevice.inference.stepping import Stepper
+from pytest_llmdevice.matrix.vocabulary import QUANTIZATIONS
 from pytest_llmdevice.oracle.expectations import Expectations, expectations_of
 
 Load = Callable[[Cell], Any]
@@ -40,10 +42,12 @@ def check(checkpoint: Callable[[str], str], prompts: Tokens) -> Check:
     return run
 
 
-@pytest.mark.parametrize("family", zoo.families())
 @pytest.mark.parametrize(
-    ("dtype", "strategy"),
-    [("float32", "to"), ("bfloat16", "disk-offload"), ("float16", "shared-memory"), ("float16", "device-map")],
+    ("family", "dtype", "strategy"),
+    in_turn(
+        zoo.families(),
+        [("float32", "to"), ("bfloat16", "disk-offload"), ("float16", "shared-memory"), ("float16", "device-map")],
+    ),
 )
 def test_a_loaded_model_passes(family: str, dtype: str, strategy: str, load: Load, check: Check) -> None:
     cell = Cell(family, "cpu", dtype, strategy=strategy)
@@ -54,8 +58,10 @@ def test_a_loaded_model_passes(family: str, dtype: str, strategy: str, load: Loa
     assert "as a plain load does" not in result.evidence
 
 
-@pytest.mark.parametrize("quantization", ["int8", "nf4", "nf4-double", "fp4"])
-@pytest.mark.parametrize(("family", "dtype"), [("llama", "float16"), ("gpt2", "bfloat16"), ("t5", "float32")])
+@pytest.mark.parametrize(
+    ("quantization", "family", "dtype"),
+    in_turn(QUANTIZATIONS[1:], [("llama", "float16"), ("gpt2", "bfloat16"), ("t5", "float32")]),
+)
 def test_a_quantized_model_passes(family: str, dtype: str, quantization: str, load: Load, check: Check) -> None:
     pytest.importorskip("bitsandbytes")
     cell = Cell(family, "cpu", dtype, quantization, "device-map")
@@ -63,16 +69,18 @@ def test_a_quantized_model_passes(family: str, dtype: str, quantization: str, lo
 
 
 @pytest.mark.parametrize(
-    ("profile", "device", "quantization", "strategy"),
-    [
-        ("cuda:2", "cuda:1", "none", "split"),
-        ("cuda:2", "cuda:0", "none", "cpu-offload"),
-        ("cuda:2", "cuda:1", "nf4", "split"),
-        ("cuda:2", "cuda:1", "int8", "device-map"),
-        ("mps", "mps", "none", "to"),
-    ],
+    ("profile", "device", "quantization", "strategy", "family"),
+    in_turn(
+        [
+            ("cuda:2", "cuda:1", "none", "split"),
+            ("cuda:2", "cuda:0", "none", "cpu-offload"),
+            ("cuda:2", "cuda:1", "nf4", "split"),
+            ("cuda:2", "cuda:1", "int8", "device-map"),
+            ("mps", "mps", "none", "to"),
+        ],
+        ["qwen2", "t5"],
+    ),
 )
-@pytest.mark.parametrize("family", ["qwen2", "t5"])
 def test_a_model_on_simulated_devices_passes(
     family: str, profile: str, device: str, quantization: str, strategy: str, load: Load, check: Check
 ) -> None:

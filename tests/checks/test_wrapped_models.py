@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import in_turn
 from torch import nn
 
 from pytest_llmdevice import Cell, simulate, zoo
@@ -154,8 +155,9 @@ def test_a_right_model_passes_in_every_wrapper(
         assert alarms(structural(model, checkpoint("llama"), cell)) == []
 
 
-@pytest.mark.parametrize("family", zoo.families())
-@pytest.mark.parametrize("how", ["get_peft_model", "from_pretrained", "add_adapter"])
+@pytest.mark.parametrize(
+    ("family", "how"), in_turn(zoo.families(), ["get_peft_model", "from_pretrained", "add_adapter"])
+)
 @pytest.mark.usefixtures("cards")
 def test_a_lora_model_of_every_family_passes_on_every_card(
     family: str, how: str, checkpoint: Checkpoint, tmp_path: Any

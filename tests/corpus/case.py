@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +11,7 @@ from pathlib import Path
 from pytest_llmdevice import Cell, Result, examine, simulate, zoo
 from pytest_llmdevice.inference.prompts import encode, load_tokenizer
 from pytest_llmdevice.loading.target import Target
+from pytest_llmdevice.matrix.vocabulary import CHECKS
 from pytest_llmdevice.zoo import cache_directory
 
 
@@ -46,7 +47,7 @@ class Case:
     others: tuple[Cell, ...] = ()
     needs: str = ""
 
-    def run(self, target: Target, cell: Cell) -> Iterator[Result]:
+    def run(self, target: Target, cell: Cell) -> Generator[Result]:
         """What every check says of `target` on `cell`, one after the other."""
         references = cache_directory() / "references"
         with _process_of_its_own(), simulate(self.machine) if self.machine else nullcontext():
@@ -55,9 +56,21 @@ class Case:
                 target, checkpoint, cell, given, beside=self.beside, others=self.others, folder=references
             )
 
-    def failures(self, target: Target) -> Iterator[tuple[Cell, Result]]:
-        """The checks that did not pass, over all cells. A reader of the first one only leaves the others undone."""
-        return ((cell, result) for cell in self.cells for result in self.run(target, cell) if not result.passed)
+    def failures(self, target: Target, until: str = CHECKS[-1]) -> Iterator[tuple[Cell, Result]]:
+        """The checks that did not pass, over all cells. A reader of the first one only leaves the others undone.
+
+        Args:
+            target: the bug or its twin.
+            until: the last check to make.
+        """
+        last = CHECKS.index(until)
+        for cell in self.cells:
+            for result in (results := self.run(target, cell)):
+                if not result.passed:
+                    yield cell, result
+                if CHECKS.index(result.check) >= last:
+                    break
+            results.close()
 
 
 @cache

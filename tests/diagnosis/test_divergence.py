@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import in_turn
 from torch import nn
 
 from pytest_llmdevice import BuiltinTarget, Cell, examine, simulate, zoo
@@ -26,8 +27,7 @@ def compared(model: Any, plain: Any, tolerance: float = 0.02) -> Any:
     return first_divergence(model, plain, lambda one: forward_logits(one, inputs_for(one, PROMPT)), tolerance)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize(("family", "dtype"), in_turn(MODELS, ["float32", "bfloat16"]))
 def test_two_plain_loads_do_not_part(family: str, dtype: str) -> None:
     cell = Cell(family, "cpu", dtype)
     assert compared(load(cell), load(cell), 0.0) is None
