@@ -36,3 +36,8 @@ def first_line(error: BaseException, longest: int = 0) -> str:
     first, _, _ = message_of(error).partition("\n")
     line = f"{type(error).__name__}: {first.strip()}" if first else type(error).__name__
     return line[:longest] if longest else line
+
+
+def dtype_name(dtype: object) -> str:
+    """A dtype as a matrix spells it: `"bfloat16"` for `torch.bfloat16`."""
+    return str(dtype).removeprefix("torch.")

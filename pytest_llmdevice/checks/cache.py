@@ -21,7 +21,7 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.device_map import with_index
 from pytest_llmdevice.model.kv_cache import cache_tensors, caches_used, is_offloaded, is_state_space, layer_devices
 from pytest_llmdevice.model.wrappers import core, generating_module
-from pytest_llmdevice.text import first_line
+from pytest_llmdevice.text import dtype_name, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -227,7 +227,7 @@ def _misplaced(model: Any, cell: Cell, cache: Any, prefix: str = "") -> list[Fin
     elsewhere = {"cpu"} if is_offloaded(cache) else set()
     findings = []
     for one in cache_tensors(cache):
-        dtype = str(one.tensor.dtype).removeprefix("torch.")
+        dtype = dtype_name(one.tensor.dtype)
         if dtype not in {cell.dtype, "float32"}:
             wanted_dtype = " or ".join(dict.fromkeys((cell.dtype, "float32")))
             findings.append(Finding(f"{prefix}{one.name}", wanted_dtype, dtype, CACHE_DTYPE))

@@ -16,9 +16,9 @@ from pytest_llmdevice.model.device_map import DeviceMap
 from pytest_llmdevice.model.weights import is_packed
 from pytest_llmdevice.model.wrappers import configuration_of
 from pytest_llmdevice.oracle.expectations import KEPT, Expectations, Expected
+from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from pytest_llmdevice.diagnosis import Hint
@@ -48,7 +48,7 @@ def check_dtypes(model: nn.Module, expectations: Expectations, cell: Cell, check
     for name, _, tensor in named:
         if name in packed and (is_packed(tensor) or not tensor.is_floating_point()):
             continue
-        dtype = _name(tensor.dtype)
+        dtype = dtype_name(tensor.dtype)
         seen[dtype] = seen.get(dtype, 0) + 1
         expected = planned.get(name)
         if expected is None:
@@ -137,11 +137,7 @@ def _dtype_of(config: Any) -> str:
     """The dtype that `config` names, empty for none. Before transformers 4.56 it was called `torch_dtype`."""
     values = vars(config)
     found = values.get("dtype") or values.get("_dtype") or values.get("torch_dtype") or getattr(config, "dtype", None)
-    return _name(found) if found is not None else ""
-
-
-def _name(dtype: torch.dtype | str) -> str:
-    return str(dtype).removeprefix("torch.")
+    return dtype_name(found) if found is not None else ""
 
 
 DTYPES_CHECK: Final = Check(

@@ -17,6 +17,7 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.device_map import embedding_device, execution_device, with_index
 from pytest_llmdevice.model.wrappers import input_embedding
 from pytest_llmdevice.monitoring.trace import Call, Trace, TracedTensor
+from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +117,7 @@ def _kinds(call: Call, trace: Trace, model: Any) -> Iterator[Finding]:
         if name in EMBEDDED:
             wanted = _embedding_dtype(trace, model)
             if wanted is not None and tensor.dtype != wanted:
-                yield Finding(name, _name(wanted), _name(tensor.dtype), generation.EMBEDDED)
+                yield Finding(name, dtype_name(wanted), dtype_name(tensor.dtype), generation.EMBEDDED)
 
 
 def _embedding_name(model: Any) -> str | None:
@@ -157,7 +158,10 @@ def _autocast(trace: Trace, model: Any, cell: Cell | None) -> Iterator[Finding]:
         # What runs under an autocast to its own dtype computes in that dtype or better.
         if kind == home and dtype != cell.torch_dtype:
             yield Finding(
-                f"autocast, first seen at {name or 'the model'}", "off", f"on, to {_name(dtype)}", generation.AUTOCAST
+                f"autocast, first seen at {name or 'the model'}",
+                "off",
+                f"on, to {dtype_name(dtype)}",
+                generation.AUTOCAST,
             )
 
 
@@ -184,7 +188,9 @@ def _caches(trace: Trace, model: Any) -> Iterator[Finding]:
         coarser = [one for one in computed.get(number, ()) if _coarser(dtype, one)]
         # Under an autocast, layers compute in its dtype and norms in float32; whether it may be is looked at already.
         if coarser and len(coarser) == len(computed[number]) and not trace.autocast:
-            yield Finding(where, f"{_name(coarser[0])}, as the layer computes", _name(dtype), generation.CACHE)
+            yield Finding(
+                where, f"{dtype_name(coarser[0])}, as the layer computes", dtype_name(dtype), generation.CACHE
+            )
 
 
 def _coarse(trace: Trace, cell: Cell | None) -> Iterator[Finding]:
@@ -192,7 +198,7 @@ def _coarse(trace: Trace, cell: Cell | None) -> Iterator[Finding]:
     if cell is None or cell.dtype != "float32" or cell.quantization != "none" or trace.autocast:
         return
     for number, kind, half in trace.exact_halves:
-        exact = f"float32 in which every number is one of {_name(half)}: it went through it"
+        exact = f"float32 in which every number is one of {dtype_name(half)}: it went through it"
         yield Finding(f"cache, layer {number}, {kind}", "float32, as the layer computed it", exact, generation.CACHE)
 
 
@@ -235,10 +241,6 @@ def _warnings(trace: Trace) -> Iterator[Finding]:
                 yield Finding(where, expected, actual, hint)
         if "right-padding was detected" in text:
             yield Finding("inputs", "padding on the left", "padding on the right", generation.RIGHT_PADDING)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 INPUTS_CHECK: Final = Check(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import quantization as hints
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,7 @@ def _eight(name: str, module: Any) -> Iterator[Finding]:
 
 
 def _four(name: str, module: Any, cell: Cell) -> Iterator[Finding]:
-    compute = str(getattr(module, "compute_dtype", None)).removeprefix("torch.")
+    compute = dtype_name(getattr(module, "compute_dtype", None))
     if compute != cell.dtype:
         yield Finding(name, f"compute dtype {cell.dtype}", compute, hints.COMPUTE)
     state = getattr(module.weight, "quant_state", None)
@@ -78,6 +79,6 @@ def _beside(where: str, tensor: torch.Tensor | None, weight: torch.Tensor, dtype
         return
     if tensor.device != weight.device:
         yield Finding(where, f"{weight.device}, as its weight", str(tensor.device), hints.STATE_DEVICE)
-    found = str(tensor.dtype).removeprefix("torch.")
+    found = dtype_name(tensor.dtype)
     if dtype and found != dtype:
         yield Finding(where, dtype, found, hints.STATE_DTYPE)

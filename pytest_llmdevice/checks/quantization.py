@@ -16,6 +16,7 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.weights import is_packed
 from pytest_llmdevice.model.wrappers import configuration_of, wrapped_child
 from pytest_llmdevice.oracle.expectations import Expectations, LinearWeight
+from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,7 +72,7 @@ def _weight(weight: LinearWeight, module: Any, cell: Cell) -> tuple[list[Finding
     """What is wrong with one weight, and whether it is packed."""
     parameter = getattr(module, weight.parameter.rpartition(".")[2], None)
     kind = type(module).__name__
-    dtype = str(getattr(parameter, "dtype", "nothing")).removeprefix("torch.")
+    dtype = dtype_name(getattr(parameter, "dtype", "nothing"))
     # `bnb_4bit_quant_storage` chooses the dtype that holds the packed numbers; FSDP needs the model's own.
     stored = parameter is not None and is_packed(parameter)
     packed = stored or dtype in storage_dtypes()
@@ -110,7 +111,7 @@ def _configured(config: Any, cell: Cell) -> Iterator[Finding]:
     kind += "-double" if four and said.get("bnb_4bit_use_double_quant") else ""
     if kind != cell.quantization:
         yield Finding("config.quantization_config", f"quantization {cell.quantization}", kind, hints.CONFIG)
-    compute = str(said.get("bnb_4bit_compute_dtype") or cell.dtype).removeprefix("torch.")
+    compute = dtype_name(said.get("bnb_4bit_compute_dtype") or cell.dtype)
     if four and compute != cell.dtype:
         yield Finding("config.quantization_config", f"compute dtype {cell.dtype}", compute, hints.CONFIG)
 

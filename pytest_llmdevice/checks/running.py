@@ -17,6 +17,7 @@ from pytest_llmdevice.model.device_map import with_index
 from pytest_llmdevice.model.wrappers import configuration_of, core_with_path
 from pytest_llmdevice.oracle.expectations import execution_devices
 from pytest_llmdevice.oracle.reference import logits_dtype
+from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -95,7 +96,7 @@ def check_forward(model: Any, cell: Cell, prompts: Tokens, checkpoint: str) -> R
     # The root hook of a dispatched model returns the output to where the input came from.
     if with_index(logits.device) not in {embedding, head}:
         findings.append(Finding("logits", f"device {head}", with_index(logits.device)))
-    dtype = str(logits.dtype).removeprefix("torch.")
+    dtype = dtype_name(logits.dtype)
     if dtype != cell.dtype and dtype != logits_dtype(checkpoint, cell.dtype):
         findings.append(Finding("logits", cell.dtype, dtype, dtypes.UPCAST))
     # Padding may hold anything; only what belongs to a prompt is looked at.

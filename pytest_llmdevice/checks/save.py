@@ -23,6 +23,7 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.weights import is_packed
 from pytest_llmdevice.model.wrappers import configuration_of, core
 from pytest_llmdevice.monitoring.process_state import unchanged_process
+from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -125,7 +126,7 @@ def _kept(model: nn.Module, again: nn.Module, expectations: Expectations) -> lis
         if is_packed(tensor) and is_packed(again_now):
             # What holds the packed numbers may be chosen, and the first forward pass may choose again.
             continue
-        one, other = (str(found.dtype).removeprefix("torch.") for found in (tensor, again_now))
+        one, other = (dtype_name(found.dtype) for found in (tensor, again_now))
         if one != other and name not in computed and other != right.get(name):
             findings.append(Finding(f"{name}, reloaded", one, other, TENSORS))
     kinds = {name: type(module).__name__ for name, module in again.named_modules()}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.monitoring.trace import tensors_in
+from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     import torch
@@ -109,7 +110,7 @@ def _seen(tensor: torch.Tensor) -> Seen:
 
     values = tensor.detach()
     return Seen(
-        str(tensor.dtype).removeprefix("torch."),
+        dtype_name(tensor.dtype),
         str(tensor.device),
         torch.empty(values.shape) if values.is_meta else values.float().cpu().clone(),
     )

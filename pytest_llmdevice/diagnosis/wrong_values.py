@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.diagnosis.finding import Hint
 from pytest_llmdevice.diagnosis.hints import values
+from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +99,7 @@ def _rounded(actual: torch.Tensor, expected: torch.Tensor, *, buffer: bool) -> W
         through = expected.to(narrow)
         near = torch.isclose(actual.float(), through.to(actual.dtype).float(), rtol=1e-6, atol=0.0)
         if bool(near.all()):
-            name = str(narrow).removeprefix("torch.")
+            name = dtype_name(narrow)
             hint = values.ROUNDED_BUFFER if buffer else values.ROUNDED_WEIGHT
             return Wrong(f"rounded to {name} and brought back", hint)
     return None

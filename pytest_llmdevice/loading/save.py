@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.loading.pretrained import auto_class, from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -100,4 +101,4 @@ def saved_dtype(folder: Path) -> str | None:
         return None
     words = json.loads(path.read_text("utf-8"))
     found = words.get("dtype", words.get("torch_dtype"))
-    return found.removeprefix("torch.") if isinstance(found, str) else None
+    return dtype_name(found) if isinstance(found, str) else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +14,15 @@ from pytest_llmdevice.model.wrappers import accepted_arguments
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+STATE_SPACE: Final = "cache_params"
+"""The argument of models whose cache is a state of constant size, without a row for each token."""
+
+CACHE_ARGUMENTS: Final = ("past_key_values", "past_key_value", "layer_past", STATE_SPACE, "cache", "state")
+"""Names under which models take and return their cache, today's first."""
+
+_LAST_PART: Final = re.compile(r"(?:^|\.)(?P<name>keys|values)$|^\[\d+\]\[(?P<index>\d+)\]$")
+"""The end of a path in a cache: the attribute of a layer, or the place in the tuple of a layer."""
 
 _DEPTH: Final = 6
 """The maximum nesting of a cache: an encoder-decoder's holds two caches, which hold layers, which hold states."""
@@ -31,6 +41,17 @@ class CacheTensor:
     name: str
     layer: int | None
     tensor: torch.Tensor
+
+    @property
+    def kind(self) -> str:
+        """`"keys"` or `"values"`; empty for a state without a row for each token.
+
+        Old versions keep tuples: the keys and the values of a layer, and of an encoder's output after them.
+        """
+        last = _LAST_PART.search(self.name)
+        if last is None:
+            return ""
+        return last["name"] or ("keys", "values")[int(last["index"]) % 2]
 
 
 def cache_tensors(cache: Any) -> list[CacheTensor]:
@@ -115,14 +136,6 @@ def is_offloaded(cache: Any) -> bool:
     return any(bool(getattr(part, "offloading", False)) or "Offloaded" in type(part).__name__ for part in parts)
 
 
-STATE_SPACE: Final = "cache_params"
-"""The argument of models whose cache is a state of constant size, without a row for each token."""
-
-
-CACHE_ARGUMENTS: Final = ("past_key_values", STATE_SPACE, "state")
-"""Names under which models take and return their cache."""
-
-
 def cache_of(output: Any) -> Any:
     """The cache in the result of a forward pass or `generate`, or None."""
     for name in CACHE_ARGUMENTS:
@@ -143,27 +156,10 @@ def cache_argument(known: frozenset[str]) -> str:
 
 
 def layer_tensors(cache: Any) -> Iterator[tuple[int, str, torch.Tensor]]:
-    """(layer, "keys" or "values", tensor) of each tensor in a cache of a known kind; nothing for an unknown kind."""
-    import torch
-
-    own = getattr(cache, "self_attention_cache", None)
-    if own is not None:
-        yield from layer_tensors(own)
-        yield from layer_tensors(getattr(cache, "cross_attention_cache", None))
-        return
-    if isinstance(cache, (tuple, list)):
-        for number, entry in enumerate(cache):
-            if isinstance(entry, (tuple, list)):
-                for kind, tensor in zip(("keys", "values"), entry, strict=False):
-                    if isinstance(tensor, torch.Tensor):
-                        yield number, kind, tensor
-        return
-    cache_tensors = getattr(cache, "layers", None)
-    for number, layer in enumerate(cache_tensors if isinstance(cache_tensors, Sequence) else ()):
-        for kind in ("keys", "values"):
-            tensor = getattr(layer, kind, None)
-            if isinstance(tensor, torch.Tensor):
-                yield number, kind, tensor
+    """(layer, "keys" or "values", tensor) of each tensor in `cache` that has a row for each token."""
+    for held in cache_tensors(cache):
+        if held.layer is not None and held.kind:
+            yield held.layer, held.kind, held.tensor
 
 
 def cache_length(cache: Any) -> int | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_llmdevice.model.device_map import hooks_of, with_index
 from pytest_llmdevice.model.weights import has_packed_class
 from pytest_llmdevice.monitoring.change import Change
+from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,7 +72,7 @@ def _tensors(model: nn.Module) -> dict[str, tuple[str, str]]:
     tensors = {}
     for named in (model.named_parameters(), model.named_buffers()):
         for name, tensor in named:
-            dtype = str(tensor.dtype).removeprefix("torch.") if tensor.is_floating_point() else "packed"
+            dtype = dtype_name(tensor.dtype) if tensor.is_floating_point() else "packed"
             if has_packed_class(tensor):
                 dtype = "packed"
             tensors[name] = dtype, with_index(tensor.device)

@@ -14,6 +14,7 @@ from pytest_llmdevice.monitoring.change import Change, Comparison
 from pytest_llmdevice.monitoring.matmul_precision import matmul_precision
 from pytest_llmdevice.monitoring.patched_functions import patched_functions
 from pytest_llmdevice.monitoring.torch_modes import autocast_state, torch_modes
+from pytest_llmdevice.text import dtype_name
 
 ABOUT_DEVICES: Final = (
     "CUDA_",
@@ -83,7 +84,7 @@ def _fresh_torch() -> Iterator[Change]:
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     if dtype != torch.float32:
         torch.set_default_dtype(torch.float32)
-        yield Change("dtype", "default dtype", "float32", str(dtype).removeprefix("torch."))
+        yield Change("dtype", "default dtype", "float32", dtype_name(dtype))
     if device.type != "cpu":
         torch.set_default_device(None)
         yield Change("device", "default device", "cpu", str(device))
@@ -127,7 +128,7 @@ def _default_dtype() -> Comparison:
         after = torch.get_default_dtype()
         if after != before:
             torch.set_default_dtype(before)
-            names = [str(dtype).removeprefix("torch.") for dtype in (before, after)]
+            names = [dtype_name(dtype) for dtype in (before, after)]
             yield Change("dtype", "default dtype", names[0], names[1])
 
     return compare

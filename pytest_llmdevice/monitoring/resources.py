@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import psutil
 
 from pytest_llmdevice.model.device_map import with_index
+from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -156,7 +157,7 @@ def summarize_tensors(model: nn.Module) -> str:
     held: Counter[str] = Counter()
     for tensor in tensors:
         place = with_index(tensor.device)
-        counts.setdefault(place, Counter())[str(tensor.dtype).removeprefix("torch.")] += 1
+        counts.setdefault(place, Counter())[dtype_name(tensor.dtype)] += 1
         held[place] += 0 if tensor.is_meta else tensor.nbytes
     return "; ".join(
         f"{place}: {' and '.join(f'{count} {dtype}' for dtype, count in of.items())} tensors, "

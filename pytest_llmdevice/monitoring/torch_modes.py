@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from pytest_llmdevice.monitoring.change import Change, Comparison
+from pytest_llmdevice.text import dtype_name
 
 Modes = tuple[list[Any], list[Any]]
 
@@ -118,4 +119,4 @@ def _depth() -> int:
 
 
 def _words(enabled: bool, dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.") if enabled else "off"
+    return dtype_name(dtype) if enabled else "off"

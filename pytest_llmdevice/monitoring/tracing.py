@@ -14,7 +14,7 @@ from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.model.device_map import execution_device
-from pytest_llmdevice.model.kv_cache import cache_length, layer_tensors
+from pytest_llmdevice.model.kv_cache import CACHE_ARGUMENTS, cache_length, is_offloaded, layer_tensors
 from pytest_llmdevice.model.wrappers import input_embedding
 from pytest_llmdevice.monitoring.trace import Call, ModuleTrace, Trace, describe, tensors_in
 from pytest_llmdevice.monitoring.warnings import recorded_warnings
@@ -22,9 +22,6 @@ from pytest_llmdevice.monitoring.warnings import recorded_warnings
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-CACHES: Final = ("past_key_values", "past_key_value", "layer_past", "cache_params", "cache")
-"""Names of parameters that take a cache."""
 
 MOST_CALLS: Final = 256
 """Calls that are recorded at most: a target's own decoding loop makes one for each token."""
@@ -143,18 +140,18 @@ class _Observer:
             self.outer_calls += 1
             self.inner_calls.clear()
             self.record_autocast(name)
-        past = next((named[key] for key in CACHES if named.get(key) is not None), None)
+        past = next((named[key] for key in CACHE_ARGUMENTS if named.get(key) is not None), None)
         self.record_cache(past)
         if len(self.trace.calls) >= MOST_CALLS or (not outer and (function, name) in self.inner_calls):
             return
         self.inner_calls.add((function, name))
-        tensors = _described({key: value for key, value in named.items() if key not in CACHES}, values=True)
+        tensors = _described({key: value for key, value in named.items() if key not in CACHE_ARGUMENTS}, values=True)
         self.trace.calls.append(Call(function, name, outer, tensors, cache_length(past), self.outer_calls))
 
     def record_cache(self, past: Any) -> None:
         if past is None:
             return
-        self.trace.offloaded |= bool(getattr(past, "offloading", False)) or "Offload" in type(past).__name__
+        self.trace.offloaded |= is_offloaded(past)
         for layer, kind, tensor in layer_tensors(past):
             key = (layer, kind, tensor.device, tensor.dtype)
             if tensor.numel() and key not in self.trace.caches:

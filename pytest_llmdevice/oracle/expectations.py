@@ -22,6 +22,7 @@ from pytest_llmdevice.model.device_map import DeviceMap, allowed_devices, execut
 from pytest_llmdevice.model.dtypes import intended_dtype
 from pytest_llmdevice.model.names import NamedTensor, TensorNames
 from pytest_llmdevice.model.wrappers import core, input_embedding
+from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     import torch
@@ -180,9 +181,9 @@ def _expected(
     final = intended_dtype(bones, architecture, dtype, wanted, cell.quantization) if dtype == wanted else dtype
     why = ""
     if dtype.is_floating_point and final != wanted:
-        why = KEPT if dtype == wanted else f"created in {_name(dtype)} on purpose"
+        why = KEPT if dtype == wanted else f"created in {dtype_name(dtype)} on purpose"
     computed = role == "buffer" and _computed(bones, architecture)
-    return Expected(name, role, devices, _name(final), storage, why, architecture, shape, computed)
+    return Expected(name, role, devices, dtype_name(final), storage, why, architecture, shape, computed)
 
 
 def _computed(bones: nn.Module, name: str) -> bool:
@@ -291,7 +292,3 @@ def execution_devices(model: nn.Module) -> tuple[str, str]:
     embedding = execution_device(input_embedding(model))
     head = getattr(inner, "get_output_embeddings", lambda: None)()
     return with_index(embedding), with_index(execution_device(head) if head is not None else embedding)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

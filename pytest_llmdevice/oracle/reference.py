@@ -17,6 +17,7 @@ from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.loading.checkpoint_files import fingerprint
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     import torch
@@ -100,7 +101,7 @@ def compute(checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: i
 def logits_dtype(checkpoint: str, dtype: str) -> str:
     """The dtype of the logits of a plain load in `dtype` on the cpu: some classes (Mamba) always return float32."""
     model = from_pretrained(checkpoint, Cell("reference", "cpu", dtype))
-    return str(forward_logits(model, inputs_for(model, [[1, 2]])).dtype).removeprefix("torch.")
+    return dtype_name(forward_logits(model, inputs_for(model, [[1, 2]])).dtype)
 
 
 def _key(checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from pytest_llmdevice.errors import FailureClass
-from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.cell import FIELDS, Cell
 from pytest_llmdevice.results.vocabulary import Outcome, SkipCause
 
 SCHEMA: Final = 1
@@ -138,33 +138,13 @@ class Planned(Record):
     @property
     def axes(self) -> Cell:
         """The cell itself."""
-        return Cell(
-            self.model,
-            self.device,
-            self.dtype,
-            self.quantization,
-            self.strategy,
-            self.attention,
-            self.kind,
-            self.simulated,
-        )
+        return Cell(**{name: getattr(self, name) for name in FIELDS})
 
     @classmethod
     def of(cls, cell: Cell, verdict: Literal["run", "run simulated", "skip"], cause: Any, reason: str) -> Planned:
         """The record of `cell`."""
-        return cls(
-            cell=cell.id,
-            model=cell.model,
-            device=cell.device,
-            dtype=cell.dtype,
-            quantization=cell.quantization,
-            strategy=cell.strategy,
-            attention=cell.attention,
-            kind=cell.kind,
-            simulated=cell.simulated,
-            verdict=verdict,
-            cause=cause,
-            reason=reason,
+        return cls.model_validate(
+            {"cell": cell.id, **cell.values(), "verdict": verdict, "cause": cause, "reason": reason}
         )
 
 

@@ -19,6 +19,7 @@ from pytest_llmdevice.simulation.dispatch import Watch
 from pytest_llmdevice.simulation.fast_paths import Handler, bound_torch_function, device_handler
 from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.tags import NO_STORAGE, Tags
+from pytest_llmdevice.text import dtype_name
 
 CPU = torch.device("cpu")
 Tensor = torch.Tensor
@@ -244,7 +245,7 @@ class FunctionMode(TorchFunctionMode):
             TypeError: PyTorch's, for a dtype that the card does not support.
         """
         if self._refused and isinstance(result, Tensor):
-            dtype = str(result.dtype).removeprefix("torch.")
+            dtype = dtype_name(result.dtype)
             if dtype in self._refused:
                 kind = self.machine.device_type.upper()
                 raise TypeError(
