@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, get_args
 
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import generation_tolerance, tolerance
@@ -14,7 +14,7 @@ from pytest_llmdevice.diagnosis import Finding, raised
 from pytest_llmdevice.diagnosis.divergence import first_divergence
 from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.failure import excerpt
-from pytest_llmdevice.errors import of_target
+from pytest_llmdevice.errors import FailureClass, of_target
 from pytest_llmdevice.inference.generation import inputs_for
 from pytest_llmdevice.inference.generation_run import GenerationRun, generate_traced
 from pytest_llmdevice.inference.logits import forward_logits
@@ -22,7 +22,7 @@ from pytest_llmdevice.inference.prompts import encode, load_tokenizer
 from pytest_llmdevice.loading.load import Leftovers, Loaded
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.matrix.registry import current
+from pytest_llmdevice.matrix.registry import CHOICES, current
 from pytest_llmdevice.model.device_map import restore_offloading
 from pytest_llmdevice.model.names import TensorNames
 from pytest_llmdevice.monitoring.change import Change
@@ -32,7 +32,6 @@ from pytest_llmdevice.simulation.profiles import Profile, parse
 from pytest_llmdevice.text import first_line
 
 if TYPE_CHECKING:
-    from pytest_llmdevice.errors import FailureClass
     from pytest_llmdevice.loading.target import Target
 
 NEW_TOKENS: Final = 8
@@ -68,8 +67,8 @@ class Check:
     run: Callable[[Examination], Result]
     question: str
     meaning: str
-    needs: tuple[Need, ...] = ()
-    failure: FailureClass = "other"
+    needs: tuple[Need, ...] = field(default=(), metadata={CHOICES: get_args(Need)})
+    failure: FailureClass = field(default="other", metadata={CHOICES: get_args(FailureClass)})
     origin: bool = False
     after: str = ""
 

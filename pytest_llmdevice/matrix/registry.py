@@ -28,6 +28,9 @@ ITSELF: Final = "pytest-llmdevice"
 BUILT_IN: Final = "pytest_llmdevice.checks.builtin"
 """The module that registers them. Loaded by its name as any plugin is: it imports what is above this package."""
 
+CHOICES: Final = "choices"
+"""The key in the metadata of an entry's field under which the values are that it may have."""
+
 TABLES: Final = ("check", "strategy", "quantization", "family", "device kind", "simulation profile", "hint")
 
 Loader = Callable[["Registry"], object]
@@ -86,7 +89,10 @@ _FITS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "int": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
     "float": (lambda value: isinstance(value, (int, float)) and not isinstance(value, bool), "a number"),
     "tuple[str, ...]": (_texts, "a tuple of texts"),
-    "tuple[Rule, ...]": (lambda value: isinstance(value, tuple), "a tuple of rules"),
+    "tuple[Rule, ...]": (
+        lambda value: isinstance(value, tuple) and all(callable(getattr(rule, "reason", None)) for rule in value),
+        "a tuple of rules",
+    ),
 }
 """What a field of an entry may hold, by its annotation."""
 
@@ -152,7 +158,7 @@ class Registry:
         """The entry `name` of `table`; None where there is none."""
         return self._tables[table].get(name)
 
-    def entries(self, table: str) -> Iterable[Any]:
+    def entries(self, table: str) -> tuple[Any, ...]:
         """The entries of `table`, in their order."""
         return tuple(self._tables[table].values())
 
@@ -186,7 +192,12 @@ class Registry:
             raise self._refused(f"{table} {entry.name!r}: field 'name': must be {allowed}")
         for field in fields(entry):  # type: ignore[arg-type]  # entries are dataclasses
             value, annotation = getattr(entry, field.name), str(field.type)
-            if annotation.startswith("Callable"):
+            if choices := field.metadata.get(CHOICES):
+                several = annotation.startswith("tuple")
+                values = value if several and isinstance(value, tuple) else (value,)
+                fits = isinstance(value, tuple) >= several and all(item in choices for item in values)
+                wanted = f"{'a tuple with some' if several else 'one'} of {', '.join(map(repr, choices))}"
+            elif annotation.startswith("Callable"):
                 fits, wanted = callable(value), "a function"
             elif annotation in _FITS:
                 test, wanted = _FITS[annotation]
