@@ -83,7 +83,7 @@ def _update(results: Sequence[Path], baseline: Path, force: Sequence[str], *, as
 
 
 def _words(given: Sequence[str]) -> list[str]:
-    return [word.strip() for each in given for word in each.split(",") if word.strip()]
+    return [word.strip() for text in given for word in text.split(",") if word.strip()]
 
 
 def _evaluate(
@@ -118,10 +118,10 @@ def _required(name: str) -> Require:
     """The `[require]` of the matrix `name`; a usage error where it has none."""
     from pytest_llmdevice.matrix.expand import load
 
-    found = load(name, Path.cwd()).require
-    if found is None:
+    required = load(name, Path.cwd()).require
+    if required is None:
         raise click.UsageError(f"--require {name}: the matrix has no [require]: add one, or name another matrix")
-    return found
+    return required
 
 
 def _missing(required: Require, merged: MergedResults) -> list[str]:

@@ -37,13 +37,13 @@ class Drawing:
     @cached_property
     def blocks(self) -> list[tuple[int, int]]:
         """(first, one after the last) of the columns that are drawn beside each other."""
-        found: list[tuple[int, int]] = []
+        ranges: list[tuple[int, int]] = []
         first = 0
         while first < len(self.grid.columns):
             last = self._end(first)
-            found.append((first, last))
+            ranges.append((first, last))
             first = last
-        return found
+        return ranges
 
     def lines(self) -> Iterator[Line]:
         """All blocks, with an empty line between them."""
@@ -117,12 +117,14 @@ class Drawing:
 
     def _widths(self, first: int, last: int) -> list[int]:
         """Of the columns from `first` to `last`, so that the headings over several of them fit too."""
-        found = [max(self._entry_widths[each], longest(self._column_labels[each][-1])) for each in range(first, last)]
+        widths = [
+            max(self._entry_widths[place], longest(self._column_labels[place][-1])) for place in range(first, last)
+        ]
         for number in range(len(self.grid.column_axes) - 1):
             for start, end in spans(self.grid.columns[first:last], number):
-                missing = longest(self._column_labels[first + start][number]) - _across(found, start, end)
-                found[end - 1] += max(0, missing)
-        return found
+                missing = longest(self._column_labels[first + start][number]) - _across(widths, start, end)
+                widths[end - 1] += max(0, missing)
+        return widths
 
     def _headings(self, first: int, last: int, widths: list[int]) -> Iterator[Line]:
         for number in range(len(self.grid.column_axes)):

@@ -32,7 +32,7 @@ def literal(text: str, longest: int = 600) -> str:
 def _written(character: str) -> str:
     if _PLAIN.match(character) or not character.isascii():
         return character
-    # The space of no width keeps GitHub from taking what follows for the name of a user, who would be told.
+    # The space of no width keeps GitHub from taking what follows for the name of a user, who would be notified.
     return f"&#{ord(character)};" + ("\u200b" if character == "@" else "")
 
 

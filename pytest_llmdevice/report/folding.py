@@ -25,7 +25,7 @@ def folded(grid: Grid, *, narrow: Enough, bearable: Enough) -> Grid:
     Args:
         grid: as it is.
         narrow: whether its columns are few enough to be read at a glance.
-        bearable: whether they are few enough to be read at all; otherwise what went wrong is told less exactly.
+        bearable: whether they are few enough to be read at all; otherwise the grid says less exactly what went wrong.
     """
     down = _folded_rows(grid, lambda made: len(made.rows) <= FEW_ROWS, lambda made: len(made.rows) <= MANY_ROWS)
     across = _folded_rows(down.transposed, lambda made: narrow(made.transposed), lambda made: bearable(made.transposed))
@@ -37,9 +37,9 @@ def without_attention(grid: Grid) -> Grid:
     for side in (grid, grid.transposed):
         if "attention" in side.row_axes[1:]:
             number = side.row_axes.index("attention")
-            found = merged(side.rows, number, _same_news)
-            if len({heading[:number] for heading in found}) == len(found):
-                made = settled(replace(side, rows=found))
+            rows = merged(side.rows, number, _same_news)
+            if len({heading[:number] for heading in rows}) == len(rows):
+                made = settled(replace(side, rows=rows))
                 return made if side is grid else made.transposed
     return grid
 
@@ -72,37 +72,41 @@ def merged(lines: Lines, number: int, agree: Callable[[Line, Line], bool]) -> Li
         else:
             inside.append((place, [heading[number]], dict(line)))
     made = [
-        (place, (*rest[:number], tuple(dict.fromkeys(name for one in values for name in one)), *rest[number:]), line)
+        (
+            place,
+            (*rest[:number], tuple(dict.fromkeys(name for names in values for name in names)), *rest[number:]),
+            line,
+        )
         for rest, inside in buckets.items()
         for place, values, line in inside
     ]
     # Each where the first of its lines was.
-    return {heading: line for _, heading, line in sorted(made, key=lambda each: each[0])}
+    return {heading: line for _, heading, line in sorted(made, key=lambda placed: placed[0])}
 
 
 def summarized(lines: Lines) -> Lines:
     """Lines without their last axis, at each place all of its cells."""
-    found: dict[Heading, Line] = {}
+    shorter: dict[Heading, Line] = {}
     for heading, line in lines.items():
-        whole = found.setdefault(heading[:-1], {})
+        whole = shorter.setdefault(heading[:-1], {})
         for column, entry in line.items():
             whole[column] = MarkCounts.of((*whole[column].marks, *entry.marks)) if column in whole else entry
-    return found
+    return shorter
 
 
-def _same_news(one: Line, other: Line) -> bool:
+def _same_news(line: Line, other: Line) -> bool:
     """Whether both have the same at each place but for passes, and no place where one passed as the other did not."""
-    return _news(one) == _news(other) and _no_contradiction(one, other)
+    return _news(line) == _news(other) and _no_contradiction(line, other)
 
 
 def _news(line: Line) -> dict[Heading, object]:
     return {column: entry.worst for column, entry in line.items() if entry.mixed or entry.worst.outcome != "passed"}
 
 
-def _no_contradiction(one: Line, other: Line) -> bool:
+def _no_contradiction(line: Line, other: Line) -> bool:
     """Whether all places at which both have cells have one and the same mark."""
     return all(
         not entry.mixed and not other[column].mixed and entry.worst == other[column].worst
-        for column, entry in one.items()
+        for column, entry in line.items()
         if column in other
     )

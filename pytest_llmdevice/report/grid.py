@@ -32,7 +32,7 @@ class Grid:
         row_axes, column_axes: the axes, the outermost first.
         rows: the rows in order, each with its entries; a place that no cell stands at has none.
         columns: the columns in order.
-        common: axes on which all cells agree, or need not be told apart: (axis, its only value or `ALL`).
+        common: axes on which all cells agree, or need not be distinguished: (axis, its only value or `ALL`).
         summarized: axes that were given up: at each place is the worst of all cells there.
     """
 
@@ -80,26 +80,26 @@ def _axis(common: tuple[str, str]) -> int:
     return MATRIX_ORDER.index(common[0])
 
 
-def grids(merged: MergedResults, spec: Spec) -> list[Grid]:
+def grids(results: MergedResults, spec: Spec) -> list[Grid]:
     """A grid for each target, without the devices that ran nothing and the cells that nobody asked for.
 
     None for a target that ran nothing at all.
     """
-    found = []
-    for target in merged.targets:
-        views = [view for view in merged.cells.values() if view.target == target]
+    drawn = []
+    for target in results.targets:
+        views = [view for view in results.cells.values() if view.target == target]
         ran = {view.cell.spec for view in views if view.ran}
         shown = [view for view in views if view.cell.spec in ran and (view.ran or why_not(view)[0] != "not requested")]
         if shown:
-            found.append(grid(shown, spec, target))
-    return found
+            drawn.append(grid(shown, spec, target))
+    return drawn
 
 
-def blank(merged: MergedResults, shown: Iterable[Grid]) -> str:
+def blank(results: MergedResults, shown: Iterable[Grid]) -> str:
     """What an empty place of one of the grids means; empty where there is none."""
     if not any(grid.blank for grid in shown):
         return ""
-    asked = all(why_not(view)[0] != "not requested" for view in merged.never_ran)
+    asked = all(why_not(view)[0] != "not requested" for view in results.never_ran)
     return "no such cell" if asked else "no such cell, or not requested"
 
 
@@ -119,7 +119,7 @@ def grid(views: Sequence[CellView], spec: Spec, target: str) -> Grid:
     def ordered(headings: Iterable[Heading], axes: tuple[str, ...]) -> list[Heading]:
         return sorted(
             headings,
-            key=lambda heading: tuple(ranks[axis][one[0]] for axis, one in zip(axes, heading, strict=True)),
+            key=lambda heading: tuple(ranks[axis][values[0]] for axis, values in zip(axes, heading, strict=True)),
         )
 
     columns = tuple(ordered({column for entries in marks.values() for column in entries}, spec.columns))
@@ -130,7 +130,7 @@ def grid(views: Sequence[CellView], spec: Spec, target: str) -> Grid:
     different = [axis for axis in spec.summarized if len({point[position[axis]] for point in points}) > 1]
     made = Grid(target, spec.rows, spec.columns, rows, columns, (), tuple(different))
     same = tuple((axis, points[0][position[axis]]) for axis in spec.summarized if axis not in different)
-    return settled(replace(made, common=tuple(each for each in same if each != ("attention", "default"))))
+    return settled(replace(made, common=tuple(pair for pair in same if pair != ("attention", "default"))))
 
 
 def settled(grid: Grid) -> Grid:
@@ -145,23 +145,23 @@ def _settled_rows(grid: Grid) -> Grid:
             break
         number = axes.index(axis)
         sets = {heading[number] for heading in rows}
-        whole = all(len(found) == 1 and len(min(found)) > 1 for found in contexts(rows, number).values())
+        whole = all(len(values) == 1 and len(min(values)) > 1 for values in contexts(rows, number).values())
         if len(sets) > 1 and not whole:
             continue
         only = min(sets)
         if (axis, only) != ("attention", ("default",)):
             common[axis] = only[0] if len(only) == 1 else ALL
-        axes = tuple(each for each in axes if each != axis)
+        axes = tuple(name for name in axes if name != axis)
         rows = {(*heading[:number], *heading[number + 1 :]): entries for heading, entries in rows.items()}
     return replace(grid, row_axes=axes, rows=rows, common=tuple(common.items()))
 
 
 def contexts(headings: Iterable[Heading], number: int) -> dict[Heading, set[tuple[str, ...]]]:
-    """The sets of values on the axis `number`, by what is outside of it: there they must be told apart."""
-    found: dict[Heading, set[tuple[str, ...]]] = {}
+    """The sets of values on the axis `number`, by what is outside of it: there they must be distinguished."""
+    around: dict[Heading, set[tuple[str, ...]]] = {}
     for heading in headings:
-        found.setdefault(heading[:number], set()).add(heading[number])
-    return found
+        around.setdefault(heading[:number], set()).add(heading[number])
+    return around
 
 
 def label(values: tuple[str, ...], context: set[tuple[str, ...]]) -> str:
@@ -174,8 +174,8 @@ def label(values: tuple[str, ...], context: set[tuple[str, ...]]) -> str:
         return values[0]
     if len(context) == 1:
         return ALL if len(values) > 2 else "+".join(values)
-    told_apart = sum(map(len, context)) == len({name for one in context for name in one})
-    if len(values) > 2 and told_apart and values == max(context, key=lambda one: (len(one), one)):
+    disjoint = sum(map(len, context)) == len({name for names in context for name in names})
+    if len(values) > 2 and disjoint and values == max(context, key=lambda names: (len(names), names)):
         return f"{len(values)} others"
     return "+".join(values)
 
@@ -193,8 +193,8 @@ def labels(headings: Sequence[Heading]) -> list[tuple[str, ...]]:
 
 def spans(headings: Sequence[Heading], number: int) -> list[tuple[int, int]]:
     """(first, one after the last) of headings in a row that agree on the axis `number` and all outside of it."""
-    found = []
-    for _, group in groupby(enumerate(headings), key=lambda each: each[1][: number + 1]):
+    ranges = []
+    for _, group in groupby(enumerate(headings), key=lambda indexed: indexed[1][: number + 1]):
         indexes = [index for index, _ in group]
-        found.append((indexes[0], indexes[-1] + 1))
-    return found
+        ranges.append((indexes[0], indexes[-1] + 1))
+    return ranges

@@ -11,7 +11,10 @@ from pytest_llmdevice.text import listed, plural
 NOT_REACHED: Final = "not reached"
 """The cause of a cell that was to run, and whose run ended without it."""
 
-_NEAREST: Final = ("unusable", "unsupported", "by the test", NOT_REACHED, "absent", "not requested")
+BY_THE_TEST: Final = "by the test"
+"""The cause of a cell whose tests skipped themselves."""
+
+_NEAREST: Final = ("unusable", "unsupported", BY_THE_TEST, NOT_REACHED, "absent", "not requested")
 """Of the causes on several machines, the one that was closest to running says most."""
 
 
@@ -49,17 +52,17 @@ class NotRun:
         """The reason of most of them, in a sentence that begins with the cause; and how many others there are."""
         most = max(self.cells, key=lambda reason: len(self.cells[reason]))
         others = f" (and {plural(len(self.cells) - 1, 'other reason')})" if len(self.cells) > 1 else ""
-        return with_cause(self.cause, most) + others
+        return _with_cause(self.cause, most) + others
 
     def __str__(self) -> str:
         return f"{self.count:,} on {self.device}: {self.reason}"
 
 
-def with_cause(cause: str, reason: str) -> str:
-    """`reason` as a sentence that begins with `cause`, which most reasons do already."""
+def _with_cause(cause: str, reason: str) -> str:
+    """`reason` as a sentence that begins with `cause`: a recorded decision does already, what a test says does not."""
     if not reason:
         return cause
-    return reason if reason.startswith(cause) else f"{cause}: {reason}"
+    return f"{cause}: {reason}" if cause == BY_THE_TEST else reason
 
 
 def group_not_run(results: MergedResults) -> list[NotRun]:

@@ -18,18 +18,18 @@ def in_order(points: Sequence[Point], axis: int) -> list[str]:
     """
     met = list(dict.fromkeys(point[axis] for point in points))
     after: dict[str, set[str]] = {name: set() for name in met}
-    for one, other in pairwise(points):
-        if one[:axis] == other[:axis] and one[axis] != other[axis]:
-            after[one[axis]].add(other[axis])
+    for point, following in pairwise(points):
+        if point[:axis] == following[:axis] and point[axis] != following[axis]:
+            after[point[axis]].add(following[axis])
     before = {name: {other for other in met if name in after[other]} for name in met}
-    found: list[str] = []
-    while len(found) < len(met):
-        free = [name for name in met if name not in found and not before[name] - set(found)]
+    ordered: list[str] = []
+    while len(ordered) < len(met):
+        free = [name for name in met if name not in ordered and not before[name] - set(ordered)]
         if not free:
             # Cells that were added to the product, or several matrices, say different things.
             return met
-        found.append(free[0])
-    return found
+        ordered.append(free[0])
+    return ordered
 
 
 MATRIX_ORDER: Final = ("model", "device", "dtype", "quantization", "strategy", "attention")

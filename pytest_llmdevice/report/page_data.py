@@ -211,7 +211,7 @@ def _more(
     view: CellView, runs: dict[str, int], pool: Pool, conflicts: dict[tuple[str, str], list[Any]]
 ) -> dict[str, Any]:
     environment, last = view.environment, view.last
-    found = {
+    more = {
         "run": runs[view.run.run],
         "environment": pool.add([environment.hardware, environment.simulated_on, dict(environment.versions)]),
         "planned": pool.add(
@@ -221,14 +221,14 @@ def _more(
         "conflicts": conflicts.get((view.target, base_id(view.id)), []),
     }
     if last is not None:
-        found |= {
+        more |= {
             "seconds": _rounded(last.seconds),
             "devices": pool.add(last.devices),
             "loadMemory": pool.add([list(memory.model_dump().values()) for memory in last.load_memory]),
             "generateMemory": pool.add([list(memory.model_dump().values()) for memory in last.generate_memory]),
             "tokens": pool.add([list(row) for row in last.tokens]),
         }
-    return {key: value for key, value in found.items() if value != []}
+    return {key: value for key, value in more.items() if value != []}
 
 
 def _conflicts(conflicts: Iterable[Conflict]) -> dict[tuple[str, str], list[Any]]:

@@ -51,8 +51,8 @@ def paragraph(text: str, width: int, first: str = "", rest: str | None = None) -
     Left out, `rest` is as much space as `first` takes.
     """
     rest = " " * columns(first) if rest is None else rest
-    found = broken(text, max(8, width - max(columns(first), columns(rest))), in_words=False)
-    return [(rest if number else first) + line for number, line in enumerate(found)]
+    lines = broken(text, max(8, width - max(columns(first), columns(rest))), in_words=False)
+    return [(rest if number else first) + line for number, line in enumerate(lines)]
 
 
 def _pieces(word: str) -> list[str]:

@@ -177,19 +177,19 @@ def read_baseline(path: Path) -> Baseline:
     head = _head(path, first)
     if lines[-1:] != [b""]:
         raise ResultsError(f"{path}:{len(lines) + 1}: the file was cut off in the middle of this line: {_RESTORE}")
-    found = Baseline(path, head, {}, {}, {})
+    baseline = Baseline(path, head, {}, {}, {})
     for number, line in enumerate(lines[:-1], start=2):
-        wrong = _take(found, _line(path, number, line))
+        wrong = _take(baseline, _line(path, number, line))
         if wrong:
             raise ResultsError(f"{path}:{number}: {wrong}; the file was changed by hand: {_RESTORE}")
     for what in ("environments", "cells", "checks"):
-        said, there = getattr(head, what), len(getattr(found, what))
+        said, there = getattr(head, what), len(getattr(baseline, what))
         if said != there:
             raise ResultsError(
                 f"{path}:1: says that {said} {what} follow, and {there} do; the file was cut off or changed by hand: "
                 f"{_RESTORE}"
             )
-    return found
+    return baseline
 
 
 def _head(path: Path, line: bytes) -> Head:
@@ -208,9 +208,9 @@ def _head(path: Path, line: bytes) -> Head:
             f"{path}:1: written in schema {version}, and this version reads up to {BASELINE_SCHEMA}: "
             "update pytest-llmdevice"
         )
-    found = _line(path, 1, line)
-    assert isinstance(found, Head)
-    return found
+    head = _line(path, 1, line)
+    assert isinstance(head, Head)
+    return head
 
 
 def _line(path: Path, number: int, line: bytes) -> Record:
@@ -223,30 +223,30 @@ def _line(path: Path, number: int, line: bytes) -> Record:
         raise ResultsError(f"{path}:{number}: {wrong}: {_RESTORE}") from None
 
 
-def _take(found: Baseline, line: Record) -> str:
+def _take(baseline: Baseline, line: Record) -> str:
     """Put `line` in its place; say what is wrong with it, or nothing."""
     match line:
         case EnvironmentLine():
-            again = line.environment in found.environments
-            found.environments[line.environment] = line.value
+            again = line.environment in baseline.environments
+            baseline.environments[line.environment] = line.value
             return f"environment {line.environment} is there a second time" if again else ""
         case CellLine():
             key = line.target, line.cell
-            again = key in found.cells
-            found.cells[key] = line
+            again = key in baseline.cells
+            baseline.cells[key] = line
             if again:
                 return f"{line.cell} of {line.target} is there a second time"
         case CheckLine():
             check_key = line.target, line.cell, line.check
-            again = check_key in found.checks
-            found.checks[check_key] = line
+            again = check_key in baseline.checks
+            baseline.checks[check_key] = line
             if again:
                 return f"{line.check} of {line.cell} of {line.target} is there a second time"
-            if (line.target, line.cell) not in found.cells:
+            if (line.target, line.cell) not in baseline.cells:
                 return f"{line.check} is a check of {line.cell}, and no line before it is about that cell"
         case _:
             return "the head is there a second time"
-    missing = line.environment not in found.environments
+    missing = line.environment not in baseline.environments
     return f"points to environment {line.environment}, which no line before it describes" if missing else ""
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.baseline import Baseline, CellLine, CheckLine
 from pytest_llmdevice.results.environments import Environment, Environments
-from pytest_llmdevice.results.measures import FEWEST_SAMPLES, Measures, other_tokens, outside, too_few
+from pytest_llmdevice.results.measures import FEWEST_SAMPLES, RepeatedMeasures, other_tokens, outside, too_few
 from pytest_llmdevice.results.merged_results import CellView, MergedResults, Sample, base_id
 from pytest_llmdevice.results.records import Check
 from pytest_llmdevice.results.shards import unlike_shards
@@ -42,15 +42,20 @@ def compare(merged: MergedResults, baseline: Baseline, *, slower: float = SLOWER
     """
     refuse_other_matrix(merged, baseline)
     work = _Work(merged, baseline)
-    entries = [each for entry in baseline.checks.values() if (each := work.entry(entry)) is not None]
-    unchanged = len(baseline.checks) - len(entries)
-    measured = [each for line in baseline.cells.values() for each in work.measures(line, slower, larger)]
-    order = {name: index for index, name in enumerate(NAMES)}
-    found = sorted(
-        (*entries, *measured, *work.new()),
-        key=lambda each: (order[each.name], each.target, each.cell, each.check, each.detail),
-    )
-    return Comparison(str(baseline.path), tuple(found), unchanged, tuple(work.notes()))
+    changed = [transition for entry in baseline.checks.values() if (transition := work.entry(entry)) is not None]
+    unchanged = len(baseline.checks) - len(changed)
+    measured = [transition for line in baseline.cells.values() for transition in work.measures(line, slower, larger)]
+    transitions = sorted((*changed, *measured, *work.new()), key=_rank)
+    return Comparison(str(baseline.path), tuple(transitions), unchanged, tuple(work.notes()))
+
+
+_ORDER: Final = {name: place for place, name in enumerate(NAMES)}
+
+
+def _rank(transition: Transition) -> tuple[int, str, str, str, str]:
+    """Sorts the worst names first."""
+    names = transition.target, transition.cell, transition.check, transition.detail
+    return _ORDER[transition.name], *names
 
 
 def refuse_other_matrix(merged: MergedResults, baseline: Baseline) -> None:
@@ -112,10 +117,10 @@ class _Work:
         before, after = self.baseline.environments[entry.environment], self.environments.of(view.cell, sample.run)
         if before is after:
             return ""
-        found = self.differences.get((before, after))
-        if found is None:
-            found = self.differences[before, after] = ", ".join(before.differences(after))
-        return found
+        words = self.differences.get((before, after))
+        if words is None:
+            words = self.differences[before, after] = ", ".join(before.differences(after))
+        return words
 
     def measures(self, line: CellLine, slower: float, larger: float) -> Iterator[Transition]:
         """What is different in tokens, times and memory of a cell that ran where it ran for the baseline."""
@@ -124,7 +129,7 @@ class _Work:
             return
         if self.environments.of(view.cell, view.run) != self.baseline.environments[line.environment]:
             return
-        now = Measures.of(view, self.environments)
+        now = RepeatedMeasures.of(view, self.environments)
         detail = other_tokens(line, now)
         # A check that failed may have ended before anything was generated, and says so itself.
         if detail and (now.tokens or view.outcome not in BAD):

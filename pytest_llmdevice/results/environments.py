@@ -47,18 +47,18 @@ class Environment:
 
     def differences(self, other: Environment) -> list[str]:
         """What is another one in `other`, each in words; empty when outcomes can be compared."""
-        found = []
+        words = []
         if self.hardware != other.hardware:
-            found.append(f"{self.hardware or 'unknown hardware'} -> {other.hardware or 'unknown hardware'}")
+            words.append(f"{self.hardware or 'unknown hardware'} -> {other.hardware or 'unknown hardware'}")
         if self.simulated_on != other.simulated_on:
-            found.append(f"simulated {self.simulated_on or 'nothing'} -> {other.simulated_on or 'nothing'}")
+            words.append(f"simulated {self.simulated_on or 'nothing'} -> {other.simulated_on or 'nothing'}")
         mine, theirs = dict(self.versions), dict(other.versions)
-        found += [
+        words += [
             f"{name} {mine.get(name, 'absent')} -> {theirs.get(name, 'absent')}"
             for name in LIBRARIES
             if mine.get(name) != theirs.get(name)
         ]
-        return found
+        return words
 
 
 @dataclass(slots=True)
@@ -70,10 +70,10 @@ class Environments:
     def of(self, cell: Cell, run: Run) -> Environment:
         """Of `cell` in `run`."""
         key = run.run, cell.kind, cell.device, cell.simulated, cell.quantization == "none"
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = Environment.of(cell, run)
-        return found
+        environment = self._known.get(key)
+        if environment is None:
+            environment = self._known[key] = Environment.of(cell, run)
+        return environment
 
 
 def _short(name: str, version: str) -> str:

@@ -32,7 +32,7 @@ _WORDS: Final = {"load_seconds": "load", "first_token_seconds": "first token", "
 
 
 @dataclass(frozen=True, slots=True)
-class Measures:
+class RepeatedMeasures:
     """What repeated runs measured of a cell; see `CellLine`."""
 
     tokens: tuple[tuple[int, ...], ...]
@@ -41,7 +41,7 @@ class Measures:
     repeatable: bool
 
     @classmethod
-    def of(cls, view: CellView, environments: Environments) -> Measures:
+    def of(cls, view: CellView, environments: Environments) -> RepeatedMeasures:
         """Of the runs of `view` that had the environment and the commit of the latest one, the oldest first."""
         latest = view.run
         where = environments.of(view.cell, latest)
@@ -55,7 +55,7 @@ class Measures:
         tokens = [record.tokens for record in alike if record.tokens]
         return cls(
             tokens=tokens[-1] if tokens else (),
-            times={name: found for name in _KEPT if (found := _times(alike, name))},
+            times={name: values for name in _KEPT if (values := _times(alike, name))},
             memory=_memory(alike),
             repeatable=len(set(tokens)) <= 1,
         )
@@ -81,7 +81,7 @@ def _memory(records: Sequence[CellDone]) -> dict[str, tuple[int, ...]]:
     }
 
 
-def other_tokens(line: CellLine, now: Measures) -> str:
+def other_tokens(line: CellLine, now: RepeatedMeasures) -> str:
     """The first token that differs, in words; empty where all are the same."""
     if not now.tokens:
         return "nothing was generated" if line.tokens else ""
@@ -91,23 +91,23 @@ def other_tokens(line: CellLine, now: Measures) -> str:
         if before != after:
             length = min(len(before), len(after))
             place = next((index for index in range(length) if before[index] != after[index]), length)
-            old, new = ((str(each[place]) if place < len(each) else "its end") for each in (before, after))
+            old, new = ((str(tokens[place]) if place < len(tokens) else "its end") for tokens in (before, after))
             return f"prompt {prompt} of {len(now.tokens)}, new token {place + 1}: {old} -> {new}"
     return ""
 
 
-def outside(line: CellLine, now: Measures, slower: float, memory: float) -> Iterator[Transition]:
+def outside(line: CellLine, now: RepeatedMeasures, slower: float, memory: float) -> Iterator[Transition]:
     """The measures that are worse by more than the given percentages, and by more than repeated runs differ."""
     for name in TIMES:
         before, after = getattr(line, name), now.times.get(name, ())
         more_is_better = name == "tokens_per_second"
-        if found := _worse(before, after, slower, more_is_better=more_is_better):
+        if worse := _worse(before, after, slower, more_is_better=more_is_better):
             unit = "tokens/s" if more_is_better else "s"
-            yield _transition("slower", line, _WORDS[name], [f"{value:.4g} {unit}" for value in found], before, after)
+            yield _transition("slower", line, _WORDS[name], [f"{value:.4g} {unit}" for value in worse], before, after)
     for place, sizes in sorted(line.memory.items()):
-        found = _worse(sizes, now.memory.get(place, ()), memory)
-        if found and found[1] - found[0] >= NOISE_BYTES:
-            shown = [f"{value / 2**20:.1f} MiB" for value in found]
+        worse = _worse(sizes, now.memory.get(place, ()), memory)
+        if worse and worse[1] - worse[0] >= NOISE_BYTES:
+            shown = [f"{value / 2**20:.1f} MiB" for value in worse]
             yield _transition("larger", line, f"load on {place}", shown, sizes, now.memory[place])
 
 

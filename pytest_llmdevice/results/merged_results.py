@@ -77,11 +77,11 @@ class CellView:
     @cached_property
     def outcome(self) -> Outcome:
         """The worst of its checks; `skipped` where it never ran, `aborted` where a run was gone in the middle of it."""
-        found = {sample.check.outcome for sample in self.checks.values()}
-        found |= {record.outcome for _, record in self.done[-1:]} if not found else set()
+        outcomes = {sample.check.outcome for sample in self.checks.values()}
+        outcomes |= {record.outcome for _, record in self.done[-1:]} if not outcomes else set()
         if self.aborted:
-            found.add("aborted")
-        return next((outcome for outcome in WORST_FIRST if outcome in found), "skipped")
+            outcomes.add("aborted")
+        return next((outcome for outcome in WORST_FIRST if outcome in outcomes), "skipped")
 
     @property
     def ran(self) -> bool:
@@ -111,9 +111,9 @@ class CellView:
         """Why it did not run, by cause; empty where it ran."""
         if self.ran:
             return {}
-        found = {str(planned.cause): planned.reason for _, planned in self.planned if planned.cause is not None}
-        found |= {str(sample.check.cause): sample.check.message for sample in self.checks.values()}
-        return found or {str(record.cause): "not requested: none of its tests was chosen" for _, record in self.done}
+        reasons = {str(planned.cause): planned.reason for _, planned in self.planned if planned.cause is not None}
+        reasons |= {str(sample.check.cause): sample.check.message for sample in self.checks.values()}
+        return reasons or {str(record.cause): "not requested: none of its tests was chosen" for _, record in self.done}
 
 
 @dataclass
@@ -149,10 +149,10 @@ class MergedResults:
 
     @cached_property
     def _by_id(self) -> dict[str, list[CellView]]:
-        found: dict[str, list[CellView]] = {}
+        views: dict[str, list[CellView]] = {}
         for (_, name), view in self.cells.items():
-            found.setdefault(name, []).append(view)
-        return found
+            views.setdefault(name, []).append(view)
+        return views
 
 
 def base_id(cell_id: str) -> str:
@@ -196,10 +196,10 @@ def merge_runs(files: Sequence[RunFile]) -> MergedResults:
 
 def _targets(file: RunFile) -> dict[str, dict[str, None]]:
     """The targets that each cell ran with, which a project may choose test by test."""
-    found: dict[str, dict[str, None]] = {}
+    targets: dict[str, dict[str, None]] = {}
     for record in (*file.checks, *file.cells.values()):
-        found.setdefault(record.cell, {})[record.target] = None
-    return found
+        targets.setdefault(record.cell, {})[record.target] = None
+    return targets
 
 
 def _was_gone(file: RunFile, planned: Planned) -> bool:
@@ -219,14 +219,14 @@ def _settle(
     """Fill `view` with what counts of all that was found of it, and `conflicts` with what contradicts it."""
     view.cell = _as_it_ran(view, samples.values(), gone)
     simulated = view.cell.simulated
-    alike = [each for each in view.done if each[1].simulated == simulated]
-    view.done = [each for each in alike if each[1].outcome != "skipped"] or alike
+    alike = [(run, record) for run, record in view.done if record.simulated == simulated]
+    view.done = [(run, record) for run, record in alike if record.outcome != "skipped"] or alike
     view.aborted = [
         run for run, simulated_on in gone if simulated_on == simulated and not _made_good(view, run, environments)
     ]
-    for name, found in samples.items():
+    for name, of_check in samples.items():
         # What only a simulated device was asked says nothing about the real one.
-        if kept := [each for each in found if each.check.simulated == simulated]:
+        if kept := [sample for sample in of_check if sample.check.simulated == simulated]:
             view.checks[name], conflict = _counting(view, name, kept, environments)
             conflicts += [conflict] if conflict else []
 
@@ -237,7 +237,7 @@ def _as_it_ran(view: CellView, samples: Iterable[Sequence[Sample]], gone: Iterab
     ran |= {record.simulated for _, record in view.done if record.outcome != "skipped"}
     ran |= {simulated_on for _, simulated_on in gone}
     simulated = False if False in ran else True if True in ran else view.planned[-1][1].simulated
-    return next(each.axes for _, each in view.planned if each.simulated == simulated)
+    return next(planned.axes for _, planned in view.planned if planned.simulated == simulated)
 
 
 def _made_good(view: CellView, gone: Run, environments: Environments) -> bool:
@@ -250,9 +250,9 @@ def _made_good(view: CellView, gone: Run, environments: Environments) -> bool:
     )
 
 
-def _one_question(one: Run, other: Run) -> bool:
+def _one_question(run: Run, other: Run) -> bool:
     """Whether the code was the same: one run, or one commit without changes."""
-    return one.run == other.run or (one.commit == other.commit and one.commit is not None and not one.commit.dirty)
+    return run.run == other.run or (run.commit == other.commit and run.commit is not None and not run.commit.dirty)
 
 
 def _counting(
@@ -260,26 +260,26 @@ def _counting(
 ) -> tuple[Sample, Conflict | None]:
     """The sample that counts among all of one check, and what contradicts it."""
     # A machine that skipped it says nothing about it.
-    kept = [each for each in samples if each.check.outcome != "skipped"] or samples[-1:]
+    kept = [sample for sample in samples if sample.check.outcome != "skipped"] or samples[-1:]
     if len(kept) == 1:
         return kept[0], None
     by_environment: dict[Environment, list[Sample]] = {}
-    for each in kept:
-        by_environment.setdefault(environments.of(view.cell, each.run), []).append(each)
+    for sample in kept:
+        by_environment.setdefault(environments.of(view.cell, sample.run), []).append(sample)
     latest: list[Sample] = []
     twofold: list[Sample] = []
-    for of_one in by_environment.values():
-        same = [each for each in of_one if _one_question(each.run, of_one[-1].run)]
-        unsure = len({each.check.outcome for each in same}) > 1
-        latest.append(min(same, key=_badness) if unsure else of_one[-1])
+    for of_environment in by_environment.values():
+        same = [sample for sample in of_environment if _one_question(sample.run, of_environment[-1].run)]
+        unsure = len({sample.check.outcome for sample in same}) > 1
+        latest.append(min(same, key=_badness) if unsure else of_environment[-1])
         twofold += same if unsure else ()
-    latest.sort(key=lambda each: (_badness(each), each.run.started))
+    latest.sort(key=lambda sample: (_badness(sample), sample.run.started))
     if twofold:
         return latest[0], Conflict(view.id, name, tuple(sorted(twofold, key=_badness)), TWOFOLD)
-    if len({each.check.outcome for each in latest}) > 1:
+    if len({sample.check.outcome for sample in latest}) > 1:
         return latest[0], Conflict(view.id, name, tuple(latest), DIFFERING)
     # All agree: the newest has the timings of today.
-    return max(latest, key=lambda each: each.run.started), None
+    return max(latest, key=lambda sample: sample.run.started), None
 
 
 def _badness(sample: Sample) -> int:
@@ -290,5 +290,5 @@ def _notes(file: RunFile) -> Iterable[str]:
     if file.cut:
         yield f"{file.path.name}: the last record was cut off when the run was killed; it is left out"
     if file.end is None:
-        missing = sum(each.verdict != "skip" and each.cell not in file.cells for each in file.planned.values())
+        missing = sum(planned.verdict != "skip" and planned.cell not in file.cells for planned in file.planned.values())
         yield f"{file.path.name}: the run did not come to its end; {missing} of its cells are not finished"

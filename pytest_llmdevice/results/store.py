@@ -202,31 +202,31 @@ def explained(error: ValidationError) -> str:
     return f"{where}: {first['msg']}" if where else str(first["msg"]).removeprefix("Value error, ")
 
 
-def _take(found: RunFile, record: Record, number: int) -> None:
+def _take(file: RunFile, record: Record, number: int) -> None:
     wrong = ""
     match record:
         case Planned():
-            wrong = f"{record.cell} is planned a second time" if record.cell in found.planned else ""
-            found.planned[record.cell] = record
+            wrong = f"{record.cell} is planned a second time" if record.cell in file.planned else ""
+            file.planned[record.cell] = record
         case Check():
-            wrong = _unplanned(found, record)
-            found.checks.append(record)
+            wrong = _unplanned(file, record)
+            file.checks.append(record)
         case CellDone():
-            again = f"{record.cell} is finished a second time" if record.cell in found.cells else ""
-            wrong = again or _unplanned(found, record)
-            found.cells[record.cell] = record
+            again = f"{record.cell} is finished a second time" if record.cell in file.cells else ""
+            wrong = again or _unplanned(file, record)
+            file.cells[record.cell] = record
         case End():
-            wrong = "the run is ended a second time" if found.end is not None else ""
-            found.end = record
+            wrong = "the run is ended a second time" if file.end is not None else ""
+            file.end = record
         case _:
             wrong = "the run is begun a second time"
     if wrong:
-        raise ResultsError(f"{found.path}:{number}: {wrong}; the file was changed by hand: {_REMOVE}")
+        raise ResultsError(f"{file.path}:{number}: {wrong}; the file was changed by hand: {_REMOVE}")
 
 
-def _unplanned(found: RunFile, record: Check | CellDone) -> str:
+def _unplanned(file: RunFile, record: Check | CellDone) -> str:
     """How `record` contradicts what became of its cell, in words; empty where it does not."""
-    planned = found.planned.get(record.cell)
+    planned = file.planned.get(record.cell)
     if planned is None:
         return f"{record.cell} is {record.outcome} and no line before it plans that cell"
     if planned.verdict == "skip" and record.outcome != "skipped":

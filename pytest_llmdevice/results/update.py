@@ -22,7 +22,7 @@ from pytest_llmdevice.results.baseline import (
 )
 from pytest_llmdevice.results.compare import refuse_other_matrix
 from pytest_llmdevice.results.environments import Environment, Environments
-from pytest_llmdevice.results.measures import Measures
+from pytest_llmdevice.results.measures import RepeatedMeasures
 from pytest_llmdevice.results.merged_results import TWOFOLD, CellView, MergedResults, Sample, base_id
 from pytest_llmdevice.results.vocabulary import BAD
 from pytest_llmdevice.text import plural
@@ -114,7 +114,7 @@ class _Work:
         """(word, sentence) of each reason not to write it."""
         if environment.get("CI", "").strip().lower() not in _NOT_CI:
             yield "ci", "CI is set: update the baseline on a machine of yours and commit it, or force 'ci'"
-        runs = {each.run for view in self.views for each, _ in view.done}
+        runs = {run.run for view in self.views for run, _ in view.done}
         runs |= {sample.run.run for view in self.views for sample in view.checks.values()}
         dirty = sum(run.run in runs and run.commit is not None and run.commit.dirty for run in self.merged.runs)
         if dirty:
@@ -138,33 +138,37 @@ class _Work:
 
     def _failing(self) -> Iterator[tuple[str, str]]:
         known = {key for key, line in self._old_checks().items() if line.outcome in BAD}
-        found = [
+        failures = [
             f"{name} of {view.id} ({sample.check.outcome})"
             for view in self.views
             for name, sample in view.checks.items()
             if sample.check.outcome in BAD and (view.target, view.id, name) not in known
         ]
-        found += [f"{view.id} (aborted)" for view in self.merged.cells.values() if view.aborted]
-        if found:
+        failures += [f"{view.id} (aborted)" for view in self.merged.cells.values() if view.aborted]
+        if failures:
             yield (
                 "failing",
                 (
-                    f"{plural(len(found), 'check')} failed, such as {found[0]}: fix or declare them with "
+                    f"{plural(len(failures), 'check')} failed, such as {failures[0]}: fix or declare them with "
                     f"[[expect]], or force 'failing' to have them known as failing"
                 ),
             )
 
     def _unstable(self) -> Iterator[tuple[str, str]]:
-        found = [f"{each.check} of {each.cell}" for each in self.merged.conflicts if each.why == TWOFOLD]
-        found += [
-            f"the tokens of {view.id}" for view in self.views if not Measures.of(view, self.environments).repeatable
+        unstable = [
+            f"{conflict.check} of {conflict.cell}" for conflict in self.merged.conflicts if conflict.why == TWOFOLD
         ]
-        if found:
+        unstable += [
+            f"the tokens of {view.id}"
+            for view in self.views
+            if not RepeatedMeasures.of(view, self.environments).repeatable
+        ]
+        if unstable:
             yield (
                 "unstable",
                 (
-                    f"one commit gave different results {plural(len(found), 'time')}, such as {found[0]}: make it "
-                    f"deterministic, or force 'unstable' to take the worse outcome and the last tokens"
+                    f"one commit gave different results {plural(len(unstable), 'time')}, such as {unstable[0]}: make "
+                    f"it deterministic, or force 'unstable' to take the worse outcome and the last tokens"
                 ),
             )
 
@@ -208,15 +212,17 @@ class _Work:
         return {key: line for key, line in self._old_cells().items() if self._keeps(key)}
 
     def _needed(self, kept: Mapping[CellKey, CellLine]) -> set[Environment]:
-        found: set[Environment] = set()
+        environments: set[Environment] = set()
         if self.old:
             where = self.old.environments
-            found |= {where[line.environment] for line in kept.values()}
-            found |= {where[line.environment] for key, line in self.old.checks.items() if key[:2] in kept}
+            environments |= {where[line.environment] for line in kept.values()}
+            environments |= {where[line.environment] for key, line in self.old.checks.items() if key[:2] in kept}
         for view in self.views:
-            found.add(self.environments.of(view.cell, view.run))
-            found |= {self.environments.of(view.cell, each.run) for each in view.checks.values() if _counts(each)}
-        return found
+            environments.add(self.environments.of(view.cell, view.run))
+            environments |= {
+                self.environments.of(view.cell, sample.run) for sample in view.checks.values() if _counts(sample)
+            }
+        return environments
 
     def _keeps(self, key: CellKey) -> bool:
         target, cell = key
@@ -237,17 +243,17 @@ def _counts(sample: Sample) -> bool:
 
 
 def _cell_line(view: CellView, environments: Environments, numbers: Mapping[Environment, int]) -> CellLine:
-    found = Measures.of(view, environments)
+    measures = RepeatedMeasures.of(view, environments)
     return CellLine(
         cell=view.id,
         target=view.target,
         environment=numbers[environments.of(view.cell, view.run)],
-        tokens=found.tokens,
-        memory=dict(found.memory),
-        load_seconds=found.times.get("load_seconds", ()),
-        first_token_seconds=found.times.get("first_token_seconds", ()),
-        tokens_per_second=found.times.get("tokens_per_second", ()),
-        seconds=found.times.get("seconds", ()),
+        tokens=measures.tokens,
+        memory=dict(measures.memory),
+        load_seconds=measures.times.get("load_seconds", ()),
+        first_token_seconds=measures.times.get("first_token_seconds", ()),
+        tokens_per_second=measures.times.get("tokens_per_second", ()),
+        seconds=measures.times.get("seconds", ()),
     )
 
 

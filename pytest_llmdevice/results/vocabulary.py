@@ -37,7 +37,7 @@ OUTCOME_WORDS: Final[dict[Outcome, str]] = {
     "passed": "passed",
     "skipped": "not run",
 }
-"""Each outcome as a reader is told it, wherever that is: in a terminal, a report, or the answer of the gate."""
+"""What every reader is shown for an outcome: in a terminal, in a report, and in the answer of the gate."""
 
 assert set(WORST_FIRST) == set(get_args(Outcome)) == set(OUTCOME_WORDS)
 

@@ -64,8 +64,8 @@ def test_results_in_which_no_cell_ran_are_empty(tmp_path: Path) -> None:
 def test_what_did_not_run_is_grouped_by_device_and_cause(tmp_path: Path) -> None:
     skipped = {
         CARD: ("absent", "absent: no card"),
-        CPU_BF16: ("unsupported", "too old"),
-        Cell("opt", "cpu", "bfloat16"): ("unsupported", "too old"),
+        CPU_BF16: ("unsupported", "unsupported: too old"),
+        Cell("opt", "cpu", "bfloat16"): ("unsupported", "unsupported: too old"),
         Cell("opt", "cpu", "float32"): ("unsupported", "unsupported: another reason"),
     }
     report = of(tmp_path, {CPU_FP32: "passed"}, skipped=skipped)
