@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_llmdevice import checks
 from pytest_llmdevice.checks.many_prompts import ended_findings, many_prompts_findings
 from pytest_llmdevice.checks.result import Result
-from pytest_llmdevice.diagnosis import Finding, raised
+from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.divergence import first_divergence
 from pytest_llmdevice.diagnosis.errors import first_line, hint_of
 from pytest_llmdevice.diagnosis.failure import NO_EXCEPTION, excerpt
@@ -98,7 +98,7 @@ class Examination:
             result = run(self)
         except of_target() as error:  # the model under test runs in it, and may raise anything
             restore_offloading(self.model)
-            result = Result(name, (raised(error, self.model, doing=name),), details=excerpt(error))
+            result = Result(name, (finding_from_exception(error, self.model, doing=name),), details=excerpt(error))
         # An exception says itself where it was raised.
         said = any(finding.expected != NO_EXCEPTION for finding in result.findings)
         return replace(result, origin=self.origin) if said and name in OF_VALUES else result

@@ -1,4 +1,4 @@
-"""What kind of thing went wrong, for whoever counts failures and does not read them."""
+"""Assigns findings and exceptions to failure classes, for tools that count failures without reading them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_llmdevice.diagnosis.finding import Finding
 from pytest_llmdevice.diagnosis.hints import FAMILIES, raised
 from pytest_llmdevice.results.records import FailureClass
 
-_OF_ERRORS: Final[dict[str, FailureClass]] = {
+_CLASS_OF_ERROR: Final[dict[str, FailureClass]] = {
     raised.MEMORY.name: "out-of-memory",
     raised.LOST.name: "device-lost",
     raised.CAPABILITY.name: "unsupported-dtype",
@@ -22,7 +22,7 @@ _OF_ERRORS: Final[dict[str, FailureClass]] = {
     raised.DTYPES.name: "dtype",
 }
 
-_OF_FAMILIES: Final[dict[str, FailureClass]] = {
+_CLASS_OF_FAMILY: Final[dict[str, FailureClass]] = {
     "loads": "loader",
     "placement": "placement",
     "dtypes": "dtype",
@@ -34,7 +34,7 @@ _OF_FAMILIES: Final[dict[str, FailureClass]] = {
     "saving": "loader",
 }
 
-_OF_CHECKS: Final[dict[str, FailureClass]] = {
+_CLASS_OF_CHECK: Final[dict[str, FailureClass]] = {
     "loads": "loader",
     "meta": "placement",
     "placement": "placement",
@@ -62,25 +62,31 @@ _REFUSES: Final = re.compile(
 )
 
 
-def of_findings(check: str, findings: tuple[Finding, ...]) -> FailureClass:
-    """The class of what `check` found: by the known cause of the first finding that has one, else by the check."""
+def class_of_findings(check: str, findings: tuple[Finding, ...]) -> FailureClass:
+    """The class of the findings of `check`: by the first finding with a known cause, else by the check."""
     for finding in findings:
         if finding.hint is not None:
-            return of_hint(finding.hint.name) or _OF_CHECKS.get(check, "other")
-    return _OF_CHECKS.get(check, "other")
+            return class_of_hint(finding.hint.name) or _CLASS_OF_CHECK.get(check, "other")
+    return _CLASS_OF_CHECK.get(check, "other")
 
 
-def of_hint(name: str) -> FailureClass | None:
-    """The class of a known cause; None of an unknown one."""
+def class_of_hint(name: str) -> FailureClass | None:
+    """The class of the known cause `name`; None for an unknown cause."""
     family = next((family for family, hints in FAMILIES.items() if name in hints), "")
-    return _OF_ERRORS.get(name) or _OF_FAMILIES.get(family)
+    return _CLASS_OF_ERROR.get(name) or _CLASS_OF_FAMILY.get(family)
 
 
-def of_error(error: BaseException, *, loading: bool = False) -> FailureClass:
-    """The class of an exception, by what it says; `loading` when a load raised it."""
+def class_of_error(error: BaseException, *, loading: bool = False) -> FailureClass:
+    """The class of an exception, by its type and text.
+
+    Args:
+        error: the exception.
+        loading: whether a load raised it.
+    """
     hint = hint_of(error)
     if hint is not None:
-        return _OF_ERRORS[hint.name]
-    if any(isinstance(one, (NotImplementedError, ValueError)) and _REFUSES.search(str(one)) for one in chain(error)):
+        return _CLASS_OF_ERROR[hint.name]
+    refusals = (cause for cause in chain(error) if isinstance(cause, (NotImplementedError, ValueError)))
+    if any(_REFUSES.search(str(cause)) for cause in refusals):
         return "library-refusal"
     return "loader" if loading else "other"

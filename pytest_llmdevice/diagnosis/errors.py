@@ -1,4 +1,4 @@
-"""Sorting exceptions of torch, transformers, accelerate and bitsandbytes by what they say."""
+"""Recognizes exceptions of torch, transformers, accelerate and bitsandbytes by their texts."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _TEXTS: Final[tuple[tuple[Hint, tuple[str, ...]], ...]] = (
             r"Input type .* and (bias|weight) type .* should be the same",
             r"source expected to have the same dtype",
             r"source and destination dtypes match",
-            r"to have one of the following scalar types",
+            r"to have one of the current scalar types",
             r"tensors used as indices must be",
         ),
     ),
@@ -101,9 +101,9 @@ _PATTERNS: Final = tuple((hint, re.compile("|".join(texts))) for hint, texts in 
 
 
 def hint_of(error: BaseException) -> Hint | None:
-    """What `error`, or what it was raised from, usually means; None when its text is not known."""
-    for one in chain(error):
-        text = f"{type(one).__name__}: {one}"
+    """The usual cause of `error` or of an exception in its chain; None if no text is known."""
+    for cause in chain(error):
+        text = f"{type(cause).__name__}: {cause}"
         for hint, pattern in _PATTERNS:
             if pattern.search(text):
                 return hint
@@ -111,16 +111,16 @@ def hint_of(error: BaseException) -> Hint | None:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """`error`, then what it was raised from or while handling, outermost first."""
+    """`error`, then the exceptions that it was raised from or while handling, outermost first."""
     seen: set[int] = set()
-    following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
-        yield following
-        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
 def first_line(error: BaseException) -> str:
-    """`"TypeName: the first line of its text"`."""
+    """The type and the first line of the text of an exception: `"ValueError: no such file"`."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""One thing that is wrong, and what is known of its cause."""
+"""Defines `Finding`, one thing that is wrong with a model, and `Hint`, a known cause of findings."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class Hint:
     """A known cause of findings.
 
     Attributes:
-        name: what findings of this cause are grouped by, in words joined by hyphens.
-        text: what usually causes it and what to do, in a sentence or two.
-        source: a public page that shows it: an issue, a pull request, or the library's source.
+        name: the words, joined by hyphens, by which findings of this cause are grouped.
+        text: the usual cause and the remedy, in a sentence or two.
+        source: the URL of an issue, a pull request or library source that shows it.
     """
 
     name: str
@@ -25,13 +25,13 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong.
+    """One thing that is wrong with a model.
 
     Attributes:
         where: the tensor, module or step.
-        expected: what it should have been.
-        actual: what it is.
-        hint: what usually causes this; None where nothing is known.
+        expected: what it should be, in words.
+        actual: what it is, in words.
+        hint: the usual cause; None if unknown.
     """
 
     where: str

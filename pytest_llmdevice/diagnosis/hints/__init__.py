@@ -1,4 +1,4 @@
-"""The table of known causes, one module for each family; `ALL` has them by name."""
+"""Collects the known causes of findings, one module per family; `ALL` maps their names to hints."""
 
 from __future__ import annotations
 

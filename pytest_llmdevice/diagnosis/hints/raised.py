@@ -1,4 +1,4 @@
-"""What libraries raise, and what it usually means; see `pytest_llmdevice.diagnosis.errors`."""
+"""Known causes of exceptions of the libraries; `pytest_llmdevice.diagnosis.errors` recognizes them."""
 
 from __future__ import annotations
 
