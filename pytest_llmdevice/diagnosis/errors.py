@@ -69,7 +69,7 @@ _TEXTS: Final[tuple[tuple[Hint, tuple[str, ...]], ...]] = (
             r"Input type .* and (bias|weight) type .* should be the same",
             r"source expected to have the same dtype",
             r"source and destination dtypes match",
-            r"to have one of the current scalar types",
+            r"to have one of the following scalar types",
             r"tensors used as indices must be",
         ),
     ),
