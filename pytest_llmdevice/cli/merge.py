@@ -1,4 +1,4 @@
-"""`llmdevice merge`: the results of several machines in one folder."""
+"""Implements `llmdevice merge`: merges the results of several machines into one folder."""
 
 from __future__ import annotations
 

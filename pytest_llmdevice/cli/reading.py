@@ -1,4 +1,4 @@
-"""What commands read: results of several runs as one, and a baseline to hold them against."""
+"""Reads the results and the baseline that commands work on."""
 
 from __future__ import annotations
 
