@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, get_args
 
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import generation_tolerance, tolerance
-from pytest_llmdevice.diagnosis import Finding, raised
+from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.divergence import first_divergence
 from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.failure import excerpt
@@ -137,7 +137,7 @@ class Examination:
             result = check.run(self)
         except of_target() as error:  # the model under test runs in it, and may raise anything
             restore_offloading(self.model)
-            result = Result(name, (raised(error, self.model, doing=name),), details=excerpt(error))
+            result = Result(name, (finding_from_exception(error, self.model, doing=name),), details=excerpt(error))
         # An exception says itself where it was raised.
         said = any(finding.kind != "exception" for finding in result.findings)
         return replace(result, origin=self.origin) if said and check.origin else result

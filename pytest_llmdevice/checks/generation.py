@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pytest_llmdevice.checks.examination import NEW_TOKENS, Check
 from pytest_llmdevice.checks.result import Result
-from pytest_llmdevice.diagnosis import Finding, raised
+from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.inference.generation import is_encoder_decoder, pad_token
@@ -35,7 +35,7 @@ def check_generation(generated: GenerationRun, prompts: Tokens, max_new_tokens: 
         model: the model.
     """
     if generated.error is not None:
-        findings = [*_strangers(generated, model), raised(generated.error, model, doing="generation")]
+        findings = [*_strangers(generated, model), finding_from_exception(generated.error, model, doing="generation")]
         return Result("generation", tuple(findings), details=excerpt(generated.error))
     first, second = generated.first, generated.second
     findings = [*_malformed(first, prompts), *_malformed(second, prompts)]

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pytest_llmdevice.checks.agreement import allowed_gap
 from pytest_llmdevice.checks.generation import end_tokens, token_rows, until_end
 from pytest_llmdevice.checks.noise import Inspection
-from pytest_llmdevice.diagnosis import Finding, raised
+from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.hints.generation import CROWD, ENDED_TOGETHER, OTHER_TEXT, ROW_ORDER
 from pytest_llmdevice.errors import of_target
 from pytest_llmdevice.inference.generation import generate_with
@@ -47,7 +47,7 @@ def many_prompts_findings(target: Any, model: Any, prompts: Tokens, alone: objec
     try:
         output = generate_with(target, model, given, NEW)
     except of_target() as error:
-        return [raised(error, model, doing=f"generation for {len(given)} prompts")], {}
+        return [finding_from_exception(error, model, doing=f"generation for {len(given)} prompts")], {}
     rows = token_rows(output)
     if rows is None or len(rows) != len(given):
         found = "something else" if rows is None else f"{len(rows)} of them"

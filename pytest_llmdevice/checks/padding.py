@@ -10,7 +10,7 @@ from pytest_llmdevice.checks.agreement import overall_error
 from pytest_llmdevice.checks.examination import Check, Examination
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import generation_tolerance
-from pytest_llmdevice.diagnosis import Finding, raised
+from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.inference.generation import batch, inputs_for, is_encoder_decoder, pad_token
 from pytest_llmdevice.inference.logits import forward_logits
@@ -141,7 +141,7 @@ def _additive(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, evidence
     except Exception as error:  # noqa: BLE001  # many classes take masks of two dimensions only
         if _plain_too("masked_nonfinite", checkpoint, cell, prompts, None):
             return []
-        return [raised(error, model, doing="a mask of four dimensions with -inf")]
+        return [finding_from_exception(error, model, doing="a mask of four dimensions with -inf")]
     evidence["-inf masks"] = len(prompts)
     if bad and not _plain_too("masked_nonfinite", checkpoint, cell, prompts, bad):
         actual = f"{bad:g} are inf or nan"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_llmdevice.diagnosis.finding import Finding, Hint
-from pytest_llmdevice.diagnosis.folding import folded
+from pytest_llmdevice.diagnosis.folding import fold_findings
 from pytest_llmdevice.errors import CARRIED
 
 SHOWN = 12
@@ -103,7 +103,7 @@ Row = tuple[Finding, int]
 def _by_hint(findings: Sequence[Finding]) -> dict[Hint | None, list[Row]]:
     """Repeated layers as one row each, with the number of findings in it; the rows of one cause together."""
     groups: dict[Hint | None, list[Row]] = {}
-    for row in folded(findings):
+    for row in fold_findings(findings):
         groups.setdefault(row[0].hint, []).append(row)
     return groups
 

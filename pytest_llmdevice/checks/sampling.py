@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.generation import end_tokens
 from pytest_llmdevice.checks.result import Result
-from pytest_llmdevice.diagnosis import Finding, raised
+from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation, values
 from pytest_llmdevice.inference.generation import inputs_for, is_encoder_decoder, pad_token
@@ -52,7 +52,7 @@ def check_sampling(model: Any, prompts: Tokens, checkpoint: str) -> Result:
             try:
                 rows, found = part(model, given, greedy)
             except Exception as error:  # noqa: BLE001  # the model runs in it, and may raise anything
-                failure = raised(error, model, doing=name)
+                failure = finding_from_exception(error, model, doing=name)
                 return Result("sampling", (*findings, failure), evidence, excerpt(error))
             if name == "greedy generation":
                 greedy = rows

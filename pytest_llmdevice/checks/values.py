@@ -10,7 +10,7 @@ from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import tensors
 from pytest_llmdevice.diagnosis import Finding
-from pytest_llmdevice.diagnosis.divergence import unravel
+from pytest_llmdevice.diagnosis.divergence import unravel_index
 from pytest_llmdevice.diagnosis.hints.values import PACKED, SHAPE
 from pytest_llmdevice.diagnosis.wrong_values import explain, relative_error
 from pytest_llmdevice.loading.quantization import quantization_of
@@ -182,7 +182,7 @@ def at_worst(value: torch.Tensor, expected: torch.Tensor) -> tuple[str, str]:
     """What was expected and found where the two differ most, in words."""
     off = (value.float() - expected.float()).abs()
     place = int(off.nan_to_num(float("inf")).argmax())
-    where = unravel(place, value.shape)
+    where = unravel_index(place, value.shape)
     return f"{float(expected.flatten()[place]):.6g} at {where}", f"{float(value.flatten()[place]):.6g}"
 
 

@@ -1,4 +1,4 @@
-"""The command `llmdevice`: everything about a matrix and its results that needs no pytest."""
+"""Provides the command `llmdevice`: all work on matrices and results that does not need pytest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m pytest_llmdevice.cli`: the command where its script is not on the path."""
+"""Runs the command as `python -m pytest_llmdevice.cli`, for when its script is not on the path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cells of a matrix for a subcommand: on assumed cards, on simulated ones, or on those of this machine."""
+"""Expands a matrix to cells for a subcommand, on assumed, simulated or real devices."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from pytest_llmdevice.matrix.schema import Matrix
 
 MAX_CARDS: Final = 64
-"""More cards of a kind than a machine has."""
+"""The maximum of `--cards`, more than one machine has of a kind."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def simulate_option(function: F) -> F:
-    """`--simulate`, as `--llm-simulate` of pytest."""
+    """Add the option `--simulate`, which is the same as pytest's `--llm-simulate`."""
     return click.option(
         "--simulate",
         multiple=True,
@@ -36,7 +36,7 @@ def simulate_option(function: F) -> F:
 
 
 def cards_option(function: F) -> F:
-    """`--cards`: how many cards `cuda:*` stands for."""
+    """Add the option `--cards`, the number of cards that `cuda:*` stands for."""
     return click.option(
         "--cards",
         multiple=True,
@@ -46,20 +46,20 @@ def cards_option(function: F) -> F:
 
 
 def json_option(function: F) -> F:
-    """`--json`."""
+    """Add the option `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(function)
 
 
 def print_json(data: Any) -> None:
-    """Write `data` to the standard output."""
+    """Write `data` as JSON to the standard output."""
     click.echo(json.dumps(data, indent=2))
 
 
 def load_matrix(name: str) -> Matrix:
-    """The matrix of this name, or in the file of this path.
+    """Load the shipped matrix of this name, or the file of this path.
 
     Raises:
-        ConfigurationError: it cannot be found, read or validated.
+        ConfigurationError: it does not exist, cannot be read, or is invalid.
     """
     from pytest_llmdevice.matrix.expand import load
 
@@ -67,26 +67,30 @@ def load_matrix(name: str) -> Matrix:
 
 
 def cells_on(matrix: Matrix, inventory: Inventory) -> tuple[Cell, ...]:
-    """The cells of `matrix` on a machine with `inventory`; those on simulated devices are marked as simulated.
+    """Expand `matrix` on a machine with `inventory`; cells on simulated devices are marked as simulated.
 
     Raises:
-        ConfigurationError: the matrix has none, or two with one id.
+        ConfigurationError: the matrix has no cells, or two with one id.
     """
     from pytest_llmdevice.matrix.expand import cells
 
-    found = cells(matrix, lambda specs: expand_devices(specs, inventory))
-    return tuple(as_simulated(cell, inventory) for cell in found)
+    expanded = cells(matrix, lambda specs: expand_devices(specs, inventory))
+    return tuple(as_simulated(cell, inventory) for cell in expanded)
 
 
 def assumed(cards: Sequence[str], simulate: Iterable[str] = ()) -> Inventory:
-    """A machine that has the cpu, `cards` (`"cuda=2"`), and simulates those of `simulate`. Nothing was tried on it.
+    """The inventory of a machine that is assumed, not probed.
+
+    Args:
+        cards: its cards, as in `"cuda=2"`, in addition to the CPU.
+        simulate: its simulated cards, as in `"cuda:2"`.
 
     Raises:
-        ConfigurationError: a value is none, or a kind of device is there twice.
+        ConfigurationError: a value is invalid, or a kind of device is given twice.
     """
     counts: dict[str, int] = {}
     for text in cards:
-        kind, count = _counted(text)
+        kind, count = _parse_cards(text)
         if kind in counts:
             raise ConfigurationError(f"--cards {text}: {kind} is given twice")
         counts[kind] = count
@@ -103,15 +107,15 @@ def assumed(cards: Sequence[str], simulate: Iterable[str] = ()) -> Inventory:
 
 
 def simulated_machines(simulate: Iterable[str]) -> SimulatedMachines:
-    """The machines of `--simulate`.
+    """Parse the values of `--simulate`.
 
     Raises:
-        ConfigurationError: a value that is no profile, or two machines of one kind.
+        ConfigurationError: a value is no profile, or there are two machines of one kind.
     """
     return SimulatedMachines.read(simulate, "--simulate")
 
 
-def _counted(text: str) -> tuple[str, int]:
+def _parse_cards(text: str) -> tuple[str, int]:
     kind, equals, count = text.partition("=")
     if kind not in indexed_kinds():
         raise ConfigurationError(f"--cards {text!r}: {unknown('kind of card', kind, sorted(indexed_kinds()))}")

@@ -1,4 +1,4 @@
-"""The group of all subcommands. Each is imported when it is called: `--help` and `--version` stay quick."""
+"""Defines the group of all subcommands, which are imported on use to keep `--help` and `--version` fast."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ SUBCOMMANDS: Final = {
     "report": "a report of results: Markdown, a page, JSON",
     "show": "the grid of results in the terminal",
 }
-"""Each is the command `command` of the module of its name."""
+"""Subcommand -> its description. Each is the function `command` of the module with its name."""
 
 
-class WrongInput(click.ClickException):
-    """What the user got wrong, as one message. The syntax was right, so how to call the command is not explained."""
+class UserError(click.ClickException):
+    """An error of the user, shown as one message without a usage line, because the syntax was right."""
 
     exit_code = 2
 
 
 class Group(click.Group):
-    """Subcommands by name. What the user got wrong is one message and exit code 2."""
+    """The group of subcommands. Errors of the user are shown as one message, with exit code 2."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the work."""
+        """The names of the subcommands, in the order in which they are usually used."""
         del ctx
         return list(SUBCOMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The subcommand of this name; a usage error where there is none."""
+        """The subcommand of this name; an unknown name is a usage error."""
         if cmd_name not in SUBCOMMANDS:
             ctx.fail(unknown("command", cmd_name, SUBCOMMANDS))
-        found = import_module(f"pytest_llmdevice.cli.{cmd_name}").command
-        assert isinstance(found, click.Command)
-        return found
+        subcommand = import_module(f"pytest_llmdevice.cli.{cmd_name}").command
+        assert isinstance(subcommand, click.Command)
+        return subcommand
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the subcommands without importing them."""
@@ -52,11 +52,11 @@ class Group(click.Group):
             formatter.write_dl(list(SUBCOMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the subcommand."""
+        """Run the subcommand, and turn errors of this package into messages."""
         try:
             return super().invoke(ctx)
         except LLMDeviceError as error:
-            raise WrongInput(str(error)) from None
+            raise UserError(str(error)) from None
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,4 +1,4 @@
-"""`llmdevice doctor`: what is here, what each kind of cell would do and why, and what would let more of them run."""
+"""Implements `llmdevice doctor`: shows devices and versions, which cells would run, and what to install."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pytest_llmdevice.simulation.inventory import SimulatedMachines
 
 _TOOLS: Final = ("pytest-llmdevice", "pytest", "pytest-xdist")
-_WISHED: Final = ("bitsandbytes", "pytest-xdist", "flash_attn")
-"""Optional: without them some cells do not run, or all run more slowly."""
+_OPTIONAL: Final = ("bitsandbytes", "pytest-xdist", "flash_attn")
+"""Optional distributions, without which some cells do not run, or all run more slowly."""
 
 
 @click.command()
@@ -50,49 +50,49 @@ def command(name: str, simulate: tuple[str, ...], probe_timeout: float, as_json:
 
     machines = simulated_machines(simulate)
     with start(probe_timeout) as process:
-        # Meanwhile the probe is under way.
+        # These imports run while the probe runs.
         from pytest_llmdevice.cli.outlook import outlook
 
         matrix = load_matrix(name)
         tools = _installed()
         inventory = machines.beside(process.result())
-    found = outlook(name, matrix, inventory, tools)
+    report = outlook(name, matrix, inventory, tools)
     if as_json:
-        print_json(_data(found, tools))
+        print_json(_data(report, tools))
     else:
-        click.echo("\n".join(_lines(found, machines, tools)))
+        click.echo("\n".join(_lines(report, machines, tools)))
     if inventory.failure:
         sys.exit(1)
 
 
 def _installed() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in _TOOLS:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
-def _data(found: Outlook, tools: Mapping[str, str]) -> dict[str, Any]:
-    inventory = asdict(found.inventory)
-    # The names are what helps; values of the environment are not for files that are passed around.
-    inventory["visible"] = list(found.inventory.visible)
+def _data(report: Outlook, tools: Mapping[str, str]) -> dict[str, Any]:
+    inventory = asdict(report.inventory)
+    # Only the names: values of environment variables do not belong in files that are shared.
+    inventory["visible"] = list(report.inventory.visible)
     return {
-        "matrix": found.matrix,
-        "count": len(found.decisions),
-        "running": found.running,
-        "cells": found.counted(),
-        "advice": [asdict(advice) for advice in found.advice],
+        "matrix": report.matrix,
+        "count": len(report.decisions),
+        "running": report.running,
+        "cells": report.counted(),
+        "advice": [asdict(advice) for advice in report.advice],
         "inventory": inventory,
         "tools": dict(tools),
         "cache": dict(zip(("folder", "checkpoints"), _cache(), strict=True)),
     }
 
 
-def _lines(found: Outlook, machines: SimulatedMachines, tools: Mapping[str, str]) -> Iterator[str]:
-    inventory = found.inventory
+def _lines(report: Outlook, machines: SimulatedMachines, tools: Mapping[str, str]) -> Iterator[str]:
+    inventory = report.inventory
     yield "Devices"
     if inventory.failure:
         yield from paragraph(f"the hardware probe failed: {inventory.failure}", first="  ")
@@ -106,7 +106,7 @@ def _lines(found: Outlook, machines: SimulatedMachines, tools: Mapping[str, str]
     yield "Versions"
     versions = {**tools, **inventory.versions}
     yield from paragraph(", ".join(f"{name} {version}" for name, version in versions.items()), first="  ")
-    missing = [name for name in _WISHED if name not in versions]
+    missing = [name for name in _OPTIONAL if name not in versions]
     if missing:
         yield from paragraph(f"not installed, and optional: {', '.join(missing)}", first="  ")
     yield ""
@@ -114,13 +114,13 @@ def _lines(found: Outlook, machines: SimulatedMachines, tools: Mapping[str, str]
     yield from paragraph(_cache_line(), first="  ")
     yield ""
     yield from paragraph(
-        f"Cells of the matrix {found.matrix}: {len(found.decisions):,}, of which {found.running:,} would run"
+        f"Cells of the matrix {report.matrix}: {len(report.decisions):,}, of which {report.running:,} would run"
     )
-    yield from _cells(found.decisions)
-    if found.advice:
+    yield from _cells(report.decisions)
+    if report.advice:
         yield ""
         yield "To run more"
-        for number, advice in enumerate(found.advice, 1):
+        for number, advice in enumerate(report.advice, 1):
             yield from paragraph(advice.why, first=f"  {number}. ")
             yield from (f"       {command}" for command in advice.commands)
 
@@ -148,7 +148,7 @@ def _device(device: Device, inventory: Inventory) -> Iterator[str]:
 
 
 def _cache() -> tuple[str, int]:
-    """The folder of the checkpoints, with the home folder as `~`, and how many are built."""
+    """The folder of the cache, with the home folder as `~`, and how many checkpoints it has."""
     from pytest_llmdevice.zoo.cache import cache_directory
 
     folder = cache_directory()
@@ -168,18 +168,18 @@ def _cells(decisions: Mapping[Cell, Decision]) -> Iterator[str]:
     by_device: dict[str, dict[Cell, Decision]] = {}
     for cell, decision in decisions.items():
         by_device.setdefault(f"{cell.spec}{' simulated' if cell.simulated else ''}", {})[cell] = decision
-    # Cards that would do the same are shown once.
+    # Cards with equal lines are shown together.
     alike: dict[tuple[str, ...], list[str]] = {}
-    for device, found in by_device.items():
-        alike.setdefault(tuple(_of_device(found)), []).append(device)
+    for device, own in by_device.items():
+        alike.setdefault(tuple(_device_cells(own)), []).append(device)
     for lines, devices in alike.items():
         first, *rest = lines
-        each = " each" if len(devices) > 1 else ""
-        yield from paragraph(f"{', '.join(devices)}: {first.replace('cells', f'cells{each}', 1)}", first="  ")
+        suffix = " each" if len(devices) > 1 else ""
+        yield from paragraph(f"{', '.join(devices)}: {first.replace('cells', f'cells{suffix}', 1)}", first="  ")
         yield from rest
 
 
-def _of_device(decisions: Mapping[Cell, Decision]) -> Iterator[str]:
+def _device_cells(decisions: Mapping[Cell, Decision]) -> Iterator[str]:
     runs = sum(decision.runs for decision in decisions.values())
     reasons: dict[str, list[Cell]] = {}
     for cell, decision in decisions.items():
@@ -198,18 +198,18 @@ def _of_device(decisions: Mapping[Cell, Decision]) -> Iterator[str]:
 
 
 def _grid(decisions: Mapping[Cell, Decision]) -> Iterator[str]:
-    """Cells by dtype and quantization: how many run, and of how many where not all do."""
+    """A table of how many cells of each dtype and quantization run, and of how many if not all do."""
     dtypes = [name for name in DTYPES if any(cell.dtype == name for cell in decisions)]
     present = [name for name in quantizations() if any(cell.quantization == name for cell in decisions)]
     rows = [["", *present]]
     for dtype in dtypes:
         row = [dtype]
         for quantization in present:
-            found = [
+            runs = [
                 decision.runs
                 for cell, decision in decisions.items()
                 if (cell.dtype, cell.quantization) == (dtype, quantization)
             ]
-            row.append("-" if not found else str(sum(found)) if all(found) else f"{sum(found)} of {len(found)}")
+            row.append("-" if not runs else str(sum(runs)) if all(runs) else f"{sum(runs)} of {len(runs)}")
         rows.append(row)
     yield from table(rows, numbers=range(1, len(present) + 1), indent=4)

@@ -1,4 +1,4 @@
-"""Jobs for a CI service: which cells each runs, on what, and the options by which pytest chooses them. Pure."""
+"""Divides the cells of a matrix into CI jobs, and writes the pytest options that select each job's cells."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.shards import estimates, shards
 
 Options: TypeAlias = tuple[str, ...]
-"""Of pytest, each flag and each value for itself."""
+"""Options of pytest: flags and values as separate strings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A CI service, by what it refuses.
+    """The limits of a CI service.
 
     Attributes:
-        name: how people call it.
-        jobs: the most jobs of one matrix.
-        selector: the longest text of one job's options, in characters.
-        output: the longest text of all, in characters.
+        name: its name.
+        jobs: the maximum number of jobs of one matrix.
+        selector: the maximum length of one job's options, in characters.
+        output: the maximum length of all output, in characters.
     """
 
     name: str
@@ -35,11 +35,13 @@ class Service:
 
 
 GITHUB: Final = Service("GitHub Actions", 256, 8_000, 500_000)
-"""256 jobs of a matrix; 1 MB for the outputs of a job, counted in UTF-16. Windows takes 8,191 characters a command."""
+"""GitHub allows 256 jobs of a matrix, and 1 MB for the outputs of a job, counted in UTF-16. A command on Windows may
+have 8,191 characters."""
 
 GITLAB: Final = Service("GitLab", 200, 120, 500_000)
-"""200 jobs of a `parallel:matrix`; all values of a job are in its name, and a pipeline with a name of more than 255
-characters is silently not made (gitlab-org/gitlab issue 584573). The rest is for the matrix and the runner."""
+"""GitLab allows 200 jobs of a `parallel:matrix`. All values of a job are in its name, and GitLab silently makes no
+pipeline with a name of more than 255 characters (gitlab-org/gitlab issue 584573); the matrix and the runner need the
+rest of them."""
 
 _GITLAB_NAME: Final = 255
 
@@ -52,8 +54,8 @@ class Group:
 
     Attributes:
         hardware: the kind: `"cpu"`, `"cuda"`, ...
-        labels: those of the machines that run them.
-        simulate: the simulated machine, empty for real devices.
+        labels: the labels of the machines that run them.
+        simulate: the simulated machine; empty for real devices.
         cells: the cells.
     """
 
@@ -65,14 +67,14 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job.
+    """One job of a plan.
 
     Attributes:
-        name: unique, and good as the name of an artifact: `"cuda-1-of-3"`.
-        group: what it is a part of.
+        name: its unique name, which can also name an artifact: `"cuda-1-of-3"`.
+        group: the group of its cells.
         cells: the cells that it runs.
-        selector: the options by which pytest chooses exactly these.
-        seconds: how long they will take; None where no time was ever recorded.
+        selector: the pytest options that select exactly these cells.
+        seconds: their estimated time; None without recorded times.
     """
 
     name: str
@@ -82,7 +84,7 @@ class Job:
     seconds: float | None
 
     def options(self, matrix: str) -> str:
-        """All that pytest needs besides `--llm-matrix`, to be put into the variable `PYTEST_ADDOPTS`."""
+        """The options that pytest needs in addition to `--llm-matrix`, for the variable `PYTEST_ADDOPTS`."""
         simulate = ("--llm-simulate", self.group.simulate) if self.group.simulate else ()
         return shlex.join(("--llm-matrix-file", matrix, *self.selector, *simulate))
 
@@ -92,9 +94,9 @@ class Plan:
     """All jobs of a matrix.
 
     Attributes:
-        matrix: its name as it was asked for.
+        matrix: the name of the matrix as the user gave it.
         jobs: the jobs, in the order of the groups.
-        notes: what was not done as it was asked for.
+        notes: where the plan deviates from what the user asked for.
     """
 
     matrix: str
@@ -102,7 +104,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def planned(
+def plan_jobs(
     matrix: str,
     groups: Sequence[Group],
     seconds: Mapping[str, float],
@@ -111,18 +113,18 @@ def planned(
     jobs: int | None = None,
     minutes: float | None = None,
 ) -> Plan:
-    """Deal the cells of `groups` out to jobs.
+    """Divide the cells of `groups` into jobs.
 
     Args:
-        matrix: the name of the matrix as it was asked for.
+        matrix: the name of the matrix as the user gave it.
         groups: the cells, each in one group.
-        seconds: recorded times by id; without them all cells count the same.
-        service: where the jobs will run.
-        jobs: how many there shall be; one for each group if neither this nor `minutes` is given.
-        minutes: how long the cells of a job shall take; needs times.
+        seconds: cell id -> recorded time; without times all cells count the same.
+        service: the service that will run the jobs.
+        jobs: the number of jobs; one for each group if neither this nor `minutes` is given.
+        minutes: the time that the cells of a job should take; needs times.
 
     Raises:
-        ConfigurationError: more jobs than the service takes, fewer than there are groups, or no times for `minutes`.
+        ConfigurationError: more jobs than the service allows, fewer than groups, or no times for `minutes`.
     """
     weights = {
         group.hardware: math.fsum(estimates(group.cells, seconds).values()) if seconds else len(group.cells)
@@ -141,22 +143,22 @@ def planned(
                 f"{sum(counts.values())} jobs would be needed, and {service.name} takes at most {service.jobs}: "
                 "each takes longer than was asked for"
             )
-            counts = _spread(groups, weights, service.jobs)
+            counts = _distribute(groups, weights, service.jobs)
     else:
-        counts = _spread(groups, weights, _checked(jobs, groups, service))
+        counts = _distribute(groups, weights, _job_count(jobs, groups, service))
         if jobs is not None and sum(counts.values()) < jobs:
             notes.append(f"{sum(counts.values())} jobs, not {jobs}: no job would be left without a cell")
     every = [cell for group in groups for cell in group.cells]
-    found: list[Job] = []
+    all_jobs: list[Job] = []
     for group in groups:
-        parts, note = _parts(group, every, counts[group.hardware], seconds, service)
-        found += parts
+        group_jobs, note = _group_jobs(group, every, counts[group.hardware], seconds, service)
+        all_jobs += group_jobs
         notes += [note] if note else []
-    return Plan(matrix, tuple(found), tuple(notes))
+    return Plan(matrix, tuple(all_jobs), tuple(notes))
 
 
-def github(plan: Plan) -> dict[str, Any]:
-    """The value of `strategy.matrix` of a job of GitHub Actions."""
+def github_matrix(plan: Plan) -> dict[str, Any]:
+    """The plan as a value for `strategy.matrix` of a GitHub Actions job."""
     return {
         "include": [
             {
@@ -174,12 +176,12 @@ def github(plan: Plan) -> dict[str, Any]:
     }
 
 
-def gitlab(plan: Plan) -> list[dict[str, str]]:
-    """The value of `parallel:matrix` of a job of GitLab.
+def gitlab_matrix(plan: Plan) -> list[dict[str, str]]:
+    """The plan as a value for `parallel:matrix` of a GitLab job.
 
     Raises:
-        ConfigurationError: a kind of hardware has several labels, and a job takes one from a variable; or the name
-            of a job is too long.
+        ConfigurationError: a kind of hardware has several labels, of which a job can take only one from a variable;
+            or the name of a job is too long.
     """
     for job in plan.jobs:
         if len(job.group.labels) != 1:
@@ -187,21 +189,21 @@ def gitlab(plan: Plan) -> list[dict[str, str]]:
                 f"--label {job.group.hardware}={','.join(job.group.labels)}: GitLab takes one tag for each kind of "
                 f"hardware here, as in --label {job.group.hardware}=gpu"
             )
-    found = [
+    entries = [
         {"LLM_JOB": job.name, "LLM_RUNNER": job.group.labels[0], "PYTEST_ADDOPTS": job.options(plan.matrix)}
         for job in plan.jobs
     ]
-    for variables in found:
+    for variables in entries:
         name = f"llm: [{', '.join(variables.values())}]"
         if len(name) > _GITLAB_NAME:
             raise ConfigurationError(
                 f"the name of the job would be {name!r}, and GitLab silently makes no pipeline with a name of more "
                 f"than {_GITLAB_NAME} characters: shorten the path of the matrix or the label"
             )
-    return found
+    return entries
 
 
-def _checked(jobs: int | None, groups: Sequence[Group], service: Service) -> int:
+def _job_count(jobs: int | None, groups: Sequence[Group], service: Service) -> int:
     if jobs is None:
         return len(groups)
     if jobs > service.jobs:
@@ -215,8 +217,8 @@ def _checked(jobs: int | None, groups: Sequence[Group], service: Service) -> int
     return jobs
 
 
-def _spread(groups: Sequence[Group], weights: Mapping[str, float], jobs: int) -> dict[str, int]:
-    """How many of `jobs` each group gets: one, and each further one goes to the group whose jobs are longest."""
+def _distribute(groups: Sequence[Group], weights: Mapping[str, float], jobs: int) -> dict[str, int]:
+    """The number of jobs of each group: one, and every further job goes to the group whose jobs are longest."""
     counts = {group.hardware: 1 for group in groups}
     sizes = {group.hardware: len(group.cells) for group in groups}
     for _ in range(jobs - len(groups)):
@@ -228,20 +230,20 @@ def _spread(groups: Sequence[Group], weights: Mapping[str, float], jobs: int) ->
     return counts
 
 
-def _parts(
+def _group_jobs(
     group: Group, every: Sequence[Cell], count: int, seconds: Mapping[str, float], service: Service
 ) -> tuple[list[Job], str]:
-    """The jobs of one group, and a note where their selectors had to be simpler than the balance asks for."""
+    """The jobs of one group, and a note if balancing them by time would need selectors that are too long."""
     whole: Options = ("--llm-cell", f"kind={group.hardware}")
-    dealt = shards(group.cells, count, seconds)
+    shard_cells = shards(group.cells, count, seconds)
     selectors: list[Options] = [whole]
     note = ""
     if seconds and count > 1:
-        selectors = _by_axes(dealt, every)
+        selectors = _axis_selectors(shard_cells, every)
         note = _too_long(selectors, group, service)
     if count > 1 and (not seconds or note):
-        # What `--llm-shard` deals out knows of no times.
-        dealt = shards(group.cells, count)
+        # `--llm-shard` divides cells by number, without times.
+        shard_cells = shards(group.cells, count)
         selectors = [(*whole, "--llm-shard", f"{index}/{count}") for index in range(1, count + 1)]
     times = estimates(group.cells, seconds) if seconds else None
     jobs = [
@@ -252,14 +254,14 @@ def _parts(
             selector,
             math.fsum(times[cell] for cell in cells) if times is not None else None,
         )
-        for index, (cells, selector) in enumerate(zip(dealt, selectors, strict=True), 1)
+        for index, (cells, selector) in enumerate(zip(shard_cells, selectors, strict=True), 1)
     ]
     return jobs, note
 
 
 def _too_long(selectors: Sequence[Options], group: Group, service: Service) -> str:
     lengths = [len(shlex.join(selector)) for selector in selectors]
-    # Beside the selector a job has a name and labels, and the options say the selector again.
+    # The output has the selector twice, also in the options, and the job's name and labels.
     if max(lengths) <= service.selector and 2 * sum(lengths) + 500 * len(lengths) <= service.output:
         return ""
     return (
@@ -268,8 +270,8 @@ def _too_long(selectors: Sequence[Options], group: Group, service: Service) -> s
     )
 
 
-def _by_axes(dealt: Sequence[Sequence[Cell]], every: Sequence[Cell]) -> list[Options]:
+def _axis_selectors(shard_cells: Sequence[Sequence[Cell]], every: Sequence[Cell]) -> list[Options]:
     return [
         tuple(part for expression in expressions(cells, every) for part in ("--llm-cell", expression))
-        for cells in dealt
+        for cells in shard_cells
     ]

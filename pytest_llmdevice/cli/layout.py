@@ -1,4 +1,4 @@
-"""Lines of text for a terminal: paragraphs that are indented and wrapped, and tables. No colour, they may be piped."""
+"""Formats text for a terminal: wrapped and indented paragraphs, and tables, without colour so they can be piped."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 WIDEST: Final = 100
-"""Longer lines are hard to read, however wide the terminal."""
+"""The maximum width of lines, because longer ones are hard to read."""
 
 UNBROKEN: Final = "\N{NO-BREAK SPACE}"
-"""A blank between words that belong on one line; `paragraph` writes a common one."""
+"""A space at which `paragraph` does not break lines; it is written as a normal space."""
 
 
 def width() -> int:
-    """Columns to use: those of the terminal, 80 where there is none."""
+    """The number of columns to use: those of the terminal, up to `WIDEST`; 80 without a terminal."""
     return max(40, min(shutil.get_terminal_size().columns, WIDEST))
 
 
 def paragraph(text: str, *, first: str = "", rest: str | None = None) -> list[str]:
-    """`text` wrapped, `first` before the first line and `rest` (as many blanks if left out) before the others.
+    """Wrap `text` to lines.
 
-    Words are never broken: addresses and commands are to be copied. A blank that is `UNBROKEN` is kept within a line.
+    Words are never broken, so that URLs and commands can be copied.
+
+    Args:
+        text: the text; it is not broken at `UNBROKEN` spaces.
+        first: the indent of the first line.
+        rest: the indent of the others; by default spaces, as wide as `first`.
     """
     lines = textwrap.wrap(
         text,
@@ -36,7 +41,7 @@ def paragraph(text: str, *, first: str = "", rest: str | None = None) -> list[st
 
 
 def labelled(pairs: Iterable[tuple[str, str]], indent: int = 2) -> Iterator[str]:
-    """`(label, text)` as two columns, the second one wrapped."""
+    """Format pairs `(label, text)` as two columns, with the text wrapped."""
     rows = list(pairs)
     wide = max((len(label) for label, _ in rows), default=0)
     for label, text in rows:
@@ -44,7 +49,7 @@ def labelled(pairs: Iterable[tuple[str, str]], indent: int = 2) -> Iterator[str]
 
 
 def table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = (), indent: int = 2) -> Iterator[str]:
-    """`rows`, the first one the heads, in columns as wide as their widest text; those in `numbers` to the right."""
+    """Format `rows`, the first of which is the header, in columns; those with an index in `numbers` right-aligned."""
     wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         parts = [
@@ -55,6 +60,6 @@ def table(rows: Sequence[Sequence[str]], numbers: Sequence[int] = (), indent: in
 
 
 def percent(part: int, whole: int) -> str:
-    """`"6 %"`, and `"under 1 %"` for what would be rounded to nothing; for a `paragraph`."""
+    """A share in percent, for a `paragraph`: `"6 %"`, and `"under 1 %"` instead of rounding to zero."""
     share = 100 * part / whole if whole else 0.0
     return f"{share:.0f}{UNBROKEN}%" if share >= 1 or part == 0 else f"under 1{UNBROKEN}%"

@@ -1,4 +1,4 @@
-"""`llmdevice matrix`: what cells a matrix has, whether its file is good, and which ones are shipped."""
+"""Implements `llmdevice matrix`: lists the cells of a matrix, validates its file, and lists the shipped ones."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def show(
 
     matrix = load_matrix(name_or_path)
     inventory = _probed(cards, simulate) if probe else assumed(cards, simulate)
-    found = overview(name_or_path, matrix, inventory)
+    result = overview(name_or_path, matrix, inventory)
     if as_json:
-        print_json(found.to_json())
+        print_json(result.to_json())
         return
-    click.echo("\n".join(cell.id for cell in found.cells))
+    click.echo("\n".join(cell.id for cell in result.cells))
     if not ids:
         click.echo()
-        click.echo("\n".join(_summary(found)))
-        starred = [spec for spec in matrix.devices if spec.endswith("*")]
-        if starred and not (probe or cards or simulate):
+        click.echo("\n".join(_summary(result)))
+        with_star = [spec for spec in matrix.devices if spec.endswith("*")]
+        if with_star and not (probe or cards or simulate):
             click.echo()
-            note = f"{' '.join(starred)}: counted as one card each; --cards cuda=2 or --probe shows more"
+            note = f"{' '.join(with_star)}: counted as one card each; --cards cuda=2 or --probe shows more"
             click.echo("\n".join(paragraph(note)))
 
 
@@ -61,10 +61,10 @@ def validate(names: tuple[str, ...], as_json: bool) -> None:
 
     The exit code is 1 when there is a problem. Notes are on tables that are about no cell: allowed, and often a slip.
     """
-    from pytest_llmdevice.cli.validation import validated
+    from pytest_llmdevice.cli.validation import validate_matrix
     from pytest_llmdevice.matrix.files import shipped
 
-    results = [validated(name) for name in names or shipped()]
+    results = [validate_matrix(name) for name in names or shipped()]
     if as_json:
         print_json([result.to_json() for result in results])
     else:
@@ -80,11 +80,11 @@ def list_command(as_json: bool) -> None:
     """List the shipped matrices."""
     from pytest_llmdevice.matrix.files import folder, read, shipped
 
-    found = {name: str(read(folder() / f"{name}.toml").get("description", "")) for name in shipped()}
+    descriptions = {name: str(read(folder() / f"{name}.toml").get("description", "")) for name in shipped()}
     if as_json:
-        print_json(found)
+        print_json(descriptions)
     else:
-        click.echo("\n".join(labelled(found.items(), indent=0)))
+        click.echo("\n".join(labelled(descriptions.items(), indent=0)))
 
 
 def _probed(cards: tuple[str, ...], simulate: tuple[str, ...]) -> Inventory:
@@ -101,39 +101,41 @@ def _probed(cards: tuple[str, ...], simulate: tuple[str, ...]) -> Inventory:
     return machines.beside(inventory)
 
 
-def _summary(found: Overview) -> Iterator[str]:
-    share = f", {percent(len(found.cells), found.product)} of the product" if found.product else ""
-    yield from paragraph(f"matrix {found.name}: {plural(len(found.cells), 'cell')}{share}")
-    if found.description:
-        yield from paragraph(found.description, first="  ")
+def _summary(overview: Overview) -> Iterator[str]:
+    share = f", {percent(len(overview.cells), overview.product)} of the product" if overview.product else ""
+    yield from paragraph(f"matrix {overview.name}: {plural(len(overview.cells), 'cell')}{share}")
+    if overview.description:
+        yield from paragraph(overview.description, first="  ")
     yield ""
-    yield f"  {found.product:>7,}  cells in the product of the axes"
-    yield f"  {found.product - found.allowed:>7,}  of them excluded"
-    if found.coverage == "pairwise":
-        chosen = len(found.cells) - found.included
-        saved = f"{percent(chosen, found.allowed)} of the {found.allowed:,} left"
+    yield f"  {overview.product:>7,}  cells in the product of the axes"
+    yield f"  {overview.product - overview.allowed:>7,}  of them excluded"
+    if overview.coverage == "pairwise":
+        chosen = len(overview.cells) - overview.included
+        saved = f"{percent(chosen, overview.allowed)} of the {overview.allowed:,} left"
         yield from paragraph(
             f"cells in which every pair of values occurs on each kind of device ({saved})", first=f"  {chosen:>7,}  "
         )
-    if found.included:
-        yield f"  {found.included:>7,}  more because [[include]] asks for them"
+    if overview.included:
+        yield f"  {overview.included:>7,}  more because [[include]] asks for them"
     yield ""
     yield "Cells with each value"
-    yield from labelled((axis, _counts(values)) for axis, values in found.axes.items() if list(values) != ["default"])
-    if found.excluded:
+    yield from labelled(
+        (axis, _counts(values)) for axis, values in overview.axes.items() if list(values) != ["default"]
+    )
+    if overview.excluded:
         yield ""
         yield "Excluded, of the product"
-        for rule in found.excluded:
+        for rule in overview.excluded:
             yield from _rule(rule, rule.reason)
-    if found.expected:
+    if overview.expected:
         yield ""
         yield "Expected, of the cells"
-        for rule in found.expected:
+        for rule in overview.expected:
             yield from _rule(rule, _expectation(rule), rule.details["source"])
-    if found.required is not None:
+    if overview.required is not None:
         yield ""
         yield "Required: each of these in a cell that passed on real hardware"
-        yield from labelled((key, " ".join(values)) for key, values in found.required.items())
+        yield from labelled((key, " ".join(values)) for key, values in overview.required.items())
 
 
 def _counts(values: dict[str, int]) -> str:
@@ -141,9 +143,9 @@ def _counts(values: dict[str, int]) -> str:
 
 
 def _rule(rule: Rule, sentence: str, source: str = "") -> Iterator[str]:
-    from pytest_llmdevice.cli.overview import written
+    from pytest_llmdevice.cli.overview import format_patterns
 
-    yield from paragraph(written(rule.patterns), first=f"  {rule.cells:>7,}  ")
+    yield from paragraph(format_patterns(rule.patterns), first=f"  {rule.cells:>7,}  ")
     for text in (sentence, source):
         if text:
             yield from paragraph(text, first=" " * 11)

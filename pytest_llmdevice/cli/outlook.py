@@ -1,4 +1,4 @@
-"""What a machine would do with a matrix, and what would let it do more. Pure functions on an inventory."""
+"""Computes which cells of a matrix a machine would run, and advises what would let it run more."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _INSTALL: Final = 'python -m pip install "pytest-llmdevice[{}]"'
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """One thing to do.
+    """A piece of advice.
 
     Attributes:
-        why: what it would bring, in a sentence.
-        commands: what to type; more than one where any of them will do.
+        why: the reason, in a sentence.
+        commands: alternative commands, any of which follows the advice.
     """
 
     why: str
@@ -35,12 +35,12 @@ class Advice:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What would become of the cells of a matrix on one machine.
+    """The decisions about the cells of a matrix on one machine.
 
     Attributes:
-        matrix: its name as it was asked for.
+        matrix: the name of the matrix as the user gave it.
         inventory: the machine.
-        verdicts: of every cell.
+        decisions: cell -> whether and how it runs.
         advice: what would let more cells run, the most important first.
     """
 
@@ -51,11 +51,11 @@ class Outlook:
 
     @property
     def running(self) -> int:
-        """How many cells run, on hardware or simulated."""
+        """The number of cells that run, on hardware or simulated."""
         return sum(decision.runs for decision in self.decisions.values())
 
     def counted(self) -> list[dict[str, Any]]:
-        """How many cells of each device, dtype and quantization have each verdict, as plain data."""
+        """The number of cells of each device, dtype, quantization and decision, as JSON-compatible data."""
         counts = Counter(
             (cell.spec, cell.simulated, cell.dtype, cell.quantization, decision.state, decision.cause, decision.reason)
             for cell, decision in self.decisions.items()
@@ -65,10 +65,10 @@ class Outlook:
 
 
 def outlook(name: str, matrix: Matrix, inventory: Inventory, installed: Mapping[str, str]) -> Outlook:
-    """What `inventory` would do with `matrix`.
+    """Decide about every cell of `matrix` on the machine `inventory`.
 
     Args:
-        name: the matrix as it was asked for.
+        name: the name of the matrix as the user gave it.
         matrix: the matrix.
         inventory: the machine with its simulated devices.
         installed: versions of installed distributions that the inventory does not have, such as pytest-xdist.
@@ -80,17 +80,17 @@ def outlook(name: str, matrix: Matrix, inventory: Inventory, installed: Mapping[
     return Outlook(name, inventory, decisions, tuple(_advice(name, matrix, inventory, decisions, installed)))
 
 
-def too_old(installed: Mapping[str, str]) -> Iterator[Advice]:
-    """What is older than this package asks for, which pip leaves behind when something else is installed later."""
+def outdated_packages(installed: Mapping[str, str]) -> Iterator[Advice]:
+    """Advise on packages that are older than this package requires, which a later `pip install` may have caused."""
     from importlib.metadata import requires
 
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    found = {canonicalize_name(name): version for name, version in installed.items()}
+    versions = {canonicalize_name(name): version for name, version in installed.items()}
     for text in requires("pytest-llmdevice") or ():
         requirement = Requirement(text)
-        version = found.get(canonicalize_name(requirement.name))
+        version = versions.get(canonicalize_name(requirement.name))
         if version is not None and not requirement.specifier.contains(version, prereleases=True):
             yield Advice(
                 f"{requirement.name} {version} is installed, and pytest-llmdevice needs {requirement.specifier}",
@@ -116,7 +116,7 @@ def _advice(
             if slow
             else ('python -c "import torch; print(torch.__version__, torch.cuda.is_available())"',),
         )
-    yield from too_old(versions)
+    yield from outdated_packages(versions)
     quantized = sum(cell.quantization != "none" for cell in decisions)
     if "bitsandbytes" not in versions and quantized:
         yield Advice(
@@ -128,10 +128,10 @@ def _advice(
             "pytest-xdist is not installed: cells cannot run side by side (pytest -n 2)", (_INSTALL.format("xdist"),)
         )
     if not inventory.failure:
-        yield from _of_devices(name, matrix, inventory, decisions)
+        yield from _device_advice(name, matrix, inventory, decisions)
 
 
-def _of_devices(
+def _device_advice(
     name: str, matrix: Matrix, inventory: Inventory, decisions: Mapping[Cell, Decision]
 ) -> Iterator[Advice]:
     for variable in inventory.visible:
@@ -158,7 +158,7 @@ def _of_devices(
 
 
 def _simulated(matrix: Matrix, inventory: Inventory, profile: str) -> int:
-    """How many cells would run on the simulated `profile`; 0 where real cards have its place."""
+    """The number of cells that would run on the simulated `profile`; 0 if the machine has real cards of its type."""
     try:
         machine = simulated_machines([profile]).beside(inventory)
     except ConfigurationError:

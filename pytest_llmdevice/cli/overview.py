@@ -1,4 +1,4 @@
-"""What a matrix has: its cells counted, what the coverage saves, and what its rules are about. Pure functions."""
+"""Counts the cells of a matrix: by value, saved by the coverage, and covered by each of its rules."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A table of the file.
+    """A rule in the file of a matrix.
 
     Attributes:
-        patterns: key of the axis -> patterns; an axis that is left out stands for all.
-        cells: how many cells it is about.
-        reason: what the file says for it.
-        details: everything else that it says, ready for JSON.
+        patterns: key of the axis -> patterns; an axis that is missing matches all values.
+        cells: the number of cells that it matches.
+        reason: the reason that the file gives.
+        details: its other entries, as JSON-compatible data.
     """
 
     patterns: dict[str, tuple[str, ...]]
@@ -35,19 +35,19 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """A matrix on some machine.
+    """The contents of a matrix on one machine.
 
     Attributes:
-        name: as it was asked for.
-        description: as the file has it.
+        name: the name of the matrix as the user gave it.
+        description: the description in its file.
         coverage: `"full"` or `"pairwise"`.
         cells: the cells.
-        product: how many the full product of the axes has.
-        allowed: how many of the product no rule excludes.
-        included: how many of the cells are there because `[[include]]` asks for them.
-        excluded: each `[[exclude]]`; a cell of the product counts for the first that fits it.
-        expected: each `[[expect]]` with the cells that it fits.
-        required: `[require]`, None where there is none.
+        product: the number of cells in the full product of the axes.
+        allowed: the number of those that no rule excludes.
+        included: the number of cells that only `[[include]]` adds.
+        excluded: every `[[exclude]]`; a cell counts for the first one that matches it.
+        expected: every `[[expect]]`, with the number of cells that it matches.
+        required: `[require]`, or None.
     """
 
     name: str
@@ -63,11 +63,11 @@ class Overview:
 
     @property
     def axes(self) -> dict[str, dict[str, int]]:
-        """Of each axis, how many cells have each value."""
+        """Axis -> value -> the number of cells with it."""
         return {axis: dict(Counter(value_of(cell, axis) for cell in self.cells)) for axis in AXES}
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as plain data."""
+        """Everything as JSON-compatible data."""
         return {
             "matrix": self.name,
             "description": self.description,
@@ -85,7 +85,7 @@ class Overview:
 
 
 def overview(name: str, matrix: Matrix, inventory: Inventory) -> Overview:
-    """Of `matrix` on a machine with `inventory`.
+    """Count the cells of `matrix` on a machine with `inventory`.
 
     Raises:
         ConfigurationError: the matrix has no cells, or two with one id.
@@ -119,21 +119,21 @@ def overview(name: str, matrix: Matrix, inventory: Inventory) -> Overview:
 
 
 def patterns(rule: Selection) -> dict[str, tuple[str, ...]]:
-    """The patterns of a table, by the key of the axis."""
+    """The patterns of a rule, by the key of the axis."""
     given: dict[str, tuple[str, ...] | None] = {key: getattr(rule, key) for key in AXIS_KEYS}
     return {key: values for key, values in given.items() if values is not None}
 
 
-def written(found: Mapping[str, Sequence[str]]) -> str:
-    """Patterns in a line: `"devices cpu mps, strategies split"`."""
-    return ", ".join(f"{key} {' '.join(values)}" for key, values in found.items()) or "all cells"
+def format_patterns(patterns: Mapping[str, Sequence[str]]) -> str:
+    """Write patterns in a line: `"devices cpu mps, strategies split"`."""
+    return ", ".join(f"{key} {' '.join(values)}" for key, values in patterns.items()) or "all cells"
 
 
 def _without_includes(matrix: Matrix, inventory: Inventory) -> tuple[Cell, ...]:
     if not matrix.include:
         return cells_on(matrix, inventory)
     product = matrix.model_copy(update={"include": ()})
-    # Of a matrix all of whose product is excluded nothing is left without the inclusions.
+    # A matrix that excludes its whole product has no cells without its `[[include]]`.
     from pytest_llmdevice.errors import ConfigurationError
 
     try:
@@ -143,7 +143,7 @@ def _without_includes(matrix: Matrix, inventory: Inventory) -> tuple[Cell, ...]:
 
 
 def _expectations(matrix: Matrix, cells: Sequence[Cell]) -> tuple[Rule, ...]:
-    found = []
+    rules = []
     for rule in matrix.expect:
         selector = rule.selector
         details: dict[str, Any] = {
@@ -154,8 +154,8 @@ def _expectations(matrix: Matrix, cells: Sequence[Cell]) -> tuple[Rule, ...]:
             "source": rule.source,
         }
         count = sum(selector.matches(cell) for cell in cells)
-        found.append(Rule(patterns(rule), count, rule.xfail or "", details))
-    return tuple(found)
+        rules.append(Rule(patterns(rule), count, rule.xfail or "", details))
+    return tuple(rules)
 
 
 def _rule_json(rule: Rule) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`llmdevice plan`: the jobs by which a CI service runs a matrix on several machines."""
+"""Implements `llmdevice plan`: plans the jobs with which a CI service runs a matrix on several machines."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LABELS: Final = {
     "github": {"cpu": ("ubuntu-latest",), "mps": ("macos-latest",)},
     "gitlab": {"cpu": ("saas-linux-small-amd64",), "mps": ("saas-macos-medium-m1",)},
 }
-"""Machines that the services themselves have; others are the user's own."""
+"""Labels of machines that the services offer; other kinds of hardware need the user's own runners."""
 
 
 @click.command()
@@ -91,13 +91,13 @@ def command(
     service = services.get(form or "", planning.ANYWHERE)
     cells = cells_on(load_matrix(name), assumed(cards, simulate))
     groups, left_out = _groups(cells, _labels(labels), without, simulate, form or "github")
-    plan = planning.planned(name, groups, _recorded(times), service, jobs=jobs, minutes=minutes)
+    plan = planning.plan_jobs(name, groups, _recorded(times), service, jobs=jobs, minutes=minutes)
     for note in (*left_out, *plan.notes):
         click.echo(f"note: {note}", err=True)
     if as_json:
         print_json(_data(plan))
     elif form:
-        data = planning.github(plan) if form == "github" else planning.gitlab(plan)
+        data = planning.github_matrix(plan) if form == "github" else planning.gitlab_matrix(plan)
         text = json.dumps(data, separators=(",", ":"))
         if len(text) > service.output:
             raise ConfigurationError(
@@ -110,7 +110,7 @@ def command(
 
 
 def _recorded(paths: Sequence[Path]) -> dict[str, float]:
-    """Seconds of cells, by id. A baseline has them too, and lies in the repository."""
+    """Cell id -> recorded seconds, from results or from baselines, which are usually in the repository."""
     if not paths:
         return {}
     from statistics import median
@@ -119,16 +119,16 @@ def _recorded(paths: Sequence[Path]) -> dict[str, float]:
     from pytest_llmdevice.results.shards import recorded_seconds
     from pytest_llmdevice.results.store import read
 
-    found: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     for path in filter(_is_baseline, paths):
         lines = read_baseline(path).cells.values()
-        found |= {line.cell: median(line.seconds) for line in lines if line.seconds}
+        seconds |= {line.cell: median(line.seconds) for line in lines if line.seconds}
     results = [path for path in paths if not _is_baseline(path)]
-    # What ran later is the better guess.
-    found |= recorded_seconds(read(results)) if results else {}
-    if not found:
+    # Results override baselines, because they are usually newer.
+    seconds |= recorded_seconds(read(results)) if results else {}
+    if not seconds:
         raise ConfigurationError(f"--times {paths[0]}: no cell ran there, so there is no time of one")
-    return found
+    return seconds
 
 
 def _is_baseline(path: Path) -> bool:
@@ -136,12 +136,12 @@ def _is_baseline(path: Path) -> bool:
         with path.open("rb") as file:
             return re.match(rb'\s*\{\s*"type"\s*:\s*"baseline"', file.readline(200)) is not None
     except OSError:
-        # A folder, or what the reader of results has a sentence for.
+        # A folder, or an error that the reader of results reports.
         return False
 
 
 def _labels(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+    labels: dict[str, tuple[str, ...]] = {}
     for text in texts:
         kind, _, names = text.partition("=")
         given = tuple(name.strip() for name in names.split(",") if name.strip())
@@ -149,10 +149,10 @@ def _labels(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
             raise ConfigurationError(f"--label {text!r}: {unknown('kind of hardware', kind, known_kinds())}")
         if not given:
             raise ConfigurationError(f"--label {text!r} has no label: write {kind}=LABEL")
-        if kind in found:
+        if kind in labels:
             raise ConfigurationError(f"--label {text!r}: {kind} is given twice; join labels with a comma")
-        found[kind] = given
-    return found
+        labels[kind] = given
+    return labels
 
 
 def _groups(
@@ -162,7 +162,7 @@ def _groups(
     simulate: Sequence[str],
     form: str,
 ) -> tuple[list[Group], list[str]]:
-    """A group for each kind of hardware of the matrix, and what is left out of them."""
+    """A group for each kind of hardware in the matrix, and notes on cells that are left out."""
     from pytest_llmdevice.cli.jobs import Group
 
     profiles: dict[str, Profile] = {profile.kind: profile for profile in simulated_machines(simulate).profiles}
@@ -181,7 +181,7 @@ def _groups(
             notes.append(f"{kind}: {plural(len(own), 'cell')} in no job (--without)")
             continue
         simulated = [text for text in simulate if simulated_machines([text]).profiles[0].kind == kind]
-        # A simulated machine needs a processor and nothing else.
+        # A simulated machine runs on any CPU.
         runner = "cpu" if simulated else kind
         known = {**LABELS[form], **labels}
         fallback = ("self-hosted", kind) if form == "github" else (kind,)

@@ -1,4 +1,4 @@
-"""Expressions of `--llm-cell` that choose exactly some cells of a matrix, as short as axes allow."""
+"""Writes short `--llm-cell` expressions that select exactly some cells of a matrix."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.select import value_of
 
 Box: TypeAlias = dict[str, tuple[str, ...]]
-"""Key -> values: the cells that have one of the values of each key."""
+"""Key -> values: the set of cells that have, for every key, one of its values."""
 
 _KEYS: Final = ("kind", "model", "quantization", "dtype", "strategy", "device", "attention")
-"""What boxes are made of. No ids: a cell has another one where it is simulated."""
+"""The keys of boxes. Ids are left out, because a simulated cell has another id."""
 
 
 def expressions(chosen: Iterable[Cell], cells: Iterable[Cell]) -> list[str]:
-    """Expressions that together fit `chosen` and no other one of `cells`, each cell being fitted by one of them.
+    """Expressions that match the cells in `chosen`, each by one of them, and no other cell in `cells`.
 
     Raises:
-        ConfigurationError: the name of a model is too much like that of another one to be told apart.
+        ConfigurationError: two models have names that an expression cannot distinguish.
     """
     wanted = set(chosen)
     kinds = {cell.kind for cell in wanted}
-    # All the same kind of hardware, as the cells of a job are: said once, and the others need not be looked at.
+    # The cells of a job have one kind of hardware: name it once, and ignore cells of other kinds.
     fixed: Box = {"kind": tuple(kinds)} if len(kinds) == 1 else {}
     concerned = [cell for cell in cells if not fixed or cell.kind in kinds]
     _refuse_alike({cell.model for cell in concerned})
-    return [_written(box) for box in _merged(_boxes(concerned, wanted, fixed))]
+    return [_format_expression(box) for box in _merged(_boxes(concerned, wanted, fixed))]
 
 
 def _refuse_alike(models: set[str]) -> None:
@@ -38,7 +38,7 @@ def _refuse_alike(models: set[str]) -> None:
         pattern = _pattern(model)
         if "?" not in pattern:
             continue
-        other = next((each for each in models if each != model and fnmatchcase(each, pattern)), None)
+        other = next((name for name in models if name != model and fnmatchcase(name, pattern)), None)
         if other is not None:
             raise ConfigurationError(
                 f"models {model!r} and {other!r} differ only in blanks, commas or bars, which --llm-cell cannot tell "
@@ -51,36 +51,36 @@ def _boxes(cells: list[Cell], wanted: set[Cell], fixed: Box) -> list[Box]:
     if inside in {0, len(cells)}:
         return [fixed] if inside else []
     by_key = {key: _by_value(cells, key) for key in _KEYS if key not in fixed}
-    # The axis that leaves the fewest cells undecided.
+    # Split by the axis that leaves the fewest cells undecided.
     key = min((key for key, values in by_key.items() if len(values) > 1), key=lambda key: _mixed(by_key[key], wanted))
-    whole = tuple(value for value, found in by_key[key].items() if wanted.issuperset(found))
+    whole = tuple(value for value, group in by_key[key].items() if wanted.issuperset(group))
     boxes = [{**fixed, key: whole}] if whole else []
-    for value, found in by_key[key].items():
+    for value, group in by_key[key].items():
         if value not in whole:
-            boxes += _boxes(found, wanted, {**fixed, key: (value,)})
+            boxes += _boxes(group, wanted, {**fixed, key: (value,)})
     return boxes
 
 
 def _by_value(cells: Iterable[Cell], key: str) -> dict[str, list[Cell]]:
-    found: dict[str, list[Cell]] = {}
+    groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        found.setdefault(value_of(cell, key), []).append(cell)
-    return found
+        groups.setdefault(value_of(cell, key), []).append(cell)
+    return groups
 
 
 def _mixed(values: Mapping[str, Sequence[Cell]], wanted: set[Cell]) -> tuple[int, int]:
-    inside = {value: sum(cell in wanted for cell in found) for value, found in values.items()}
+    inside = {value: sum(cell in wanted for cell in group) for value, group in values.items()}
     mixed = [value for value, count in inside.items() if 0 < count < len(values[value])]
     return sum(len(values[value]) for value in mixed), len(mixed)
 
 
 def _merged(boxes: list[Box]) -> list[Box]:
-    """Boxes that differ in the values of one key only are one box."""
+    """Merge boxes that differ in the values of one key only."""
     for key in _KEYS:
         groups: dict[tuple[tuple[str, tuple[str, ...]], ...], Box] = {}
         for box in boxes:
             rest = tuple(sorted((other, values) for other, values in box.items() if other != key))
-            # A box without the key takes all of its values, and cannot take more.
+            # A box without the key matches all of its values already.
             group = (*rest, ("", (key,) if key in box else ()))
             if group in groups:
                 values = groups[group][key] + box[key]
@@ -91,15 +91,15 @@ def _merged(boxes: list[Box]) -> list[Box]:
     return boxes
 
 
-def _written(box: Box) -> str:
-    parts = (f"{key}={'|'.join(map(_pattern, values))}" for key, values in sorted(box.items(), key=_place))
+def _format_expression(box: Box) -> str:
+    parts = (f"{key}={'|'.join(map(_pattern, values))}" for key, values in sorted(box.items(), key=_key_order))
     return ",".join(parts) or "id=*"
 
 
-def _place(item: tuple[str, tuple[str, ...]]) -> int:
+def _key_order(item: tuple[str, tuple[str, ...]]) -> int:
     return _KEYS.index(item[0])
 
 
 def _pattern(value: str) -> str:
-    """`value` as a pattern: wildcards stand for themselves; what an expression or a shell would split is any sign."""
+    """Write `value` as a pattern: wildcards are escaped; characters at which an expression would split become `?`."""
     return re.sub(r"[\s,|]", "?", re.sub(r"([*?[])", r"[\1]", value))

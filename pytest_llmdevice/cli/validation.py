@@ -1,4 +1,4 @@
-"""Whether a matrix file is good: what makes it unusable, and which of its tables are about no cell."""
+"""Validates a matrix file: finds what makes it unusable, and tables that match no cell."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from pytest_llmdevice.text import plural
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.schema import Matrix, Selection
 
-_SERVER: Final = ("cuda=2", "rocm=2", "xpu=2")
-"""Rules on the second card are about something, though this machine may have none."""
+_CARDS: Final = ("cuda=2", "rocm=2", "xpu=2")
+"""The assumed cards: two of each kind, so that rules on a second card match cells."""
 
 
 @dataclass(frozen=True, slots=True)
-class Validated:
-    """What became of one file.
+class ValidationResult:
+    """The result of the validation of one file.
 
     Attributes:
-        name: as it was asked for.
-        cells: how many cells it has with one card of each kind; 0 where there is a problem.
-        problems: what makes it unusable, each a sentence with its key.
-        notes: what it says in vain.
+        name: the name of the matrix as the user gave it.
+        cells: the number of cells with one card of each kind; 0 if there is a problem.
+        problems: what makes the file unusable, each as a sentence with its key.
+        notes: tables that match no cell.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Validated:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """The result as JSON-compatible data."""
         return {
             "matrix": self.name,
             "ok": not self.problems,
@@ -49,7 +49,7 @@ class Validated:
         }
 
     def lines(self) -> Iterator[str]:
-        """For a terminal."""
+        """The result as lines for a terminal."""
         if not self.problems:
             yield f"{self.name}: OK, {plural(self.cells, 'cell')}"
         for problem in self.problems:
@@ -58,19 +58,19 @@ class Validated:
             yield from paragraph(note, first="  note: ", rest="  ")
 
 
-def validated(name: str) -> Validated:
-    """Read the matrix `name` and look for what is wrong with it."""
+def validate_matrix(name: str) -> ValidationResult:
+    """Read and validate the matrix `name`."""
     try:
         matrix = load_matrix(name)
         cells = cells_on(matrix, assumed(()))
-        unmet = tuple(_unmet(matrix, cells_on(matrix, assumed(_SERVER))))
+        unmet = tuple(_unmet(matrix, cells_on(matrix, assumed(_CARDS))))
     except ConfigurationError as error:
-        return Validated(name, problems=tuple(_problems(name, str(error))))
-    return Validated(name, 0 if unmet else len(cells), unmet, () if unmet else tuple(_idle(name, matrix)))
+        return ValidationResult(name, problems=tuple(_problems(name, str(error))))
+    return ValidationResult(name, 0 if unmet else len(cells), unmet, () if unmet else tuple(_idle(name, matrix)))
 
 
 def _problems(name: str, message: str) -> Iterator[str]:
-    """What a message says of one problem or of several, without the path: that is said at the start of each line."""
+    """The problems in a message, without the path, which starts every line of the output."""
     head, *lines = message.splitlines()
     for file in (name, str(Path.cwd() / name)):
         head = head.removeprefix("matrix ").removeprefix(f"{file}: ")
@@ -78,7 +78,7 @@ def _problems(name: str, message: str) -> Iterator[str]:
 
 
 def _unmet(matrix: Matrix, cells: tuple[Cell, ...]) -> Iterator[str]:
-    """What `[require]` asks for and no run can meet."""
+    """The values that `[require]` asks for and no cell has."""
     if matrix.require is None:
         return
     for key, axis in AXIS_KEYS.items():
@@ -89,12 +89,12 @@ def _unmet(matrix: Matrix, cells: tuple[Cell, ...]) -> Iterator[str]:
 
 
 def _idle(name: str, matrix: Matrix) -> Iterator[str]:
-    """The file's own tables that are about no cell; what it inherits may well be about others."""
+    """The file's own tables that match no cell; inherited ones may be meant for other matrices."""
     from pytest_llmdevice.matrix.files import locate, read
 
     table = read(locate(name, Path.cwd()))
-    inventory = assumed(_SERVER)
-    # In full: which of the allowed cells stand for a pair of values is not the file's affair.
+    inventory = assumed(_CARDS)
+    # With full coverage, because pairwise coverage may drop the cells that a rule matches.
     full = matrix.model_copy(update={"coverage": "full"})
     product = cells_on(full.model_copy(update={"exclude": (), "include": ()}), inventory)
     places: tuple[tuple[str, tuple[Selection, ...], tuple[Cell, ...]], ...] = (
@@ -104,7 +104,7 @@ def _idle(name: str, matrix: Matrix) -> Iterator[str]:
     for key, rules, concerned in places:
         own = table.get(key, [])
         count = len(own) if isinstance(own, list) else 1
-        # The file's own come first, what it extends after them.
+        # The file's own tables come before those that it inherits.
         for index, rule in enumerate(rules[:count]):
             selector = rule.selector
             if not any(selector.matches(cell) for cell in concerned):

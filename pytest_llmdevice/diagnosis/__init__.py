@@ -1,8 +1,8 @@
-"""What a finding is, what usually causes it, and where in a model it began."""
+"""Defines findings, finds their usual causes, and locates where in a model they begin."""
 
 from __future__ import annotations
 
-from pytest_llmdevice.diagnosis.failure import raised
+from pytest_llmdevice.diagnosis.failure import finding_from_exception
 from pytest_llmdevice.diagnosis.finding import Finding, Hint
 
-__all__ = ["Finding", "Hint", "raised"]
+__all__ = ["Finding", "Hint", "finding_from_exception"]

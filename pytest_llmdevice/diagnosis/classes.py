@@ -16,15 +16,15 @@ _REFUSES: Final = re.compile(
 )
 
 
-def of_findings(check: str, findings: tuple[Finding, ...]) -> FailureClass:
-    """The class of what `check` found: by the known cause of the first finding that has one, else by the check."""
+def class_of_findings(check: str, findings: tuple[Finding, ...]) -> FailureClass:
+    """The class of the findings of `check`: by the first finding with a known cause, else by the check."""
     for finding in findings:
         if finding.hint is not None:
-            return of_hint(finding.hint.name) or _of_check(check)
+            return class_of_hint(finding.hint.name) or _of_check(check)
     return _of_check(check)
 
 
-def of_hint(name: str) -> FailureClass | None:
+def class_of_hint(name: str) -> FailureClass | None:
     """The class of a known cause; None of an unknown one."""
     hint = current().of(Hint).get(name)
     return None if hint is None else hint.failure
@@ -36,8 +36,13 @@ def _of_check(name: str) -> FailureClass:
     return failure
 
 
-def of_error(error: BaseException, *, loading: bool = False) -> FailureClass:
-    """The class of an exception, by what it says; `loading` when a load raised it."""
+def class_of_error(error: BaseException, *, loading: bool = False) -> FailureClass:
+    """The class of an exception, by its type and text.
+
+    Args:
+        error: the exception.
+        loading: whether a load raised it.
+    """
     hint = hint_of(error)
     if hint is not None and hint.failure is not None:
         return hint.failure

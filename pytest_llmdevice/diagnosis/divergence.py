@@ -1,4 +1,4 @@
-"""Where two models that should say the same part ways: the first module, in the order of execution."""
+"""Finds the first module, in the order of execution, whose output differs between two models."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One output of one module: its dtype and device as the model had them, its values in float32 on the cpu."""
+class ModuleOutput:
+    """An output tensor of a module: its original dtype and device, and its values in float32 on the CPU."""
 
     dtype: str
     device: str
@@ -26,14 +26,14 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """The first module whose output is another than the reference's.
+    """The first module whose output differs from the reference's.
 
     Attributes:
         module: its name in the model under test.
-        kind: its class.
-        expected: what the reference has there.
-        actual: what the model has.
-        error: the relative error of its output; inf where it is not a number, or of another shape or dtype.
+        kind: the name of its class.
+        expected: the reference's output, in words.
+        actual: the model's output, in words.
+        error: the relative error of its output; inf for an output that is not finite or has another shape or dtype.
     """
 
     module: str
@@ -57,28 +57,28 @@ def first_divergence(
     """The first module of `model` whose output differs from that of the module of the same name in `reference`.
 
     Both are run once with `run(model)`. Modules are compared in the order in which those of the reference finish, so
-    that a part comes before the whole that it is in.
+    that a module comes before the one that contains it.
 
     Args:
         model: the model under test.
-        reference: what it should be like, on any device.
-        run: one forward pass, of whatever inputs.
-        tolerance: the largest relative error, ||actual - expected|| / ||expected||, that is no difference.
-        rename: the name in `reference` of a module of `model`.
+        reference: a correct model, on any device.
+        run: makes one forward pass.
+        tolerance: the largest relative error, ||actual - expected|| / ||expected||, that counts as equal.
+        rename: maps a module name of `model` to the name in `reference`.
     """
-    with recorded(reference) as expected:
+    with recorded_outputs(reference) as expected:
         run(reference)
-    # Where it raises, what was seen before is what matters here.
-    with suppress(Exception), recorded(model) as found:
+    # If it raises, the outputs before the exception are compared.
+    with suppress(Exception), recorded_outputs(model) as actual:
         run(model)
-    names = {rename(name): name for name in found}
+    names = {rename(name): name for name in actual}
     kinds = {name: type(module).__name__ for name, module in model.named_modules()}
     for known, outputs in expected.items():
         name = names.get(known)
         if name is None:
             continue
-        for number, (wanted, seen) in enumerate(zip(outputs, found[name], strict=False)):
-            difference = _difference(wanted, seen, tolerance)
+        for number, (wanted, output) in enumerate(zip(outputs, actual[name], strict=False)):
+            difference = _difference(wanted, output, tolerance)
             if difference is not None:
                 what = f"output {number}: " if len(outputs) > 1 else ""
                 return Divergence(name, kinds[name], what + difference[0], difference[1], difference[2])
@@ -86,60 +86,62 @@ def first_divergence(
 
 
 @contextmanager
-def recorded(model: nn.Module) -> Iterator[Mapping[str, tuple[Seen, ...]]]:
-    """What every module of `model` puts out the first time it is called, by name, in the order of completion."""
-    seen: dict[str, tuple[Seen, ...]] = {}
+def recorded_outputs(model: nn.Module) -> Iterator[Mapping[str, tuple[ModuleOutput, ...]]]:
+    """Record the outputs of the first call of every module inside the context, by name, in the order of completion."""
+    outputs: dict[str, tuple[ModuleOutput, ...]] = {}
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def note(_: nn.Module, __: Any, output: Any) -> None:
-            if name not in seen:
-                seen[name] = tuple(_seen(tensor) for _, tensor in tensors_in(output, "") if tensor.is_floating_point())
+        def record(_: nn.Module, __: Any, output: Any) -> None:
+            if name not in outputs:
+                outputs[name] = tuple(
+                    _output_of(tensor) for _, tensor in tensors_in(output, "") if tensor.is_floating_point()
+                )
 
-        return note
+        return record
 
     handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules()]
     try:
-        yield seen
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _seen(tensor: torch.Tensor) -> Seen:
+def _output_of(tensor: torch.Tensor) -> ModuleOutput:
     import torch
 
     values = tensor.detach()
-    return Seen(
+    return ModuleOutput(
         dtype_name(tensor.dtype),
         str(tensor.device),
         torch.empty(values.shape) if values.is_meta else values.float().cpu().clone(),
     )
 
 
-def _difference(wanted: Seen, seen: Seen, tolerance: float) -> tuple[str, str, float] | None:
-    """What was expected and found, in words, and the error; None where the two agree."""
-    if wanted.values.shape != seen.values.shape:
-        return str(tuple(wanted.values.shape)), str(tuple(seen.values.shape)), float("inf")
-    if wanted.dtype != seen.dtype:
-        return wanted.dtype, seen.dtype, float("inf")
+def _difference(wanted: ModuleOutput, actual: ModuleOutput, tolerance: float) -> tuple[str, str, float] | None:
+    """The expected and the actual output, in words, and the error; None if they agree."""
+    if wanted.values.shape != actual.values.shape:
+        return str(tuple(wanted.values.shape)), str(tuple(actual.values.shape)), float("inf")
+    if wanted.dtype != actual.dtype:
+        return wanted.dtype, actual.dtype, float("inf")
     if not wanted.values.numel():
         return None
-    off = (seen.values - wanted.values).abs()
-    # Both may be the same infinity, whose difference is no number: a mask's.
-    off = off.masked_fill(seen.values == wanted.values, 0.0)
+    off = (actual.values - wanted.values).abs()
+    # Both may be the same infinity, as in a mask, and inf - inf is nan.
+    off = off.masked_fill(actual.values == wanted.values, 0.0)
     norm = float(wanted.values[wanted.values.isfinite()].norm())
     error = float(off.norm()) / norm if norm else (float("inf") if bool(off.any()) else 0.0)
-    # Written so that a nan, which compares false to everything, is a difference.
+    # In this form a nan, which compares false with everything, counts as a difference.
     if error <= tolerance:
         return None
     place = int(off.nan_to_num(float("inf")).argmax())
-    index = unravel(place, seen.values.shape)
-    one, other = float(wanted.values.flatten()[place]), float(seen.values.flatten()[place])
-    return f"{one:.4g} at {index}", f"{other:.4g} (relative error of the whole {error:.3g})", error
+    index = unravel_index(place, actual.values.shape)
+    expected_value, actual_value = float(wanted.values.flatten()[place]), float(actual.values.flatten()[place])
+    return f"{expected_value:.4g} at {index}", f"{actual_value:.4g} (relative error of the whole {error:.3g})", error
 
 
-def unravel(place: int, shape: torch.Size) -> list[int]:
-    """The index, along each dimension of `shape`, of the entry number `place`."""
+def unravel_index(place: int, shape: torch.Size) -> list[int]:
+    """The index in each dimension of `shape` of the flat index `place`."""
     index: list[int] = []
     for size in reversed(shape):
         index.insert(0, place % size)

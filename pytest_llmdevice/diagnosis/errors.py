@@ -28,7 +28,7 @@ def _pattern(patterns: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """`error`, then what it was raised from or while handling, outermost first."""
+    """`error`, then the exceptions that it was raised from or while handling, outermost first."""
     seen: set[int] = set()
     following: BaseException | None = error
     while following is not None and id(following) not in seen:

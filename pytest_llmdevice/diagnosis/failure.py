@@ -1,4 +1,4 @@
-"""An exception that a model or a target raised, as a finding: in which module, and what it usually means."""
+"""Turns an exception of a model or a target into a finding: the module that raised it, and its usual cause."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 FRAMES: Final = 8
-"""Innermost frames shown of an error: the target's and the library's, not the way to them."""
+"""How many innermost frames of a traceback are shown: the target's and the library's, without the test runner's."""
 
 
-def raised(error: BaseException, model: nn.Module | None = None, *, doing: str) -> Finding:
-    """What `error` says, at the innermost module of `model` whose forward it left.
+def finding_from_exception(error: BaseException, model: nn.Module | None = None, *, doing: str) -> Finding:
+    """Make a finding of an exception, located at the innermost module of `model` in its traceback.
 
     Args:
         error: the exception, with its traceback.
-        model: the model that was run, None when there was none yet.
-        doing: what was under way ("generation"), named where no module is.
+        model: the model that was run; None if there was none yet.
+        doing: the activity that raised ("generation").
     """
     module = failing_module(error, model) if model is not None else None
     where = doing if module is None else f"{doing}, in {module or 'the model itself'}"
@@ -32,16 +32,16 @@ def raised(error: BaseException, model: nn.Module | None = None, *, doing: str) 
 
 
 def failing_module(error: BaseException, model: nn.Module) -> str | None:
-    """The name of the innermost module of `model` that `error` passed through; None when it passed through none."""
+    """The name of the innermost module of `model` in the traceback of `error`, or None."""
     names = {id(module): name for name, module in model.named_modules()}
-    found: str | None = None
+    innermost: str | None = None
     trace: TracebackType | None = error.__traceback__
     while trace is not None:
         owner: Any = trace.tb_frame.f_locals.get("self")
         if id(owner) in names:
-            found = names[id(owner)]
+            innermost = names[id(owner)]
         trace = trace.tb_next
-    return found
+    return innermost
 
 
 def excerpt(error: BaseException) -> str:

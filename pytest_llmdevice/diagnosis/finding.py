@@ -1,4 +1,4 @@
-"""One thing that is wrong, and what is known of its cause."""
+"""Defines `Finding`, one thing that is wrong with a model, and `Hint`, a known cause of findings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong.
+    """One thing that is wrong with a model.
 
     Attributes:
         where: the tensor, module or step.

@@ -1,4 +1,4 @@
-"""Repeated layers as one: names that differ in their numbers only, and findings that differ in such names only."""
+"""Combines findings that differ only in layer numbers into one finding."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Final
 from pytest_llmdevice.diagnosis.finding import Finding
 
 _NUMBER: Final = re.compile(r"(?<=[A-Za-z_\])}]\.)\d+(?!\w)|(?<=\bprompt )\d+|(?<=\blayer )\d+")
-"""A layer's or an expert's number in the name of a tensor or module, and that of a prompt: not a quantity."""
+"""The number of a layer or an expert in the name of a tensor or module, or the number of a prompt; no quantities."""
 
 
 def starred(where: str) -> str:
-    """`where` with each number of a layer as a star: `"model.layers.*.mlp.experts.*.up_proj.weight"`."""
-    # Twice: two numbers in a row ("blocks.0.1.weight") have no letter between them.
+    """`where` with every layer number replaced by a star: `"model.layers.*.mlp.experts.*.up_proj.weight"`."""
+    # Twice, because two numbers in a row ("blocks.0.1.weight") have no letter between them.
     return re.sub(r"(?<=\*\.)\d+(?!\w)", "*", _NUMBER.sub("*", where))
 
 
-def folded(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
-    """One finding for all that say the same of repeated layers, and how many these are, in order of first appearance.
+def fold_findings(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
+    """Combine findings that differ only in numbers; returns (finding, how many), in order of first appearance.
 
-    `model.layers.0.mlp.up_proj.weight` and the same of layer 1 become `model.layers.{0,1}.mlp.up_proj.weight`.
+    `model.layers.0.mlp.up_proj.weight` and the same for layer 1 become `model.layers.{0,1}.mlp.up_proj.weight`.
     """
     rows = [(finding, 1) for finding in findings]
     deepest = max((len(_NUMBER.findall(finding.where)) for finding in findings), default=0)
@@ -32,7 +32,7 @@ def folded(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
 
 
 def _fold_at(rows: Iterable[tuple[Finding, int]], position: int) -> list[tuple[Finding, int]]:
-    """Fold what differs in the number at `position` only."""
+    """Combine findings that differ only in the number at `position`."""
     kept: dict[object, list[tuple[Finding, int]]] = {}
     for finding, count in rows:
         spans = list(_NUMBER.finditer(finding.where))
@@ -47,22 +47,22 @@ def _fold_at(rows: Iterable[tuple[Finding, int]], position: int) -> list[tuple[F
 
 def _as_one(same: list[tuple[Finding, int]], position: int) -> tuple[Finding, int]:
     first = same[0][0]
-    count = sum(each for _, each in same)
+    count = sum(folded for _, folded in same)
     numbers = [list(_NUMBER.finditer(finding.where)) for finding, _ in same]
     if len(same) == 1 or position >= len(numbers[0]):
         return first, count
     match = numbers[0][position]
-    inside = written({int(found[position].group()) for found in numbers})
+    inside = format_numbers({int(matches[position].group()) for matches in numbers})
     return replace(first, where=first.where[: match.start()] + inside + first.where[match.end() :]), count
 
 
-def written(numbers: Iterable[int]) -> str:
-    """`"{0,1,4..7}"`, or the number itself when it is the only one."""
-    found = sorted(set(numbers))
-    if len(found) == 1:
-        return str(found[0])
+def format_numbers(numbers: Iterable[int]) -> str:
+    """Write numbers in a shell's brace notation: `"{0,1,4..7}"`; a single number without braces."""
+    ordered = sorted(set(numbers))
+    if len(ordered) == 1:
+        return str(ordered[0])
     runs: list[list[int]] = []
-    for number in found:
+    for number in ordered:
         if runs and number == runs[-1][-1] + 1:
             runs[-1].append(number)
         else:

@@ -1,4 +1,4 @@
-"""What keeps an object alive that should be gone, in words that lead to the line."""
+"""Finds the named objects that keep another object alive: global variables, attributes, caches, functions."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ from types import BuiltinFunctionType, CellType, FrameType, FunctionType, Method
 from typing import Any, Final
 
 DEPTH: Final = 4
-"""How many references are followed back: object, list, dictionary of an instance, instance."""
+"""How many references are followed backwards: object, list, dictionary of an instance, instance."""
 
-MOST: Final = 300
-"""How many referrers are looked at: asking who refers to an object walks through all there are."""
+MOST_REFERRERS: Final = 300
+"""How many referrers are examined at most: finding the referrers of one object scans all objects."""
 
 
 def holders(kept: object) -> tuple[str, ...]:
-    """What refers to `kept` and has a name: a global variable, an attribute, a cache, a closure. Empty where unknown.
+    """Describe what refers to `kept`: a global variable, an attribute, a cache, a function; empty if unknown.
 
-    Frames do not count: the caller's own hold it.
+    Frames are ignored, because the caller's own frames refer to it.
     """
     known = {id(kept)}
     level: list[object] = [kept]
-    looked = 0
+    examined = 0
     for _ in range(DEPTH):
-        found: dict[str, None] = {}
+        names: dict[str, None] = {}
         following: list[object] = []
-        for held in level:
-            for owner in _referrers(held, level):
-                looked += 1
-                if id(owner) in known or looked > MOST:
+        for referred in level:
+            for owner in _referrers(referred, level):
+                examined += 1
+                if id(owner) in known or examined > MOST_REFERRERS:
                     continue
                 known.add(id(owner))
-                name = _name(owner, held)
+                name = _name(owner, referred)
                 if name:
-                    found[name] = None
+                    names[name] = None
                 else:
                     following.append(owner)
-        if found:
-            return tuple(found)
+        if names:
+            return tuple(names)
         level = following
     return tuple(dict.fromkeys(f"a {type(owner).__name__}" for owner in level))
 
 
-def _referrers(held: object, own: list[object]) -> Iterator[object]:
-    for owner in gc.get_referrers(held):
-        if owner is not own and not isinstance(owner, FrameType) and owner is not held:
+def _referrers(referred: object, own: list[object]) -> Iterator[object]:
+    for owner in gc.get_referrers(referred):
+        if owner is not own and not isinstance(owner, FrameType) and owner is not referred:
             yield owner
 
 
-def _name(owner: Any, held: object) -> str:
-    """`owner`, which refers to `held`, by name; empty for what has none itself and is held by something else."""
+def _name(owner: Any, referred: object) -> str:
+    """Describe `owner`, which refers to `referred`, by name; empty if it has no name and its own referrers matter."""
     if isinstance(owner, dict):
-        key = next((key for key, value in owner.items() if value is held), None)
+        key = next((key for key, value in owner.items() if value is referred), None)
         module = owner.get("__name__") if isinstance(owner.get("__name__"), str) else None
         if module in sys.modules and vars(sys.modules[module]) is owner:
             return f"the global variable {key} of {module}"
@@ -65,8 +65,8 @@ def _name(owner: Any, held: object) -> str:
         return f"the function {_qualified(owner)}"
     if isinstance(owner, (list, tuple, set, frozenset, ModuleType)) or not hasattr(owner, "__dict__"):
         return ""
-    # Up to Python 3.12 an instance's own dictionary may be there or not: its attributes are looked at in any case.
-    key = next((key for key, value in vars(owner).items() if value is held), None)
+    # Up to Python 3.12 the referrer may be the instance or its dictionary; the attributes are searched in both cases.
+    key = next((key for key, value in vars(owner).items() if value is referred), None)
     kind = owner.__qualname__ if isinstance(owner, type) else type(owner).__qualname__
     return f"the attribute {key} of {type(owner).__module__}.{kind}" if key else f"a {kind}"
 

@@ -1,4 +1,4 @@
-"""What a tensor that does not have its value has instead, and what that usually means."""
+"""Describes what a tensor with wrong values contains instead, and the usual cause."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     import torch
 
 NEAR: Final = 0.35
-"""Relative error of the norm up to which values are those that were expected, changed: fp4 loses 0.15, merging an
-adapter less than this; unrelated values are off by about 1.4."""
+"""Up to this relative error, values count as changed versions of the expected ones. Quantization to fp4 has an error
+of 0.15, merging an adapter less than this limit; unrelated values have about 1.4."""
 
 GARBAGE: Final = 1e15
-"""A magnitude that no weight has, and memory that was never written often does."""
+"""A magnitude that weights never have, and uninitialized memory often has."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wrong:
-    """What was found instead of the expected values.
+class Explanation:
+    """What a tensor contains instead of the expected values.
 
     Attributes:
-        what: in words, to stand behind the value that was found.
+        what: a description, to follow the actual value in a message.
         hint: the usual cause.
     """
 
@@ -42,47 +42,47 @@ def explain(
     buffer: bool,
     initial_spread: float = 0.02,
     others: Mapping[str, torch.Tensor] | None = None,
-) -> Wrong:
-    """What `actual` is, given that it is not `expected`; both of one shape, on the cpu.
+) -> Explanation:
+    """Explain the values of a tensor that differ from the expected ones.
 
     Args:
-        actual: in the dtype that the model has.
-        expected: in float32.
+        actual: the values, in the model's dtype, on the CPU.
+        expected: the expected values, in float32, of the same shape, on the CPU.
         buffer: whether it is a buffer that no checkpoint holds.
-        initial_spread: the standard deviation that the model class draws its weights with.
-        others: what a plain load holds under other names, to recognize a value in the wrong place.
+        initial_spread: the standard deviation with which the model class initializes weights.
+        others: name -> value of the other tensors of a plain load, to recognize values in the wrong place.
     """
-    found = actual.float()
-    wrong = _lost(found, expected, buffer=buffer)
+    actual_values = actual.float()
+    wrong = _lost(actual_values, expected, buffer=buffer)
     wrong = wrong or _rounded(actual, expected, buffer=buffer)
     wrong = wrong or _misplaced(actual, expected, others or {})
-    wrong = wrong or _scaled(found, expected, buffer=buffer)
+    wrong = wrong or _scaled(actual_values, expected, buffer=buffer)
     if wrong is None and not buffer:
-        # Before what is near: a norm's ones are near its weights.
-        wrong = _initial(found, expected, initial_spread)
-    error = relative_error(found, expected)
+        # Checked before nearness: the initial ones of a norm are near its trained weights.
+        wrong = _initial(actual_values, expected, initial_spread)
+    error = relative_error(actual_values, expected)
     if wrong is None and error < NEAR:
-        wrong = Wrong(f"near it, relative error {error:.2g}", values.OTHER_BUFFER if buffer else values.CHANGED)
+        wrong = Explanation(f"near it, relative error {error:.2g}", values.OTHER_BUFFER if buffer else values.CHANGED)
     if wrong is None and buffer:
-        wrong = Wrong("computed, from other settings", values.OTHER_BUFFER)
-    return wrong or Wrong("unrelated values", values.OTHER_CHECKPOINT)
+        wrong = Explanation("computed, from other settings", values.OTHER_BUFFER)
+    return wrong or Explanation("unrelated values", values.OTHER_CHECKPOINT)
 
 
-def _lost(found: torch.Tensor, expected: torch.Tensor, *, buffer: bool) -> Wrong | None:
-    """Memory that holds nothing: zeros, what is no number, magnitudes that no weight has."""
+def _lost(actual: torch.Tensor, expected: torch.Tensor, *, buffer: bool) -> Explanation | None:
+    """Recognize uninitialized memory: zeros, nan or inf, magnitudes that weights never have."""
     hint = values.NEVER_COMPUTED if buffer else values.NEVER_FILLED
-    finite = found.isfinite()
+    finite = actual.isfinite()
     if bool((~finite & expected.isfinite()).any()):
         bad = ~finite & expected.isfinite()
         if not buffer and bool((expected.abs()[bad] > _LARGEST_HALF).all()):
-            return Wrong("infinite: beyond what float16 holds", values.ROUNDED_WEIGHT)
-        return Wrong(f"{int(bad.sum())} of {found.numel()} are inf or nan: memory that was never written", hint)
-    if bool(expected.any()) and not bool(found.any()):
-        return Wrong("all zeros", hint)
-    size = found[finite].abs()
+            return Explanation("infinite: beyond what float16 holds", values.ROUNDED_WEIGHT)
+        return Explanation(f"{int(bad.sum())} of {actual.numel()} are inf or nan: memory that was never written", hint)
+    if bool(expected.any()) and not bool(actual.any()):
+        return Explanation("all zeros", hint)
+    size = actual[finite].abs()
     tiny = (size > 0) & (size < _SMALLEST)
     if bool((size > GARBAGE).any()) or int(tiny.sum()) * 10 > size.numel():
-        return Wrong("magnitudes of memory that was never written", hint)
+        return Explanation("magnitudes of memory that was never written", hint)
     return None
 
 
@@ -90,7 +90,7 @@ _LARGEST_HALF: Final = 65504.0
 _SMALLEST: Final = 1e-30
 
 
-def _rounded(actual: torch.Tensor, expected: torch.Tensor, *, buffer: bool) -> Wrong | None:
+def _rounded(actual: torch.Tensor, expected: torch.Tensor, *, buffer: bool) -> Explanation | None:
     import torch
 
     for narrow in (torch.bfloat16, torch.float16):
@@ -101,63 +101,63 @@ def _rounded(actual: torch.Tensor, expected: torch.Tensor, *, buffer: bool) -> W
         if bool(near.all()):
             name = dtype_name(narrow)
             hint = values.ROUNDED_BUFFER if buffer else values.ROUNDED_WEIGHT
-            return Wrong(f"rounded to {name} and brought back", hint)
+            return Explanation(f"rounded to {name} and brought back", hint)
     return None
 
 
-def _misplaced(actual: torch.Tensor, expected: torch.Tensor, others: Mapping[str, torch.Tensor]) -> Wrong | None:
-    """Values that belong elsewhere: to another name, or to another place in the same tensor."""
+def _misplaced(actual: torch.Tensor, expected: torch.Tensor, others: Mapping[str, torch.Tensor]) -> Explanation | None:
+    """Recognize values that belong to another name, or to another position in the same tensor."""
     import torch
 
-    if actual.numel() < _FEW:
+    if actual.numel() < _MIN_VALUES:
         return None
     for name, other in others.items():
         if other.shape == actual.shape and torch.equal(other.to(actual.dtype), actual):
-            return Wrong(f"the values of {name}", values.OTHER_CHECKPOINT)
+            return Explanation(f"the values of {name}", values.OTHER_CHECKPOINT)
     wanted = expected.to(actual.dtype)
     if actual.ndim == 2 and actual.shape[0] == actual.shape[1] and torch.equal(actual, wanted.T):
-        return Wrong("transposed", values.OTHER_CHECKPOINT)
+        return Explanation("transposed", values.OTHER_CHECKPOINT)
     if torch.equal(actual.float().flatten().sort().values, wanted.float().flatten().sort().values):
-        return Wrong("the same numbers in another order", values.OTHER_CHECKPOINT)
+        return Explanation("the same numbers in another order", values.OTHER_CHECKPOINT)
     return None
 
 
-_FEW: Final = 2
+_MIN_VALUES: Final = 2
 
 
-def _scaled(found: torch.Tensor, expected: torch.Tensor, *, buffer: bool) -> Wrong | None:
+def _scaled(actual: torch.Tensor, expected: torch.Tensor, *, buffer: bool) -> Explanation | None:
     norm = float(expected.norm())
-    scale = float((found * expected).sum()) / norm**2 if norm else 0.0
-    if scale and relative_error(found, expected * scale) < _SAME:
-        return Wrong(f"all multiplied by {scale:.4g}", values.OTHER_BUFFER if buffer else values.CHANGED)
+    scale = float((actual * expected).sum()) / norm**2 if norm else 0.0
+    if scale and relative_error(actual, expected * scale) < _ROUNDING:
+        return Explanation(f"all multiplied by {scale:.4g}", values.OTHER_BUFFER if buffer else values.CHANGED)
     return None
 
 
-_SAME: Final = 1e-2
-"""A half dtype's rounding, and room."""
+_ROUNDING: Final = 1e-2
+"""The rounding of a 16-bit dtype, with a margin."""
 
 
-def _initial(found: torch.Tensor, expected: torch.Tensor, spread: float) -> Wrong | None:
-    """The values that a layer starts with: ones, zeros, or draws of one of the usual widths around zero."""
-    if found.ndim < 2:
-        first = float(found.flatten()[0])
-        constant = first in (0.0, 1.0) and bool((found == first).all())
-        return Wrong(f"all {first:g}, as a layer starts", values.INITIAL) if constant else None
-    deviation, mean = float(found.std()), float(found.mean())
-    # What PyTorch draws: a uniform distribution for linear layers, a normal one of width 1 for embeddings.
-    usual = (spread, 1 / math.sqrt(3 * found.shape[-1]), 1.0)
-    drawn = abs(mean) < deviation / 4 and any(abs(deviation / width - 1) < _ALIKE for width in usual)
-    if drawn and abs(deviation / float(expected.std()) - 1) > _ALIKE:
-        return Wrong(f"random, with the spread {deviation:.2g} of an initial value", values.INITIAL)
+def _initial(actual: torch.Tensor, expected: torch.Tensor, spread: float) -> Explanation | None:
+    """Recognize initial values of a layer: ones, zeros, or random values of one of the usual widths around zero."""
+    if actual.ndim < 2:
+        first = float(actual.flatten()[0])
+        constant = first in (0.0, 1.0) and bool((actual == first).all())
+        return Explanation(f"all {first:g}, as a layer starts", values.INITIAL) if constant else None
+    deviation, mean = float(actual.std()), float(actual.mean())
+    # PyTorch initializes linear layers uniformly, and embeddings with a standard normal distribution.
+    usual = (spread, 1 / math.sqrt(3 * actual.shape[-1]), 1.0)
+    drawn = abs(mean) < deviation / 4 and any(abs(deviation / width - 1) < _SPREAD_TOLERANCE for width in usual)
+    if drawn and abs(deviation / float(expected.std()) - 1) > _SPREAD_TOLERANCE:
+        return Explanation(f"random, with the spread {deviation:.2g} of an initial value", values.INITIAL)
     return None
 
 
-_ALIKE: Final = 0.1
+_SPREAD_TOLERANCE: Final = 0.1
 
 
-def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """||found - expected|| / ||expected||: inf where nothing was expected and something is there."""
-    off, norm = float((found - expected).norm()), float(expected.norm())
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """||actual - expected|| / ||expected||; inf if `expected` is all zeros and `actual` is not."""
+    off, norm = float((actual - expected).norm()), float(expected.norm())
     if norm:
         return off / norm
     return math.inf if off else 0.0

@@ -13,7 +13,7 @@ import pytest
 from _pytest.outcomes import Failed, Skipped
 
 from pytest_llmdevice.diagnosis.finding import Finding, Hint
-from pytest_llmdevice.diagnosis.folding import folded
+from pytest_llmdevice.diagnosis.folding import fold_findings
 from pytest_llmdevice.errors import CARRIED
 
 if TYPE_CHECKING:
@@ -147,12 +147,12 @@ def details_of(report: pytest.TestReport) -> dict[str, Any]:
 
 
 def _of_failure(error: BaseException) -> dict[str, Any]:
-    from pytest_llmdevice.diagnosis.classes import of_error, of_findings
+    from pytest_llmdevice.diagnosis.classes import class_of_error, class_of_findings
 
     result: Result | None = getattr(error, CARRIED, None)
     failure = getattr(error, "failure", None)
     if failure is None:
-        failure = of_error(error) if result is None else of_findings(result.check, result.findings)
+        failure = class_of_error(error) if result is None else class_of_findings(result.check, result.findings)
     found: dict[str, Any] = {"failure": failure}
     if getattr(error, "aborted", False):
         found["aborted"] = True
@@ -163,7 +163,7 @@ def _of_failure(error: BaseException) -> dict[str, Any]:
 
 def _packed(result: Result) -> Iterator[list[str]]:
     findings = result.findings or (Finding("the check", "something to look at", "nothing"),)
-    for finding, _ in folded(findings)[:MOST]:
+    for finding, _ in fold_findings(findings)[:MOST]:
         hint = finding.hint or Hint("", "")
         texts = (finding.where, finding.expected, finding.actual, hint.name, hint.text, hint.source, finding.kind)
         yield [result.check, *(_cut(text, LONGEST) for text in texts)]

@@ -151,11 +151,11 @@ def llm_inputs(llm_model: Any, llm_prompts: list[list[int]]) -> dict[str, torch.
 
 def _load_failed(loaded: Loaded) -> LoadFailed:
     from pytest_llmdevice.checks.examination import not_loaded
-    from pytest_llmdevice.diagnosis.classes import of_error
+    from pytest_llmdevice.diagnosis.classes import class_of_error
     from pytest_llmdevice.plugin.failures import LoadFailed
 
     result = not_loaded(loaded)
-    failure = of_error(loaded.exception, loading=True) if loaded.exception is not None else "loader"
+    failure = class_of_error(loaded.exception, loading=True) if loaded.exception is not None else "loader"
     what = f"{loaded.cell.id}: {loaded.cause}" if loaded.returned else f"{loaded.cell.id} did not load: {loaded.cause}"
     hints = "".join(f"\nhint: {finding.hint}" for finding in result.findings if finding.hint)
     return LoadFailed(f"{what}{hints}\n{'' if loaded.returned else chr(10)}{loaded.details}", result, failure)

@@ -1,4 +1,4 @@
-"""Tiny checkpoints: built offline from configurations, from a local directory, or from the hub."""
+"""Provides tiny checkpoints: built offline from configurations, from a local folder, or from the Hugging Face Hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing one family's checkpoint into a folder."""
+"""Builds the checkpoint of one model family in a folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def build(family: Family, folder: Path, *, seed: int = 0) -> None:
     The same seed gives the same bytes on one machine with one set of library versions.
 
     Raises:
-        UnsupportedByLibrary: the installed transformers does not know the family.
+        UnsupportedByLibrary: the installed transformers does not have the family.
         OSError: the folder cannot be written.
     """
     with pinned_settings(seed):
@@ -32,7 +32,11 @@ def build(family: Family, folder: Path, *, seed: int = 0) -> None:
 
 
 def build_model(family: Family, seed: int) -> PreTrainedModel:
-    """The model of `family` in float32 on the CPU, in evaluation mode. Call it within `pinned_settings`."""
+    """Build the model of `family` in float32 on the CPU, in evaluation mode. Call it within `pinned_settings`.
+
+    Raises:
+        UnsupportedByLibrary: the installed transformers does not have the family.
+    """
     import transformers
 
     library: Any = transformers
@@ -41,7 +45,7 @@ def build_model(family: Family, seed: int) -> PreTrainedModel:
         raise UnsupportedByLibrary(f"transformers {library.__version__} has no {family.config_class}")
     config = config_class(**_arguments(family))
     model: PreTrainedModel = getattr(library, family.auto_class).from_config(config)
-    # Before the fit: dropout is on in a fresh model.
+    # Before the calibration, because dropout is on in a new model.
     model.train(False)
     initialize(model, family, seed)
     calibrate(model, family, seed)

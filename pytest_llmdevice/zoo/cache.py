@@ -1,4 +1,4 @@
-"""The per-user cache of built checkpoints: each is built once, however many processes ask for it."""
+"""Keeps built checkpoints in a per-user cache, where each is built once, also by concurrent processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pytest_llmdevice.zoo.manifest import damage, write_manifest
 CACHE_VARIABLE: Final = "LLMDEVICE_CACHE"
 
 RECIPE_VERSION: Final = 5
-"""Raised with every change to how weights, tokenizer or files come about."""
+"""A number that is increased with every change to how weights, tokenizer or files are built."""
 
 _LIBRARIES: Final = ("torch", "transformers", "tokenizers", "safetensors")
 
@@ -28,7 +28,7 @@ _LOCK_TIMEOUT_SECONDS: Final = 600.0
 
 
 def cache_directory(cache: Path | None = None) -> Path:
-    """Where checkpoints are kept: `cache`, else `$LLMDEVICE_CACHE`, else the user's cache directory."""
+    """The folder of the cache: `cache`, else `$LLMDEVICE_CACHE`, else the user's cache directory."""
     if cache is not None:
         return cache.expanduser().absolute()
     if configured := os.environ.get(CACHE_VARIABLE):
@@ -39,7 +39,7 @@ def cache_directory(cache: Path | None = None) -> Path:
 
 
 def recipe(family: Family, seed: int) -> dict[str, Any]:
-    """All that the bytes of a checkpoint depend on, ready for JSON."""
+    """Everything that the bytes of a checkpoint depend on, as JSON-compatible data."""
     return {
         "family": family.name,
         "config_class": family.config_class,
@@ -52,22 +52,23 @@ def recipe(family: Family, seed: int) -> dict[str, Any]:
 
 
 def entry_name(family: Family, seed: int) -> str:
-    """Name of the entry's folder: the family, and a hash over its recipe."""
+    """The name of a checkpoint's folder in the cache: the family, and a hash of its recipe."""
     content = json.dumps(recipe(family, seed), sort_keys=True).encode()
     return f"{family.name}-{hashlib.sha256(content).hexdigest()[:16]}"
 
 
 def cached(family: Family, seed: int, build: Callable[[Path], None], *, cache: Path | None = None) -> Path:
-    """The folder of `family`'s checkpoint, built by `build(folder)` unless an intact one is there.
+    """Return the folder of `family`'s checkpoint, and build it with `build(folder)` unless it is there and intact.
 
-    A damaged entry is rebuilt with a warning that names what was wrong. Processes take turns at a file lock.
+    A damaged checkpoint is rebuilt with a warning that names the damage. A file lock keeps processes from building
+    the same checkpoint at once.
 
     Raises:
-        CheckpointUnavailable: the cache directory cannot be written, or its lock cannot be had.
+        CheckpointUnavailable: the cache directory cannot be written, or its lock cannot be acquired.
     """
     root = cache_directory(cache)
     entry = root / "zoo" / entry_name(family, seed)
-    # Without the lock: an intact entry in a read-only cache is as good as any.
+    # Without the lock, so that a read-only cache works.
     if entry.is_dir() and damage(entry) is None:
         return entry
 
@@ -101,7 +102,7 @@ def _replace(entry: Path, built_from: dict[str, Any], build: Callable[[Path], No
             return
         warnings.warn(f"rebuilding the damaged checkpoint {entry}: {wrong}", stacklevel=4)
     prefix = f".{entry.name}."
-    # Only the holder of the lock builds, so whatever lies here was left by a killed process.
+    # Only the holder of the lock builds, so these folders were left by killed processes.
     for left_over in entry.parent.glob(f"{prefix}*"):
         shutil.rmtree(left_over, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=prefix, dir=entry.parent))

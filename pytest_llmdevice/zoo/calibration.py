@@ -1,4 +1,4 @@
-"""Fitting a checkpoint to its shipped continuations, so that a greedy choice is never a near-tie."""
+"""Trains a built checkpoint on fixed continuations, so that no greedy choice is close to a tie."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MARGIN: Final = 4.0
-"""Wanted distance between the best and the second logit: many times what bfloat16 moves one (about 0.2)."""
+"""The wanted difference between the best and the second logit: many times the rounding error of bfloat16 (0.2)."""
 
 _ENOUGH: Final = 0.9 * MARGIN
 _MAX_STEPS: Final = 400
 
 
 _LEARNING_RATE: Final = 0.08
-"""Relative to the standard deviation of the weight it moves: all scales keep their proportions."""
+"""The learning rate relative to the standard deviation of a weight, so that the scales keep their proportions."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Lesson:
-    """Token ids to read, and the token to answer with after each of some of them.
+    """A training example.
 
     Attributes:
-        read: what the decoder of a causal model, or the encoder of a seq2seq model, reads.
-        answer: the continuation; the answer to its n-th token is its n-th token, given those before.
+        read: the token ids that the decoder of a causal model, or the encoder of a seq2seq model, reads.
+        answer: the token ids of the continuation to learn.
     """
 
     read: tuple[int, ...]
@@ -38,10 +38,10 @@ class _Lesson:
 
 
 def calibrate(model: PreTrainedModel, family: Family, seed: int) -> float:
-    """Fit the matrices of `model` in place until every shipped greedy choice is clear.
+    """Train the matrices of `model` in place until every greedy choice of the continuations is clear.
 
-    Random weights alone leave one choice in ten closer than the rounding of bfloat16. About a hundred steps
-    of squared hinge loss on eight prompts widen these choices and leave all others as random as they were.
+    With random weights one choice in ten is closer than the rounding of bfloat16. About a hundred steps of squared
+    hinge loss on eight prompts widen these choices and leave the others random.
 
     Returns:
         The smallest difference, over prompts and new tokens, between the wanted logit and the best other one.
@@ -80,16 +80,16 @@ def _is_fitted(name: str, weight: torch.nn.Parameter, family: Family) -> bool:
     if weight.ndim == 1 or name.endswith("A_log"):
         return False
     if family.name == "mamba":
-        # The gradient of a scan over positions outweighs all else: it goes through the last layer's only.
+        # The gradients of scans over positions outweigh all others, so only the last layer's scan is trained.
         return "layers.0." not in name and "embeddings" not in name
-    # Which experts a token goes to was decided by its embedding and the routers together.
+    # Embeddings and routers together decide on a token's experts, which must not change.
     return not (family.moe and (is_router(name) or "embed_tokens" in name))
 
 
 def _lessons(seed: int) -> list[_Lesson]:
-    """Each prompt with its continuation; and each padded one, its padding in sight, with another first token.
+    """Each prompt with its continuation; and each padded prompt without a mask, with another first token.
 
-    Without the second a model may learn to overlook padding, and with it a target that forgets the mask.
+    Without the second kind a model might learn to ignore padding, and a target that forgets the mask would pass.
     """
     right = [_Lesson(prompt, answer) for prompt, answer in zip(PROMPTS, continuations(seed), strict=True)]
     longest = max(map(len, PROMPTS))
@@ -102,12 +102,12 @@ def _lessons(seed: int) -> list[_Lesson]:
 
 
 def _inputs(family: Family, lessons: list[_Lesson]) -> dict[str, torch.Tensor]:
-    """Teacher forcing: arguments of the model's forward, each of shape (lessons, longest row)."""
+    """The arguments of the model's forward for teacher forcing, each of shape (lessons, longest row)."""
     import torch
 
     def padded(rows: list[tuple[int, ...]], value: int) -> torch.Tensor:
         longest = max(map(len, rows))
-        # On the right, where no causal model looks.
+        # On the right, where padding does not influence a causal model.
         return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
 
     if family.kind == "seq2seq":
@@ -122,7 +122,7 @@ def _inputs(family: Family, lessons: list[_Lesson]) -> dict[str, torch.Tensor]:
 
 
 def _targets(family: Family, lessons: list[_Lesson]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Row and position of each fitted logit, both of shape (n,), and its label, of shape (n, 1)."""
+    """Row and position of each trained choice, both of shape (n,), and its label, of shape (n, 1)."""
     import torch
 
     targets = [

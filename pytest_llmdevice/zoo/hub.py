@@ -1,4 +1,4 @@
-"""Checkpoints from the Hugging Face Hub: local files first, then weights and text files only."""
+"""Downloads checkpoints from the Hugging Face Hub, after a look at local files: weights and text files only."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ ALLOWED_PATTERNS: Final = (
     "chat_template*",
     *_TOKENIZER_PATTERNS,
 )
-"""What is downloaded. Neither pickles nor code, so nothing of the repository is ever executed."""
+"""The files that are downloaded. Pickles and code are left out, so that nothing of the repository is executed."""
 
 _IGNORED_PATTERNS: Final = ("*/*", "consolidated*", "*.py")
-"""Other formats of the same weights, which repositories keep in folders or beside the sharded ones."""
+"""Other formats of the same weights, which repositories keep in subfolders or in the same folder."""
 
 
 def download(repository: str, revision: str) -> Path:
-    """The snapshot folder of `repository` (`"org/name"`) at `revision`, in the Hugging Face cache.
+    """Return the snapshot folder of `repository` (`"org/name"`) at `revision` in the Hugging Face cache.
 
-    No request is made when a complete snapshot is there already: a branch then stays where it was when it
-    was downloaded. Token, endpoint, cache and offline mode are those of `huggingface_hub`.
+    No request is made if a complete snapshot is there already; a branch then stays at the commit that was downloaded.
+    Token, endpoint, cache and offline mode are those of `huggingface_hub`.
 
     Raises:
-        CheckpointUnavailable: it is not here and cannot be downloaded; one sentence says why.
-        ConfigurationError: this is not the name of a repository.
+        CheckpointUnavailable: it is not in the cache and cannot be downloaded; the message is a sentence.
+        ConfigurationError: `repository` is not the name of a repository.
     """
     from huggingface_hub import constants
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -50,13 +50,13 @@ def download(repository: str, revision: str) -> Path:
         return local
     subject = f"{repository} at revision {revision}"
     if constants.HF_HUB_OFFLINE:
-        # A model without a tokenizer is usable by whoever brings one: only online is it worth another look.
+        # Some users bring their own tokenizer; only online is it worth asking for the repository's again.
         if local is not None and missing_file(local) is None:
             return local
         raise CheckpointUnavailable(f"{subject} is not in the local cache and HF_HUB_OFFLINE is set")
     try:
         folder = _snapshot(repository, revision, local_files_only=False)
-    except Exception as error:  # the exceptions of the HTTP library come through, and it changed between majors
+    except Exception as error:  # the HTTP library's exceptions are not wrapped, and the library differs by version
         if local is not None and missing_file(local) is None:
             return local
         raise CheckpointUnavailable(f"{subject} {_reason(error)}") from error
@@ -66,7 +66,7 @@ def download(repository: str, revision: str) -> Path:
 
 
 def missing_file(folder: Path) -> str | None:
-    """The first file that `from_pretrained` needs and `folder` lacks, for configuration and weights."""
+    """The first configuration or weight file that `from_pretrained` needs and `folder` lacks; None if complete."""
     if not (folder / "config.json").is_file():
         return "config.json"
     index = folder / "model.safetensors.index.json"
@@ -94,7 +94,7 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Why a download failed, as the end of a sentence."""
+    """The reason why a download failed, as the end of a sentence."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -102,13 +102,13 @@ def _reason(error: Exception) -> str:
         RevisionNotFoundError,
     )
 
-    # `snapshot_download` wraps what happened on the way into "not found locally".
+    # `snapshot_download` raises "not found locally" from the original exception.
     for cause in _chain(error):
         if isinstance(cause, GatedRepoError):
             return "is gated: accept its terms on the hub and log in (`hf auth login` or HF_TOKEN)"
         if isinstance(cause, RevisionNotFoundError):
             return "cannot be had: the repository has no such revision"
-        # The hub answers 401 for a missing repository too, so as not to tell which private ones exist.
+        # The hub answers 401 for a missing repository too, in order not to reveal which private ones exist.
         if isinstance(cause, RepositoryNotFoundError) or _status(cause) == 401:
             return "cannot be had: there is no such repository on the hub, or it is private"
         # In huggingface_hub 0.x "not found locally" is an HTTP error too, without a response.

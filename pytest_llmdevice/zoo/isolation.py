@@ -1,4 +1,4 @@
-"""Process-wide settings of torch and transformers, pinned while a checkpoint is built and put back after."""
+"""Fixes process-wide settings of torch and transformers while a checkpoint is built, and restores them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 @contextmanager
 def pinned_settings(seed: int) -> Iterator[None]:
-    """Within, torch computes the same bytes whatever the caller has set up; afterwards all is as it was.
+    """Make torch compute the same bytes inside, whatever the caller has set; restore the settings on leaving.
 
-    Pins the CPU generator (seeded with `seed`), default dtype, default device, autograd modes, number of
-    threads, and the progress bar of transformers.
+    It sets the CPU generator (seeded with `seed`), default dtype, default device, autograd modes, number of threads,
+    and the progress bar of transformers.
     """
     import torch
     from transformers.utils import logging
@@ -25,7 +25,7 @@ def pinned_settings(seed: int) -> Iterator[None]:
         settings.enter_context(torch.autocast("cpu", enabled=False))
         settings.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
-        # Sums are split between threads, and rounded accordingly.
+        # The rounding of a sum depends on how it is split between threads.
         settings.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(1)
         progress: Any = logging

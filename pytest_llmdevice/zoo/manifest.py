@@ -1,4 +1,4 @@
-"""The manifest of a cache entry: which files it has, how large they are and what their content hashes to."""
+"""Writes and checks the manifest of a cache entry: its files, their sizes and SHA-256 hashes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MANIFEST_NAME: Final = "llmdevice-manifest.json"
 
 
 def write_manifest(folder: Path, recipe: dict[str, Any]) -> None:
-    """Record every file of `folder`, and the recipe it was built from. The last write of a build."""
+    """Record every file of `folder`, and the recipe that it was built from. It must be the last write of a build."""
     files = {
         path.name: {"size": path.stat().st_size, "sha256": _sha256(path)}
         for path in sorted(folder.iterdir())
@@ -23,10 +23,10 @@ def write_manifest(folder: Path, recipe: dict[str, Any]) -> None:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with the entry in `folder`, as a clause; `None` when it is intact.
+    """Describe the damage of the entry in `folder`, as a clause; None if it is intact.
 
-    Sizes are compared on every call. Contents are hashed once per process, and again for a file whose
-    size or time of change moved since.
+    Sizes are compared on every call. Contents are hashed once per process, and again for a file whose size or
+    modification time has changed.
     """
     try:
         manifest = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The prompts that ship with the zoo, and the continuations its checkpoints are fitted to."""
+"""Holds the prompts of the zoo, and draws the continuations that its checkpoints are trained on."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ PROMPTS: Final = tuple(tuple(text.encode()) for text in TEXTS)
 """`TEXTS` as token ids: unequal lengths, from 5 to 24."""
 
 CONTINUATION_LENGTH: Final = 16
-"""New tokens, per prompt, whose greedy choice is clear in every dtype."""
+"""The number of new tokens, per prompt, whose greedy choice is clear in every dtype."""
 
 _ALPHABET: Final = b"abcdefghijklmnop"
 
 
 def continuations(seed: int) -> tuple[tuple[int, ...], ...]:
-    """A continuation of `CONTINUATION_LENGTH` token ids for each prompt, drawn from `seed`.
+    """Draw a continuation of `CONTINUATION_LENGTH` token ids for each prompt, from `seed`.
 
-    Each is another order of the same sixteen letters: none repeats a token, and the token before never
-    determines the next, so that a model has to read its context to give the right one.
+    Each is a permutation of the same sixteen letters: no token repeats, and a token does not determine the next one,
+    so that a model needs its context to predict it.
     """
     source = random.Random(seed)  # noqa: S311 - no secret
     return tuple(tuple(source.sample(_ALPHABET, CONTINUATION_LENGTH)) for _ in PROMPTS)

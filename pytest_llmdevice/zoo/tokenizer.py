@@ -1,4 +1,4 @@
-"""One byte-level tokenizer for every family: the id of a byte is its value."""
+"""Builds the byte-level tokenizer that all families share: the id of a byte is its value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAD_TOKEN: Final = "<pad>"  # noqa: S105 - tokens of text, here and below
 BOS_TOKEN: Final = "<s>"  # noqa: S105
 EOS_TOKEN: Final = "</s>"  # noqa: S105
 UNK_TOKEN: Final = "<unk>"  # noqa: S105
-"""Never produced, as every byte is known; unless one is named, transformers 5 adds its own for `qwen2`."""
+"""Never produced, because every byte is known. It is defined because transformers 5 would add its own for `qwen2`."""
 
 _SPECIAL_IDS: Final = {
     PAD_TOKEN: PAD_TOKEN_ID,
@@ -30,9 +30,9 @@ CHAT_TEMPLATE: Final = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer of `VOCAB_SIZE` tokens: 256 bytes, pad, bos, eos, unk, and reserved ones that fill it up.
+    """Build a tokenizer of `VOCAB_SIZE` tokens: 256 bytes, pad, bos, eos, unk, and reserved ones for the rest.
 
-    It adds no special token by itself and pads on the left, as generation needs.
+    It adds no special tokens by itself, and pads on the left, as generation needs.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -62,10 +62,10 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _byte_characters() -> dict[int, str]:
-    """Byte value to the printable character that stands for it in a byte-level vocabulary.
+    """Byte value -> the printable character that represents it in a byte-level vocabulary.
 
-    The GPT-2 alphabet, which `tokenizers.pre_tokenizers.ByteLevel` uses: printable Latin-1 bytes stand for
-    themselves, the others for the code points from 256 on, in order.
+    This is the GPT-2 alphabet, which `tokenizers.pre_tokenizers.ByteLevel` uses: printable Latin-1 bytes represent
+    themselves, the others are represented by the code points from 256 on, in order.
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]

@@ -1,4 +1,4 @@
-"""Seeded weights in which context, positions and routing all move the logits."""
+"""Initializes seeded weights with which context, positions and routing all influence the logits."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _POSITION_SCALE: Final = 0.5
-"""Standard deviation of learned absolute positions: beside a token's embedding, neither drowns."""
+"""Standard deviation of learned absolute positions, comparable to that of token embeddings."""
 
 _NORM_SPREAD: Final = 0.1
 
 _QUERY_KEY_GAIN: Final = 1.5
-"""Attention scores then spread over more than one nat, so that no layer averages its context away."""
+"""A gain that spreads attention scores over more than one nat, so that no layer just averages its context."""
 
 _QUERY_KEY_NAMES: Final = (
     "q_proj",
@@ -42,14 +42,14 @@ _SPECIAL_TOKEN_SCALE: Final = 0.25
 _GEMMA_FINAL_NORM: Final = 3.0
 
 _ROUTING_STRENGTH: Final = 3.0
-"""How far a token's embedding reaches towards its experts, in standard deviations of an embedding."""
+"""The component of a token's embedding in the direction of its experts, in standard deviations of an embedding."""
 
 
 def initialize(model: PreTrainedModel, family: Family, seed: int) -> None:
-    """Overwrite the weights of `model` in place. A draw depends on `seed` and the parameter's name only.
+    """Overwrite the weights of `model` in place. The values depend only on `seed` and the parameter's name.
 
-    Linear weights have variance 1 / fan-in, so that every layer adds as much to the residual stream as the
-    one before; norms and biases stay near what the library sets.
+    Linear weights have variance 1 / fan-in, so that all layers add equally to the residual stream; norms and biases
+    stay near the library's initial values.
     """
     import torch
 
@@ -63,25 +63,25 @@ def initialize(model: PreTrainedModel, family: Family, seed: int) -> None:
             else:
                 parameter.copy_(draw * _scale(model, family, name, parameter))
         if family.name == "gemma3":
-            # Its tied embedding is multiplied on the way in only: the norm gives the logits their size.
+            # Its tied embedding is scaled only as an input embedding, so the final norm has to scale the logits.
             model.get_parameter("model.norm.weight").add_(_GEMMA_FINAL_NORM)
         if family.moe:
             _align_routers(model, seed)
             keep_routing_apart(model)
         for table in _vocabulary_tables(model):
-            # Too small to win against a byte: no greedy choice is ever a special token.
+            # Small rows keep the logits of special tokens below those of bytes, so that none is generated.
             table[PAD_TOKEN_ID:] *= _SPECIAL_TOKEN_SCALE
 
 
 def is_router(name: str) -> bool:
-    """Whether a parameter of this name decides which experts a token goes to."""
+    """Whether a parameter of this name is the weight of a router, which chooses the experts of a token."""
     return name.endswith(_ROUTER_NAMES)
 
 
 def keep_routing_apart(model: PreTrainedModel) -> None:
-    """Take the routers' directions out of whatever a layer adds to the residual stream.
+    """Remove the routers' directions from everything that layers add to the residual stream.
 
-    Routing then follows the token alone, by a margin that neither rounding nor the fit can close.
+    Routing then depends on the token alone, with a margin that neither rounding nor calibration can close.
     """
     import torch
 
@@ -94,7 +94,7 @@ def keep_routing_apart(model: PreTrainedModel) -> None:
 
 
 def generator(seed: int, name: str) -> torch.Generator:
-    """A CPU generator of its own for each seed and name, so that no draw depends on another."""
+    """A CPU generator for one seed and name, so that the draws for different names are independent."""
     import torch
 
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
@@ -102,7 +102,7 @@ def generator(seed: int, name: str) -> torch.Generator:
 
 
 def _vocabulary_tables(model: PreTrainedModel) -> list[nn.Parameter]:
-    """The input embedding and, unless it is tied to it, the output embedding: (vocabulary, hidden) each."""
+    """The input embedding and, unless the two are tied, the output embedding, of shape (vocabulary, hidden)."""
     untyped: Any = model
     tables = [untyped.get_input_embeddings().weight, untyped.get_output_embeddings().weight]
     return tables[:1] if tables[0] is tables[1] else tables
@@ -118,11 +118,11 @@ def _scale(model: PreTrainedModel, family: Family, name: str, parameter: nn.Para
         return _embedding_scale(family, owner.embedding_dim)
     if isinstance(owner, nn.Conv1d):
         return math.sqrt(1 / owner.kernel_size[0])
-    # transformers' Conv1D keeps its weight as (in, out), unlike nn.Linear and the stacked experts.
+    # The weight of transformers' Conv1D is (in, out), unlike those of nn.Linear and stacked experts.
     fan_in = parameter.shape[0] if type(owner).__name__ == "Conv1D" else parameter.shape[-1]
     gain = _QUERY_KEY_GAIN if any(part in name for part in _QUERY_KEY_NAMES) else 1.0
     if family.name == "t5" and name.endswith(".q.weight"):
-        # T5 does not divide its scores by sqrt(d_kv): its queries are that much smaller instead.
+        # T5 does not divide its scores by sqrt(d_kv); its query weights are smaller by that factor instead.
         gain /= math.sqrt(model.config.d_kv)
     return gain / math.sqrt(fan_in)
 
@@ -130,15 +130,15 @@ def _scale(model: PreTrainedModel, family: Family, name: str, parameter: nn.Para
 def _embedding_scale(family: Family, hidden_size: int) -> float:
     if not family.tied or family.kind == "seq2seq":
         return 1.0
-    # As an output embedding, a large one would make every token predict itself.
+    # A large embedding that is also the output embedding would make every token predict itself.
     scale = 0.3
     return scale / math.sqrt(hidden_size) if family.name == "gemma3" else scale
 
 
 def _initialize_state_space(name: str, parameter: nn.Parameter, source: torch.Generator) -> bool:
-    """Whether `name` is a parameter whose range carries its meaning, and was set here.
+    """Initialize `parameter` if it is one of a state space layer; returns whether it is.
 
-    The library's own ranges keep so little state that a tiny model forgets its first token.
+    With the library's own ranges the layer keeps so little state that a tiny model forgets its first token.
     """
     import torch
 
@@ -156,10 +156,10 @@ def _initialize_state_space(name: str, parameter: nn.Parameter, source: torch.Ge
 
 
 def _align_routers(model: PreTrainedModel, seed: int) -> None:
-    """Give each token two experts by its embedding, so that no rounding sends it to another.
+    """Assign two experts to each token by its embedding, with a margin that rounding cannot close.
 
-    Routers read a subspace in which every embedding reaches clearly towards two of the four experts and away
-    from the others.
+    Routers read a subspace in which every embedding points clearly towards two of the four experts and away from the
+    others.
     """
     import torch
 

@@ -263,9 +263,9 @@ def test_the_output_keeps_within_what_github_takes() -> None:
     group = planning.Group("cpu", ("ubuntu-latest",), "", cells)
     seconds = {cell.id: 1.0 + number % 13 for number, cell in enumerate(cells)}
 
-    plan = planning.planned("m", [group], seconds, planning.GITHUB, jobs=256)
+    plan = planning.plan_jobs("m", [group], seconds, planning.GITHUB, jobs=256)
 
-    assert len(json.dumps(planning.github(plan))) < planning.GITHUB.output
+    assert len(json.dumps(planning.github_matrix(plan))) < planning.GITHUB.output
     assert plan.notes[0].startswith("cpu: balanced by number of cells, not by their times")
 
 

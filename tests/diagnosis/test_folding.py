@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_llmdevice.diagnosis import Finding, Hint
-from pytest_llmdevice.diagnosis.folding import folded, starred, written
+from pytest_llmdevice.diagnosis.folding import fold_findings, format_numbers, starred
 
 
 def of(*wheres: str, actual: str = "float32") -> list[Finding]:
@@ -13,7 +13,7 @@ def of(*wheres: str, actual: str = "float32") -> list[Finding]:
 
 
 def wheres(findings: list[Finding]) -> list[tuple[str, int]]:
-    return [(finding.where, count) for finding, count in folded(findings)]
+    return [(finding.where, count) for finding, count in fold_findings(findings)]
 
 
 def test_names_that_differ_in_a_layer_are_one() -> None:
@@ -40,7 +40,7 @@ def test_layers_and_experts_fold_together_only_where_all_are_there() -> None:
     ],
 )
 def test_what_differs_in_more_than_a_layer_stays_apart(pair: list[Finding]) -> None:
-    assert folded(pair) == [(pair[0], 1), (pair[1], 1)]
+    assert fold_findings(pair) == [(pair[0], 1), (pair[1], 1)]
 
 
 def test_prompts_fold_too() -> None:
@@ -69,4 +69,4 @@ def test_a_star_stands_for_the_number_of_a_layer(where: str, star: str) -> None:
     ("numbers", "text"), [([3], "3"), ([1, 0], "{0,1}"), ([0, 1, 2, 7], "{0..2,7}"), ([4, 6], "{4,6}")]
 )
 def test_numbers_are_written_as_runs(numbers: list[int], text: str) -> None:
-    assert written(numbers) == text
+    assert format_numbers(numbers) == text

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pytest_llmdevice import Hint
-from pytest_llmdevice.diagnosis import raised
+from pytest_llmdevice.diagnosis import finding_from_exception
 from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.failure import excerpt, failing_module
 from pytest_llmdevice.diagnosis.hints import raised as hints
@@ -98,7 +98,7 @@ def test_the_innermost_module_is_named() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Identity(), Inner()))
     error = caught(model)
     assert failing_module(error, model) == "1.1"
-    finding = raised(error, model, doing="generation")
+    finding = finding_from_exception(error, model, doing="generation")
     assert finding.where == "generation, in 1.1"
     assert finding.hint == hints.DTYPES
     assert finding.actual.startswith("RuntimeError: ")
@@ -107,9 +107,9 @@ def test_the_innermost_module_is_named() -> None:
 
 def test_the_model_itself_may_be_the_place() -> None:
     model = Inner()
-    assert raised(caught(model), model, doing="forward").where == "forward, in the model itself"
+    assert finding_from_exception(caught(model), model, doing="forward").where == "forward, in the model itself"
 
 
 def test_what_passed_through_no_module_is_named_by_what_was_done() -> None:
-    assert raised(ValueError("no"), nn.Linear(1, 1), doing="generation").where == "generation"
-    assert raised(ValueError("no"), doing="loading").where == "loading"
+    assert finding_from_exception(ValueError("no"), nn.Linear(1, 1), doing="generation").where == "generation"
+    assert finding_from_exception(ValueError("no"), doing="loading").where == "loading"

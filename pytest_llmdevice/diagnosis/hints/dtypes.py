@@ -1,4 +1,4 @@
-"""Tensors in another dtype than the one that was asked for."""
+"""Known causes of tensors in another dtype than the requested one."""
 
 from __future__ import annotations
 

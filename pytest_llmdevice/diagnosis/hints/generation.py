@@ -1,4 +1,4 @@
-"""What goes wrong between a prompt and the new tokens."""
+"""Known causes of errors between a prompt and the new tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A load that gives something else than the checkpoint's model."""
+"""Known causes of loads that return something else than the checkpoint's model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors that are not where they belong."""
+"""Known causes of tensors on wrong devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantization that was asked for and not done, or done where it must not be."""
+"""Known causes of quantization that is missing, or applied where it must not be."""
 
 from __future__ import annotations
 

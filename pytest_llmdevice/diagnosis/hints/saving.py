@@ -1,4 +1,4 @@
-"""What gets lost between a model and the folder it was saved to."""
+"""Known causes of differences between a model and the folder that it was saved to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes a token's logits depend on what follows it, on the length of the text, or on the cache."""
+"""Known causes of logits that depend on later tokens, on the length of the text, or on the cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a load or a generation left behind in the model or the process."""
+"""Known causes of changes that a load or a generation leaves in the model or the process."""
 
 from __future__ import annotations
 

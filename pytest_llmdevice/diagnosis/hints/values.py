@@ -1,4 +1,4 @@
-"""Weights and buffers whose values did not survive the load."""
+"""Known causes of weights and buffers with wrong values."""
 
 from __future__ import annotations
 
