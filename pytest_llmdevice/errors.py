@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
 CARRIED: Final = "llm_result"
@@ -41,7 +42,14 @@ class ConfigurationError(LLMDeviceError):
     """The user asked for something that cannot be: a bad matrix, an unknown name, a target without `load`.
 
     The plugin turns it into one `pytest.UsageError` (exit code 4), the message being the whole report.
+
+    Attributes:
+        problems: what is wrong, each by itself and without what the message says first; the message where it is one.
     """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems) or (message,)
 
 
 class CheckpointUnavailable(LLMDeviceError):

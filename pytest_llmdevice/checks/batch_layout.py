@@ -154,7 +154,8 @@ def _right_padding(
     if number is None:
         return []
     name = next((name for name in (*IDS, "inputs_embeds") if name in call.tensors), "input_ids")
-    return [Finding(f"{name}, row {number}", "padding on the left", "padding on the right", generation.RIGHT_PADDING)]
+    where = f"{name}, row {number}"
+    return [Finding(where, "padding on the left", "padding on the right", generation.RIGHT_PADDING, subject=name)]
 
 
 def _masking(
@@ -195,6 +196,7 @@ def _masking(
                     f"zeros over its {row.start} padding tokens",
                     f"{int(mask[number, : row.start].sum())} of them attended to",
                     generation.MASK,
+                    subject="attention_mask",
                 )
             ]
         # A mask of four dimensions may be that of layers which see no further back than their window.
@@ -207,6 +209,7 @@ def _masking(
                     f"ones over the {row.stop - row.start} tokens of its prompt",
                     f"{hidden} of them hidden",
                     generation.MASK,
+                    subject="attention_mask",
                 )
             ]
     return []
@@ -279,6 +282,7 @@ def _positions(call: Call, rows: list[Row] | None, mask: torch.Tensor | None, mo
             f"{_short(wanted[number][at])} at its tokens",
             _short(torch.as_tensor(given[number][at])),
             generation.POSITIONS,
+            subject="position_ids",
         )
     ]
 

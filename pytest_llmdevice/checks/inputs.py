@@ -71,7 +71,7 @@ def check_inputs(generated: GenerationRun, prompts: Tokens, model: Any, cell: Ce
         following = [one for one in trace.calls if not one.outer and one.within == call.within]
         for finding in padding_findings(call, following, prompts, model, embedded):
             # One mistake shows in each batch; the first one is enough.
-            batches.setdefault((finding.where.partition(",")[0], finding.hint), finding)
+            batches.setdefault((finding.about, finding.hint), finding)
     findings.update(dict.fromkeys(batches.values()))
     for finding in (
         *_autocast(trace, model, cell),

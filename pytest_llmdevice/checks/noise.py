@@ -101,6 +101,7 @@ def finding(where: str, found: Gap, limits: Limits, hint: Hint, *, start: int = 
         f"{of or 'the same logits'}, relative error at most {limits.single:.2g}",
         str(found),
         hint,
+        subject=where,
     )
 
 
@@ -141,8 +142,8 @@ def own_faults(
         theirs, their_error = _attempt(inspect, (plain or _on_the_cpu)(checkpoint, cell))
         if error is not None and type(their_error) is type(error):
             return [], {SHARED: 1}
-        places = {_place(one) for one in theirs[0]}
-        rest = [one for one in own[0] if _place(one) not in places]
+        places = {finding.about for finding in theirs[0]}
+        rest = [finding for finding in own[0] if finding.about not in places]
         if len(rest) < len(own[0]):
             own = rest, {**own[1], SHARED: len(own[0]) - len(rest)}
     if error is not None:
@@ -164,7 +165,3 @@ def _attempt(inspect: Callable[[Any], Inspection], model: Any) -> tuple[Inspecti
 
 def _on_the_cpu(checkpoint: str, cell: Cell) -> Any:
     return from_pretrained(checkpoint, Cell(cell.model, "cpu", cell.dtype, cell.quantization))
-
-
-def _place(one: Finding) -> str:
-    return one.where.partition(", first at")[0]

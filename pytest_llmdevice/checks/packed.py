@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import quantization as hints
+from pytest_llmdevice.loading.quantization import quantization_of
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.text import dtype_name
 
@@ -19,7 +20,7 @@ BLOCKSIZES: Final = frozenset({64, 128})
 
 def packed_problems(name: str, module: Any, cell: Cell) -> Iterator[Finding]:
     """What is wrong with the packed layer `module`, called `name`."""
-    if cell.quantization == "int8":
+    if quantization_of(cell).settings.get("load_in_8bit"):
         yield from _eight(name, module)
     else:
         yield from _four(name, module, cell)
@@ -51,11 +52,12 @@ def _four(name: str, module: Any, cell: Cell) -> Iterator[Finding]:
     if state is None:
         yield Finding(name, "a quantization state beside the weight", "none", hints.DROPPED)
         return
-    if state.quant_type != cell.quantization.removesuffix("-double"):
+    settings = quantization_of(cell).settings
+    if state.quant_type != settings["bnb_4bit_quant_type"]:
         yield Finding(name, cell.quantization, str(state.quant_type), hints.DROPPED)
     # On processors with AVX512-BF16 the first forward pass repacks a weight and resolves its double quantization.
     nested = bool(getattr(state, "original_nested", state.nested))
-    if nested != cell.quantization.endswith("-double"):
+    if nested != settings["bnb_4bit_use_double_quant"]:
         wanted = "single quantization" if nested else "double quantization"
         yield Finding(name, wanted, f"nested={nested}", hints.DROPPED)
     if state.blocksize not in BLOCKSIZES:

@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +32,7 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.wrappers import core
 from pytest_llmdevice.monitoring.tracing import traced
 from pytest_llmdevice.oracle.expectations import expectations_of
+from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     import torch
@@ -147,17 +149,15 @@ class _Rounds:
             return
         changed = [name for name, value in _state(self.model).items() if self._before.get(name) != value]
         if changed:
-            before, after = self._before.get(changed[0], "nothing"), _state(self.model)[changed[0]]
+            earlier, after = self._before.get(changed[0]), _state(self.model)[changed[0]]
             found = f"{after}, since the model was {where}"
-            self.findings.append(Finding(f"{changed[0]} of the first model", before, found, CACHED))
+            self.findings.append(Finding(f"{changed[0]} of the first model", str(earlier or "nothing"), found, CACHED))
             self._before = _state(self.model)
         for name, finding in self._problems(model, cell):
             if cell != self.cell or (finding.where, finding.actual) not in self._known:
-                hint = (
-                    CACHED
-                    if name != "values" and self._before.get(finding.where, "").startswith(finding.actual)
-                    else None
-                )
+                before = self._before.get(finding.where)
+                as_first = name == "dtypes" and before is not None and before.dtype == finding.actual
+                hint = CACHED if as_first else None
                 self.findings.append(
                     Finding(f"{finding.where}, {where}", finding.expected, finding.actual, hint or OTHER_AGAIN)
                 )
@@ -218,11 +218,19 @@ class _Rounds:
         return forward_logits(model, inputs_for(model, [prompt]))[0].float().cpu()
 
 
-def _state(model: nn.Module) -> dict[str, str]:
-    """The dtype and device of each tensor, in words."""
-    return {
-        name: f"{str(tensor.dtype).removeprefix('torch.')} on {tensor.device}" for name, _, tensor in tensors(model)
-    }
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The dtype and device of a tensor, in words."""
+
+    dtype: str
+    device: str
+
+    def __str__(self) -> str:
+        return f"{self.dtype} on {self.device}"
+
+
+def _state(model: nn.Module) -> dict[str, _Place]:
+    return {name: _Place(dtype_name(tensor.dtype), str(tensor.device)) for name, _, tensor in tensors(model)}
 
 
 def _reload(exam: Examination) -> Result:

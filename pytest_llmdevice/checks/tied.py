@@ -11,6 +11,7 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.placement import TIED
 from pytest_llmdevice.model.device_map import offload_hook, with_index
 from pytest_llmdevice.oracle.expectations import Expectations
+from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,7 @@ def _apart(present: dict[str, nn.Parameter], first: str, second: str) -> str:
     if one.device != other.device:
         return f"a tensor of its own, on {with_index(other.device)} and not on {with_index(one.device)}"
     if one.dtype != other.dtype:
-        return f"a tensor of its own, in {str(other.dtype).removeprefix('torch.')}"
+        return f"a tensor of its own, in {dtype_name(other.dtype)}"
     return "a tensor of its own"
 
 

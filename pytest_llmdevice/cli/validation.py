@@ -65,16 +65,8 @@ def validate_matrix(name: str) -> ValidationResult:
         cells = cells_on(matrix, assumed(()))
         unmet = tuple(_unmet(matrix, cells_on(matrix, assumed(_CARDS))))
     except ConfigurationError as error:
-        return ValidationResult(name, problems=tuple(_problems(name, str(error))))
+        return ValidationResult(name, problems=error.problems)
     return ValidationResult(name, 0 if unmet else len(cells), unmet, () if unmet else tuple(_idle(name, matrix)))
-
-
-def _problems(name: str, message: str) -> Iterator[str]:
-    """The problems in a message, without the path, which starts every line of the output."""
-    head, *lines = message.splitlines()
-    for file in (name, str(Path.cwd() / name)):
-        head = head.removeprefix("matrix ").removeprefix(f"{file}: ")
-    yield from (line.strip() for line in lines) if lines else [head]
 
 
 def _unmet(matrix: Matrix, cells: tuple[Cell, ...]) -> Iterator[str]:

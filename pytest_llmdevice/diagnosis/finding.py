@@ -42,6 +42,7 @@ class Finding:
         actual: what it is.
         hint: what usually causes this; None where nothing is known.
         kind: `"exception"` where something was raised, `"no model"` where a load gave none; empty for all else.
+        subject: `where` without a position or row in it; empty where there is none.
     """
 
     where: str
@@ -49,3 +50,9 @@ class Finding:
     actual: str
     hint: Hint | None = None
     kind: Literal["", "exception", "no model"] = ""
+    subject: str = field(default="", compare=False)
+
+    @property
+    def about(self) -> str:
+        """The tensor, module or step without the position or row in it: findings of one mistake have it in common."""
+        return self.subject or self.where

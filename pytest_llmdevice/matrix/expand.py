@@ -33,12 +33,16 @@ def _load(name: str, base: Path, inside: tuple[Path, ...]) -> tuple[Matrix, dict
     try:
         path = locate(name, base)
     except ConfigurationError as error:
-        raise ConfigurationError(f"matrix {inside[-1]}: extends: {error}" if inside else str(error)) from None
+        if not inside:
+            raise
+        problem = f"extends: {error}"
+        raise ConfigurationError(f"matrix {inside[-1]}: {problem}", [problem]) from None
     # Resolved, because `extends = "../here/this.toml"` spells the same file in another way each time.
     link = path.resolve()
     if link in inside:
         chain = " -> ".join(map(str, (*inside, link)))
-        raise ConfigurationError(f"matrix {inside[0]}: extends: goes round in a circle: {chain}")
+        problem = f"extends: goes round in a circle: {chain}"
+        raise ConfigurationError(f"matrix {inside[0]}: {problem}", [problem])
     table = read(path)
     parent = table.get("extends")
     if isinstance(parent, str):
@@ -48,8 +52,8 @@ def _load(name: str, base: Path, inside: tuple[Path, ...]) -> tuple[Matrix, dict
         return Matrix.model_validate(table), table
     except ValidationError as error:
         lines = describe(error, Matrix)
-        head = f"matrix {path}: "
-        raise ConfigurationError(head + (lines[0] if len(lines) == 1 else "\n  ".join(["", *lines]))) from None
+        text = lines[0] if len(lines) == 1 else "\n  ".join(["", *lines])
+        raise ConfigurationError(f"matrix {path}: {text}", lines) from None
 
 
 def _extended(table: dict[str, object], inherited: dict[str, object]) -> dict[str, object]:

@@ -55,6 +55,8 @@ def read(path: Path) -> dict[str, object]:
         with path.open("rb") as file:
             return tomllib.load(file)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
+        problem = f"not valid TOML: {error}"
+        raise ConfigurationError(f"{path}: {problem}", [problem]) from None
     except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror or error}") from None
+        problem = f"cannot be read: {error.strerror or error}"
+        raise ConfigurationError(f"{path}: {problem}", [problem]) from None

@@ -9,7 +9,7 @@ from typing import Final
 
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.cell import AXES, Cell
-from pytest_llmdevice.matrix.suggest import unknown
+from pytest_llmdevice.matrix.suggest import unknown, unknown_name
 
 KEYS: Final = (*AXES, "kind", "simulated", "id")
 """What a cell can be chosen by."""
@@ -92,6 +92,6 @@ def _why_nothing(selector: Selector, cells: Sequence[Cell]) -> str:
         if not any(Selector(((key, patterns),)).matches(cell) for cell in cells):
             values = list(dict.fromkeys(value_of(cell, key) for cell in cells))
             shown = [*values[:20], "..."] if len(values) > 20 else values
-            hint = unknown(key, "|".join(patterns), values).rpartition(" (valid")[0]
+            hint = unknown_name(key, "|".join(patterns), values)
             return f"matches no cell of the matrix: {hint} (the matrix has: {', '.join(shown)})"
     return "matches no cell of the matrix: each part fits some cell, but no cell fits them all"

@@ -18,6 +18,11 @@ def nearest(value: object, valid: Iterable[str]) -> str | None:
 def unknown(what: str, value: object, valid: Iterable[str]) -> str:
     """One sentence for an unknown name: `unknown dtype 'bfloat': did you mean 'bfloat16'? (valid: ...)`."""
     names = list(valid)
-    guess = nearest(value, names)
+    return f"{unknown_name(what, value, names)} (valid: {', '.join(names)})"
+
+
+def unknown_name(what: str, value: object, valid: Iterable[str]) -> str:
+    """The same without the list, for messages that have a list of their own."""
+    guess = nearest(value, valid)
     hint = f"; did you mean {guess!r}?" if guess else ""
-    return f"unknown {what} {value!r}{hint} (valid: {', '.join(names)})"
+    return f"unknown {what} {value!r}{hint}"

@@ -32,6 +32,9 @@ EVIDENCE: Final[pytest.StashKey[dict[str, Any]]] = pytest.StashKey()
 TOKENS: Final[pytest.StashKey[list[list[int]]]] = pytest.StashKey()
 """What the check of an item had generated."""
 
+MEASURED: Final[pytest.StashKey[dict[str, Any]]] = pytest.StashKey()
+"""What the load or the generation took that the check of an item is about, as fields of the record of its cell."""
+
 MOST = 20
 LONGEST = 400
 SHORT = 160
@@ -83,20 +86,21 @@ class LoadFailed(CheckFailed):
     """A cell has no model. pytest raises it again for every test that asks for one; only the first tells all.
 
     Attributes:
+        summary: the cell and the cause, in a line.
         shown_by: the name of the test whose report has all of it; empty before there is one.
     """
 
     __module__ = "builtins"
 
-    def __init__(self, message: str, result: Result, failure: FailureClass | None = None) -> None:
-        super().__init__(message, result, failure)
+    def __init__(self, summary: str, details: str, result: Result, failure: FailureClass | None = None) -> None:
+        super().__init__(f"{summary}{details}", result, failure)
+        self.summary = summary
         self.shown_by = ""
 
     def again(self) -> CheckFailed:
         """The same in one line."""
-        first = (self.msg or "").partition("\n")[0]
         result: Result = vars(self)[CARRIED]
-        return CheckFailed(f"{_cut(first, SHORT)} -- see {self.shown_by}", result, self.failure)
+        return CheckFailed(f"{_cut(self.summary, SHORT)} -- see {self.shown_by}", result, self.failure)
 
 
 def briefly(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
@@ -121,8 +125,8 @@ def detail(item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestRep
     """Put into the report of an item of a cell what a record of it needs and no other part of the report has.
 
     A dictionary, where there is something to say: `failure` (what kind of thing went wrong), `cause` (why the cell does
-    not run here), `aborted` and `hollow` (true or absent),
-    `evidence`, `tokens`, and `target` where a fixture put another one in the place of `own`.
+    not run here), `aborted` and `hollow` (true or absent), `evidence`, `tokens`, `measured`, and `target` where a
+    fixture put another one in the place of `own`.
     """
     found: dict[str, Any] = {}
     if report.outcome == "failed" and call.excinfo is not None:
@@ -132,6 +136,7 @@ def detail(item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestRep
     if report.when == "call":
         found |= {"evidence": item.stash[EVIDENCE]} if EVIDENCE in item.stash else {}
         found |= {"tokens": item.stash[TOKENS]} if TOKENS in item.stash else {}
+        found |= {"measured": item.stash[MEASURED]} if MEASURED in item.stash else {}
     target = getattr(item, "funcargs", {}).get("llm_target")
     if target is not None and target is not own:
         kind = target if isinstance(target, (type, ModuleType)) else type(target)

@@ -158,4 +158,5 @@ def _load_failed(loaded: Loaded) -> LoadFailed:
     failure = class_of_error(loaded.exception, loading=True) if loaded.exception is not None else "loader"
     what = f"{loaded.cell.id}: {loaded.cause}" if loaded.returned else f"{loaded.cell.id} did not load: {loaded.cause}"
     hints = "".join(f"\nhint: {finding.hint}" for finding in result.findings if finding.hint)
-    return LoadFailed(f"{what}{hints}\n{'' if loaded.returned else chr(10)}{loaded.details}", result, failure)
+    blank = "" if loaded.returned else "\n"
+    return LoadFailed(what, f"{hints}\n{blank}{loaded.details}", result, failure)

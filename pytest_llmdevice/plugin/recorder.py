@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,6 @@ from pytest_llmdevice.results.records import (
     CellDone,
     Check,
     End,
-    Memory,
     Planned,
     Record,
     RecordedFinding,
@@ -128,7 +127,7 @@ class Recorder:
         item = self._open.setdefault(report.nodeid, _Item(self._cells[cell_id], name, self.file.run.target))
         _add(item, report)
         measured = self._measured.setdefault(cell_id, {})
-        measured |= {key: value for key, value in properties.items() if key.startswith(("llm.load_", "llm.generate_"))}
+        measured |= details_of(report).get("measured", {})
         if tokens := details_of(report).get("tokens"):
             measured["tokens"] = tokens
         if report.when == "teardown" or not properties:
@@ -179,13 +178,7 @@ class Recorder:
             cause=worst.cause,
             seconds=round(sum(check.seconds for check in checks), 4),
             checks=dict(counts),
-            load_seconds=values.get("llm.load_seconds"),
-            first_token_seconds=values.get("llm.generate_first_token_seconds"),
-            tokens_per_second=values.get("llm.generate_tokens_per_second"),
-            load_memory=tuple(_memory(values, "llm.load_memory_")),
-            generate_memory=tuple(_memory(values, "llm.generate_memory_")),
-            devices=values.get("llm.load_devices", ""),
-            tokens=values.get("tokens", ()),
+            **values,
         )
 
     def _unfinished(self, cell: Cell) -> CellDone:
@@ -295,12 +288,3 @@ def _check(item: _Item) -> Check:
         seconds=round(item.seconds, 4),
         **item.values,
     )
-
-
-def _memory(values: Mapping[str, Any], prefix: str) -> Iterator[Memory]:
-    places = dict.fromkeys(key.removeprefix(prefix).rpartition("_")[0] for key in values if key.startswith(prefix))
-    for place in places:
-        sizes = {when: values.get(f"{prefix}{place}_{when}", 0) for when in ("before", "after", "peak")}
-        kind = place.rstrip("0123456789")
-        spelled = place if kind == place else f"{kind}:{place.removeprefix(kind)}"
-        yield Memory(place=spelled, **sizes)

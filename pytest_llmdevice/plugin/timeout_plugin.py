@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pytest_llmdevice.matrix.cell import Cell
     from pytest_llmdevice.plugin.session import MatrixRun
 
+TEARDOWN: Final = "the teardown of "
+"""The phase of a test in which it cleans up, as messages have it."""
+
 TEARDOWN_SECONDS: Final = 30.0
 """What a test may still take to clean up when the time of its cell is over."""
 
@@ -91,7 +94,7 @@ class LimitedItems:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
         """Time a teardown."""
-        return (yield from self._limited(item, cell_of(item), "the teardown of "))
+        return (yield from self._limited(item, cell_of(item), TEARDOWN))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> Generator[None, object, object]:
@@ -124,7 +127,7 @@ class LimitedItems:
 
     def _start(self, item: pytest.Item, cell: Cell, phase: str) -> None:
         self._now = item, cell, phase, time.monotonic()
-        left = max(self._seconds - self._spent[cell], TEARDOWN_SECONDS if phase.startswith("the teardown") else 0.0)
+        left = max(self._seconds - self._spent[cell], TEARDOWN_SECONDS if phase == TEARDOWN else 0.0)
         self._watchdog.start(left, self._timeout, self._last_words)
 
     def _stop(self, *, resumed: bool = True) -> None:

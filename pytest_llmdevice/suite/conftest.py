@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import pytest
 
@@ -14,7 +15,7 @@ from pytest_llmdevice.checks.generation import token_rows
 from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.oracle.reference import Reference, reference
-from pytest_llmdevice.plugin.failures import EVIDENCE, TOKENS, CheckFailed
+from pytest_llmdevice.plugin.failures import EVIDENCE, MEASURED, TOKENS, CheckFailed
 from pytest_llmdevice.plugin.fixtures import RUN
 from pytest_llmdevice.zoo import cache_directory
 
@@ -87,6 +88,7 @@ def check(request: pytest.FixtureRequest, llm_examination: Examination) -> Calla
         result = llm_examination.check(name)
         request.node.user_properties.extend(_measured(name, llm_examination))
         request.node.stash[EVIDENCE] = dict(result.evidence)
+        request.node.stash[MEASURED] = _record_fields(name, llm_examination)
         if name == "generation":
             request.node.stash[TOKENS] = token_rows(llm_examination.generated.first) or []
         request.config.hook.pytest_llm_check(config=request.config, cell=llm_examination.cell, result=result)
@@ -98,9 +100,32 @@ def check(request: pytest.FixtureRequest, llm_examination: Examination) -> Calla
 
 def _measured(check: str, exam: Examination) -> Iterable[tuple[str, object]]:
     """What the load or the generation took, as properties of the test that is about it: reporters carry them."""
-    doing = {"loads": "load", "generation": "generate"}.get(check)
+    doing = _DOING.get(check)
     if doing is None:
         return ()
     measures = exam.loaded.measures if doing == "load" else exam.generated.measures
-    found = {} if measures is None else measures.properties(doing)
-    return (found | (exam.generated.speed() if doing == "generate" else {})).items()
+    properties = {} if measures is None else measures.properties(doing)
+    return (properties | (exam.generated.speed() if doing == "generate" else {})).items()
+
+
+_DOING: Final = {"loads": "load", "generation": "generate"}
+"""What the checks are about whose tests carry measures."""
+
+
+def _record_fields(check: str, exam: Examination) -> dict[str, object]:
+    """The same as fields of the record of a cell, see `results.records.CellDone`."""
+    doing = _DOING.get(check)
+    if doing is None:
+        return {}
+    measures = exam.loaded.measures if doing == "load" else exam.generated.measures
+    if measures is None:
+        return {}
+    memory = [asdict(place) for place in (measures.host, *measures.cards)]
+    if doing == "load":
+        return {"load_seconds": round(measures.seconds, 4), "load_memory": memory, "devices": measures.summary}
+    speed = exam.generated.speed()
+    return {
+        "first_token_seconds": speed.get("llm.generate_first_token_seconds"),
+        "tokens_per_second": speed.get("llm.generate_tokens_per_second"),
+        "generate_memory": memory,
+    }
