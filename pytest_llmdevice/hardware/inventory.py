@@ -112,7 +112,7 @@ class Inventory:
         system: the operating system.
         visible: the visibility variables that were set around the probe (`CUDA_VISIBLE_DEVICES`, ...).
         failure: empty, or why nothing is known: the probe crashed, hung, or wrote something unreadable.
-        simulated: cards that `--llm-simulate` plays. The probe knows nothing of them; only simulated cells run there.
+        simulated: cards that `--llm-simulate` adds. The probe knows nothing of them; only simulated cells run there.
     """
 
     devices: tuple[Device, ...] = ()
@@ -135,7 +135,7 @@ class Inventory:
         """The simulated devices of `kind`."""
         return tuple(device for device in self.simulated_devices if device.kind == kind)
 
-    def plays(self, device: str, kind: str) -> Device | None:
+    def find_simulated(self, device: str, kind: str) -> Device | None:
         """The simulated device that PyTorch spells `device`, if it is of `kind`."""
         return next(
             (played for played in self.simulated_devices if (played.device, played.kind) == (device, kind)), None
