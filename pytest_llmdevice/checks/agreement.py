@@ -1,4 +1,4 @@
-"""The check that a cell says what the same model says on the cpu in float32."""
+"""Checks that a model's logits and generated tokens agree with the same model on the CPU in float32."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ Tokens = Sequence[Sequence[int]]
 
 
 def relative_errors(logits: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
-    """||logits - expected|| / ||expected - its mean|| over the vocabulary, of shape (positions,)."""
+    """||logits - expected|| / ||expected - mean(expected)|| over the vocabulary, of shape (positions,)."""
     errors: torch.Tensor = (logits - expected).norm(dim=-1) / _spread(expected)
     return errors
 
 
 def overall_error(logits: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
-    """The relative error of all positions together; see `tolerance.tolerance`. nan where a logit is nan.
+    """The relative error over all positions, see `tolerance.tolerance`; nan if a logit is nan.
 
-    Where the expected logits say nothing (none, or all equal), any deviation is an infinite error.
+    If there are no expected logits, or all are equal, any deviation is an infinite error.
     """
     pairs = list(zip(logits, expected, strict=True))
-    deviation = sum(float((one - other).norm() ** 2) for one, other in pairs)
-    spread = sum(float(_spread(other).norm() ** 2) for _, other in pairs)
+    deviation = sum(float((own - wanted).norm() ** 2) for own, wanted in pairs)
+    spread = sum(float(_spread(wanted).norm() ** 2) for _, wanted in pairs)
     if spread == 0:
         return float("inf") if deviation else 0.0
     return float((deviation / spread) ** 0.5)
@@ -59,25 +59,31 @@ def check_agreement(
     tolerance: float,
     own_tolerance: float,
 ) -> Result:
-    """Compare logits and generated tokens with the reference, and a batch with its prompts one by one.
+    """Compare logits and generated tokens with the reference, and a batch with its prompts alone.
 
-    Logits of each prompt, run alone, are those of the reference up to an overall relative error of `tolerance`.
-    Each sequence of `generated`, made as one padded batch, is greedy as far as the reference can tell, and is the
-    one of `alone`, made from each prompt by itself, up to a relative error of `own_tolerance`.
+    The logits of each prompt must equal the reference's up to an overall relative error of `tolerance`. At the first
+    token of a sequence that differs from the reference's, the reference's logit of the chosen token must be within
+    the gap that `tolerance` allows. Each sequence of the batch must equal the one for its prompt alone, with a gap
+    that `own_tolerance` allows. Outputs that are no lists of token ids are left to the generation check.
 
-    Sequences are not compared as text: at the first token that differs from the reference's, the reference
-    must have held the chosen one for nearly as good as its own, the gap being within what `tolerance` allows.
-    What is no list of token ids for each prompt, or no token id, is left to the generation check.
+    Args:
+        model: the model under test.
+        expected: the reference's logits and tokens.
+        prompts: token ids of each prompt.
+        generated: what the target generated for all prompts as one padded batch.
+        alone: what it generated for each prompt alone.
+        tolerance: the largest relative error to the reference.
+        own_tolerance: the largest relative error of the model to itself.
     """
     logits = [forward_logits(model, inputs_for(model, [prompt]))[0].float().cpu() for prompt in prompts]
-    # A vocabulary that was made larger, for a padding token, has more logits; what was there before is what counts.
-    logits = [one[:, : other.shape[-1]] for one, other in zip(logits, expected.logits, strict=True)]
-    shapes = [(tuple(one.shape), tuple(other.shape)) for one, other in zip(logits, expected.logits, strict=True)]
-    if wrong := [Finding("logits", str(other), str(one)) for one, other in shapes if one != other]:
+    # A vocabulary that was enlarged for a padding token has more logits; only the original ones are compared.
+    logits = [own[:, : wanted.shape[-1]] for own, wanted in zip(logits, expected.logits, strict=True)]
+    shapes = [(tuple(own.shape), tuple(wanted.shape)) for own, wanted in zip(logits, expected.logits, strict=True)]
+    if wrong := [Finding("logits", str(wanted), str(own)) for own, wanted in shapes if own != wanted]:
         return Result("agreement", tuple(wrong))
     error = overall_error(logits, expected.logits)
     findings = []
-    # Written so that a nan, which compares false to everything, is a finding.
+    # In this form a nan, which compares false with everything, is a finding.
     if not error <= tolerance:
         where, worst = _first_beyond(logits, expected.logits, tolerance)
         findings.append(
@@ -89,9 +95,9 @@ def check_agreement(
             )
         )
     same = sum(
-        int((one.argmax(-1) == other.argmax(-1)).sum()) for one, other in zip(logits, expected.logits, strict=True)
+        int((own.argmax(-1) == wanted.argmax(-1)).sum()) for own, wanted in zip(logits, expected.logits, strict=True)
     )
-    positions = sum(len(one) for one in logits)
+    positions = sum(map(len, logits))
     ends = end_tokens(model)
     rows, singles = _rows(generated, logits, ends), _rows(alone, logits, ends)
     if rows:
@@ -110,10 +116,7 @@ def check_agreement(
 
 
 def _rows(generated: object, logits: Sequence[torch.Tensor], ends: Collection[int]) -> list[list[int]]:
-    """`generated` as lists of token ids, each up to its end token.
-
-    Empty when it is something else, which the generation check reports.
-    """
+    """`generated` as lists of token ids, each up to its end token; empty for other outputs."""
     rows = [until_end(row, ends) for row in token_rows(generated) or []]
     known = all(0 <= token < logits[0].shape[-1] for row in rows for token in row)
     return rows if known and len(rows) == len(logits) else []
@@ -122,8 +125,8 @@ def _rows(generated: object, logits: Sequence[torch.Tensor], ends: Collection[in
 def _first_beyond(
     logits: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], tolerance: float
 ) -> tuple[str, float]:
-    """The first position whose own error is beyond `tolerance`, in words, and the worst error of any."""
-    errors = [relative_errors(one, other).tolist() for one, other in zip(logits, expected, strict=True)]
+    """The first position whose error exceeds `tolerance`, in words, and the largest error of a position."""
+    errors = [relative_errors(own, wanted).tolist() for own, wanted in zip(logits, expected, strict=True)]
     worst = max(float("inf") if isnan(error) else error for row in errors for error in row)
     for number, row in enumerate(errors):
         for position, error in enumerate(row):
@@ -139,12 +142,12 @@ def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance:
         if step is None:
             continue
         if not 0 <= row[step] < steps.shape[-1]:
-            # A token that a larger vocabulary has: the reference says nothing of it.
+            # A token of an enlarged vocabulary, for which the reference has no logit.
             findings.append(
                 Finding(f"prompt {number}, new token {step}", f"token {tokens[step]}", f"token {row[step]}", CHOICE)
             )
             continue
-        # Beyond the first difference the two continue from other prompts: only this step can be judged.
+        # After the first difference the two sequences have different prefixes and cannot be compared.
         logits = steps[step]
         order = logits.argsort(descending=True).tolist()
         gap = float(logits[tokens[step]] - logits[row[step]])
@@ -164,17 +167,17 @@ def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance:
 
 
 def _misplaced(number: int, rows: Sequence[Sequence[int]], expected: Reference) -> tuple[str, Hint] | None:
-    """What a row is, and why, where it is made of the right tokens in the wrong place."""
+    """What a row with the right tokens in the wrong place is, and the usual cause; None for other rows."""
     row = list(rows[number])
-    tokens = [list(one)[: len(given)] for given, one in zip(rows, expected.tokens, strict=True)]
-    for other, theirs in enumerate(tokens):
-        if other != number and row == theirs:
+    tokens = [list(wanted)[: len(actual)] for actual, wanted in zip(rows, expected.tokens, strict=True)]
+    for other, wanted in enumerate(tokens):
+        if other != number and row == wanted:
             return f"all of the row is prompt {other}'s", ROW_ORDER
-    # Whatever is cut wrongly is so in every row; one row alone may look like it by chance.
-    pairs = [(list(given), right) for given, right in zip(rows, tokens, strict=True)]
-    if all(len(given) > 2 and given[:-1] == right[1:] for given, right in pairs):
+    # An error in cutting off the prompt affects all rows; a single row may look shifted by chance.
+    pairs = [(list(actual), wanted) for actual, wanted in zip(rows, tokens, strict=True)]
+    if all(len(actual) > 2 and actual[:-1] == wanted[1:] for actual, wanted in pairs):
         return "the row is right from its second token on, and begins with that", SHIFTED
-    if all(len(given) > 2 and given[1:] == right[:-1] for given, right in pairs):
+    if all(len(actual) > 2 and actual[1:] == wanted[:-1] for actual, wanted in pairs):
         return f"the row is right, and {row[0]} is in front of it", SHIFTED
     return None
 
@@ -182,9 +185,9 @@ def _misplaced(number: int, rows: Sequence[Sequence[int]], expected: Reference) 
 def _batch_effects(
     model: Any, prompts: Tokens, batch: Sequence[Sequence[int]], alone: Sequence[Sequence[int]], tolerance: float
 ) -> list[Finding]:
-    """Where a prompt in the batch goes on otherwise than by itself, and the model was not undecided.
+    """Find prompts whose continuation in the batch differs from that alone, although the logits differ clearly.
 
-    Not whether each token is the best by the logits: generation may forbid or force tokens, in both alike.
+    Tokens need not have the largest logit, because generation may forbid or force tokens, in the batch and alone.
     """
     findings = []
     for number, (prompt, row, single) in enumerate(zip(prompts, batch, alone, strict=True)):
@@ -207,8 +210,8 @@ def _batch_effects(
 
 
 def allowed_gap(logits: torch.Tensor, tolerance: float) -> float:
-    """How far a token's logit may be below the largest of `logits` for noise to have chosen it."""
-    # Two logits can each be off by the largest deviation of one: the norm spread over few entries.
+    """How far below the largest of `logits` a token's logit may be, if noise is to explain that it was chosen."""
+    # Two logits can deviate in opposite directions, each by the largest deviation of one.
     return 2 * tolerance * float((logits - logits.mean()).std()) * PEAK
 
 

@@ -1,4 +1,4 @@
-"""Whether a batch that was handed over says what it should: padding, attention mask and positions."""
+"""Checks the layout of a batch that a target passes to its model: padding, attention mask and positions."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Tokens = Sequence[Sequence[int]]
 OFFSET_FAMILIES: Final = frozenset(
     ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "xmod", "roberta-prelayernorm")
 )
-"""Model types whose positions start behind the padding token's id."""
+"""Model types whose positions start after the id of the padding token."""
 
 IDS: Final = ("input_ids", "inputs", "input")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Where a prompt is in a row of ids.
+    """The position of a prompt in a row of token ids.
 
     Attributes:
-        prompt: its number.
-        start: the column of its first token; before it is padding.
-        stop: the column behind its last token.
+        prompt: the number of the prompt.
+        start: the column of its first token, after the padding.
+        stop: the column after its last token.
         width: the length of the row.
     """
 
@@ -44,30 +44,30 @@ class Row:
 
 
 def rows_of(ids: torch.Tensor, prompts: Tokens) -> list[Row] | None:
-    """Where the prompts are in `ids`, each behind nothing or one repeated token; None where a row has none."""
+    """Find the prompt in each row of `ids`, after nothing or one repeated token; None if a row has none."""
     if ids.ndim != 2:
         return None
     order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))
     rows = []
-    for given in ids.tolist():
-        row = next((found for number in order if (found := _find(given, number, list(prompts[number])))), None)
+    for tokens in ids.tolist():
+        row = next((match for number in order if (match := _find(tokens, number, list(prompts[number])))), None)
         if row is None:
             return None
         rows.append(row)
     return rows
 
 
-def _find(given: list[int], number: int, prompt: list[int]) -> Row | None:
-    for start in range(len(given) - len(prompt) + 1 if prompt else 0):
-        if start > 1 and given[start - 1] != given[0]:
+def _find(tokens: list[int], number: int, prompt: list[int]) -> Row | None:
+    for start in range(len(tokens) - len(prompt) + 1 if prompt else 0):
+        if start > 1 and tokens[start - 1] != tokens[0]:
             return None
-        if given[start : start + len(prompt)] == prompt:
-            return Row(number, start, start + len(prompt), len(given))
+        if tokens[start : start + len(prompt)] == prompt:
+            return Row(number, start, start + len(prompt), len(tokens))
     return None
 
 
 def ids_of(call: Call) -> torch.Tensor | None:
-    """The token ids that `call` was given, as integers on the cpu; None where there are none, or too many."""
+    """The token ids among the arguments of `call`, as integers on the CPU; None if there are none or too many."""
     for name in IDS:
         tensor = call.tensors.get(name)
         if tensor is not None and tensor.integers:
@@ -79,21 +79,21 @@ MASK: Final = "attention_mask"
 
 
 def mask_of(call: Call, rows: Sequence[Row] | None = None) -> torch.Tensor | None:
-    """The attention mask of `call` as booleans of shape (batch, columns); None where there is none of that form.
+    """The attention mask of `call` as booleans of shape (batch, columns); None if it has none of a known form.
 
-    Of a mask of four dimensions, what the last token of each prompt sees where `rows` say which that is, what the
-    newest token sees otherwise. Of a mapping of masks, one for each kind of layer, the one that hides least.
+    For a mask of four dimensions it is the row of each prompt's last token if `rows` are given, else of the newest
+    token. For a mapping with a mask for each kind of layer, it is the mask that hides least.
     """
-    found = [tensor.values for tensor in _masks(call) if tensor.values is not None]
-    seen = [one for values in found if (one := _seen(values, call.past or 0, rows)) is not None]
-    return max(seen, key=lambda one: int(one.sum()), default=None)
+    values = [tensor.values for tensor in _masks(call) if tensor.values is not None]
+    masks = [mask for mask in (_two_dimensional(value, call.past or 0, rows) for value in values) if mask is not None]
+    return max(masks, key=lambda mask: int(mask.sum()), default=None)
 
 
 def _masks(call: Call) -> list[TracedTensor]:
     return [tensor for name, tensor in call.tensors.items() if name.partition("[")[0] == MASK]
 
 
-def _seen(values: torch.Tensor, past: int, rows: Sequence[Row] | None) -> torch.Tensor | None:
+def _two_dimensional(values: torch.Tensor, past: int, rows: Sequence[Row] | None) -> torch.Tensor | None:
     import torch
 
     if values.ndim == 2:
@@ -112,14 +112,14 @@ def _seen(values: torch.Tensor, past: int, rows: Sequence[Row] | None) -> torch.
 def padding_findings(
     call: Call, following: Sequence[Call], prompts: Tokens, model: Any, embedded: torch.Tensor | None = None
 ) -> list[Finding]:
-    """What is wrong with the padding of `call`, the mask that goes with it, and the positions.
+    """Check the padding of a call, its mask, and its positions.
 
     Args:
-        call: one that the target made.
-        following: what the model called first because of it.
-        prompts: lists of token ids.
+        call: a call that the target made.
+        following: the recorded calls inside it.
+        prompts: token ids of each prompt.
         model: the model.
-        embedded: the ids that the target embedded itself before; they count where no other ones are given.
+        embedded: the ids that the target embedded itself before, used if the call has none.
     """
     ids, mask = ids_of(call), mask_of(call)
     inputs = call.tensors.get("inputs_embeds")
@@ -135,8 +135,8 @@ def padding_findings(
 def _right_padding(
     call: Call, rows: list[Row] | None, ids: torch.Tensor | None, mask: torch.Tensor | None, model: Any
 ) -> list[Finding]:
-    # A forward pass over a batch padded on the right is right where its logits are read at each prompt's end; what
-    # `generate` appends to such a batch stands behind the padding.
+    # A forward pass over a batch padded on the right is correct if its logits are read at the end of each prompt, but
+    # `generate` appends tokens after the padding.
     if call.function != "generate" or is_encoder_decoder(model):
         return []
     number = None
@@ -188,7 +188,7 @@ def _masking(
     if added:
         return [Finding("input_ids", "the tokens of the prompt", f"{added} in front of them", generation.IN_FRONT)]
     for number, row in enumerate(rows):
-        # Behind the prompt may be new tokens as well as padding: only what is in front of it is known to be padding.
+        # After the prompt there may be new tokens or padding: only what is before it is known to be padding.
         if bool(mask[number, : row.start].any()):
             return [
                 Finding(
@@ -199,7 +199,7 @@ def _masking(
                     subject="attention_mask",
                 )
             ]
-        # A mask of four dimensions may be that of layers which see no further back than their window.
+        # A mask of four dimensions may be for layers that see only their sliding window.
         first = max(row.start, row.stop - _window(call, model))
         hidden = int((~mask[number, first : row.stop]).sum())
         if hidden:
@@ -216,13 +216,13 @@ def _masking(
 
 
 def _window(call: Call, model: Any) -> int:
-    """How many tokens back the mask of `call` may end."""
+    """The number of tokens before the last one that the mask of `call` must show."""
     wide = any(len(tensor.shape) == 4 for tensor in _masks(call))
     return (sliding_window(model) if wide else None) or NO_LIMIT
 
 
 def _in_front(call: Call, rows: list[Row], mask: torch.Tensor, model: Any) -> list[int]:
-    """The tokens that every row has in front of its prompt, and attends to: no padding, which the longest has not."""
+    """Unmasked tokens before the prompt in every row; they are no padding, which the longest row does not have."""
     ids = ids_of(call)
     if ids is None or not all(row.start and bool(mask[at, : row.start].all()) for at, row in enumerate(rows)):
         return []
@@ -231,12 +231,12 @@ def _in_front(call: Call, rows: list[Row], mask: torch.Tensor, model: Any) -> li
 
 
 def _pads(row: Row, call: Call) -> int:
-    # What stands behind a prompt that the target's own loop goes on with are its new tokens.
+    # In a loop of the target's own, the tokens after a prompt are new tokens.
     return row.start + (row.width - row.stop if call.function == "generate" else 0)
 
 
 def _inferred(following: Sequence[Call], prompts: Tokens) -> bool:
-    """Whether the model made itself a mask: what it handed on hides every padding token."""
+    """Whether the model made a mask itself: one that it passed to a submodule hides all padding."""
     for call in following:
         ids, mask = ids_of(call), mask_of(call)
         rows = rows_of(ids, prompts) if ids is not None else None
@@ -252,7 +252,7 @@ def _inferred(following: Sequence[Call], prompts: Tokens) -> bool:
 
 
 def _positions(call: Call, rows: list[Row] | None, mask: torch.Tensor | None, model: Any) -> list[Finding]:
-    """`position_ids` of two dimensions count the tokens of each row, padding left out, whatever padding gets."""
+    """Check that `position_ids` of two dimensions count the tokens of each row; those of padding may be anything."""
     import torch
 
     tensor = call.tensors.get("position_ids")
@@ -261,7 +261,7 @@ def _positions(call: Call, rows: list[Row] | None, mask: torch.Tensor | None, mo
         return []
     columns = given.shape[-1]
     if len(given) == 1 and int((given == 0).sum()) > 1:
-        # Several sequences packed into one row, each counted from zero.
+        # Several sequences are packed into one row, and each is counted from zero.
         return []
     real, wanted = _expected_positions(rows, mask, columns, call.past)
     if real is None or wanted is None or (len(given) not in {1, len(real)}):
@@ -290,7 +290,7 @@ def _positions(call: Call, rows: list[Row] | None, mask: torch.Tensor | None, mo
 def _expected_positions(
     rows: list[Row] | None, mask: torch.Tensor | None, columns: int, past: int | None
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """(where there are tokens, their positions), each of shape (batch, columns); None where there is no telling."""
+    """(where there are tokens, their positions), each of shape (batch, columns); None if unknown."""
     import torch
 
     numbers = torch.arange(columns)

@@ -1,11 +1,11 @@
-"""Generation with other caches than a plain greedy one's: rows that follow beams, and a static one."""
+"""Checks beam search, whose cache rows must follow the beams, and generation with a static cache."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
 
-from pytest_llmdevice.checks.noise import Inspection, Limits, finding, gap
+from pytest_llmdevice.checks.noise import Inspection, Limits, gap, gap_finding
 from pytest_llmdevice.diagnosis.hints.sequences import BEAMS, CACHED
 from pytest_llmdevice.inference.generation import inputs_for, pad_token
 from pytest_llmdevice.inference.logits import batch_continuation_logits, continuation_logits
@@ -17,12 +17,16 @@ _STEPS: Final = 6
 
 
 def beam_findings(model: Any, prompt: Sequence[int], limits: Limits) -> Inspection:
-    """What a short beam search says of its own sequences, against one forward pass over each.
+    """Compare the logits of a short beam search with one forward pass over each of its sequences.
 
-    A `prompt` that the model continues with clear choices would leave one beam ahead, and nothing to reorder.
+    The logits of each step are those of the beam that a sequence came from. Which sequences win is not compared,
+    because two beams may be equally likely.
 
-    The logits of each step belong to the beam that each sequence came from. Which sequences win is not compared:
-    two beams may be as good as each other.
+    Args:
+        model: the model under test.
+        prompt: token ids that the model does not continue with clear choices, or one beam would lead from the start
+            and nothing would be reordered.
+        limits: the largest errors that are noise.
     """
     import torch
 
@@ -31,26 +35,26 @@ def beam_findings(model: Any, prompt: Sequence[int], limits: Limits) -> Inspecti
     rows = output.sequences[:, -_STEPS:].tolist()
     clean = batch_continuation_logits(model, prompt, rows).float().cpu()
     for number, (alone, beams) in enumerate(zip(clean, output.beam_indices.tolist(), strict=True)):
-        said = torch.stack([output.logits[step][beam] for step, beam in enumerate(beams[:_STEPS])]).float().cpu()
-        found = gap(said, alone, limits)
-        if not found.within(limits):
+        logits = torch.stack([output.logits[step][beam] for step, beam in enumerate(beams[:_STEPS])]).float().cpu()
+        difference = gap(logits, alone, limits)
+        if not difference.within(limits):
             where = f"logits of beam {number} of {_BEAMS}"
-            findings.append(finding(where, found, limits, BEAMS, of="those of its own tokens without a cache"))
+            findings.append(gap_finding(where, difference, limits, BEAMS, of="those of its own tokens without a cache"))
     return findings, {"beam steps": _STEPS * len(rows)}
 
 
 def static_findings(model: Any, prompt: Sequence[int], limits: Limits) -> tuple[Inspection, Any]:
-    """What a short generation into a static cache says, against one forward pass over it; and that cache."""
+    """Compare the logits of a short generation with a static cache with one forward pass; also returns the cache."""
     import torch
 
     output = _generate(model, prompt, num_beams=1, cache_implementation="static", disable_compile=True)
     row = output.sequences[0, -_STEPS:].tolist()
-    said = torch.cat(list(output.logits)).float().cpu()
-    found = gap(said, continuation_logits(model, prompt, row).float().cpu(), limits)
+    logits = torch.cat(list(output.logits)).float().cpu()
+    difference = gap(logits, continuation_logits(model, prompt, row).float().cpu(), limits)
     findings = []
-    if not found.within(limits):
+    if not difference.within(limits):
         where = "logits of new tokens with a static cache"
-        findings.append(finding(where, found, limits, CACHED, of="those without a cache"))
+        findings.append(gap_finding(where, difference, limits, CACHED, of="those without a cache"))
     return (findings, {"static steps": _STEPS}), cache_of(output)
 
 

@@ -1,4 +1,4 @@
-"""The check that a cache changes nothing: not what the model says, not the precision, not the device."""
+"""Checks that a KV cache changes neither logits nor precision nor devices."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.beams import beam_findings, static_findings
 from pytest_llmdevice.checks.examination import Check, Examination
-from pytest_llmdevice.checks.noise import Inspection, Limits, finding, gap, own_faults, trusted_families
+from pytest_llmdevice.checks.noise import Inspection, Limits, gap, gap_finding, own_faults, trusted_families
 from pytest_llmdevice.checks.result import Result
-from pytest_llmdevice.checks.steps import NEW, compared, step_findings, watched
+from pytest_llmdevice.checks.steps import NEW, compare_steps, step_findings, watch_generation
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.hints.sequences import CACHE_DEVICE, CACHE_DTYPE, CACHED
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Tokens = Sequence[Sequence[int]]
 
 SHORT: Final = 20
-"""Tokens that are fed from an empty cache, the first and the last ones one by one: beyond the zoo's sliding windows."""
+"""Tokens of the short text, which is fed from an empty cache: more than the zoo's sliding windows."""
 
 _STEPS: Final = 4
 _TURN: Final = 6
@@ -41,19 +41,19 @@ _AFTER: Final = 2
 def check_cache(
     model: Any, cell: Cell, prompts: Tokens, target: Target | None = None, checkpoint: str | None = None
 ) -> Result:
-    """Logits are the same without a cache, with one that is carried on, and token by token from an empty one.
+    """Check that logits are the same without a cache, with a carried cache, and token by token from an empty one.
 
-    A long text is fed as a prompt, as new tokens one by one, as a second prompt on top of them (the next turn of a
-    conversation), and as new tokens again. A short one is fed token by token, and into a static cache where the class
-    supports one. Rows of a beam search's cache follow their beams. What the caches hold, those that the target's own
-    `generate` uses included, is in the cell's dtype or float32, each layer's part where that layer computes.
+    A long text is fed as a prompt, then single new tokens, then a second prompt (the next turn of a conversation),
+    and single new tokens again. A short text is fed token by token, and into a static cache if the class supports it.
+    The rows of a beam search's cache must follow their beams. The tensors of all caches, also those of the target's
+    own `generate`, must be in the cell's dtype or float32, and on the device on which their layer computes.
 
     Args:
         model: the model under test.
-        cell: what was asked for.
-        prompts: token ids that the model is known to read.
-        target: whose `generate` to look at; None to leave it out.
-        checkpoint: the local folder that the model was loaded from, to see what a plain load has in common with it.
+        cell: what was requested.
+        prompts: token ids of each prompt.
+        target: the target whose `generate` is checked too; None to leave it out.
+        checkpoint: the local folder of the model, to ignore faults that a plain load has too; None to report them.
     """
     evidence: dict[str, int | float | str] = {}
     findings: list[Finding] = []
@@ -61,20 +61,20 @@ def check_cache(
     if target is not None:
         parts.append(partial(_generated, target=target))
     for inspect in parts:
-        # What goes wrong in the simplest way to use a cache goes wrong in all others.
+        # A fault of a plain cache shows in the other kinds of use too, so they are skipped.
         if inspect in (_static, _beams) and (findings or evidence.get("cache") == NONE):
             continue
-        look = partial(inspect, cell=cell, prompts=prompts)
+        run = partial(inspect, cell=cell, prompts=prompts)
         try:
-            found, counts = own_faults(
-                look, model, cell, checkpoint, plain=BuiltinTarget().load, trusted=trusted_families() - _UNTRUSTED
+            own, counts = own_faults(
+                run, model, cell, checkpoint, plain=BuiltinTarget().load, trusted=trusted_families() - _UNTRUSTED
             )
         except of_target() as error:
-            # The target need not support a static cache, nor beams; mixing devices or dtypes in them is wrong anyway.
+            # The target need not support a static cache or beams, but errors with a known cause are findings.
             if inspect not in (_static, _beams) or hint_of(error) is not None:
                 raise
-            found, counts = (), {f"without{inspect.__name__.replace('_', ' ')}": first_line(error)}
-        findings += found
+            own, counts = (), {f"without{inspect.__name__.replace('_', ' ')}": first_line(error)}
+        findings += own
         evidence |= counts
     return Result("cache", tuple(dict.fromkeys(findings)), evidence)
 
@@ -87,25 +87,25 @@ NONE: Final = "none"
 
 
 def _carried(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
-    """Logits with a cache that is carried on, and what it holds."""
+    """Check logits with a cache that is carried from piece to piece, and the tensors of the cache."""
     limits = Limits.of(cell)
-    feed = Stepper(model, max(prompts, key=len))
+    stepper = Stepper(model, max(prompts, key=len))
     length = min(longest_text_length(model, prompts), LONG_TEXT)
     long, short = random_text(prompts, length), random_text(prompts, min(SHORT, length), seed=2)
-    whole, _ = feed(long)
+    whole, _ = stepper(long)
     prefill = length - _STEPS - _TURN - _AFTER
-    begun = feed(long[: max(prefill, 1)], use_cache=True)
-    cache = begun[1]
+    first_piece = stepper(long[: max(prefill, 1)], use_cache=True)
+    cache = first_piece[1]
     evidence: dict[str, int | float | str] = {"positions": len(whole), "longest text": length}
     if cache is None:
-        # Generation reads the whole text again at each step.
+        # Without a cache, generation reads the whole text again at each step.
         return [], {**evidence, "cache": NONE}
     findings = _misplaced(model, cell, cache)
     pieces = _pieces(prefill, turns=not is_state_space(model)) if prefill > 0 else []
-    findings += _compare(feed, long, pieces, whole, limits, begun)
-    alone, _ = feed(short)
+    findings += _compare(stepper, long, pieces, whole, limits, first_piece)
+    alone, _ = stepper(short)
     singles = _singles(len(short), turns=not is_state_space(model))
-    findings += _compare(feed, short, singles, alone, limits)
+    findings += _compare(stepper, short, singles, alone, limits)
     evidence |= {
         "cache": type(cache).__name__,
         "tensors": len(cache_tensors(cache)),
@@ -116,7 +116,7 @@ def _carried(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
 
 
 def _static(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
-    """Generation into a static cache, where the class supports one."""
+    """Check generation with a static cache, if the class supports one."""
     names = ("_can_compile_fullgraph", "_supports_static_cache")
     if not hasattr(generating_module(model), "generate") or not any(
         getattr(core(model), name, False) for name in names
@@ -127,27 +127,27 @@ def _static(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
 
 
 def _beams(model: Any, cell: Cell, prompts: Tokens) -> Inspection:
-    """Beam search. The states of Mamba in transformers 4 cannot be reordered, and it is not made for beams."""
+    """Check beam search, except for Mamba in transformers 4, whose states cannot be reordered."""
     if not hasattr(generating_module(model), "generate") or (is_state_space(model) and not _reorders(model, prompts)):
         return [], {}
     return beam_findings(model, random_text(prompts, SHORT, seed=3), Limits.of(cell))
 
 
 def _generated(model: Any, cell: Cell, prompts: Tokens, target: Target) -> Inspection:
-    """What the caches hold that the target's own generation uses, and what it chooses from."""
+    """Check the caches that the target's own generation uses, and the logits from which it chooses."""
     limits, longest = Limits.of(cell), max(prompts, key=len)
     with caches_used(model) as caches:
-        generated = watched(target, model, longest)
-    found = [one for cache in caches for one in _misplaced(model, cell, cache, "generate's cache, ")]
+        generated = watch_generation(target, model, longest)
+    misplaced = [finding for cache in caches for finding in _misplaced(model, cell, cache, "generate's cache, ")]
     evidence: dict[str, int | float | str] = {"caches in generate": len(caches)}
-    if found:
-        return found, evidence
-    steps, counts = compared(model, longest, generated, limits)
+    if misplaced:
+        return misplaced, evidence
+    steps, counts = compare_steps(model, longest, generated, limits)
     if not steps and (long := _long(model, prompts)):
         try:
             steps, more = step_findings(target, model, long, limits)
         except of_target() as error:
-            # To refuse a text that is too long for what the target allocates is its right; to answer wrongly is not.
+            # A target may refuse a text that is too long for its cache, but must not answer wrongly.
             if hint_of(error) is not None:
                 raise
             more = {"a long prompt is refused": first_line(error)}
@@ -156,7 +156,7 @@ def _generated(model: Any, cell: Cell, prompts: Tokens, target: Target) -> Inspe
 
 
 def _long(model: Any, prompts: Tokens) -> list[int]:
-    """A prompt for a target's `generate` beyond 256 tokens, or as long as the model takes; empty where none is long."""
+    """A long prompt for a target's `generate`, as long as the model allows; empty if that is not long."""
     length = min(longest_text_length(model, prompts), LONG_TEXT, position_limit(model) - NEW)
     return random_text(prompts, length, seed=4) if length > 2 * max(map(len, prompts)) else []
 
@@ -167,7 +167,7 @@ def _reorders(model: Any, prompts: Tokens) -> bool:
 
 
 def _pieces(prefill: int, *, turns: bool) -> list[tuple[str, int]]:
-    """What to feed a long text as: (what it is, how many tokens) of each piece."""
+    """The pieces of the long text: (description, number of tokens)."""
     steps = [("new tokens after a prompt", 1)] * _STEPS
     if not turns:
         return [("a prompt", prefill), *steps]
@@ -176,7 +176,7 @@ def _pieces(prefill: int, *, turns: bool) -> list[tuple[str, int]]:
 
 
 def _singles(length: int, *, turns: bool) -> list[tuple[str, int]]:
-    """The same for a short text that begins with single tokens: what only their number could change is in between."""
+    """The pieces of the short text, which starts with single tokens and has several tokens in the middle."""
     first = ("token by token from an empty cache", 1)
     between = length - 2 * _STEPS
     if not turns or between < 1:
@@ -185,59 +185,63 @@ def _singles(length: int, *, turns: bool) -> list[tuple[str, int]]:
 
 
 def _compare(
-    feed: Stepper,
+    stepper: Stepper,
     tokens: Sequence[int],
     pieces: Sequence[tuple[str, int]],
     whole: torch.Tensor,
     limits: Limits,
-    begun: tuple[torch.Tensor, Any] | None = None,
+    first_piece: tuple[torch.Tensor, Any] | None = None,
 ) -> list[Finding]:
-    """Feed `tokens` piece by piece; the first kind of piece whose logits are not those of `whole` is a finding.
+    """Feed `tokens` piece by piece, and compare the logits of each kind of piece with those of one pass.
 
     Args:
-        feed: the model.
+        stepper: runs the model.
         tokens: token ids.
         pieces: see `_pieces`.
         whole: the logits of all `tokens` in one pass.
-        limits: what is noise.
-        begun: what feeding the first piece gave, if that has been done; its cache is used up.
+        limits: the largest errors that are noise.
+        first_piece: the logits and the cache of the first piece, if it has been fed already; the cache is changed.
+
+    Returns:
+        A finding for the first kind of piece whose logits differ.
     """
     import torch
 
     cache, past = None, 0
-    said: dict[str, tuple[int, list[torch.Tensor]]] = {}
+    logits: dict[str, tuple[int, list[torch.Tensor]]] = {}
     for name, size in pieces:
-        if begun is not None and not past:
-            out, cache = begun
+        if first_piece is not None and not past:
+            out, cache = first_piece
         else:
-            out, cache = feed(tokens[past : past + size], cache, past=past, use_cache=True)
-        said.setdefault(name, (past, []))[1].append(out)
+            out, cache = stepper(tokens[past : past + size], cache, past=past, use_cache=True)
+        logits.setdefault(name, (past, []))[1].append(out)
         past += size
-    for name, (start, parts) in said.items():
+    for name, (start, parts) in logits.items():
         out = torch.cat(parts)
-        found = gap(out, whole[start : start + len(out)], limits)
-        if not found.within(limits):
-            return [finding(f"logits of {name}", found, limits, CACHED, start=start, of="those without a cache")]
+        difference = gap(out, whole[start : start + len(out)], limits)
+        if not difference.within(limits):
+            where, of = f"logits of {name}", "those without a cache"
+            return [gap_finding(where, difference, limits, CACHED, start=start, of=of)]
     return []
 
 
 def _misplaced(model: Any, cell: Cell, cache: Any, prefix: str = "") -> list[Finding]:
-    """Tensors of `cache` in a dtype or on a device that is not their layer's."""
+    """Find tensors of `cache` with another dtype or device than their layer."""
     places = layer_devices(model)
     elsewhere = {"cpu"} if is_offloaded(cache) else set()
     findings = []
-    for one in cache_tensors(cache):
-        dtype = dtype_name(one.tensor.dtype)
+    for entry in cache_tensors(cache):
+        dtype = dtype_name(entry.tensor.dtype)
         if dtype not in {cell.dtype, "float32"}:
             wanted_dtype = " or ".join(dict.fromkeys((cell.dtype, "float32")))
-            findings.append(Finding(f"{prefix}{one.name}", wanted_dtype, dtype, CACHE_DTYPE))
-        wanted = places.get(one.layer) if one.layer is not None else None
-        place = with_index(one.tensor.device)
+            findings.append(Finding(f"{prefix}{entry.name}", wanted_dtype, dtype, CACHE_DTYPE))
+        wanted = places.get(entry.layer) if entry.layer is not None else None
+        place = with_index(entry.tensor.device)
         if wanted is not None and place not in wanted | elsewhere:
             findings.append(
                 Finding(
-                    f"{prefix}{one.name}",
-                    f"{' or '.join(sorted(wanted))}, where layer {one.layer} computes",
+                    f"{prefix}{entry.name}",
+                    f"{' or '.join(sorted(wanted))}, where layer {entry.layer} computes",
                     place,
                     CACHE_DEVICE,
                 )

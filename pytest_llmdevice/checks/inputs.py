@@ -1,4 +1,4 @@
-"""The check of what a target hands to its model: where it is, in which dtype, and whether it belongs together."""
+"""Checks the tensors that a target passes to its model: devices, dtypes, shapes, masks, positions and caches."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INTEGERS: Final = ("inputs", "input_ids", "input", "position_ids", "decoder_inpu
 EMBEDDED: Final = ("inputs_embeds", "decoder_inputs_embeds")
 
 ELSEWHERE: Final = ("labels", "encoder_outputs", "encoder_hidden_states")
-"""What need not be beside the input embedding, or comes out of the model itself."""
+"""Arguments that need not be on the input embedding's device, or that the model computes itself."""
 
 NO_FLOAT64: Final = frozenset(("mps",))
 
@@ -44,17 +44,18 @@ WARNED: Final = {
 
 
 def check_inputs(generated: GenerationRun, prompts: Tokens, model: Any, cell: Cell | None = None) -> Result:
-    """What the target handed to its model while it generated is what the model needs.
+    """Check the traced inputs of the model while the target generated.
 
-    Every tensor is on the device that the input embedding runs on; ids and positions are integers, embedded inputs are
-    in the model's dtype; masks fit their ids, hide the padding and nothing else; positions count tokens; nothing runs
-    under an autocast to another dtype than the cell's; a cache is beside its layers and no coarser than they are.
+    Every tensor must be on the device of the input embedding. Ids and positions must be integers, and embedded inputs
+    must have the model's dtype. Masks must match their ids, and hide the padding and nothing else. Positions must
+    count tokens. No module may run under autocast to another dtype than the cell's. A cache must be on the devices of
+    its layers and have at least their precision.
 
     Args:
-        generated: what was seen while the target generated.
-        prompts: lists of token ids.
+        generated: the recorded generation.
+        prompts: token ids of each prompt.
         model: the model.
-        cell: what was asked for; without it, autocast is not looked at.
+        cell: what was requested; without it autocast is not checked.
     """
     trace = generated.trace
     findings: dict[Finding, None] = {}
@@ -65,26 +66,26 @@ def check_inputs(generated: GenerationRun, prompts: Tokens, model: Any, cell: Ce
         for finding in (*_places(call, trace, model), *_kinds(call, trace, model), *_shapes(call)):
             findings[finding] = None
         if call.module and call.module == embedding:
-            # What the target embeds itself: the ids of the embedded inputs that it hands over next.
+            # The target embeds these ids itself, and passes the embedded inputs in its next call.
             embedded = ids_of(call)
             continue
-        following = [one for one in trace.calls if not one.outer and one.within == call.within]
+        following = [inner for inner in trace.calls if not inner.outer and inner.within == call.within]
         for finding in padding_findings(call, following, prompts, model, embedded):
-            # One mistake shows in each batch; the first one is enough.
+            # The same fault shows in every batch; one finding is enough.
             batches.setdefault((finding.about, finding.hint), finding)
     findings.update(dict.fromkeys(batches.values()))
     for finding in (
         *_autocast(trace, model, cell),
-        # Of a model that was moved, nobody knows any more where its layers computed.
+        # If the target has moved the model, it is unknown where its layers computed.
         *(() if any(change.kind in {"model", "training"} for change in generated.changes) else _caches(trace, model)),
-        *_coarse(trace, cell),
+        *_rounded_caches(trace, cell),
         *_training(trace, model),
         *_doubles(trace),
         *_warnings(trace),
     ):
         findings[finding] = None
-    seen = bool(trace.modules or trace.calls or trace.compiled)
-    if not seen and generated.error is None and generated.first is not None:
+    ran = bool(trace.modules or trace.calls or trace.compiled)
+    if not ran and generated.error is None and generated.first is not None:
         findings[Finding("the model that load returned", "a call of it, or of a part of it", "none")] = None
     tensors = sum(len(call.tensors) for call in trace.outer)
     evidence: dict[str, int | float | str] = {
@@ -100,14 +101,14 @@ def check_inputs(generated: GenerationRun, prompts: Tokens, model: Any, cell: Ce
 def _places(call: Call, trace: Trace, model: Any) -> Iterator[Finding]:
     if input_embedding(model) is None:
         return
-    # Where it was, should the target have moved the model meanwhile.
-    home = with_index(trace.embedding_device or embedding_device(model))
+    # The device before the first call, in case the target has moved the model since.
+    device = with_index(trace.embedding_device or embedding_device(model))
     for name, tensor in call.tensors.items():
-        # A single number may stay on the CPU.
+        # A tensor without dimensions may be on the CPU.
         if name.partition("[")[0] in ELSEWHERE or not tensor.shape:
             continue
-        if with_index(tensor.device) != home:
-            yield Finding(name, f"device {home}", f"device {with_index(tensor.device)}", generation.LEFT_BEHIND)
+        if with_index(tensor.device) != device:
+            yield Finding(name, f"device {device}", f"device {with_index(tensor.device)}", generation.LEFT_BEHIND)
 
 
 def _kinds(call: Call, trace: Trace, model: Any) -> Iterator[Finding]:
@@ -126,10 +127,10 @@ def _embedding_name(model: Any) -> str | None:
 
 
 def _embedding_dtype(trace: Trace, model: Any) -> torch.dtype | None:
-    """The dtype that the input embedding gives."""
-    passage = trace.modules.get(_embedding_name(model) or "no module")
-    if passage is not None and passage.outputs:
-        return next(iter(passage.outputs.values())).dtype
+    """The dtype of the input embedding's output."""
+    first_call = trace.modules.get(_embedding_name(model) or "no module")
+    if first_call is not None and first_call.outputs:
+        return next(iter(first_call.outputs.values())).dtype
     weight = getattr(input_embedding(model), "weight", None)
     return weight.dtype if weight is not None and weight.dtype.is_floating_point else None
 
@@ -142,7 +143,7 @@ def _shapes(call: Call) -> Iterator[Finding]:
     if ids is None or mask is None or len(ids.shape) < 2 or len(mask.shape) != 2 or call.past is None:
         return
     (rows, width), past = ids.shape[:2], call.past
-    # `generate` is given the whole history or what is new; a static cache has a mask of all it can hold.
+    # `generate` takes all tokens or only the new ones; a static cache has a mask of its full size.
     fitting = {width + past} | ({width} if call.function == "generate" else set())
     columns = mask.shape[1]
     if mask.shape[0] not in {1, rows} or (columns not in fitting and not (past and columns > width + past)):
@@ -153,10 +154,10 @@ def _shapes(call: Call) -> Iterator[Finding]:
 def _autocast(trace: Trace, model: Any, cell: Cell | None) -> Iterator[Finding]:
     if cell is None:
         return
-    home = embedding_device(model).type if input_embedding(model) is not None else cell.torch_device.type
+    device = embedding_device(model).type if input_embedding(model) is not None else cell.torch_device.type
     for (kind, dtype), name in trace.autocast.items():
-        # What runs under an autocast to its own dtype computes in that dtype or better.
-        if kind == home and dtype != cell.torch_dtype:
+        # Autocast to the model's own dtype computes in that dtype or a more precise one.
+        if kind == device and dtype != cell.torch_dtype:
             yield Finding(
                 f"autocast, first seen at {name or 'the model'}",
                 "off",
@@ -173,8 +174,8 @@ def _caches(trace: Trace, model: Any) -> Iterator[Finding]:
         if not isinstance(number, int) or next(module.parameters(), None) is None:
             continue
         places.setdefault(number, set()).add(with_index(execution_device(module)))
-        passage = trace.modules.get(name)
-        inputs = passage.inputs.values() if passage is not None else ()
+        first_call = trace.modules.get(name)
+        inputs = first_call.inputs.values() if first_call is not None else ()
         first = next((tensor.dtype for tensor in inputs if len(tensor.shape) == 3 and not tensor.integers), None)
         if first is not None:
             computed.setdefault(number, set()).add(first)
@@ -185,16 +186,16 @@ def _caches(trace: Trace, model: Any) -> Iterator[Finding]:
             yield Finding(
                 where, f"device {' or '.join(sorted(wanted))}", f"device {with_index(device)}", generation.CACHE
             )
-        coarser = [one for one in computed.get(number, ()) if _coarser(dtype, one)]
-        # Under an autocast, layers compute in its dtype and norms in float32; whether it may be is looked at already.
+        coarser = [layer_dtype for layer_dtype in computed.get(number, ()) if _coarser(dtype, layer_dtype)]
+        # Under autocast, layers compute in its dtype and norms in float32; autocast itself is checked elsewhere.
         if coarser and len(coarser) == len(computed[number]) and not trace.autocast:
             yield Finding(
                 where, f"{dtype_name(coarser[0])}, as the layer computes", dtype_name(dtype), generation.CACHE
             )
 
 
-def _coarse(trace: Trace, cell: Cell | None) -> Iterator[Finding]:
-    """A history that went through a half. Kernels of packed weights compute in one, and their results are such too."""
+def _rounded_caches(trace: Trace, cell: Cell | None) -> Iterator[Finding]:
+    """Find float32 caches that were rounded to 16 bits. Kernels of packed weights compute in 16 bits by design."""
     if cell is None or cell.dtype != "float32" or cell.quantization != "none" or trace.autocast:
         return
     for number, kind, half in trace.exact_halves:
@@ -206,14 +207,14 @@ def _coarser(dtype: torch.dtype, computed: torch.dtype) -> bool:
     import torch
 
     if not dtype.is_floating_point:
-        # Quantized, on purpose.
+        # A quantized cache is chosen on purpose.
         return False
     bits, own = torch.finfo(dtype).bits, torch.finfo(computed).bits
     return bits < own or (bits == own and dtype != computed)
 
 
 def _training(trace: Trace, model: Any) -> Iterator[Finding]:
-    """Parts that ran in training mode and are not in it otherwise: of those that are, the mode check says so."""
+    """Find modules that ran in training mode only while the target generated; the mode check reports the others."""
     modules = dict(model.named_modules())
     ran = [name for name in trace.training if name in modules and not modules[name].training]
     outermost = [name for name in ran if minds_training(type(modules[name]))]
@@ -225,15 +226,15 @@ def _training(trace: Trace, model: Any) -> Iterator[Finding]:
 def _doubles(trace: Trace) -> Iterator[Finding]:
     import torch
 
-    for name, passage in trace.modules.items():
-        for path, tensor in (*passage.inputs.items(), *passage.outputs.items()):
+    for name, first_call in trace.modules.items():
+        for path, tensor in (*first_call.inputs.items(), *first_call.outputs.items()):
             if tensor.dtype == torch.float64 and tensor.device.type in NO_FLOAT64:
                 yield Finding(f"{name or 'the model'}, {path}", "a dtype that the device has", "float64")
 
 
 def _warnings(trace: Trace) -> Iterator[Finding]:
     if any(ids_of(call) is not None for call in trace.outer):
-        # Seen with their values: what a warning could say is known better.
+        # The ids were traced with their values, which is more precise than a warning.
         return
     for text in trace.warnings:
         for start, (where, expected, actual, hint) in WARNED.items():

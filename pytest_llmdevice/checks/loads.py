@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.config_values import overridden
+from pytest_llmdevice.checks.config_values import overridden_settings
 from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import foreign, tensors
@@ -57,7 +57,7 @@ def check_loads(model: nn.Module, expectations: Expectations, checkpoint: str, c
     ]
     findings += _shapes(expectations, named, stored)
     # What has other shapes was made from another configuration as a whole.
-    findings += [] if findings else overridden(model, skeleton(checkpoint, cell or REFERENCE))
+    findings += [] if findings else overridden_settings(model, skeleton(checkpoint, cell or REFERENCE))
     attention = getattr(own, "_attn_implementation", None)
     if cell is not None and cell.attention != "default" and attention is not None and attention != cell.attention:
         findings.append(Finding("attention implementation", cell.attention, str(attention), ATTENTION))

@@ -1,4 +1,4 @@
-"""What a target's `generate` does with more prompts than a handful, with equal ones, and where one ends early."""
+"""Checks a target's `generate` with many prompts, with equal prompts, and with a sequence that ends early."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_llmdevice.checks.agreement import allowed_gap
 from pytest_llmdevice.checks.generation import end_tokens, token_rows, until_end
 from pytest_llmdevice.checks.noise import Inspection
 from pytest_llmdevice.diagnosis import Finding, finding_from_exception
-from pytest_llmdevice.diagnosis.hints.generation import CROWD, ENDED_TOGETHER, OTHER_TEXT, ROW_ORDER
+from pytest_llmdevice.diagnosis.hints.generation import ENDED_TOGETHER, MANY_PROMPTS, OTHER_TEXT, ROW_ORDER
 from pytest_llmdevice.errors import of_target
 from pytest_llmdevice.inference.generation import generate_with
 from pytest_llmdevice.inference.logits import continuation_logits
@@ -20,24 +20,25 @@ Tokens = Sequence[Sequence[int]]
 Rows = list[list[int]]
 
 ORDER: Final = (2, 0, 1, 3, 0, 4, 2, 2, 1, 3, 0)
-"""Which prompts are asked for, in which order: a number that no usual size of a batch divides, and each more than once
-but one."""
+"""The numbers of the prompts in the large batch. Its size is not divisible by usual batch sizes, and all prompts but
+one occur more than once."""
 
 NEW: Final = 3
-"""New tokens of each: another number than the other generations have."""
+"""New tokens for each prompt, a number that differs from those of the other generations."""
 
 
 def many_prompts_findings(target: Any, model: Any, prompts: Tokens, alone: object, tolerance: float) -> Inspection:
-    """Ask for many prompts at once, some of them equal, some of equal length: each gets its own continuation.
+    """Generate for many prompts at once, some equal, some of equal length, and check that each gets its continuation.
 
-    Every token must be the best one by the model's own logits, or as good up to a relative error of `tolerance`. Where
-    the target is not greedy on `alone` either (it forbids or forces tokens), only the number of rows is looked at.
+    Every token must have the largest of the model's own logits, or nearly so, up to a relative error of `tolerance`.
+    If the target does not choose greedily for single prompts either (it forbids or forces tokens), only the number of
+    rows is checked.
 
     Args:
         target: the code under test.
-        model: what it loaded.
-        prompts: three lists of token ids at least, or nothing is asked.
-        alone: what the target generated for each of them by itself.
+        model: the model that it loaded.
+        prompts: token ids of each prompt; with less than three prompts nothing is checked.
+        alone: what the target generated for each prompt alone.
         tolerance: see `tolerance.generation_tolerance`.
     """
     singles = token_rows(alone) if alone is not None else None
@@ -50,15 +51,16 @@ def many_prompts_findings(target: Any, model: Any, prompts: Tokens, alone: objec
         return [finding_from_exception(error, model, doing=f"generation for {len(given)} prompts")], {}
     rows = token_rows(output)
     if rows is None or len(rows) != len(given):
-        found = "something else" if rows is None else f"{len(rows)} of them"
-        return [Finding(f"{len(given)} prompts at once", f"{len(given)} lists of new token ids", found, CROWD)], {}
+        actual = "something else" if rows is None else f"{len(rows)} of them"
+        wanted = f"{len(given)} lists of new token ids"
+        return [Finding(f"{len(given)} prompts at once", wanted, actual, MANY_PROMPTS)], {}
     short = next((at for at, row in enumerate(rows) if len(row) > NEW or not row), None)
     if short is not None:
         where = f"prompt {short} of {len(given)} at once"
-        return [Finding(where, f"{NEW} new tokens", f"{len(rows[short])} tokens: {rows[short]}", CROWD)], {}
+        return [Finding(where, f"{NEW} new tokens", f"{len(rows[short])} tokens: {rows[short]}", MANY_PROMPTS)], {}
     evidence: dict[str, int | float | str] = {"prompts at once": len(given)}
     ends = end_tokens(model)
-    singles, rows = ([until_end(row, ends) for row in each] for each in (singles, rows))
+    singles, rows = ([until_end(row, ends) for row in output_rows] for output_rows in (singles, rows))
     greedy = all(_best(model, prompt, row, tolerance) is None for prompt, row in zip(prompts, singles, strict=True))
     own = {(tuple(prompt), tuple(row[:NEW])) for prompt, row in zip(prompts, singles, strict=True)}
     findings = list(_not_their_own(target, model, given, rows, tolerance, own)) if greedy else []
@@ -66,8 +68,8 @@ def many_prompts_findings(target: Any, model: Any, prompts: Tokens, alone: objec
 
 
 def many_prompts(prompts: Tokens) -> list[list[int]]:
-    """The prompts of `ORDER`: the first three of `prompts`, and two of them backwards, which are as long."""
-    distinct = [*prompts[:3], *(list(reversed(one)) for one in prompts[:2])]
+    """The prompts of the large batch, in `ORDER`: the first three of `prompts`, and two of them reversed."""
+    distinct = [*prompts[:3], *(list(reversed(prompt)) for prompt in prompts[:2])]
     return [list(distinct[number]) for number in ORDER]
 
 
@@ -77,7 +79,7 @@ _Pair = tuple[tuple[int, ...], tuple[int, ...]]
 def _not_their_own(
     target: Any, model: Any, prompts: Tokens, rows: Rows, tolerance: float, own: Collection[_Pair]
 ) -> Iterator[Finding]:
-    """What is wrong with `rows`; prompts and rows in `own` are known to belong together."""
+    """Find rows that do not continue their prompt; the pairs (prompt, row) in `own` are known to be right."""
     known: dict[_Pair, tuple[int, str] | None] = dict.fromkeys(own)
     for number, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
         key = (tuple(prompt), tuple(row))
@@ -95,17 +97,17 @@ def _not_their_own(
         elif _alone(target, model, prompt) == row:
             yield Finding(f"a prompt of {len(prompt)} tokens by itself", wanted, f"{row}: {what}", OTHER_TEXT)
         else:
-            yield Finding(where, wanted, f"{row}: {what}", CROWD)
+            yield Finding(where, wanted, f"{row}: {what}", MANY_PROMPTS)
 
 
 def _alone(target: Any, model: Any, prompt: Sequence[int]) -> list[int] | None:
-    """What the target generates for `prompt` by itself, up to an end token."""
+    """What the target generates for `prompt` alone, up to an end token."""
     rows = token_rows(generate_with(target, model, [list(prompt)], NEW))
     return until_end(rows[0], end_tokens(model)) if rows and len(rows) == 1 else None
 
 
 def _whose(model: Any, prompts: Tokens, number: int, row: list[int], tolerance: float) -> int | None:
-    """Another prompt that `row` continues."""
+    """The number of another prompt that `row` continues, or None."""
     distinct = {tuple(prompt): at for at, prompt in reversed(list(enumerate(prompts)))}
     for prompt, at in distinct.items():
         if list(prompt) != list(prompts[number]) and _best(model, prompt, row, tolerance) is None:
@@ -114,30 +116,36 @@ def _whose(model: Any, prompts: Tokens, number: int, row: list[int], tolerance: 
 
 
 def _best(model: Any, prompt: Sequence[int], row: Sequence[int], tolerance: float) -> tuple[int, str] | None:
-    """The first step of `row` whose token is not the model's choice, and how far it is; None where all are."""
+    """The first step of `row` whose token is not the model's choice, and how far it is from it; None if all are."""
     size = getattr(configuration_of(model), "vocab_size", None)
     outside = next((at for at, token in enumerate(row) if token < 0 or (size is not None and token >= size)), None)
     if outside is not None:
         return outside, f"token {row[outside]} is none of {size}"
     logits = continuation_logits(model, prompt, row).float().cpu()
-    for step, (token, said) in enumerate(zip(row, logits, strict=True)):
-        if not 0 <= token < len(said):
-            return step, f"token {token} is none of {len(said)}"
-        gap = float(said.max() - said[token])
-        if not gap <= allowed_gap(said, tolerance):
-            return step, f"token {token} is {gap:.3g} below token {int(said.argmax())}"
+    for step, (token, choices) in enumerate(zip(row, logits, strict=True)):
+        if not 0 <= token < len(choices):
+            return step, f"token {token} is none of {len(choices)}"
+        gap = float(choices.max() - choices[token])
+        if not gap <= allowed_gap(choices, tolerance):
+            return step, f"token {token} is {gap:.3g} below token {int(choices.argmax())}"
     return None
 
 
 _AFTER: Final = 4
-"""New tokens from the one that ends a row on."""
+"""The number of new tokens from the one that ends a row."""
 
 
 def ended_findings(target: Any, model: Any, prompts: Tokens, first: object) -> Inspection:
-    """Make a token end a sequence that is sure to come in one row, and later or never in the others.
+    """Make one row of a batch end early, and check that the others continue.
 
-    These must go on as they did in `first`, what the target generated before. A target that knows its end tokens by
-    itself, or forbids them up to the length that was asked for, is not looked at: nothing ends.
+    The end token is one that occurs in one row early, and in the others later or never. Targets that do not read the
+    end token from the model's configuration, or that forbid end tokens, are not checked, because no row ends.
+
+    Args:
+        target: the code under test.
+        model: the model that it loaded.
+        prompts: token ids of each prompt.
+        first: what the target generated for the batch before.
     """
     before = token_rows(first) if first is not None else None
     chosen = _early(before) if before and len(before) == len(prompts) > 1 else None
@@ -156,26 +164,26 @@ def ended_findings(target: Any, model: Any, prompts: Tokens, first: object) -> I
         stop = whole.index(token) if token in whole else len(whole)
         stop = min(stop, len(until_end(whole, ends)))
         if asked < len(whole):
-            # Where fewer are asked for, the last one may be forced.
+            # With fewer new tokens than before, the last one may be forced.
             stop = min(stop, asked - 1)
         if number == at or row[:stop] == whole[:stop]:
             continue
-        # What ended sequences before ends none now, and need not be forbidden any more either.
+        # The model's own end tokens end no sequence now, and need not be forbidden any more.
         parted = next((pair for pair in zip(row, whole, strict=False) if pair[0] != pair[1]), None)
         if parted is not None and parted[0] in ends:
             continue
         same = row == whole[: len(row)]
         where = f"prompt {number} in a batch in which prompt {at} ends at its token {step}"
-        found = f"{row}: it ended as well" if same else str(row)
-        return [Finding(where, f"{whole[:stop]}, as where none ends", found, ENDED_TOGETHER)], {}
+        actual = f"{row}: it ended as well" if same else str(row)
+        return [Finding(where, f"{whole[:stop]}, as where none ends", actual, ENDED_TOGETHER)], {}
     return [], {"rows beside one that ends": len(rows) - 1}
 
 
 def _early(rows: Rows) -> tuple[int, int] | None:
-    """(a token, its row) that comes in this row first, by as many steps as possible; None where there is none."""
+    """(token, row): the token that occurs in its row the most steps earlier than in the others, or None."""
     best: tuple[int, int, int] | None = None
     for number, row in enumerate(rows):
-        # Not the first one: a loop that has not begun is another case.
+        # Without the first token: a row that ends before the target's loop starts is another case.
         for step, token in enumerate(row[:-1]):
             if step == 0 or token in row[:step]:
                 continue
@@ -188,14 +196,16 @@ def _early(rows: Rows) -> tuple[int, int] | None:
 
 @contextmanager
 def _ending(model: Any, token: int) -> Iterator[None]:
-    """Have `token` end sequences, by the configurations that generation reads."""
+    """Make `token` the end token in the configurations that generation reads."""
     inner = core(model)
     owners = [getattr(inner, "generation_config", None), configuration_of(model)]
-    held = [(one, vars(one)["eos_token_id"]) for one in owners if one is not None and "eos_token_id" in vars(one)]
+    before = [
+        (owner, vars(owner)["eos_token_id"]) for owner in owners if owner is not None and "eos_token_id" in vars(owner)
+    ]
     try:
-        for owner, _ in held:
+        for owner, _ in before:
             owner.eos_token_id = token
         yield
     finally:
-        for owner, own in held:
-            owner.eos_token_id = own
+        for owner, value in before:
+            owner.eos_token_id = value

@@ -1,4 +1,4 @@
-"""What numeric noise explains where a model is compared with itself, and where its plain load has the same fault."""
+"""Decides which differences of logits are numeric noise, and which faults a plain load of the model has too."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from pytest_llmdevice.diagnosis.finding import Hint
 
 FLOAT32: Final = 1e-4
-"""The largest relative error in float32 on the cpu: measured over the zoo, at most 5e-6."""
+"""The largest relative error in float32 on the CPU. Measured over the zoo: at most 5e-6."""
 
 FOUR_BITS: Final = 0.01
-"""The same with weights of 4 bits, whose kernels on the cpu compute in less: at most 0.004."""
+"""The largest relative error with 4-bit weights, whose CPU kernels compute in lower precision. Measured: 0.004."""
 
 SINGLE: Final = 2.0
-"""How much further than all positions together a single one may be off: measured in bfloat16 with fused attention, at
-most 0.06, and 0.03 together."""
+"""The allowed error of one position, as a multiple of that over all positions. Measured in bfloat16 with fused
+attention: at most 0.06 for one position, and 0.03 over all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The largest relative errors (see `tolerance.tolerance`) that are noise.
+    """The largest relative errors (see `tolerance.tolerance`) that count as noise.
 
     Attributes:
-        overall: of all positions together.
-        single: of one position.
+        overall: the limit over all positions.
+        single: the limit for one position.
     """
 
     overall: float
@@ -47,27 +47,27 @@ class Limits:
 
     @classmethod
     def of(cls, cell: Cell) -> Limits:
-        """For two runs of one loaded model, of which only the shapes differ."""
+        """The limits for two runs of one loaded model whose inputs differ only in shape."""
         overall = generation_tolerance(cell)
         entry = quantization_of(cell)
         if entry.layer_class and not entry.batch_error:
             overall = max(overall, FOUR_BITS)
         elif cell.dtype == "float32" and (cell.kind == "cpu" or cell.simulated):
-            # Matrix products of a card may be in TF32. Those of 8-bit weights look for outliers in the whole input.
+            # Only on the CPU: cards may use TF32. Products of 8-bit weights search the whole input for outliers.
             overall = FLOAT32 + entry.batch_error
         return cls(overall, SINGLE * overall)
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """How far logits are from others of the same tokens.
+    """The difference between two tensors of logits for the same tokens.
 
     Attributes:
-        overall: the relative error of all positions together.
-        worst: that of the worst position.
-        first: the first position beyond the limit, 0 where only the whole is beyond it.
-        beyond: how many positions are.
-        positions: how many there are.
+        overall: the relative error over all positions.
+        worst: the largest relative error of a position.
+        first: the first position beyond the limit; 0 if none is.
+        beyond: the number of positions beyond the limit.
+        positions: the number of positions.
     """
 
     overall: float
@@ -77,7 +77,7 @@ class Gap:
     positions: int
 
     def within(self, limits: Limits) -> bool:
-        """Whether noise explains it. A nan is not explained."""
+        """Whether noise explains the difference; false for nan."""
         return self.overall <= limits.overall and self.worst <= limits.single
 
     def __str__(self) -> str:
@@ -87,25 +87,26 @@ class Gap:
 
 
 def gap(logits: torch.Tensor, expected: torch.Tensor, limits: Limits) -> Gap:
-    """How far `logits` are from `expected`, both of shape (positions, vocabulary)."""
+    """Measure the difference between `logits` and `expected`, both of shape (positions, vocabulary)."""
     errors = [float("inf") if isnan(error) else error for error in relative_errors(logits, expected).tolist()]
     over = [position for position, error in enumerate(errors) if not error <= limits.single]
     overall = overall_error([logits], [expected])
     return Gap(overall, max(errors, default=0.0), over[0] if over else 0, len(over), len(errors))
 
 
-def finding(where: str, found: Gap, limits: Limits, hint: Hint, *, start: int = 0, of: str = "") -> Finding:
-    """`found` as a finding, its first position counted from `start`."""
+def gap_finding(where: str, difference: Gap, limits: Limits, hint: Hint, *, start: int = 0, of: str = "") -> Finding:
+    """Make a finding of a difference; `start` is the position of its first logits, and `of` names the expected ones."""
     return Finding(
-        f"{where}, first at position {start + found.first}",
+        f"{where}, first at position {start + difference.first}",
         f"{of or 'the same logits'}, relative error at most {limits.single:.2g}",
-        str(found),
+        str(difference),
         hint,
         subject=where,
     )
 
 
 Inspection = tuple[Sequence[Finding], dict[str, int | float | str]]
+"""The findings and the evidence of a part of a check."""
 
 SHARED: Final = "as a plain load does"
 
@@ -119,30 +120,30 @@ def own_faults(
     plain: Callable[[str, Cell], Any] | None = None,
     trusted: Collection[str] | None = None,
 ) -> Inspection:
-    """What `inspect` finds in `model` and not in a plain load.
+    """Return the faults that `inspect` finds in `model` and not in a plain load.
 
-    Architectures differ: one may read both ways, another may have no way to go on from a state. What a plain load does
-    too is no fault of the loader. The zoo's families are known to do none of it, and need no second look; nor would it
-    be a fair one where the loader changed the classes that the plain load is made of.
+    A fault of the architecture (bidirectional attention, a state that cannot be continued) shows in a plain load too,
+    and is no fault of the loader. The zoo's families are known to have none, so that no plain load is made for them;
+    it would not help if the loader changed the classes that a plain load uses.
 
     Args:
-        inspect: what to look for, given a model.
+        inspect: inspects a model.
         model: the model under test.
-        cell: what was asked for.
-        checkpoint: the local folder it was loaded from; without it there is no plain load.
-        plain: makes the plain load; one on the cpu, in the cell's dtype and quantization, by default.
-        trusted: models that a plain load has no such fault of; those of `trusted_families` by default.
+        cell: what was requested.
+        checkpoint: the local folder of the model; without it there is no plain load.
+        plain: makes the plain load; by default on the CPU, in the cell's dtype and quantization.
+        trusted: models whose plain load has no such faults; by default those of `trusted_families`.
 
     Raises:
-        Exception: whatever `inspect` raises for `model` and not for a plain load.
+        Exception: what `inspect` raises for `model` and not for a plain load.
     """
     known = trusted_families() if trusted is None else trusted
     own, error = _attempt(inspect, model)
     if (error is not None or own[0]) and checkpoint is not None and cell.model not in known:
-        theirs, their_error = _attempt(inspect, (plain or _on_the_cpu)(checkpoint, cell))
-        if error is not None and type(their_error) is type(error):
+        shared, plain_error = _attempt(inspect, (plain or _on_the_cpu)(checkpoint, cell))
+        if error is not None and type(plain_error) is type(error):
             return [], {SHARED: 1}
-        places = {finding.about for finding in theirs[0]}
+        places = {finding.about for finding in shared[0]}
         rest = [finding for finding in own[0] if finding.about not in places]
         if len(rest) < len(own[0]):
             own = rest, {**own[1], SHARED: len(own[0]) - len(rest)}

@@ -1,4 +1,4 @@
-"""The check that padding and masks change nothing: a prompt in a padded batch has the logits that it has alone."""
+"""Checks that padding and masks do not change logits: a padded batch gives the logits of its prompts alone."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 Tokens = Sequence[Sequence[int]]
 
 LENGTHS: Final = (284, 300)
-"""Tokens of the long prompts: beyond 256 a bfloat16 counts in steps of two."""
+"""Tokens of the long prompts: more than 256, beyond which bfloat16 represents only every second integer."""
 
 UNLIMITED: Final = 1 << 30
 
 TAIL: Final = 32
-"""Tokens at the end of a prompt that are measured by themselves too: there positions are largest."""
+"""The number of tokens at the end of a prompt, where positions are largest, that are also compared separately."""
 
 
 def check_padding(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, tolerance: float) -> Result:
-    """Logits of a padded batch are those of its prompts one by one, up to a relative error of `tolerance`.
+    """Check that the logits of a padded batch are those of its prompts alone, up to a relative error of `tolerance`.
 
-    One batch has a short prompt and two long ones, another one has a row that is nothing but padding. A mask that adds
-    -inf to what is hidden gives finite logits. Padding is where generation puts it: on the left of a decoder. What a
-    plain load of `checkpoint` for the same cell does as well is the architecture's, and no finding.
+    One batch has a short prompt and two long ones, another has a row with padding only. A mask that adds -inf to
+    hidden positions must give finite logits. Padding is on the side where generation puts it: the left for a decoder.
+    A fault that a plain load of `checkpoint` for the same cell has too is the architecture's, and no finding.
 
     Args:
         model: the model.
-        cell: what was asked for.
-        prompts: lists of token ids.
-        checkpoint: the local folder that the model was loaded from.
-        tolerance: the largest relative error of a model against itself, see `tolerance.generation_tolerance`.
+        cell: what was requested.
+        prompts: token ids of each prompt.
+        checkpoint: the local folder of the model.
+        tolerance: the largest relative error of a model to itself, see `tolerance.generation_tolerance`.
     """
     given = long_prompts(model, prompts)
     findings = []
@@ -57,7 +57,7 @@ def check_padding(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, tole
         "relative error": f"{max(error, blank):.3g}",
         "tolerance": f"{tolerance:g}",
     }
-    # Written so that a nan, which compares false to everything, is a finding.
+    # In this form a nan, which compares false with everything, is a finding.
     if not error <= tolerance and not _plain_too("padded_error", checkpoint, cell, given, error):
         findings.append(
             Finding(
@@ -81,24 +81,24 @@ def check_padding(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, tole
 
 
 def long_prompts(model: Any, prompts: Tokens) -> list[list[int]]:
-    """The shortest of `prompts`, and two of `LENGTHS` made of all of them, or of as many tokens as the model takes."""
+    """The shortest of `prompts`, and two prompts of `LENGTHS` made of all of them, shorter if the model needs it."""
     config = configuration_of(model)
     text = getattr(config, "get_text_config", lambda: config)()
     limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or UNLIMITED
     whole = [token for prompt in prompts for token in prompt]
     if not whole:
         return []
-    spun = whole * (max(LENGTHS) // len(whole) + 1)
+    repeated = whole * (max(LENGTHS) // len(whole) + 1)
     shortest = min(prompts, key=len)
     longest = max(map(len, prompts))
     lengths = [min(length, max(limit - 16 * at, longest)) for at, length in enumerate(reversed(LENGTHS))]
-    return [list(shortest), *([*spun[at:], *spun[:at]][:length] for at, length in enumerate(sorted(lengths)))]
+    return [list(shortest), *([*repeated[at:], *repeated[:at]][:length] for at, length in enumerate(sorted(lengths)))]
 
 
 def padded_error(model: Any, prompts: Tokens) -> float:
-    """How far the logits of `prompts` in one padded batch are from those of each alone; empty ones are rows of padding.
+    """The relative error of logits in one padded batch to those of each prompt alone, see `agreement.overall_error`.
 
-    The relative error of `agreement.overall_error`, of the prompt that has the largest; nan where a logit is nan.
+    It is the largest of any prompt, and nan if a logit is nan. Empty prompts are rows with padding only.
     """
     left = not is_encoder_decoder(model)
     inputs = batch(prompts, pad=pad_token(model), device=embedding_device(model), left=left)
@@ -115,19 +115,19 @@ def padded_error(model: Any, prompts: Tokens) -> float:
 
 
 def masked_nonfinite(model: Any, prompts: Tokens) -> float:
-    """How many logits of `prompts` are inf or nan under a mask that adds -inf to all that a token must not see."""
+    """The number of logits of `prompts` that are inf or nan under a mask that adds -inf to hidden positions."""
     import torch
 
     inputs = inputs_for(model, prompts)
     mask = inputs["attention_mask"].bool()
     width = mask.shape[1]
-    seen = torch.ones(width, width, dtype=torch.bool, device=mask.device).tril()[None] & mask[:, None]
-    # Padding sees itself: of a row that sees nothing, a softmax over -inf is nan by definition.
-    seen = seen | torch.eye(width, dtype=torch.bool, device=mask.device)[None]
+    visible = torch.ones(width, width, dtype=torch.bool, device=mask.device).tril()[None] & mask[:, None]
+    # Padding sees itself, because a softmax over -inf only is nan by definition.
+    visible = visible | torch.eye(width, dtype=torch.bool, device=mask.device)[None]
     weight = getattr(input_embedding(model), "weight", None)
     dtype = weight.dtype if weight is not None else torch.float32
-    added = torch.zeros(seen.shape, dtype=dtype if dtype.is_floating_point else torch.float32, device=mask.device)
-    added = added.masked_fill(~seen, float("-inf"))[:, None]
+    added = torch.zeros(visible.shape, dtype=dtype if dtype.is_floating_point else torch.float32, device=mask.device)
+    added = added.masked_fill(~visible, float("-inf"))[:, None]
     logits = forward_logits(model, {**inputs, "attention_mask": added, **_positions(model, inputs["attention_mask"])})
     real = logits[mask.to(logits.device)]
     return float((~real.isfinite()).sum())
@@ -150,29 +150,29 @@ def _additive(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, evidence
 
 
 _NOISE: Final = 1.5
-"""How much further than a plain load a model may be off where a plain load is off too."""
+"""The allowed error of a model as a multiple of a plain load's error, if the plain load has an error too."""
 
 
-def _plain_too(measure: str, checkpoint: str, cell: Cell, prompts: Tokens, found: float | None) -> bool:
-    """Whether a plain load of the same cell is as far off as `found`, or raises too where `found` is None."""
+def _plain_too(measure: str, checkpoint: str, cell: Cell, prompts: Tokens, error: float | None) -> bool:
+    """Whether a plain load of the same cell has an error like `error`, or raises too if `error` is None."""
     plain = _plain(measure, checkpoint, cell, tuple(map(tuple, prompts)))
-    if plain is None or found is None:
-        return plain is None and found is None
-    return plain != plain or found <= _NOISE * plain  # noqa: PLR0124  # a nan is not itself
+    if plain is None or error is None:
+        return plain is None and error is None
+    return plain != plain or error <= _NOISE * plain  # noqa: PLR0124  # a nan is not itself
 
 
 @cache
 def _plain(measure: str, checkpoint: str, cell: Cell, prompts: tuple[tuple[int, ...], ...]) -> float | None:
-    """What `measure` gives of a plain load; None where it raises."""
+    """The result of `measure` for a plain load; None if it raises."""
     model = from_pretrained(checkpoint, cell, device_map={"": str(cell.torch_device)})
     try:
         return {"padded_error": padded_error, "masked_nonfinite": masked_nonfinite}[measure](model, prompts)
-    except Exception:  # noqa: BLE001  # that it does is the answer
+    except Exception:  # noqa: BLE001  # whether it raises is the result
         return None
 
 
 def _positions(model: Any, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-    """`position_ids` as `generate` makes them, where the model takes them: forward alone counts padding too."""
+    """The `position_ids` that `generate` would make, if the model takes them; a forward pass alone counts padding."""
     if is_encoder_decoder(model) or "position_ids" not in accepted_arguments(model):
         return {}
     return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}

@@ -1,4 +1,4 @@
-"""The check that what a model says of a token depends on the tokens before it and on nothing else."""
+"""Checks that the logits of a token depend only on the tokens before it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.examination import Check
-from pytest_llmdevice.checks.noise import FLOAT32, Gap, Inspection, Limits, finding, gap, own_faults
+from pytest_llmdevice.checks.noise import FLOAT32, Gap, Inspection, Limits, gap, gap_finding, own_faults
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import BY_DTYPE, tolerance
 from pytest_llmdevice.diagnosis import Finding
@@ -24,38 +24,38 @@ if TYPE_CHECKING:
 Tokens = Sequence[Sequence[int]]
 
 SHORT: Final = 24
-"""Tokens of a short text: beyond the zoo's sliding windows, within what most models read in one piece."""
+"""Tokens of a short text: more than the zoo's sliding windows, and few enough for any model."""
 
 FAR_FROM: Final = 256
-"""The first position that bfloat16 cannot tell from the next."""
+"""The first position that bfloat16 cannot distinguish from the next."""
 
 _EXCHANGED: Final = (SHORT, FAR_FROM + 1)
-"""Lengths of prefixes at which later tokens are exchanged for others."""
+"""Lengths of the texts whose last tokens are exchanged for others."""
 
 _CUT: Final = 8
-"""How many of them, at the end of a long one; half of a short one."""
+"""The number of exchanged tokens at the end of a long text; in a short text it is half of them."""
 
 
 def check_prefix(
     model: Any, cell: Cell, prompts: Tokens, checkpoint: str | None = None, allowed: float | None = None
 ) -> Result:
-    """The logits of the first tokens of a text are the same without the rest, and with another rest.
+    """Check that the logits of the first tokens of a text are the same without the rest, and with another rest.
 
-    Three things are held apart. Other tokens later in a text of the same length must change nothing: what they change
-    is a mask error, since shapes and therefore roundings are the same. A prefix alone may differ from the same
-    positions in the whole text by what its shape does to the rounding: nothing in most cells, 1e-5 in float32. And a
-    long text must say what a plain load says, which short ones alone do not show of positions.
+    Other tokens later in a text of the same length must change nothing; a change is a mask error, because equal
+    shapes have equal rounding. A prefix alone may differ from the same positions in the whole text by the rounding
+    that its shape causes: nothing in most cells, 1e-5 in float32. The logits of a long text must be those of a plain
+    load, because errors of far positions do not show in short texts.
 
     Args:
         model: the model under test.
-        cell: what was asked for.
-        prompts: token ids that the model is known to read.
-        checkpoint: the local folder that it was loaded from; without it there is no comparison with a plain load.
-        allowed: the largest relative error to a plain load, None for the one by dtype and quantization.
+        cell: what was requested.
+        prompts: token ids of each prompt.
+        checkpoint: the local folder of the model; without it there is no comparison with a plain load.
+        allowed: the largest relative error to a plain load; by default that of the dtype and quantization.
     """
     wholes: list[torch.Tensor] = []
-    found, evidence = own_faults(lambda one: _inspect(one, cell, prompts, wholes), model, cell, checkpoint)
-    findings = list(found)
+    own, evidence = own_faults(lambda loaded: _inspect(loaded, cell, prompts, wholes), model, cell, checkpoint)
+    findings = list(own)
     if checkpoint is not None and wholes and not findings:
         far, counts = _far(model, wholes[0], cell, prompts, checkpoint, allowed)
         findings += far
@@ -64,31 +64,32 @@ def check_prefix(
 
 
 def _inspect(model: Any, cell: Cell, prompts: Tokens, wholes: list[torch.Tensor]) -> Inspection:
-    """What is found in `model`, whose logits of the whole text are added to `wholes`."""
+    """Compare prefixes and exchanged texts with the whole text, whose logits are appended to `wholes`."""
     limits = Limits.of(cell)
-    feed = Stepper(model, max(prompts, key=len))
+    stepper = Stepper(model, max(prompts, key=len))
     length = longest_text_length(model, prompts)
     tokens, other = random_text(prompts, length), random_text(prompts, length, seed=1)
-    whole, _ = feed(tokens)
+    whole, _ = stepper(tokens)
     wholes.append(whole)
-    parts = {cut: feed(tokens[:cut])[0] for cut in _cuts(model, length)}
+    parts = {cut: stepper(tokens[:cut])[0] for cut in _cuts(model, length)}
     findings: list[Finding] = []
     exchanges = [(size, size // 2 if size <= SHORT else size - _CUT) for size in parts if size in _EXCHANGED]
     for size, cut in exchanges:
-        after, _ = feed([*tokens[:cut], *other[cut:size]])
-        found = gap(after[:cut], parts[size][:cut], limits)
-        if not found.within(limits):
+        after, _ = stepper([*tokens[:cut], *other[cut:size]])
+        difference = gap(after[:cut], parts[size][:cut], limits)
+        if not difference.within(limits):
             where = f"logits before token {cut} of {size}, the tokens from there on being exchanged"
-            findings.append(finding(where, found, limits, LEAK))
+            findings.append(gap_finding(where, difference, limits, LEAK))
     leaking = bool(findings)
     worst = 0.0
     for cut, part in parts.items():
-        found = gap(part, whole[:cut], limits)
-        worst = max(worst, found.worst)
-        if not found.within(limits):
+        difference = gap(part, whole[:cut], limits)
+        worst = max(worst, difference.worst)
+        if not difference.within(limits):
             where = f"logits of the first {cut} tokens by themselves"
             of = f"those of the whole text of {length} tokens"
-            findings.append(finding(where, found, limits, LEAK if leaking else _kind(found), of=of))
+            hint = LEAK if leaking else _length_hint(difference)
+            findings.append(gap_finding(where, difference, limits, hint, of=of))
     evidence: dict[str, int | float | str] = {
         "positions": sum(parts),
         "exchanges": len(exchanges),
@@ -99,13 +100,13 @@ def _inspect(model: Any, cell: Cell, prompts: Tokens, wholes: list[torch.Tensor]
     return findings, evidence
 
 
-def _kind(found: Gap) -> Any:
-    """Roundings are everywhere and small; another table or window is not."""
-    return NOISE if found.worst <= BY_DTYPE["bfloat16"] else LENGTH
+def _length_hint(difference: Gap) -> Any:
+    """The usual cause of a difference that depends on the length: rounding if it is small, else a table or window."""
+    return NOISE if difference.worst <= BY_DTYPE["bfloat16"] else LENGTH
 
 
 def _cuts(model: Any, length: int) -> list[int]:
-    """Lengths of prefixes: one token, around a sliding window, a few, and beyond `FAR_FROM`."""
+    """The lengths of prefixes: one token, around a sliding window, a short text, and beyond `FAR_FROM`."""
     window = sliding_window(model)
     around = (window - 1, window, window + 1) if window is not None else (16, 17)
     cuts = (1, *around, *_EXCHANGED)
@@ -115,7 +116,7 @@ def _cuts(model: Any, length: int) -> list[int]:
 def _far(
     model: Any, own: torch.Tensor, cell: Cell, prompts: Tokens, checkpoint: str, allowed: float | None
 ) -> tuple[list[Finding], dict[str, int]]:
-    """Compare what the model says of far positions with a plain load's of the same attention."""
+    """Compare the logits of far positions with those of a plain load with the same attention implementation."""
     length = longest_text_length(model, prompts)
     tokens = tuple(random_text(prompts, length))
     if length <= FAR_FROM:
@@ -129,31 +130,31 @@ def _far(
         tokens,
         source,
     )
-    # A larger vocabulary has more logits.
+    # An enlarged vocabulary has more logits.
     own = own[:, : plain.shape[-1]]
     if own.shape != plain.shape:
         return [], {}
     limit = _far_limit(cell) if allowed is None else allowed
     limits = Limits(limit, float("inf"))
-    found = gap(own[FAR_FROM:], plain[FAR_FROM:], limits)
-    if found.within(limits):
+    far = gap(own[FAR_FROM:], plain[FAR_FROM:], limits)
+    if far.within(limits):
         return [], {"far positions": length - FAR_FROM}
     near = gap(own[:SHORT], plain[:SHORT], limits).overall
     where = f"logits from position {FAR_FROM} of {length} on"
-    actual = f"{found.overall:.3g} (the first {SHORT}: {near:.3g})"
-    hint = FAR if near < found.overall / 2 else NUMERIC
+    actual = f"{far.overall:.3g} (the first {SHORT}: {near:.3g})"
+    hint = FAR if near < far.overall / 2 else NUMERIC
     return [Finding(where, f"a plain load's, relative error at most {limit:.2g}", actual, hint)], {}
 
 
 _PLAIN: Final = frozenset({"eager", "sdpa"})
-"""The implementations of attention that the cpu has."""
+"""The implementations of attention that run on the CPU."""
 
 
 def _far_limit(cell: Cell) -> float:
-    """The largest relative error to a plain load on the cpu.
+    """The largest relative error of `cell` to a plain load on the CPU.
 
-    There, two loads are equal to the last bit; frequencies that were rounded to bfloat16 are 0.02 to 0.04 off in the
-    dense cells of the zoo, no more than the roundings of another kernel on another device.
+    On the CPU two loads give equal bits, and rotary frequencies that were rounded to bfloat16 cause errors of 0.02 to
+    0.04 in the dense cells of the zoo. Kernels of another device cause errors of that size too.
     """
     if cell.quantization != "none" or not (cell.kind == "cpu" or cell.simulated):
         return tolerance(cell)

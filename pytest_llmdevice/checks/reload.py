@@ -1,4 +1,4 @@
-"""The check that a second load is a load of its own, and that no model outlives the next one."""
+"""Checks that repeated loads are independent of each other, and that no model stays in memory after the next load."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 Tokens = Sequence[Sequence[int]]
 
 FEW: Final = 2
-"""New tokens that a model is made to generate before it must go: what a generation keeps shows with any number."""
+"""New tokens that each model generates before it must be freed: any number shows what a generation keeps."""
 
 
 def check_reload(
@@ -56,20 +56,20 @@ def check_reload(
     *,
     ran: bool = True,
 ) -> Result:
-    """Load the others, then the cell once more: each as it was asked for, the last one like the first.
+    """Load other cells and then the cell again; each model must be as requested, and the last one like the first.
 
-    Without others the cell is loaded two times more. Each model generates a little and is let go of, and must be gone
-    when the next one is there: a target that keeps its latest model only, to generate with it, may do so. One that
-    does not load an other cell is no finding here: that cell's own tests say so.
+    Without other cells, the cell is loaded twice. Each model generates some tokens and is released, and must be freed
+    when the next one is loaded; a target may keep its latest model, to generate with it. A target that cannot load
+    another cell is no finding here, because that cell's own tests report it.
 
     Args:
         target: the code under test.
-        model: what it returned for `cell`; it stays as it is.
+        model: the model that it returned for `cell`; it must not change.
         checkpoint: the local folder of the model.
-        cell: what `model` was loaded for.
-        others: cells of the same model that the target is to load as well.
-        prompts: lists of token ids.
-        ran: whether the target generated with the model that it returned. One that does not is the inputs check's.
+        cell: the cell of `model`.
+        others: other cells of the same model to load.
+        prompts: token ids of each prompt.
+        ran: whether the target generated with the model that it returned; if not, the inputs check reports it.
     """
     rounds = _Rounds(target, model, checkpoint, cell, prompts, ran=ran)
     for other in [*others, cell] if others else [cell, cell]:
@@ -87,7 +87,7 @@ def check_reload(
 
 
 class _Rounds:
-    """Loads one after another, each looked at while its model is there, and the one before looked for."""
+    """A sequence of loads: checks each model, and whether the previous one was freed."""
 
     def __init__(
         self, target: Target, model: nn.Module, checkpoint: str, cell: Cell, prompts: Tokens, *, ran: bool
@@ -103,7 +103,7 @@ class _Rounds:
         self._previous: list[tuple[Cell, weakref.ref[nn.Module]]] = []
 
     def load(self, cell: Cell) -> None:
-        """Load `cell`, see whether the model before is gone, and look at the one that came."""
+        """Load `cell`, check whether the previous model was freed, and check the new one."""
         self.last = None
         loaded = Loaded.load(self.target, Path(self.checkpoint), cell)
         if loaded.model is None:
@@ -111,20 +111,21 @@ class _Rounds:
             return
         self.loads += 1
         self.last = loaded.model
-        # A frame that outlives this call would hold it.
+        # A frame that outlives this call would keep the model alive.
         loaded.model = None
-        self._look_for_the_last_one()
-        self._look_at(self.last, cell)
+        self._check_previous()
+        self._check_model(self.last, cell)
         if self.last is self.model:
             return
         self._generate(self.last, cell)
-        self._previous = [(cell, weakref.ref(one)) for one in {id(m): m for m in (self.last, core(self.last))}.values()]
+        modules = {id(module): module for module in (self.last, core(self.last))}.values()
+        self._previous = [(cell, weakref.ref(module)) for module in modules]
 
     def _generate(self, model: nn.Module, cell: Cell) -> None:
-        """Have the target generate with `model`, which must run for it."""
+        """Let the target generate with `model`, and check that it runs that model."""
         output = None
         with traced(model) as trace, suppress(*of_target()):
-            # What it raises, the generation check has said.
+            # The generation check reports exceptions.
             output = generate_with(self.target, model, [self.prompts[0]], FEW)
         if output is not None and self.ran and not (trace.calls or trace.modules or trace.compiled):
             where = f"generate, for the model loaded as {cell.id}"
@@ -139,7 +140,7 @@ class _Rounds:
         else:
             self.findings.append(Finding("loaded once more", "a model, as the first time", loaded.cause, OTHER_AGAIN))
 
-    def _look_at(self, model: nn.Module, cell: Cell) -> None:
+    def _check_model(self, model: nn.Module, cell: Cell) -> None:
         where = f"loaded as {cell.id}" if cell != self.cell else "loaded once more"
         if model is self.model:
             self.same += 1
@@ -161,7 +162,7 @@ class _Rounds:
                 self.findings.append(
                     Finding(f"{finding.where}, {where}", finding.expected, finding.actual, hint or OTHER_AGAIN)
                 )
-                # One is enough to say that the second load is not like a first one.
+                # One finding is enough to show that this load differs from a first one.
                 break
 
     def _problems(self, model: nn.Module, cell: Cell) -> list[tuple[str, Finding]]:
@@ -173,10 +174,10 @@ class _Rounds:
         )
         return [(result.check, finding) for result in results for finding in result.findings]
 
-    def _look_for_the_last_one(self) -> None:
+    def _check_previous(self) -> None:
         previous, self._previous = self._previous, []
         if any(reference() is not None for _, reference in previous):
-            # Hooks of offloaded models, and what a generation leaves, are cycles.
+            # Hooks of offloaded models and leftovers of a generation are reference cycles.
             gc.collect()
         for cell, reference in previous:
             kept = reference()
@@ -186,7 +187,7 @@ class _Rounds:
                 by = ", ".join(holders(kept))
                 del kept
                 if not by:
-                    # Frames of an exception that a library caught and logged, and that pytest keeps with the record.
+                    # Only frames hold it, of an exception that a library logged and pytest keeps with the log record.
                     self.in_frames += 1
                     continue
                 where = f"the model loaded as {cell.id}"
@@ -194,15 +195,15 @@ class _Rounds:
                 return
 
     def compare(self) -> None:
-        """Hold what the model says that was loaded last against what the first one says."""
+        """Compare the logits of the last model with those of the first."""
         longest = max(self.prompts, key=len)
         try:
             first, again = self._logits(self.model, longest), self._logits(self.model, longest)
         except of_target():
-            # The forward check has said so.
+            # The forward check reports exceptions.
             return
         if not first.isfinite().all() or not bool((first == again).all()):
-            # Not even the first model says the same twice: that is another finding.
+            # The first model does not repeat its own logits, which is another finding.
             return
         second = self._logits(self.last, longest)
         if second.shape != first.shape:

@@ -1,4 +1,4 @@
-"""The check that what comes after the logits works where the model is: sampling, end tokens, processors, beams."""
+"""Checks that sampling, end tokens, logits processors and beam search work on the model's device."""
 
 from __future__ import annotations
 
@@ -26,19 +26,21 @@ NEW: Final = 4
 SEED: Final = 1
 
 UNDECIDED: Final = 0.5
-"""Nats by which the likelihood of what two beam searches found may differ: rounding can drop another beam."""
+"""The allowed difference of the log-likelihoods of two beam searches, in nats: rounding can drop another beam."""
 
 
 def check_sampling(model: Any, prompts: Tokens, checkpoint: str) -> Result:
-    """Seeded sampling repeats itself, end tokens end, processors forbid and force, beams find tokens: on the device.
+    """Check what `generate` does after the logits, on the model's device.
 
-    Also that the end tokens and special ids of the checkpoint's generation configuration are still the model's.
-    A model without `generate` is looked at for these alone. The states of random generators are put back.
+    Sampling with equal seeds must give equal tokens, end tokens must end sequences, logits processors must forbid and
+    force tokens, and beam search must find likely tokens. The model must keep the special token ids of the
+    checkpoint's generation configuration; for a model without `generate` only these are checked. The states of random
+    generators are restored.
 
     Args:
         model: the model.
-        prompts: lists of token ids.
-        checkpoint: the local folder that the model was loaded from.
+        prompts: token ids of each prompt.
+        checkpoint: the local folder of the model.
     """
     findings = list(_configured(model, checkpoint))
     if not callable(getattr(generating_module(model), "generate", None)):
@@ -50,14 +52,14 @@ def check_sampling(model: Any, prompts: Tokens, checkpoint: str) -> Result:
         greedy = None
         for name, part in _PARTS.items():
             try:
-                rows, found = part(model, given, greedy)
+                rows, part_findings = part(model, given, greedy)
             except Exception as error:  # noqa: BLE001  # the model runs in it, and may raise anything
                 failure = finding_from_exception(error, model, doing=name)
                 return Result("sampling", (*findings, failure), evidence, excerpt(error))
             if name == "greedy generation":
                 greedy = rows
             tokens += sum(map(len, rows))
-            findings += [*found, *_outside(name, rows, model)]
+            findings += [*part_findings, *_outside(name, rows, model)]
     evidence["tokens"] = tokens
     return Result("sampling", tuple(findings), evidence)
 
@@ -94,14 +96,14 @@ def _sampled(model: Any, prompts: Tokens, _: Rows | None) -> tuple[Rows, list[Fi
 
 
 def _stopped(model: Any, prompts: Tokens, greedy: Rows | None) -> tuple[Rows, list[Finding]]:
-    """A token that is sure to come ends its row, given as a number and in a list; the rest of the row is padding."""
+    """Check that an end token, given as a number and in a list, ends its row, and that the rest is padding."""
     assert greedy is not None
     stop = greedy[0][min(2, len(greedy[0]) - 1)]
     taken = {pad_token(model), *(token for row in greedy for token in row)}
     unused = next(token for token in range(len(taken) + 1) if token not in taken)
     findings = []
     rows: Rows = []
-    # The model's own end tokens could not come while a number of tokens was wanted, and shall not now.
+    # `min_new_tokens` has suppressed the model's own end tokens so far; now they are suppressed explicitly.
     own = sorted(end_tokens(model) - {stop}) or None
     for ends in (stop, [unused, stop]):
         rows = _rows(model, prompts, eos_token_id=ends, min_new_tokens=None, suppress_tokens=own)
@@ -115,7 +117,7 @@ def _stopped(model: Any, prompts: Tokens, greedy: Rows | None) -> tuple[Rows, li
 
 
 def _processed(model: Any, prompts: Tokens, greedy: Rows | None) -> tuple[Rows, list[Finding]]:
-    """Forbidden tokens do not come, a forced last one does, and no end before the shortest length."""
+    """Check that no forbidden token is generated, that the forced last token is, and that no row ends too early."""
     assert greedy is not None
     banned, last = greedy[0][0], greedy[0][1]
     rows = _rows(
@@ -141,7 +143,7 @@ def _processed(model: Any, prompts: Tokens, greedy: Rows | None) -> tuple[Rows, 
 
 
 def _beams(model: Any, prompts: Tokens, _: Rows | None) -> tuple[Rows, list[Finding]]:
-    """Two beams find as likely tokens with a cache, which has to be reordered with them, as without."""
+    """Check that two beams find equally likely tokens with a cache, which must be reordered with them, and without."""
     rows = _rows(model, prompts, num_beams=2)
     without = _rows(model, prompts, num_beams=2, use_cache=False)
     findings = []
@@ -199,7 +201,7 @@ def _outside(name: str, rows: Rows, model: Any) -> Iterator[Finding]:
 
 
 def _configured(model: Any, checkpoint: str) -> Iterator[Finding]:
-    """Where the special tokens of the model's generation configuration would change what the checkpoint generates."""
+    """Find special tokens in the model's generation configuration that differ from the checkpoint's."""
     from transformers import GenerationConfig
 
     own = getattr(core(model), "generation_config", None)
@@ -211,8 +213,8 @@ def _configured(model: Any, checkpoint: str) -> Iterator[Finding]:
         from pytest_llmdevice.loading.pretrained import configuration
 
         stored = GenerationConfig.from_model_config(configuration(checkpoint))
-    wanted, ends = end_tokens(_Only(stored)), end_tokens(_Only(own))
-    # More end tokens than the checkpoint names are a loader's choice: a chat's turn ends with its own.
+    wanted, ends = end_tokens(_ConfigurationHolder(stored)), end_tokens(_ConfigurationHolder(own))
+    # A loader may add end tokens, such as the one that ends a turn of a chat.
     if wanted - ends:
         yield Finding(
             "generation_config.eos_token_id", _listed(wanted), _listed(ends) if ends else "None", generation.STOP
@@ -221,13 +223,13 @@ def _configured(model: Any, checkpoint: str) -> Iterator[Finding]:
     pad = getattr(own, "pad_token_id", None)
     if isinstance(pad, int) and vocabulary is not None and not 0 <= pad < vocabulary:
         yield Finding("generation_config.pad_token_id", f"a token id below {vocabulary}", str(pad), generation.STOP)
-    start, before = (getattr(one, "decoder_start_token_id", None) for one in (own, stored))
+    start, before = (getattr(config, "decoder_start_token_id", None) for config in (own, stored))
     if is_encoder_decoder(model) and before is not None and start != before:
         yield Finding("generation_config.decoder_start_token_id", str(before), str(start), generation.STOP)
 
 
-class _Only:
-    """A generation configuration where a model is asked for."""
+class _ConfigurationHolder:
+    """An object with a generation configuration, for functions that take a model."""
 
     def __init__(self, configuration: Any) -> None:
         self.generation_config = configuration
@@ -239,7 +241,7 @@ def _listed(tokens: set[int]) -> str:
 
 @contextmanager
 def _random_states() -> Iterator[None]:
-    """Put back the states of torch's generators, of the CPU and of every card."""
+    """Restore the states of torch's random generators, of the CPU and of all cards, on leaving."""
     import torch
 
     accelerator = torch.accelerator.current_accelerator()

@@ -1,4 +1,4 @@
-"""The check that a model can be saved and loaded again, and is the same then."""
+"""Checks that a model can be saved and loaded again without a change."""
 
 from __future__ import annotations
 
@@ -33,16 +33,23 @@ if TYPE_CHECKING:
 Tokens = Sequence[Sequence[int]]
 
 LARGEST: Final = 2**30
-"""Bytes of parameters that are still written: a check must not fill somebody's disk."""
+"""Up to this many bytes of parameters, a model is saved; larger ones might fill the user's disk."""
 
 
 def check_save(model: Any, expectations: Expectations, cell: Cell, prompts: Tokens, checkpoint: str) -> Result:
-    """`save_pretrained` into a temporary folder and a plain load from there keep dtypes, ties, packing and logits.
+    """Save the model to a temporary folder, load it from there, and compare dtypes, ties, packing and logits.
 
-    The model itself is left as it was. Of a model with adapters only these are saved, and go onto a plain base. What a
-    plain load of the same cell does not keep either (bitsandbytes' 4-bit weights, once they were run on some
-    processors) is the library's matter. A module without `save_pretrained`, one that a plain load could not read, and
-    one of more than `LARGEST` bytes is not saved, and the evidence says so.
+    The model itself must not change. For a model with adapters only these are saved, and loaded into a plain base
+    model. A fault that a plain load of the same cell has too (bitsandbytes' 4-bit weights, after a run on some
+    processors) is the library's, and no finding. A model without `save_pretrained`, one whose files a plain load
+    cannot read, and one of more than `LARGEST` bytes are not saved; the evidence has the reason.
+
+    Args:
+        model: the model under test.
+        expectations: what its tensors should be.
+        cell: what was requested.
+        prompts: token ids of each prompt.
+        checkpoint: the local folder of the model.
     """
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     count = sum(1 for _ in model.parameters())
@@ -58,16 +65,16 @@ def check_save(model: Any, expectations: Expectations, cell: Cell, prompts: Toke
 
 
 def _not_readable(model: Any, expectations: Expectations) -> str:
-    """Why a plain load could not read the files whatever they hold; empty where it could."""
+    """The reason why a plain load cannot read the model's files in any case; empty if it can."""
     if is_adapted(model):
         return ""
     packed = any(type(module).__name__ in layer_classes() for module in model.modules())
     if packed and getattr(configuration_of(model), "quantization_config", None) is None:
         return "layers are packed, and the configuration has no quantization_config"
-    offloaded = any(one.storage == "offloaded" for one in expectations.tensors)
+    offloaded = any(expected.storage == "offloaded" for expected in expectations.tensors)
     if offloaded and not getattr(core(model), "hf_device_map", None):
         return "offloaded without a map of devices, by which transformers finds the weights"
-    renamed = next((one for one in expectations.tensors if one.name != one.architecture), None)
+    renamed = next((entry for entry in expectations.tensors if entry.name != entry.architecture), None)
     if renamed is not None:
         return f"modules around the architecture's own, {renamed.name} is its {renamed.architecture}"
     return ""
@@ -75,19 +82,19 @@ def _not_readable(model: Any, expectations: Expectations) -> str:
 
 def _inspect(model: Any, expectations: Expectations, cell: Cell, prompts: Tokens, checkpoint: str) -> Inspection:
     longest = max(prompts, key=len)
-    feed = Stepper(model, longest)
-    before, _ = feed(longest)
+    stepper = Stepper(model, longest)
+    before, _ = stepper(longest)
     findings: list[Finding] = []
     evidence: dict[str, int | float | str] = {"positions": len(before)}
     limits = Limits.of(cell)
     with tempfile.TemporaryDirectory(prefix="llmdevice-save-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         with unchanged_process(), unchanged(model), warnings.catch_warnings():
-            # Of offloaded weights, of what a quantizer does: no matter where the outcome is looked at.
+            # Warnings about offloaded weights and quantizers do not matter, because the result is checked.
             warnings.simplefilter("ignore")
             again = saved_again(model, checkpoint, cell, folder)
             evidence["files"] = sum(1 for path in folder.iterdir() if path.is_file())
-            changed = gap(feed(longest)[0], before, limits)
+            changed = gap(stepper(longest)[0], before, limits)
             if not changed.within(limits):
                 findings.append(
                     Finding("logits of the model after it was saved", "the same as before", str(changed), CHANGED)
@@ -98,10 +105,10 @@ def _inspect(model: Any, expectations: Expectations, cell: Cell, prompts: Tokens
                 findings += _ties(again, expectations)
             after, _ = Stepper(again, longest)(longest)
     evidence["tensors"] = sum(1 for _ in tensors(again))
-    found = gap(after, before, limits)
-    if not found.within(limits):
+    difference = gap(after, before, limits)
+    if not difference.within(limits):
         expected = f"those of the model that was saved, relative error at most {limits.single:.2g}"
-        findings.append(Finding("logits of the reloaded model", expected, str(found), LOGITS))
+        findings.append(Finding("logits of the reloaded model", expected, str(difference), LOGITS))
     return findings, evidence
 
 
@@ -113,18 +120,19 @@ def _configured(folder: Path, cell: Cell) -> list[Finding]:
 
 
 def _kept(model: nn.Module, again: nn.Module, expectations: Expectations) -> list[Finding]:
-    """Tensors in another dtype than before, and modules that are packed in one of the two only.
+    """Find tensors whose dtype changed, and modules that are packed in only one of the two models.
 
-    What is computed is in no file; and one that was wrong before and is right now is the other checks' finding.
+    Computed tensors are left out, because no file has them, and those whose dtype is right after the reload, because
+    other checks report that it was wrong before.
     """
     now = {name: tensor for name, _, tensor in tensors(again)}
-    right = {one.name: one.dtype for one in expectations.tensors}
-    computed = {one.name for one in expectations.tensors if one.computed}
+    right = {expected.name: expected.dtype for expected in expectations.tensors}
+    computed = {expected.name for expected in expectations.tensors if expected.computed}
     findings = []
     for name, _, tensor in tensors(model):
         again_now = now.get(name, tensor)
         if is_packed(tensor) and is_packed(again_now):
-            # What holds the packed numbers may be chosen, and the first forward pass may choose again.
+            # The storage dtype of packed values is an option, and the first forward pass may change it.
             continue
         one, other = (dtype_name(found.dtype) for found in (tensor, again_now))
         if one != other and name not in computed and other != right.get(name):

@@ -1,4 +1,4 @@
-"""The check that every tensor has the value that a plain load of the same checkpoint gives it."""
+"""Checks that every tensor has the value that a plain load of the same checkpoint has."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 COMPUTED: Final = 1e-5
-"""The relative error that a buffer may have which another device, or another order of operations, computed."""
+"""The allowed relative error of a buffer that was computed on another device or in another order of operations."""
 
 
 def check_values(model: nn.Module, checkpoint: str, cell: Cell) -> Result:
-    """Parameters are those of a plain load up to one rounding of their dtype, buffers are freshly computed ones.
+    """Compare parameters with those of a plain load, up to one rounding of their dtype, and buffers with computed ones.
 
-    Packed weights are unpacked and held to what their quantization loses. Offloaded ones are read from where their
-    hook has them. A tensor in another dtype than was asked for is right here if it was rounded to its own dtype only;
-    that it has this dtype is the dtype check's, and that it is not there at all the placement check's.
+    Packed weights are dequantized, and may have the error of their quantization. Offloaded weights are read through
+    their hook. A tensor in a wrong dtype is right here if it was rounded to that dtype only; the dtype check reports
+    the dtype, and the placement check missing tensors.
     """
     plain = Plain.of(checkpoint, cell.dtype)
     findings: list[Finding] = []
@@ -45,7 +45,7 @@ def check_values(model: nn.Module, checkpoint: str, cell: Cell) -> Result:
             continue
         value = offloaded_value(model, named.name) if named.tensor.is_meta else named.tensor.detach()
         if value is None:
-            # Nothing brings it: the meta check says so.
+            # No hook has it, which the meta check reports.
             continue
         counts["offloaded"] += named.tensor.is_meta
         if is_packed(named.tensor):
@@ -66,15 +66,15 @@ def check_values(model: nn.Module, checkpoint: str, cell: Cell) -> Result:
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """Plain loads of a checkpoint on the cpu.
+    """Plain loads of a checkpoint on the CPU.
 
     Attributes:
         checkpoint: its folder.
         dtype: the dtype of the cell.
-        model: the load in float32.
-        tensors: every tensor of the load in float32, by name.
-        spread: the standard deviation that the class draws initial weights with.
-        turned: the weights of `Conv1D` modules.
+        model: the model loaded in float32.
+        tensors: name -> tensor of that model.
+        spread: the standard deviation with which the class initializes weights.
+        transposed: the names of the weights of `Conv1D` modules, which are stored transposed.
     """
 
     checkpoint: str
@@ -82,34 +82,31 @@ class Plain:
     model: nn.Module
     tensors: Mapping[str, torch.Tensor]
     spread: float
-    turned: frozenset[str]
+    transposed: frozenset[str]
 
     @classmethod
     def of(cls, checkpoint: str, dtype: str) -> Plain:
-        """The plain load of `checkpoint`, for a cell in `dtype`."""
+        """Load `checkpoint` for a cell in `dtype`."""
         model: Any = plain_model(checkpoint)
         spread = getattr(model.config, "initializer_range", None)
-        turned = frozenset(
+        transposed = frozenset(
             f"{name}.weight" for name, module in model.named_modules() if type(module).__name__ == "Conv1D"
         )
-        return cls(checkpoint, dtype, model, _by_name(model), spread if isinstance(spread, float) else 0.02, turned)
+        return cls(checkpoint, dtype, model, _by_name(model), spread if isinstance(spread, float) else 0.02, transposed)
 
     def as_linear(self, name: str) -> torch.Tensor:
-        """The weight `name` as `nn.Linear` would have it: a `Conv1D` of transformers has it the other way round.
-
-        Both are packed as linear layers.
-        """
+        """The weight `name` in the layout of `nn.Linear`, in which bitsandbytes packs also `Conv1D` layers."""
         weight = self.tensors[name]
-        return weight.T if name in self.turned else weight
+        return weight.T if name in self.transposed else weight
 
     def without_new_rows(self, value: torch.Tensor, name: str) -> torch.Tensor:
-        """`value` without the rows of a vocabulary that was made larger, as for a padding token."""
+        """`value` without the rows that were added to the vocabulary, for example for a padding token."""
         expected, own = self.tensors[name], getattr(self.model.config, "vocab_size", None)
         grown = value.shape[:1] > (own,) and expected.shape == (own, *value.shape[1:])
         return value[:own] if grown else value
 
     def in_dtype(self, name: str) -> torch.Tensor | None:
-        """What a plain load in the cell's own dtype has under `name`; None where that is the same load."""
+        """The tensor `name` of a plain load in the cell's dtype; None if that is float32."""
         if self.dtype == "float32":
             return None
         return _by_name(plain_model(self.checkpoint, self.dtype)).get(name)
@@ -120,7 +117,7 @@ def _by_name(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _packed(module: nn.Module, named: NamedTensor, plain: Plain, cell: Cell) -> tuple[float, Finding | None]:
-    """The relative error of a packed weight, and what is wrong with it."""
+    """The relative error of a packed weight, and a finding if it is too large."""
     name, values, expected = named.name, dequantized(module, named.tensor), plain.as_linear(named.architecture or "")
     if values is None:
         return 0.0, Finding(name, "a scale beside the packed weight", "none", PACKED)
@@ -145,20 +142,20 @@ def _dense(named: NamedTensor, value: torch.Tensor, plain: Plain) -> Finding | N
         return Finding(name, f"shape {tuple(expected.shape)}", f"shape {tuple(value.shape)}", SHAPE)
     if same_values(value, expected, computed=computed):
         return None
-    # A class may compute what no checkpoint holds in the dtype that it is loaded in.
+    # A class may compute a tensor that no checkpoint holds in the dtype of the load.
     second = plain.in_dtype(architecture)
     if second is not None and same_values(value, second, computed=computed):
         return None
-    wanted, found = at_worst(value, expected)
+    wanted, actual = at_worst(value, expected)
     if not value.is_floating_point():
-        return Finding(name, wanted, found)
+        return Finding(name, wanted, actual)
     others = {other: tensor for other, tensor in plain.tensors.items() if other != architecture}
     wrong = explain(value, expected.float(), buffer=computed, initial_spread=plain.spread, others=others)
-    return Finding(name, wanted, f"{found} ({wrong.what})", wrong.hint)
+    return Finding(name, wanted, f"{actual} ({wrong.what})", wrong.hint)
 
 
 def same_values(value: torch.Tensor, expected: torch.Tensor, *, computed: bool) -> bool:
-    """Whether `value` is `expected` up to one rounding of its dtype, or to `COMPUTED` where it was `computed`."""
+    """Whether `value` equals `expected` up to one rounding of its dtype, or up to `COMPUTED` if it was `computed`."""
     import torch
 
     rounded = expected.to(value.dtype)
@@ -167,19 +164,19 @@ def same_values(value: torch.Tensor, expected: torch.Tensor, *, computed: bool) 
     if not value.is_floating_point():
         return False
     limits = torch.finfo(value.dtype)
-    found, wanted = value.float(), expected.float()
+    actual, wanted = value.float(), expected.float()
     size = wanted.abs()
-    # Below the smallest normal number the steps are absolute.
+    # Below the smallest normal number, rounding errors are absolute.
     allowed = limits.eps * size + limits.tiny * limits.eps
     if computed:
-        # A table of sines is as exact as its largest entry.
+        # The entries of a table of sines all have the absolute error of its largest ones.
         finite = size[size.isfinite()]
         allowed = torch.maximum(allowed, COMPUTED * size + COMPUTED / 10 * (finite.max() if finite.numel() else 0.0))
-    return bool(((value == rounded) | ((found - wanted).abs() <= allowed)).all())
+    return bool(((value == rounded) | ((actual - wanted).abs() <= allowed)).all())
 
 
 def at_worst(value: torch.Tensor, expected: torch.Tensor) -> tuple[str, str]:
-    """What was expected and found where the two differ most, in words."""
+    """The expected and the actual value where the two differ most, in words."""
     off = (value.float() - expected.float()).abs()
     place = int(off.nan_to_num(float("inf")).argmax())
     where = unravel_index(place, value.shape)

@@ -55,7 +55,7 @@ def decide(cell: Cell, inventory: Inventory) -> Decision:
     if inventory.failure:
         return Decision.skip("unusable", f"the hardware probe failed: {inventory.failure}")
     device = inventory.named("cpu") if cell.simulated else inventory.find(cell.device, cell.kind)
-    if device is None or (cell.simulated and inventory.plays(cell.device, cell.kind) is None):
+    if device is None or (cell.simulated and inventory.find_simulated(cell.device, cell.kind) is None):
         return Decision.skip("absent", _absence(cell, inventory))
     if error := _dtype_error(device, cell.dtype):
         return Decision.skip("unusable", f"{_name(device)} failed the {cell.dtype} probe: {error}")

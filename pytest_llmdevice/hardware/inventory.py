@@ -144,7 +144,7 @@ class Inventory:
         """The simulated devices of `kind`."""
         return tuple(device for device in self.simulated_devices if device.kind == kind)
 
-    def plays(self, device: str, kind: str) -> Device | None:
+    def find_simulated(self, device: str, kind: str) -> Device | None:
         """The simulated device that PyTorch spells `device`, if it is of `kind`."""
         return next(
             (played for played in self.simulated_devices if (played.device, played.kind) == (device, kind)), None

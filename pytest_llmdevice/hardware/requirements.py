@@ -93,7 +93,7 @@ def unmet(requirements: Requirements, cell: Cell, inventory: Inventory) -> str |
     for package in requirements.packages:
         if reason := _package_unmet(package, inventory):
             return reason
-    device = (inventory.plays if cell.simulated else inventory.find)(cell.device, cell.kind)
+    device = (inventory.find_simulated if cell.simulated else inventory.find)(cell.device, cell.kind)
     if device is None:
         return f"needs {cell.spec}, which is not here"
     if reason := _too_few(requirements.devices, cell, inventory):

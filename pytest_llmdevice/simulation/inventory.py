@@ -56,7 +56,7 @@ class SimulatedMachines:
 
     def profile(self, cell: Cell) -> Profile:
         """The machine that a simulated cell runs on."""
-        return next(profile for profile in self.profiles if profile.plays(cell.kind, cell.device))
+        return next(profile for profile in self.profiles if profile.covers(cell.kind, cell.device))
 
     def describe(self, inventory: Inventory) -> list[str]:
         """One line for each machine: its devices, the card, and what a pass on it is worth."""
@@ -67,7 +67,7 @@ class SimulatedMachines:
 
 def as_simulated(cell: Cell, inventory: Inventory) -> Cell:
     """`cell`, marked as simulated when its device is absent and there is a simulated one."""
-    if inventory.find(cell.device, cell.kind) is None and inventory.plays(cell.device, cell.kind) is not None:
+    if inventory.find(cell.device, cell.kind) is None and inventory.find_simulated(cell.device, cell.kind) is not None:
         return replace(cell, simulated=True)
     return cell
 

@@ -62,7 +62,7 @@ class Profile:
         """The devices in PyTorch's spelling: `("cuda:0", "cuda:1")`, `("mps:0",)`."""
         return tuple(f"{self.device_type}:{index}" for index in range(self.count))
 
-    def plays(self, kind: str, device: str) -> bool:
+    def covers(self, kind: str, device: str) -> bool:
         """Whether the machine has `device` (PyTorch's spelling) of `kind`."""
         return kind == self.kind and (device if ":" in device else f"{device}:0") in self.devices
 

@@ -12,7 +12,7 @@ from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.checks.many_prompts import NEW, ORDER, ended_findings, many_prompts, many_prompts_findings
 from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding
-from pytest_llmdevice.diagnosis.hints.generation import CROWD, ENDED_TOGETHER, OTHER_TEXT, ROW_ORDER
+from pytest_llmdevice.diagnosis.hints.generation import ENDED_TOGETHER, MANY_PROMPTS, OTHER_TEXT, ROW_ORDER
 from pytest_llmdevice.inference.generation import generate, generate_one_by_one, generate_with, inputs_for, pad_token
 
 Load = Callable[[Cell], Any]
@@ -75,7 +75,7 @@ def always_as_many(model: Any, prompts: Rows, _: int) -> Rows:
 
 @pytest.mark.parametrize(
     ("way", "hint"),
-    [(by_prompt, CROWD), (sorted_by_length, ROW_ORDER), (by_length, ROW_ORDER), (always_as_many, CROWD)],
+    [(by_prompt, MANY_PROMPTS), (sorted_by_length, ROW_ORDER), (by_length, ROW_ORDER), (always_as_many, MANY_PROMPTS)],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_rows_that_are_lost_or_mixed_are_found(way: Way, hint: Any, loaded: Load, prompts: Rows) -> None:

@@ -18,7 +18,7 @@ CUDA = Cell("llama", "cuda:0", "float16")
 ROCM = Cell("llama", "cuda:0", "float16", kind="rocm")
 
 TWO = (Device("cuda:0", "cuda"), Device("cuda:1", "cuda"))
-"""Cards that a simulation plays: nothing was tried on them."""
+"""Cards that a simulation provides: nothing was tried on them."""
 
 
 def test_a_cell_whose_device_passed_runs(this_machine: Inventory) -> None:

@@ -120,7 +120,7 @@ SIMULATED = Cell("llama", "cuda:1", "float16", simulated=True)
 def test_a_simulated_cell_is_judged_by_the_simulated_cards(
     requirements: Requirements, reason: str | None, machine: MakeMachine
 ) -> None:
-    # As a simulation plays them: nothing was tried on them.
+    # As a simulation provides them: nothing was tried on them.
     cards = tuple(Device(f"cuda:{index}", "cuda", "Tesla T4", 15 * 2**30, capability="7.5") for index in range(2))
     other = Device("xpu:0", "xpu", "Max", 64 * 2**30)
     assert unmet(requirements, SIMULATED, machine(simulated_devices=(other, *cards))) == reason

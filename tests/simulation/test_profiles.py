@@ -79,7 +79,7 @@ def test_a_kind_has_a_type_in_pytorch(name: str, device_type: str, indexed: bool
 
 
 @pytest.mark.parametrize(
-    ("profile", "kind", "device", "plays"),
+    ("profile", "kind", "device", "covers"),
     [
         ("cuda:2", "cuda", "cuda:1", True),
         ("cuda:2", "cuda", "cuda:2", False),
@@ -91,8 +91,8 @@ def test_a_kind_has_a_type_in_pytorch(name: str, device_type: str, indexed: bool
         ("mps", "mps", "cpu", False),
     ],
 )
-def test_a_machine_plays_its_own_devices(profile: str, kind: str, device: str, plays: bool) -> None:
-    assert parse(profile).plays(kind, device) is plays
+def test_a_machine_covers_its_own_devices(profile: str, kind: str, device: str, covers: bool) -> None:
+    assert parse(profile).covers(kind, device) is covers
 
 
 def test_every_profile_is_found_under_its_name() -> None:

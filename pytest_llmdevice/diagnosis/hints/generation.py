@@ -103,7 +103,7 @@ STOP_IGNORED: Final = Hint(
     "an end token does not end its row, or what follows it is no padding",
     "https://github.com/Lightning-AI/litgpt/pull/812",
 )
-CROWD: Final = Hint(
+MANY_PROMPTS: Final = Hint(
     "rows-lost-or-mixed",
     "with more prompts than fit into one of its batches, or with equal ones, the target loses rows or gives them to "
     "others: the last batch is not full, results are kept by prompt or by length, or two lists are zipped",
