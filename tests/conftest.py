@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+import checkpoints
 import pytest
 
-from pytest_llmdevice import zoo
+from pytest_llmdevice.hardware import Inventory
+from pytest_llmdevice.hardware.probe import probe
 
 pytest_plugins = ["pytester"]
 
@@ -27,12 +28,37 @@ def _few_threads() -> None:
 @pytest.fixture(scope="session")
 def checkpoint() -> Callable[[str], str]:
     """`checkpoint(family)`: its local folder."""
+    return checkpoints.checkpoint
 
-    @cache
-    def folder(family: str) -> str:
-        return str(zoo.checkpoint(family))
 
-    return folder
+@pytest.fixture(scope="session")
+def inventory() -> Inventory:
+    """What a real probe of this machine says, asked once for all tests that run pytest."""
+    # Imported here so that runs in this process find them imported: pytester drops what a run imported.
+    import accelerate  # noqa: F401
+    import bitsandbytes  # noqa: F401
+
+    # With what transformers imports when it is asked for: a class of one run is no class of the next.
+    from transformers import (  # noqa: F401
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        DeepseekV3ForCausalLM,
+        Gemma3ForCausalLM,
+        GPT2LMHeadModel,
+        LlamaForCausalLM,
+        MixtralForCausalLM,
+        Qwen2ForCausalLM,
+        Qwen3ForCausalLM,
+    )
+
+    # And what keeps things by object: what the suite puts there, the plugin must find.
+    from pytest_llmdevice.loading import load  # noqa: F401
+    from pytest_llmdevice.monitoring import resources  # noqa: F401
+    from pytest_llmdevice.plugin import matrix_plugin  # noqa: F401
+
+    found = probe()
+    assert not found.failure
+    return found
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 import pytest
+from answered_probe import AnsweredProbe
 from hardware.conftest import VERSIONS, make_device, make_machine
 
 from cli.calling import Called, call
@@ -22,28 +23,12 @@ CARD = make_device("cuda:0", name="NVIDIA A100", capability="8.0", memory=80 * 2
 Doctor = Callable[..., Called]
 
 
-class Probe:
-    """A probe that is over already."""
-
-    def __init__(self, inventory: Inventory) -> None:
-        self._inventory = inventory
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def result(self) -> Inventory:
-        return self._inventory
-
-
 @pytest.fixture
 def doctor(monkeypatch: pytest.MonkeyPatch) -> Doctor:
     """Calls the command on a machine that is made up."""
 
     def called(inventory: Inventory, *arguments: str) -> Called:
-        monkeypatch.setattr("pytest_llmdevice.hardware.start", lambda *_: Probe(inventory))
+        monkeypatch.setattr("pytest_llmdevice.hardware.start", lambda *_: AnsweredProbe(inventory))
         return call("doctor", *arguments)
 
     return called

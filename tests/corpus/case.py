@@ -6,9 +6,10 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-from pytest_llmdevice import Cell, Result, examine, simulate, zoo
+from checkpoints import checkpoint
+
+from pytest_llmdevice import Cell, Result, examine, simulate
 from pytest_llmdevice.inference.prompts import encode, load_tokenizer
 from pytest_llmdevice.loading.target import Target
 from pytest_llmdevice.matrix.vocabulary import CHECKS
@@ -51,10 +52,8 @@ class Case:
         """What every check says of `target` on `cell`, one after the other."""
         references = cache_directory() / "references"
         with _process_of_its_own(), simulate(self.machine) if self.machine else nullcontext():
-            checkpoint, given = folder(cell.model), prompts(cell.model)
-            yield from examine(
-                target, checkpoint, cell, given, beside=self.beside, others=self.others, folder=references
-            )
+            folder, given = checkpoint(cell.model), prompts(cell.model)
+            yield from examine(target, folder, cell, given, beside=self.beside, others=self.others, folder=references)
 
     def failures(self, target: Target, until: str = CHECKS[-1]) -> Iterator[tuple[Cell, Result]]:
         """The checks that did not pass, over all cells. A reader of the first one only leaves the others undone.
@@ -74,15 +73,9 @@ class Case:
 
 
 @cache
-def folder(model: str) -> Path:
-    """The checkpoint of a zoo model."""
-    return zoo.checkpoint(model)
-
-
-@cache
 def prompts(model: str) -> Sequence[Sequence[int]]:
     """The suite's prompts for a zoo model. Its tokenizer takes longer to read than the model."""
-    return encode(load_tokenizer(folder(model)))
+    return encode(load_tokenizer(checkpoint(model)))
 
 
 @contextmanager

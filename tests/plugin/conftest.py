@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import pytest
+from answered_probe import PLUGIN, AnsweredProbe, write_plugin
 
 from pytest_llmdevice import simulation
 from pytest_llmdevice.hardware import Inventory
-from pytest_llmdevice.hardware.probe import probe
 from pytest_llmdevice.simulation import Profile
 
 ONE_CELL = """
@@ -28,45 +28,12 @@ dtypes = ["float32", "bfloat16"]
 """
 
 
-@pytest.fixture(scope="session")
-def inventory() -> Inventory:
-    """What a real probe of this machine says, asked once for all tests."""
-    # Imported here so that runs in this process find them imported: pytester drops what a run imported.
-    import accelerate  # noqa: F401
-    import bitsandbytes  # noqa: F401
-
-    # With what transformers imports when it is asked for: a class of one run is no class of the next.
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, LlamaForCausalLM  # noqa: F401
-
-    # And what keeps things by object: what the suite puts there, the plugin must find.
-    from pytest_llmdevice.loading import load  # noqa: F401
-    from pytest_llmdevice.monitoring import resources  # noqa: F401
-    from pytest_llmdevice.plugin import matrix_plugin  # noqa: F401
-
-    found = probe()
-    assert not found.failure
-    return found
-
-
-class KnownProbe:
-    """A probe that has its answer already."""
-
-    def __init__(self, inventory: Inventory) -> None:
-        self._inventory = inventory
-
-    def result(self) -> Inventory:
-        return self._inventory
-
-    def close(self) -> None:
-        pass
-
-
 @pytest.fixture
 def known_probe(inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> Callable[[Inventory], None]:
     """Makes runs in this process take an inventory instead of probing; call it to hand over another one."""
 
     def hand_over(other: Inventory) -> None:
-        monkeypatch.setattr("pytest_llmdevice.plugin.session.start", lambda _timeout: KnownProbe(other))
+        monkeypatch.setattr("pytest_llmdevice.plugin.session.start", lambda _timeout: AnsweredProbe(other))
 
     hand_over(inventory)
     return hand_over
@@ -117,3 +84,16 @@ def project(pytester: pytest.Pytester, known_probe: Callable[[Inventory], None])
     pytester.makefile(".toml", one=ONE_CELL, two=TWO_CELLS)
     pytester.makeini("[pytest]\nfilterwarnings =\n    ignore:`torch.jit.script:DeprecationWarning\n")
     return pytester
+
+
+@pytest.fixture
+def run_process(pytester: pytest.Pytester, inventory: Inventory) -> Callable[..., pytest.RunResult]:
+    """`run_process(*arguments)`: a run in a process of its own that is told what this machine is."""
+    # The checkpoints of the outer run, and as `project` has it.
+    os.environ.setdefault("LLMDEVICE_CACHE", str(Path.home() / ".cache" / "llmdevice"))
+
+    def run(*arguments: str) -> pytest.RunResult:
+        write_plugin(pytester.path, replace(inventory, devices=inventory.of_kind("cpu"), visible={}))
+        return pytester.runpytest_subprocess("-p", PLUGIN, *arguments)
+
+    return run

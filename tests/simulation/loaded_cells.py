@@ -7,7 +7,9 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmdevice import Cell, zoo
+from checkpoints import checkpoint
+
+from pytest_llmdevice import Cell
 from pytest_llmdevice.inference.generation import generate
 from pytest_llmdevice.inference.prompts import encode, load_tokenizer
 from pytest_llmdevice.loading.target import BuiltinTarget
@@ -27,12 +29,6 @@ IGNORED_WARNINGS = (
     # The int8 kernels compute in float16, whatever comes in.
     "ignore:MatMul8bitLt",
 )
-
-
-@cache
-def checkpoint(family: str) -> str:
-    """The local folder of a family of the zoo; ask for it outside of a simulation."""
-    return str(zoo.checkpoint(family))
 
 
 @cache

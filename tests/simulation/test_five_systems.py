@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoints import checkpoint
 from simulation.loaded_cells import (
     IGNORED_WARNINGS,
     TWO_DEVICES,
     batch,
-    checkpoint,
     load,
     loaded_on_cpu,
     on_cpu,

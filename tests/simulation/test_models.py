@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoints import checkpoint
 from covering import in_turn
 from simulation import loaded_cells
 from simulation.loaded_cells import (
@@ -89,7 +90,7 @@ def findings(result: Result, found: Cell) -> list[Any]:
 
 
 def structural_findings(model: Any, found: Cell) -> list[Any]:
-    plan = expectations_of(model, loaded_cells.checkpoint(found.model), found)
+    plan = expectations_of(model, checkpoint(found.model), found)
     results = [
         check_meta(model),
         check_placement(model, plan, found),
@@ -118,7 +119,7 @@ def test_a_model_is_where_its_cell_says_and_speaks_as_on_the_cpu(found: Cell) ->
         model = load(found)
         where = loaded_cells.places(model)
         wrong = structural_findings(model, found)
-        forward = check_forward(model, found, prompts(), loaded_cells.checkpoint(found.model))
+        forward = check_forward(model, found, prompts(), checkpoint(found.model))
         result = tokens(model)
         used = {f"cuda:{index}" for index in range(2) if torch.cuda.max_memory_allocated(index)}
         del model
@@ -184,7 +185,7 @@ def test_every_pair_of_axes_is_covered() -> None:
 @pytest.mark.parametrize("strategy", ["device-map", "split", "auto"])
 def test_a_card_is_empty_again_when_a_model_is_gone(strategy: str) -> None:
     found = cell("llama", strategy, "none", "float32")
-    loaded_cells.checkpoint("llama")
+    checkpoint("llama")
     with simulate("cuda:2"):
         model = load(found)
         tokens(model)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from simulation import loaded_cells
+from checkpoints import checkpoint
 from simulation.loaded_cells import (
     IGNORED_WARNINGS,
     TWO_DEVICES,
@@ -326,7 +326,7 @@ def test_a_padded_batch_gives_what_each_prompt_gives_alone(cell: Cell) -> None:
 @pytest.mark.parametrize("cell", [whole("llama"), split("mistral"), whole("deepseek-v3"), split("mamba")], ids=str)
 def test_one_token_at_a_time_gives_the_logits_of_the_whole(cell: Cell) -> None:
     ids = torch.tensor([prompts()[2]])
-    loaded_cells.checkpoint(cell.model)
+    checkpoint(cell.model)
     with simulate("cuda:2"), torch.no_grad():
         model = load(cell)
         ids = ids.to(cell.device)
@@ -346,7 +346,7 @@ def test_one_token_at_a_time_gives_the_logits_of_the_whole(cell: Cell) -> None:
 
 @pytest.mark.parametrize("implementation", ["dynamic", "static", "offloaded"])
 def test_a_cache_is_on_the_card_of_its_layer(implementation: str) -> None:
-    loaded_cells.checkpoint("llama")
+    checkpoint("llama")
     with simulate("cuda:2"):
         output = load(split("llama")).generate(
             **batch("cuda:0"), **GREEDY, cache_implementation=implementation, return_dict_in_generate=True
@@ -361,7 +361,7 @@ def test_a_cache_is_on_the_card_of_its_layer(implementation: str) -> None:
 
 
 def test_a_cache_in_8_bit_floats_is_on_the_card() -> None:
-    loaded_cells.checkpoint("llama")
+    checkpoint("llama")
     options = {"cache_implementation": "quantized", "cache_config": {"backend": "fp8"}}
     expected = on_the_cpu(on_cpu(whole("llama")), WAYS["greedy"])[0]
     plain = loaded_on_cpu(whole("llama")).generate(**batch(), **GREEDY, **options)
@@ -377,7 +377,7 @@ def test_a_cache_in_8_bit_floats_is_on_the_card() -> None:
 
 
 def test_random_numbers_of_a_card_choose_its_tokens() -> None:
-    loaded_cells.checkpoint("llama")
+    checkpoint("llama")
 
     def draw(logits: torch.Tensor, generator: torch.Generator) -> list[int]:
         drawn = torch.multinomial((logits / 4).softmax(-1), 8, replacement=True, generator=generator)
@@ -395,7 +395,7 @@ def test_random_numbers_of_a_card_choose_its_tokens() -> None:
 
 
 def test_seeding_all_cards_repeats_what_was_sampled() -> None:
-    loaded_cells.checkpoint("llama")
+    checkpoint("llama")
     with simulate("cuda:2"):
         model, inputs = load(whole("llama")), batch("cuda:1")
         options = {"do_sample": True, "temperature": 8.0, **LENGTH}
@@ -458,7 +458,7 @@ def test_several_threads_generate_at_once() -> None:
 
 
 def test_the_assistant_may_be_on_another_card_than_the_model() -> None:
-    loaded_cells.checkpoint("qwen2")
+    checkpoint("qwen2")
     prompt = torch.tensor([prompts()[2]])
     options = {"do_sample": False, "max_new_tokens": 6}
     expected = loaded_on_cpu(whole("llama")).generate(prompt, **options)
@@ -482,13 +482,13 @@ def test_the_assistant_may_be_on_another_card_than_the_model() -> None:
 )
 def test_ways_that_transformers_no_longer_ships_say_so(options: dict[str, Any]) -> None:
     # They are code on the hub since 4.57; nothing about devices can be learned from them here.
-    loaded_cells.checkpoint("llama")
+    checkpoint("llama")
     with simulate("cuda:2"), pytest.raises(ValueError, match="requires `trust_remote_code=True`"):
         load(whole("llama")).generate(**batch("cuda:1"), **LENGTH, **options)
 
 
 def test_a_processor_whose_tensor_is_left_behind_is_noticed() -> None:
-    loaded_cells.checkpoint("llama")
+    checkpoint("llama")
     with simulate("cuda:2"), pytest.raises(RuntimeError, match=TWO_DEVICES):
         load(whole("llama")).generate(
             **batch("cuda:1"), **GREEDY, logits_processor=LogitsProcessorList([Favour(bonus(batch()))])
@@ -496,7 +496,7 @@ def test_a_processor_whose_tensor_is_left_behind_is_noticed() -> None:
 
 
 def test_a_criterion_whose_tensor_is_left_behind_is_noticed() -> None:
-    loaded_cells.checkpoint("llama")
+    checkpoint("llama")
     with simulate("cuda:2"), pytest.raises(RuntimeError, match=TWO_DEVICES):
         load(whole("llama")).generate(
             **batch("cuda:1"), **GREEDY, stopping_criteria=StoppingCriteriaList([StopAt(torch.tensor([1, 2]))])

@@ -19,11 +19,11 @@ from accelerate import (
     load_checkpoint_and_dispatch,
 )
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_from_submodules
+from checkpoints import checkpoint
 from simulation.loaded_cells import (
     IGNORED_WARNINGS,
     TWO_DEVICES,
     batch,
-    checkpoint,
     load,
     loaded_on_cpu,
     on_cpu,

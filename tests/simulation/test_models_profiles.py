@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoints import checkpoint
 from simulation import loaded_cells
 from simulation.loaded_cells import (
     AUTOMATIC,
     IGNORED_WARNINGS,
     TWO_DEVICES,
     batch,
-    checkpoint,
     load,
     loaded_on_cpu,
     places,

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from answered_probe import AnsweredProbe
 
 from pytest_llmdevice.hardware import Inventory
-from pytest_llmdevice.hardware.probe import probe
 from pytest_llmdevice.zoo import cache_directory
 
 TESTS = Path(__file__).parents[1]
@@ -22,45 +22,11 @@ sys.path[:0] = [str(TESTS / "examples" / name) for name in PROJECTS]
 RunMatrix = Callable[..., pytest.RunResult]
 
 
-@pytest.fixture(scope="session")
-def inventory() -> Inventory:
-    """What this machine would be without cards, so that all are simulated wherever these tests run."""
-    # Imported here so that runs in this process find them imported: pytester drops what a run imported.
-    import accelerate  # noqa: F401
-    import bitsandbytes  # noqa: F401
-    from transformers import (  # noqa: F401
-        AutoModelForCausalLM,
-        AutoTokenizer,
-        DeepseekV3ForCausalLM,
-        Gemma3ForCausalLM,
-        LlamaForCausalLM,
-        MixtralForCausalLM,
-        Qwen2ForCausalLM,
-        Qwen3ForCausalLM,
-    )
-
-    found = probe()
-    assert not found.failure
-    return replace(found, devices=found.of_kind("cpu"), visible={})
-
-
-class Probed:
-    """A probe that has its answer already."""
-
-    def __init__(self, inventory: Inventory) -> None:
-        self._inventory = inventory
-
-    def result(self) -> Inventory:
-        return self._inventory
-
-    def close(self) -> None:
-        pass
-
-
 @pytest.fixture
 def without_cards(inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs in this process take the machine for one without cards, and the checkpoints that are there already."""
-    monkeypatch.setattr("pytest_llmdevice.plugin.session.start", lambda _timeout: Probed(inventory))
+    alone = replace(inventory, devices=inventory.of_kind("cpu"), visible={})
+    monkeypatch.setattr("pytest_llmdevice.plugin.session.start", lambda _timeout: AnsweredProbe(alone))
     monkeypatch.setenv("LLMDEVICE_CACHE", str(cache_directory()))
 
 

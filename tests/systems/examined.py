@@ -9,7 +9,9 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from pytest_llmdevice import Cell, examine, simulate, zoo
+from checkpoints import checkpoint
+
+from pytest_llmdevice import Cell, examine, simulate
 from pytest_llmdevice.loading.target import Target
 from pytest_llmdevice.matrix.expand import cells, load
 from pytest_llmdevice.matrix.vocabulary import CHECKS
@@ -47,12 +49,6 @@ def _devices(specs: Sequence[str]) -> list[tuple[str, str]]:
         indices = range(CARDS) if index == "*" else [int(index or 0)]
         found += [(kind, f"{name}:{number}") for number in indices] if index else [(kind, name)]
     return found
-
-
-@cache
-def checkpoint(model: str) -> Path:
-    """The local folder of a model of the zoo; ask for it outside of a simulation."""
-    return zoo.checkpoint(model)
 
 
 def failures(

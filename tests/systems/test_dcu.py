@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoints import checkpoint
 from tutorial import llm_target, model
 
 from pytest_llmdevice import Cell, simulate
 from pytest_llmdevice.inference.prompts import encode, load_tokenizer
 from pytest_llmdevice.loading.load import Loaded
 from systems.bugs import dcu as bugs
-from systems.examined import EVERY, NOISE, cell, checkpoint, failures, says
+from systems.examined import EVERY, NOISE, cell, failures, says
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in NOISE]
 
@@ -120,7 +121,7 @@ class TestGenerating:
     def loaded(self, request: pytest.FixtureRequest) -> Iterator[Any]:
         path = checkpoint("llama")
         with simulate("rocm-dcu:2"):
-            yield llm_target.load(str(path), cell("dcu", request.param))
+            yield llm_target.load(path, cell("dcu", request.param))
 
     @pytest.fixture
     def prompts(self) -> list[list[int]]:
@@ -160,7 +161,7 @@ class TestGenerating:
 def test_a_load_leaves_time_memory_and_processor() -> None:
     path = checkpoint("llama")
     with simulate("rocm-dcu:2"):
-        measures = Loaded.load(llm_target, path, cell("dcu", HALF)).measures
+        measures = Loaded.load(llm_target, Path(path), cell("dcu", HALF)).measures
     assert measures is not None
     assert measures.seconds > 0
     assert measures.cpu_percent > 0

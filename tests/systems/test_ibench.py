@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from bench.local_model import LocalModel, LocalModelTarget
+from checkpoints import checkpoint
 from torch import nn
 
 from pytest_llmdevice import Cell
 from systems.bugs.ibench import UnmovedByHandTarget, UnmovedTarget
-from systems.examined import EVERY, NOISE, cell, checkpoint, failures, says
+from systems.examined import EVERY, NOISE, cell, failures, says
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in NOISE]
 
@@ -57,12 +58,12 @@ class TestTheFix:
 
     def test_only_tensors_move(self) -> None:
         inputs = {"input_ids": torch.ones(1, 2), "text": "hello", "use_cache": True}
-        wrapper = LocalModel(str(checkpoint("qwen2")), "cpu", torch.float32)
+        wrapper = LocalModel(checkpoint("qwen2"), "cpu", torch.float32)
         wrapper.quantized = True
         assert {**wrapper.place(inputs), "input_ids": None} == {**inputs, "input_ids": None}
 
     def test_a_model_without_parameters_is_left_alone(self) -> None:
-        wrapper = LocalModel(str(checkpoint("qwen2")), "cuda:7", torch.float32, device_map={"": "cpu"})
+        wrapper = LocalModel(checkpoint("qwen2"), "cuda:7", torch.float32, device_map={"": "cpu"})
         wrapper.quantized, wrapper.model = True, nn.Module()
         inputs = {"input_ids": torch.ones(1, 2)}
         assert wrapper.place(inputs) is inputs

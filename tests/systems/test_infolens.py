@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoints import checkpoint
 from lens import llm_target, model_loader
 
 from pytest_llmdevice import simulate
 from pytest_llmdevice.loading.load import Loaded
 from systems.bugs import infolens as bugs
-from systems.examined import EVERY, NOISE, cell, checkpoint, failures, says
+from systems.examined import EVERY, NOISE, cell, failures, says
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in NOISE]
 
@@ -118,7 +119,7 @@ class TestAPrefix:
         assert says(found, "logits|prefix", "mask")
 
     def test_says_what_the_whole_says_exactly_in_float32(self) -> None:
-        model = llm_target.load(str(checkpoint("qwen3")), cell("infolens", "qwen3.cpu.fp32.none.to"))
+        model = llm_target.load(checkpoint("qwen3"), cell("infolens", "qwen3.cpu.fp32.none.to"))
         ids = torch.arange(40)[None]
         with torch.inference_mode():
             whole, prefix = model(ids).logits[:, :20], model(ids[:, :20]).logits
@@ -170,7 +171,7 @@ class TestLocalFilesFirst:
 def test_a_load_leaves_its_time_and_a_summary_of_the_cards() -> None:
     path = checkpoint("llama")
     with simulate("cuda:2"):
-        loaded = Loaded.load(llm_target, path, cell("infolens", "llama.cuda0.fp16.none.auto"))
+        loaded = Loaded.load(llm_target, Path(path), cell("infolens", "llama.cuda0.fp16.none.auto"))
         # One card or both: that is accelerate's choice.
         places = {str(parameter.device) for parameter in loaded.model.parameters()}
     measures = loaded.measures
@@ -184,7 +185,7 @@ def test_a_load_leaves_its_time_and_a_summary_of_the_cards() -> None:
 def test_int8_takes_a_quarter_of_the_memory_of_a_layer() -> None:
     sizes = {}
     for quantization, identity in (("none", "llama.cpu.fp32.none.to"), ("int8", "llama.cpu.fp32.int8.device-map")):
-        model = llm_target.load(str(checkpoint("llama")), cell("infolens", identity))
+        model = llm_target.load(checkpoint("llama"), cell("infolens", identity))
         sizes[quantization] = model.model.layers[0].mlp.down_proj.weight.nbytes
     assert sizes["none"] == 4 * sizes["int8"]
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoints import checkpoint
 from experts import llm_target
 from experts.restore import configured_dtype, expert_weights, published
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from systems.bugs.lmp import AsTheyCame, ConvertedInVain, LeftOnMeta
-from systems.examined import EVERY, NOISE, cell, checkpoint, failures, says
+from systems.examined import EVERY, NOISE, cell, failures, says
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in NOISE]
 
@@ -66,7 +67,7 @@ class TestTheFix:
         assert failures(llm_target, cell("lmp", identity(model, dtype)), "cuda:2", saved_in(model, stored)) == {}
 
     def test_a_conversion_is_logged_and_what_fits_is_not(self, caplog: pytest.LogCaptureFixture) -> None:
-        path = str(checkpoint("mixtral"))
+        path = checkpoint("mixtral")
         with caplog.at_level(logging.INFO, "experts.restore"):
             llm_target.load(path, cell("lmp", identity("mixtral", "float32", "cpu")))
             assert caplog.messages == []

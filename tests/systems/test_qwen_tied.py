@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from chat.llm_target import ChatTarget
 from chat.model import Chat
+from checkpoints import checkpoint
 
 from pytest_llmdevice import simulate
 from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.loading.target import BuiltinTarget
 from systems.bugs.qwen_tied import LastCard, OneCardTarget, PartedTarget, ToCudaTarget
-from systems.examined import EVERY, NOISE, cell, checkpoint, failures, says
+from systems.examined import EVERY, NOISE, cell, failures, says
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in NOISE]
 
@@ -59,7 +61,7 @@ class TestTheBug:
         assert failures(ToCudaTarget(), cell("qwen-tied", UNTIED), "cuda:8") == {}
 
     def test_raises_for_its_users_and_names_both_cards(self) -> None:
-        path = str(checkpoint("qwen2"))
+        path = checkpoint("qwen2")
         with simulate("cuda:8"):
             # One entry: no hooks that would move the inputs, as there were none that did at the time.
             chat = Chat(path, torch.float16, {"": "cuda:7"})
@@ -83,7 +85,7 @@ class TestTheAdvice:
     def test_the_placement_is_recorded_at_load(self, identity: str, machine: str) -> None:
         path, asked = checkpoint("qwen2"), cell("qwen-tied", identity)
         with simulate(machine):
-            loaded = Loaded.load(BuiltinTarget(), path, asked)
+            loaded = Loaded.load(BuiltinTarget(), Path(path), asked)
             places = {str(parameter.device) for parameter in loaded.model.parameters()}
         assert loaded.measures is not None
         assert len(places) > 1 or "auto" in identity
