@@ -61,7 +61,9 @@ class DeviceKind:
 
     def devices(self, count: int) -> tuple[str, ...]:
         """The first `count` devices in PyTorch's spelling: `("cuda:0", "cuda:1")`; `("mps",)`."""
-        return tuple(f"{self.torch_type}:{index}" for index in range(count)) if self.indexed else (self.torch_type,)
+        if self.indexed:
+            return tuple(f"{self.torch_type}:{index}" for index in range(count))
+        return (self.torch_type,) if count else ()
 
 
 @dataclass(frozen=True, slots=True)

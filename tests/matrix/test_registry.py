@@ -179,3 +179,17 @@ def test_a_plugin_of_another_process_is_loaded_from_its_file(tmp_path: Any) -> N
     assert registry.names("strategy")[-1] == "by-hand"
     with pytest.raises(ConfigurationError, match=re.escape("plugin mine: gone cannot be imported outside of pytest: ")):
         registry.load_sources([("mine", "gone", str(tmp_path / "gone.py"))])
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "devices"),
+    [
+        ("cuda", 0, ()),
+        ("rocm", 2, ("cuda:0", "cuda:1")),
+        ("mps", 0, ()),
+        ("mps", 1, ("mps",)),
+        ("cpu", 1, ("cpu",)),
+    ],
+)
+def test_as_many_devices_are_spelled_as_there_are(kind: str, count: int, devices: tuple[str, ...]) -> None:
+    assert built_in().of(DeviceKind)[kind].devices(count) == devices

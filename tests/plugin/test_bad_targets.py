@@ -82,7 +82,7 @@ CELL = "llama.cpu.bf16.none.to"
 def test_a_cell_that_gets_no_module_says_what_it_got_and_what_the_contract_is(
     project: pytest.Pytester, target: str, line: str
 ) -> None:
-    result = run(project, target, "-k", "test_loads or stray_meta")
+    result = run(project, target, "-k", "test_loads or test_meta")
     result.assert_outcomes(passed=2, errors=2, deselected=result.parseoutcomes()["deselected"])
     result.stdout.fnmatch_lines([line, "a target is an object or a module with load(checkpoint: str, cell: *"])
     result.stdout.fnmatch_lines(["2 cells: 1 error, 1 passed"])
@@ -97,7 +97,7 @@ def test_a_cell_that_gets_no_module_says_what_it_got_and_what_the_contract_is(
     ],
 )
 def test_a_load_that_raises_fails_its_cell_whatever_it_raises(project: pytest.Pytester, target: str, line: str) -> None:
-    result = run(project, target, "-k", "test_loads or stray_meta")
+    result = run(project, target, "-k", "test_loads or test_meta")
     result.assert_outcomes(passed=2, errors=2, deselected=result.parseoutcomes()["deselected"])
     result.stdout.fnmatch_lines([line])
 
@@ -115,7 +115,7 @@ def test_a_target_may_skip(project: pytest.Pytester) -> None:
 
 
 def test_what_failed_to_load_is_told_once_with_its_hint_and_then_in_one_line(project: pytest.Pytester) -> None:
-    result = run(project, "Raising", "-k", "test_loads or stray_meta or eval_mode")
+    result = run(project, "Raising", "-k", "test_loads or test_meta or test_mode")
     result.assert_outcomes(passed=3, errors=3, deselected=result.parseoutcomes()["deselected"])
     text = result.stdout.str()
     assert text.count("Traceback (most recent call last)") == 1

@@ -65,7 +65,7 @@ def test_one_load_for_each_cell_and_one_probe(pytester: pytest.Pytester, log: Pa
         "--llm-matrix", "--llm-matrix-file=four.toml", "--llm-target=counting:Counting", "-rs", *workers,
         "--pyargs", "test_first.py", "test_second.py", "pytest_llmdevice.suite",
         # The one check that loads once more, on purpose; and the one that is not made without simulated cards.
-        "-k", "not reload and not beside_cards",
+        "-k", "not reload and not test_cards",
     )  # fmt: skip
     count = 6 + len(CHECKS) - 2
     result.assert_outcomes(passed=4 * count, skipped=4 * count, deselected=0 if workers else 8 + 1)

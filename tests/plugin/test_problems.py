@@ -53,7 +53,7 @@ def listed(result: pytest.RunResult) -> list[tuple[str, dict[str, str]]]:
 
 
 def test_one_bug_in_several_cells_and_checks_is_one_cause(buggy: pytest.Pytester) -> None:
-    result = buggy.runpytest(*FLAGS, "-k", "test_dtypes or eval_mode")
+    result = buggy.runpytest(*FLAGS, "-k", "test_dtypes or test_mode")
     (first, dtypes), (second, mode) = listed(result)
     assert (first, second) == ("failed in 2 cells: dtypes", "failed in 2 cells: mode")
     assert dtypes["cell"] in {"llama.cpu.bf16.none.to", "gpt2.cpu.bf16.none.to"}
@@ -146,5 +146,5 @@ def test_of_many_problems_the_worst_are_shown(buggy: pytest.Pytester) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="real cards are never shadowed")
 def test_simulated_cells_are_said_to_be(buggy: pytest.Pytester) -> None:
     (buggy.path / "four.toml").write_text('models = "gpt2"\ndevices = ["cpu", "cuda:0"]\ndtypes = "float32"\n')
-    result = buggy.runpytest_subprocess(*FLAGS, "-k", "eval_mode", "--llm-simulate=cuda:1")
+    result = buggy.runpytest_subprocess(*FLAGS, "-k", "test_mode", "--llm-simulate=cuda:1")
     assert listed(result)[0][0] == "failed in 2 cells (1 simulated): mode"

@@ -92,7 +92,7 @@ def flags(target: str, seconds: float) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("target", ["Sleeping", "Joining", "Retrying", "Swallowing", "Computing"])
 def test_a_load_that_hangs_fails_its_cell_once_and_the_others_run_on(hanging: pytest.Pytester, target: str) -> None:
-    result = hanging.runpytest(*flags(target, 3), "-k", "test_loads or stray_meta or eval_mode")
+    result = hanging.runpytest(*flags(target, 3), "-k", "test_loads or test_meta or test_mode")
     result.assert_outcomes(passed=3, errors=3, deselected=result.parseoutcomes()["deselected"])
     limit = "its time limit of 3 seconds (--llm-cell-timeout)"
     result.stdout.fnmatch_lines(
@@ -237,7 +237,7 @@ GRACE = "from pytest_llmdevice.plugin import timeout_plugin\ntimeout_plugin.GRAC
 
 def test_what_cannot_be_interrupted_ends_the_run_with_a_message(hanging: pytest.Pytester) -> None:
     hanging.makepyfile(grace=GRACE)
-    result = hanging.runpytest_subprocess("-p", "grace", *flags("Stubborn", 3), "-k", "test_loads or stray_meta")
+    result = hanging.runpytest_subprocess("-p", "grace", *flags("Stubborn", 3), "-k", "test_loads or test_meta")
     assert result.ret == 1
     over = f"{CELL}: its time limit of 3 seconds (--llm-cell-timeout) was over 2 seconds ago"
     result.stderr.fnmatch_lines(
@@ -266,7 +266,7 @@ def test_a_worker_keeps_the_limit_and_one_that_is_ended_fails_its_cell_and_no_ot
     (hanging.path / "two.toml").write_text(
         'models = "llama"\ndevices = "cpu"\ndtypes = ["float32", "bfloat16", "float16"]\n'
     )
-    args = (*flags("Sleeping", 4), "--llm-target=mixed:Mixed", "-k", "test_loads or stray_meta or eval_mode", "-n2")
+    args = (*flags("Sleeping", 4), "--llm-target=mixed:Mixed", "-k", "test_loads or test_meta or test_mode", "-n2")
     result = hanging.runpytest_subprocess("-p", "grace", *args)
     result.assert_outcomes(passed=3, failed=1, errors=5)
     ended = "llama.cpu.fp16.none.to"
