@@ -29,7 +29,7 @@ class UserError(click.ClickException):
     exit_code = 2
 
 
-class Group(click.Group):
+class CommandGroup(click.Group):
     """The group of subcommands. Errors of the user are shown as one message, with exit code 2."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -59,7 +59,7 @@ class Group(click.Group):
             raise UserError(str(error)) from None
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("pytest-llmdevice"), prog_name="llmdevice")
 def command() -> None:
     """Matrices of models, devices, dtypes and quantizations, and what runs of them found."""
