@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from xdist.remote import Producer
+
+from pytest_llmdevice.plugin.xdist_plugin import CellScheduling, Distribution
 
 RunProcess = Callable[..., pytest.RunResult]
 
@@ -98,11 +102,13 @@ def test_a_failing_load_is_not_tried_again(pytester: pytest.Pytester, run_proces
     result.stdout.fnmatch_lines(["llama.cpu.fp32.none.to did not load: OSError: disk on fire"])
 
 
-def test_another_distribution_mode_asked_for_by_name_is_left_alone(run_process: RunProcess, log: Path) -> None:
-    result = run_process(
-        "--llm-matrix", "--llm-matrix-file=four.toml", "--llm-target=counting:Counting", "-n2", "--dist=loadfile",
-        "test_first.py", "test_second.py",
-    )  # fmt: skip
-    result.assert_outcomes(passed=24, skipped=24)
-    loads = Counter(line.split()[1] for line in log.read_text().splitlines() if line.startswith("load"))
-    assert set(loads.values()) == {2}
+@pytest.mark.parametrize(("mode", "ours"), [("load", True), ("loadfile", False)])
+def test_another_distribution_mode_asked_for_by_name_is_left_alone(
+    pytester: pytest.Pytester, mode: str, ours: bool
+) -> None:
+    # `-n` makes "load" of no mode.
+    config = pytester.parseconfigure("--tx=2*popen", f"--dist={mode}")
+    distribution = Distribution(config, SimpleNamespace(cells=()))  # type: ignore[arg-type]
+    made = distribution.pytest_xdist_make_scheduler(config, Producer("test"))
+    assert isinstance(made, CellScheduling) == ours
+    assert (made is None) != ours

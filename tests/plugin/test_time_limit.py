@@ -252,7 +252,7 @@ def test_a_worker_keeps_the_limit_and_one_that_is_ended_fails_its_cell_and_no_ot
     (hanging.path / "two.toml").write_text(
         'models = "llama"\ndevices = "cpu"\ndtypes = ["float32", "bfloat16", "float16"]\n'
     )
-    args = (*flags("Sleeping", 4), "--llm-target=mixed:Mixed", "-k", "test_loads or stray_meta or eval_mode", "-n2")
+    args = (*flags("Sleeping", 4), "--llm-target=mixed:Mixed", "-k", "test_loads or stray_meta or eval_mode", "-n1")
     result = run_process("-p", "grace", *args)
     result.assert_outcomes(passed=3, failed=1, errors=5)
     ended = "llama.cpu.fp16.none.to"
