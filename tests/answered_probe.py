@@ -34,6 +34,7 @@ def write_plugin(folder: Path, inventory: Inventory) -> None:
     """Write the plugin with which a pytest process that is started in `folder` takes `inventory` for its machine."""
     (folder / f"{PLUGIN}.py").write_text(
         f"""\
+import sys
 
 sys.path.append({str(Path(__file__).parent)!r})
 

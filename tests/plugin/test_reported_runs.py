@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -69,9 +70,9 @@ def test_reports_are_written_where_they_were_asked_for(reported: pytest.Pytester
     }
 
 
-def test_workers_give_one_report(reported: pytest.Pytester) -> None:
+def test_workers_give_one_report(reported: pytest.Pytester, run_process: Callable[..., pytest.RunResult]) -> None:
     pytest.importorskip("xdist")
-    reported.runpytest_subprocess(*FLAGS, "-n2", "--llm-report=json:r.json", "test_own.py")
+    run_process(*FLAGS, "-n2", "--llm-report=json:r.json", "test_own.py")
     cells = json.loads((reported.path / "r.json").read_text())["cells"]
     assert {cell["cell"] for cell in cells} == CELLS
 
@@ -141,7 +142,7 @@ def test_junit_xml_carries_the_cell(reported: pytest.Pytester) -> None:
 
 def test_reportlog_carries_the_cell(reported: pytest.Pytester) -> None:
     pytest.importorskip("pytest_reportlog")
-    reported.runpytest_subprocess(*FLAGS, "--report-log=log.jsonl", "test_own.py")
+    reported.runpytest(*FLAGS, "--report-log=log.jsonl", "test_own.py")
     lines = [json.loads(line) for line in (reported.path / "log.jsonl").read_text().splitlines()]
     found = {dict(line["user_properties"])["llm.cell"] for line in lines if line.get("$report_type") == "TestReport"}
     assert found == CELLS
@@ -149,13 +150,13 @@ def test_reportlog_carries_the_cell(reported: pytest.Pytester) -> None:
 
 def test_ctrf_carries_the_cell(reported: pytest.Pytester) -> None:
     pytest.importorskip("pytest_json_ctrf")
-    reported.runpytest_subprocess(*FLAGS, "--ctrf=ctrf.json", "test_own.py")
+    reported.runpytest(*FLAGS, "--ctrf=ctrf.json", "test_own.py")
     tests = json.loads((reported.path / "ctrf.json").read_text())["results"]["tests"]
     assert {test["name"].partition("[")[2].removesuffix("]") for test in tests} == CELLS
 
 
 def test_pytest_html_carries_the_cell(reported: pytest.Pytester) -> None:
     pytest.importorskip("pytest_html")
-    reported.runpytest_subprocess(*FLAGS, "--html=page.html", "--self-contained-html", "test_own.py")
+    reported.runpytest(*FLAGS, "--html=page.html", "--self-contained-html", "test_own.py")
     text = Path(reported.path / "page.html").read_text()
     assert all(cell in text for cell in CELLS)

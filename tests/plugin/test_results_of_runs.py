@@ -8,14 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from answered_probe import PLUGIN, write_plugin
 
 from pytest_llmdevice.errors import ResultsError
+from pytest_llmdevice.hardware import Inventory
 from pytest_llmdevice.results.records import Check, Record
 from pytest_llmdevice.results.store import RunFile, Writer, read
+
+RunProcess = Callable[..., pytest.RunResult]
 
 SUITE = ("--pyargs", "pytest_llmdevice.suite")
 
@@ -33,10 +37,12 @@ FLAGS = ("--llm-matrix", "--llm-matrix-file=two.toml", "--llm-results=results")
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "two workers"])
-def test_each_check_and_cell_has_a_record(project: pytest.Pytester, workers: tuple[str, ...]) -> None:
+def test_each_check_and_cell_has_a_record(
+    project: pytest.Pytester, run_process: RunProcess, workers: tuple[str, ...]
+) -> None:
     if workers:
         pytest.importorskip("xdist")
-    run = project.runpytest_subprocess if workers else project.runpytest
+    run = run_process if workers else project.runpytest
     run(*FLAGS, *workers, *SUITE, "-k", "loads or dtypes or generation or tied")
     file = run_file(project)
     assert set(file.planned) == set(file.cells) == {"llama.cpu.fp32.none.to", "llama.cpu.bf16.none.to"}
@@ -201,7 +207,9 @@ def test_a_run_that_stops_early_has_aborted_cells(project: pytest.Pytester) -> N
     assert file.end.exit_status != 0
 
 
-def test_a_worker_that_dies_leaves_an_aborted_check_and_the_others_whole(project: pytest.Pytester) -> None:
+def test_a_worker_that_dies_leaves_an_aborted_check_and_the_others_whole(
+    project: pytest.Pytester, run_process: RunProcess
+) -> None:
     pytest.importorskip("xdist")
     project.makepyfile(
         test_own="""
@@ -214,7 +222,7 @@ def test_a_worker_that_dies_leaves_an_aborted_check_and_the_others_whole(project
         def test_last(llm_cell): pass
         """
     )
-    project.runpytest_subprocess(*FLAGS, "-n2", "test_own.py")
+    run_process(*FLAGS, "-n2", "test_own.py")
     found = {(record.cell, record.check.rpartition("_")[2]): record.outcome for record in run_file(project).checks}
     assert found == {
         ("llama.cpu.fp32.none.to", "first"): "passed",
@@ -325,10 +333,11 @@ def test_a_shard_is_recorded_as_it_is_spelled(project: pytest.Pytester) -> None:
     assert run_file(project).run.shard == "1/2"
 
 
-def killed_after(project: pytest.Pytester, count: int) -> Iterator[Path]:
+def killed_after(project: pytest.Pytester, inventory: Inventory, count: int) -> Iterator[Path]:
     """Runs pytest until `count` lines are written, kills it, and gives the file."""
+    write_plugin(project.path, inventory)
     with subprocess.Popen(
-        [sys.executable, "-m", "pytest", *FLAGS, "-p", "no:cacheprovider", "test_own.py"],
+        [sys.executable, "-m", "pytest", "-p", PLUGIN, *FLAGS, "-p", "no:cacheprovider", "test_own.py"],
         stdout=subprocess.DEVNULL,
         env={**os.environ},
     ) as process:
@@ -343,7 +352,7 @@ def killed_after(project: pytest.Pytester, count: int) -> Iterator[Path]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
-def test_a_run_that_is_killed_keeps_what_was_finished(project: pytest.Pytester) -> None:
+def test_a_run_that_is_killed_keeps_what_was_finished(project: pytest.Pytester, inventory: Inventory) -> None:
     project.makepyfile(
         test_own="""
         import time, pytest
@@ -352,7 +361,7 @@ def test_a_run_that_is_killed_keeps_what_was_finished(project: pytest.Pytester) 
         def test_it(llm_cell, number): time.sleep(0.02)
         """
     )
-    (path,) = killed_after(project, 20)
+    (path,) = killed_after(project, inventory, 20)
     lines = path.read_bytes().split(b"\n")
     complete = [json.loads(line) for line in lines[:-1]]
     assert len(complete) >= 20

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -197,7 +199,9 @@ def test_a_machine_that_cannot_be_simulated_is_an_error_of_its_items(
     result = cards.runpytest(*FLAGS, ".")
     result.assert_outcomes(passed=2, errors=2)
     result.stdout.fnmatch_lines([line])
-    assert ("Traceback" in result.stdout.str() or "simulated.py" in result.stdout.str()) == (type(error) is ValueError)
+    assert ("Traceback" in result.stdout.str() or "simulation_plugin.py" in result.stdout.str()) == (
+        type(error) is ValueError
+    )
 
 
 def test_checkpoints_are_built_on_the_real_machine(cards: pytest.Pytester) -> None:
@@ -221,15 +225,19 @@ real = pytest.mark.skipif(torch.cuda.is_available(), reason="real cards are neve
 
 
 @real
-def test_the_suite_passes_on_simulated_cards(project: pytest.Pytester) -> None:
-    project.makefile(".toml", cards=TWO_CARDS + 'strategies = ["to", "split"]\n[[exclude]]\ndevices = "cpu"\n')
-    result = project.runpytest_subprocess(*FLAGS, "--pyargs", "pytest_llmdevice.suite")
-    result.assert_outcomes(passed=4 * (len(CHECKS) - 1), skipped=1)
-    result.stdout.fnmatch_lines(["4 cells: simulated: 4 passed"])
+def test_the_suite_passes_on_simulated_cards(project: pytest.Pytester, no_cards: object) -> None:
+    project.makefile(
+        ".toml", cards="models = 'llama'\ndevices = 'cuda:1'\ndtypes = 'float32'\nstrategies = ['to', 'split']\n"
+    )
+    result = project.runpytest(*FLAGS, "--pyargs", "pytest_llmdevice.suite")
+    result.assert_outcomes(passed=2 * (len(CHECKS) - 1), skipped=1)
+    result.stdout.fnmatch_lines(["2 cells: simulated: 2 passed"])
 
 
 @real
-def test_a_loader_that_forgets_the_second_card_fails_on_a_simulated_one(project: pytest.Pytester) -> None:
+def test_a_loader_that_forgets_the_second_card_fails_on_a_simulated_one(
+    project: pytest.Pytester, no_cards: object
+) -> None:
     project.makefile(".toml", cards=TWO_CARDS)
     project.makepyfile(
         careless="""
@@ -240,15 +248,15 @@ def test_a_loader_that_forgets_the_second_card_fails_on_a_simulated_one(project:
         """
     )
     project.makeini("[pytest]\npythonpath = .\n")
-    result = project.runpytest_subprocess(
-        *FLAGS, "--llm-target=careless", "--pyargs", "pytest_llmdevice.suite", "-k", "placement"
-    )
+    result = project.runpytest(*FLAGS, "--llm-target=careless", "--pyargs", "pytest_llmdevice.suite", "-k", "placement")
     result.assert_outcomes(passed=2, failed=1, deselected=3 * len(CHECKS) - 5)
     result.stdout.fnmatch_lines(["   cell     llama.cuda1.fp32.none.to.sim"])
 
 
 @real
-def test_workers_simulate_what_the_controller_does(pytester: pytest.Pytester) -> None:
+def test_workers_simulate_what_the_controller_does(
+    pytester: pytest.Pytester, run_process: Callable[..., pytest.RunResult]
+) -> None:
     pytester.makefile(".toml", cards=TWO_CARDS)
     pytester.makepyfile(
         """
@@ -259,6 +267,6 @@ def test_workers_simulate_what_the_controller_does(pytester: pytest.Pytester) ->
         def test_plain(): assert not torch.cuda.is_available()
         """
     )
-    result = pytester.runpytest_subprocess(*FLAGS, "-n2", ".")
+    result = run_process(*FLAGS, "-n1", ".")
     result.assert_outcomes(passed=7)
     result.stdout.fnmatch_lines(["3 cells: 1 passed; simulated: 2 passed"])

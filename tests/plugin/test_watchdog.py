@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import FrameType
 
 import pytest
+import torch
 
 from pytest_llmdevice.plugin.watchdog import Watchdog
 
@@ -44,6 +46,31 @@ def test_the_frame_that_runs_is_interrupted(watchdog: Watchdog) -> None:
     start(watchdog, 0.2)
     with pytest.raises(Over, match="nap"):
         nap()
+
+
+def join_a_thread() -> None:
+    thread = threading.Thread(target=time.sleep, args=(20,), daemon=True)
+    thread.start()
+    thread.join()
+
+
+def retry() -> None:
+    while True:
+        with suppress(Exception):
+            time.sleep(30)
+
+
+def compute() -> None:
+    matrix = torch.randn(64, 64)
+    while True:
+        matrix = torch.nn.functional.normalize(matrix @ matrix)
+
+
+@pytest.mark.parametrize("hang", [join_a_thread, retry, compute])
+def test_whatever_hangs_is_interrupted(watchdog: Watchdog, hang: Callable[[], None]) -> None:
+    start(watchdog, 0.2)
+    with pytest.raises(Over):
+        hang()
 
 
 def test_within_the_limit_nothing_happens_and_signals_are_as_before(watchdog: Watchdog) -> None:
