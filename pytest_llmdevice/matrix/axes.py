@@ -61,7 +61,7 @@ class DeviceKind:
 
     def devices(self, count: int) -> tuple[str, ...]:
         """The first `count` devices in PyTorch's spelling: `("cuda:0", "cuda:1")`; `("mps",)`."""
-        return tuple(f"{self.torch_type}:{index}" for index in range(count)) if self.indexed else (self.torch_type,)
+        return tuple(f"{self.torch_type}:{index}" if self.indexed else self.torch_type for index in range(count))
 
 
 @dataclass(frozen=True, slots=True)
