@@ -19,6 +19,7 @@ SUBCOMMANDS: Final = {
     "gate": "whether results are good enough, held against a baseline",
     "report": "a report of results: Markdown, a page, JSON",
     "show": "the grid of results in the terminal",
+    "reference": "the reference pages of the documentation",
 }
 """Subcommand -> its description. Each is the function `command` of the module with its name."""
 

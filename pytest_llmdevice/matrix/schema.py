@@ -97,7 +97,16 @@ class Document(BaseModel):
 
 
 class AxisValues(Document):
-    """Values per axis. In `[[include]]` an axis that is left out takes the matrix' own values."""
+    """Values per axis. In `[[include]]` an axis that is left out takes the matrix' own values.
+
+    Attributes:
+        models: families of the zoo, `"*"` for all of them, `"path:DIR"` or `"hub:ORG/NAME@REVISION"`.
+        devices: `"cpu"`, `"mps"`, one card as `"cuda:1"`, or `"cuda:*"` for every card, at least `cuda:0`.
+        dtypes: dtypes of the weights.
+        quantization: how weights are stored; `"none"` for dense ones.
+        strategies: how weights reach their devices.
+        attention: attention implementations of transformers; `"default"` leaves the choice to the loader.
+    """
 
     models: Names | None = None
     devices: Names | None = None
@@ -124,7 +133,16 @@ class AxisValues(Document):
 
 
 class Selection(Document):
-    """Patterns per axis (shell wildcards); an axis that is left out matches everything."""
+    """Patterns per axis (shell wildcards); an axis that is left out matches everything.
+
+    Attributes:
+        models: patterns of models.
+        devices: patterns of devices, `"cuda:*"` or `"rocm:[1-9]*"`.
+        dtypes: patterns of dtypes.
+        quantization: patterns of quantizations, `"nf4*"`.
+        strategies: patterns of strategies.
+        attention: patterns of attention implementations.
+    """
 
     models: Names | None = None
     devices: Names | None = None
@@ -153,13 +171,21 @@ class Selection(Document):
 
 
 class Include(AxisValues):
-    """Cells that are in whatever the product and the coverage say."""
+    """Cells that are in whatever the product and the coverage say.
+
+    Attributes:
+        reason: why, for whoever reads the file.
+    """
 
     reason: str = ""
 
 
 class Exclude(Selection):
-    """Cells that are never wanted."""
+    """Cells that are never wanted.
+
+    Attributes:
+        reason: why, for `llmdevice matrix show`.
+    """
 
     reason: str = ""
 
@@ -175,7 +201,7 @@ class Expect(Selection):
 
     Attributes:
         checks: the checks it applies to; all of them when left out.
-        tolerance: the largest allowed |logit - reference logit|.
+        tolerance: the largest relative error of the logits in the check `agreement`.
         xfail: why the checks fail; the failure is strict, a pass is reported as a failure.
         source: where the cause is documented, an address.
         versions: requirements on installed versions (`{ transformers = ">=5" }`), all of which must hold.
@@ -241,6 +267,10 @@ class Matrix(AxisValues):
         extends: name or path of a matrix whose keys hold where this one has none; its `[[exclude]]`,
             `[[include]]` and `[[expect]]` entries are added. `[require]` is not inherited.
         coverage: `"full"` for the whole product, `"pairwise"` for a covering array on each kind of device.
+        exclude: cells that are never wanted, one `[[exclude]]` table each.
+        include: cells that are always wanted, one `[[include]]` table each.
+        expect: what is known beforehand, one `[[expect]]` table each.
+        require: coverage that a run must have, one `[require]` table.
     """
 
     description: str = ""

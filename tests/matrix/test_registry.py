@@ -158,6 +158,12 @@ def test_a_kind_that_is_not_known_here_is_spelled_as_pytorch_does() -> None:
     assert Cell("llama", "tpu", "float16").id == "llama.tpu.fp16.none.to"
 
 
+@pytest.mark.parametrize("kind", built_in().entries("device kind"), ids=lambda kind: kind.name)
+def test_a_kind_of_which_there_is_no_device_here_has_no_devices(kind: DeviceKind) -> None:
+    assert kind.devices(0) == ()
+    assert kind.devices(1) == ((f"{kind.torch_type}:0" if kind.indexed else kind.torch_type),)
+
+
 def test_plugins_that_another_process_has_to_load_are_found_again() -> None:
     registry = built_in()
     registry.load("mine", lambda registry: registry.add(strategy()))
