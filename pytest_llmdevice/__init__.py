@@ -1,100 +1,55 @@
 """Hardware-matrix tests for code that loads language models.
 
 The public names, each imported from its module when it is first asked for: importing the package imports neither
-torch nor transformers, because pytest imports it in every project that has it installed.
+torch nor transformers, because pytest imports it in every project that has it installed. `__init__.pyi` says the same
+to type checkers.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-from pytest_llmdevice.matrix.cell import Cell
-
-if TYPE_CHECKING:
-    from pytest_llmdevice.checks import (
-        Finding,
-        Result,
-        assert_agrees,
-        assert_dtypes,
-        assert_eval_mode,
-        assert_forward,
-        assert_generates,
-        assert_no_meta,
-        assert_placement,
-        assert_quantized,
-        assert_tied,
-    )
-    from pytest_llmdevice.checks.examination import Check, Examination, examine
-    from pytest_llmdevice.diagnosis import Hint
-    from pytest_llmdevice.errors import ConfigurationError, LLMDeviceError, SimulationError
-    from pytest_llmdevice.hardware import Inventory
-    from pytest_llmdevice.loading.target import BuiltinTarget, Target
-    from pytest_llmdevice.matrix.axes import DeviceKind, Quantization, Rule, Strategy
-    from pytest_llmdevice.matrix.registry import Registry
-    from pytest_llmdevice.simulation import Profile, Simulation, simulate
-    from pytest_llmdevice.zoo import Family
-
-__all__ = [
-    "BuiltinTarget",
-    "Cell",
-    "Check",
-    "ConfigurationError",
-    "DeviceKind",
-    "Examination",
-    "Family",
-    "Finding",
-    "Hint",
-    "Inventory",
-    "LLMDeviceError",
-    "Profile",
-    "Quantization",
-    "Registry",
-    "Result",
-    "Rule",
-    "Simulation",
-    "SimulationError",
-    "Strategy",
-    "Target",
-    "assert_agrees",
-    "assert_dtypes",
-    "assert_eval_mode",
-    "assert_forward",
-    "assert_generates",
-    "assert_no_meta",
-    "assert_placement",
-    "assert_quantized",
-    "assert_tied",
-    "examine",
-    "simulate",
-]
+from typing import Any
 
 _MODULES = {
     "BuiltinTarget": "pytest_llmdevice.loading.target",
+    "Cell": "pytest_llmdevice.matrix.cell",
     "Check": "pytest_llmdevice.checks.examination",
     "ConfigurationError": "pytest_llmdevice.errors",
     "DeviceKind": "pytest_llmdevice.matrix.axes",
     "Examination": "pytest_llmdevice.checks.examination",
     "Family": "pytest_llmdevice.zoo",
+    "Finding": "pytest_llmdevice.checks",
     "Hint": "pytest_llmdevice.diagnosis",
     "Inventory": "pytest_llmdevice.hardware",
     "LLMDeviceError": "pytest_llmdevice.errors",
     "Profile": "pytest_llmdevice.simulation",
     "Quantization": "pytest_llmdevice.matrix.axes",
     "Registry": "pytest_llmdevice.matrix.registry",
+    "Result": "pytest_llmdevice.checks",
     "Rule": "pytest_llmdevice.matrix.axes",
     "Simulation": "pytest_llmdevice.simulation",
     "SimulationError": "pytest_llmdevice.errors",
     "Strategy": "pytest_llmdevice.matrix.axes",
     "Target": "pytest_llmdevice.loading.target",
+    "assert_agrees": "pytest_llmdevice.checks",
+    "assert_dtypes": "pytest_llmdevice.checks",
+    "assert_eval_mode": "pytest_llmdevice.checks",
+    "assert_forward": "pytest_llmdevice.checks",
+    "assert_generates": "pytest_llmdevice.checks",
+    "assert_no_meta": "pytest_llmdevice.checks",
+    "assert_placement": "pytest_llmdevice.checks",
+    "assert_quantized": "pytest_llmdevice.checks",
+    "assert_tied": "pytest_llmdevice.checks",
     "examine": "pytest_llmdevice.checks.examination",
     "simulate": "pytest_llmdevice.simulation",
 }
 
+__all__ = sorted(_MODULES)  # noqa: PLE0605  # each is imported when it is first asked for
+
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(import_module(_MODULES.get(name, "pytest_llmdevice.checks")), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -72,3 +72,18 @@ class SimulationError(LLMDeviceError):
 
 class ResultsError(ConfigurationError):
     """A file of results or a baseline cannot be read or written. The message has the file, the line and what to do."""
+
+
+def message_of(error: BaseException) -> str:
+    """The text of `error`; an exception of the code under test may fail to say what it is."""
+    try:
+        return str(error).strip()
+    except Exception as second:  # noqa: BLE001  # whatever its `__str__` raises
+        return f"(its text cannot be had: {type(second).__name__})"
+
+
+def first_line(error: BaseException, longest: int = 0) -> str:
+    """`"TypeName: the first line of its text"`, cut to `longest` characters; 0 for no limit."""
+    first, _, _ = message_of(error).partition("\n")
+    line = f"{type(error).__name__}: {first.strip()}" if first else type(error).__name__
+    return line[:longest] if longest else line

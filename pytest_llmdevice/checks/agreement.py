@@ -7,8 +7,10 @@ from dataclasses import replace
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.checks.differences import allowed_gap, overall_error, relative_errors
 from pytest_llmdevice.checks.examination import Check, Examination
 from pytest_llmdevice.checks.generation import end_tokens, token_rows, until_end
+from pytest_llmdevice.checks.many_prompts import ended_findings, many_prompts_findings
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding
@@ -24,30 +26,6 @@ if TYPE_CHECKING:
     from pytest_llmdevice.diagnosis import Hint
 
 Tokens = Sequence[Sequence[int]]
-
-
-def relative_errors(logits: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
-    """||logits - expected|| / ||expected - mean(expected)|| over the vocabulary, of shape (positions,)."""
-    errors: torch.Tensor = (logits - expected).norm(dim=-1) / _spread(expected)
-    return errors
-
-
-def overall_error(logits: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
-    """The relative error over all positions, see `tolerance.tolerance`; nan if a logit is nan.
-
-    If there are no expected logits, or all are equal, any deviation is an infinite error.
-    """
-    pairs = list(zip(logits, expected, strict=True))
-    deviation = sum(float((own - wanted).norm() ** 2) for own, wanted in pairs)
-    spread = sum(float(_spread(wanted).norm() ** 2) for _, wanted in pairs)
-    if spread == 0:
-        return float("inf") if deviation else 0.0
-    return float((deviation / spread) ** 0.5)
-
-
-def _spread(expected: torch.Tensor) -> torch.Tensor:
-    spread: torch.Tensor = (expected - expected.mean(-1, keepdim=True)).norm(dim=-1)
-    return spread
 
 
 def check_agreement(
@@ -209,19 +187,7 @@ def _batch_effects(
     return findings
 
 
-def allowed_gap(logits: torch.Tensor, tolerance: float) -> float:
-    """How far below the largest of `logits` a token's logit may be, if noise is to explain that it was chosen."""
-    # Two logits can deviate in opposite directions, each by the largest deviation of one.
-    return 2 * tolerance * float((logits - logits.mean()).std()) * PEAK
-
-
-PEAK: Final = 4.0
-"""How many standard deviations the largest of a few hundred normally distributed errors reaches, rounded up."""
-
-
 def _agreement(exam: Examination) -> Result:
-    from pytest_llmdevice.checks.many_prompts import ended_findings, many_prompts_findings
-
     own = generation_tolerance(exam.cell)
     rows, alone = exam.generated.first, exam.generated.alone
     result = check_agreement(exam.model, exam.reference, exam.prompts, rows, alone, exam.logits_tolerance, own)

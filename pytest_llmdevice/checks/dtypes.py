@@ -12,11 +12,11 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import dtypes as hints
 from pytest_llmdevice.loading.pretrained import configuration
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import DeviceMap
 from pytest_llmdevice.model.weights import is_packed
 from pytest_llmdevice.model.wrappers import configuration_of
 from pytest_llmdevice.oracle.expectations import KEPT, Expectations, Expected
-from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,7 +14,7 @@ from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.divergence import first_divergence
 from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.failure import excerpt
-from pytest_llmdevice.errors import FailureClass, of_target
+from pytest_llmdevice.errors import FailureClass, first_line, of_target
 from pytest_llmdevice.inference.generation import inputs_for
 from pytest_llmdevice.inference.generation_run import GenerationRun, generate_traced
 from pytest_llmdevice.inference.logits import forward_logits
@@ -29,7 +29,6 @@ from pytest_llmdevice.monitoring.change import Change
 from pytest_llmdevice.oracle.expectations import Expectations, expectations_of
 from pytest_llmdevice.oracle.reference import Reference, reference
 from pytest_llmdevice.simulation.profiles import Profile, parse
-from pytest_llmdevice.text import first_line
 
 if TYPE_CHECKING:
     from pytest_llmdevice.loading.target import Target

@@ -14,10 +14,10 @@ from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.diagnosis.hints.state import TRAINING
 from pytest_llmdevice.inference.generation_run import GenerationRun
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import embedding_device, execution_device, with_index
 from pytest_llmdevice.model.wrappers import input_embedding
 from pytest_llmdevice.monitoring.trace import Call, Trace, TracedTensor
-from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     import torch

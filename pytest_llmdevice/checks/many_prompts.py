@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from pytest_llmdevice.checks.agreement import allowed_gap
+from pytest_llmdevice.checks.differences import allowed_gap
 from pytest_llmdevice.checks.generation import end_tokens, token_rows, until_end
 from pytest_llmdevice.checks.noise import Inspection
 from pytest_llmdevice.diagnosis import Finding, finding_from_exception

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.agreement import overall_error, relative_errors
+from pytest_llmdevice.checks.differences import overall_error, relative_errors
 from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.errors import of_target

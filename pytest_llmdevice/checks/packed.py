@@ -9,7 +9,7 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import quantization as hints
 from pytest_llmdevice.loading.quantization import quantization_of
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.text import dtype_name
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.agreement import overall_error
+from pytest_llmdevice.checks.differences import overall_error
 from pytest_llmdevice.checks.examination import Check, Examination
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import generation_tolerance

@@ -13,10 +13,10 @@ from pytest_llmdevice.diagnosis.hints import quantization as hints
 from pytest_llmdevice.diagnosis.hints.loads import OTHER_MODEL
 from pytest_llmdevice.loading.quantization import layer_classes, quantization_of, storage_dtypes
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.weights import is_packed
 from pytest_llmdevice.model.wrappers import configuration_of, wrapped_child
 from pytest_llmdevice.oracle.expectations import Expectations, LinearWeight
-from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     from torch import nn

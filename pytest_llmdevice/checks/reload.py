@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.agreement import overall_error
+from pytest_llmdevice.checks.differences import overall_error
 from pytest_llmdevice.checks.dtypes import check_dtypes
 from pytest_llmdevice.checks.examination import Check, Examination
 from pytest_llmdevice.checks.placement import check_placement
@@ -29,10 +29,10 @@ from pytest_llmdevice.inference.generation import generate_with, inputs_for
 from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.wrappers import core
 from pytest_llmdevice.monitoring.tracing import traced
 from pytest_llmdevice.oracle.expectations import expectations_of
-from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     import torch

@@ -13,11 +13,11 @@ from pytest_llmdevice.diagnosis.hints import dtypes, state, values
 from pytest_llmdevice.inference.generation import inputs_for
 from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import with_index
 from pytest_llmdevice.model.wrappers import configuration_of, core_with_path
 from pytest_llmdevice.oracle.expectations import execution_devices
 from pytest_llmdevice.oracle.reference import logits_dtype
-from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     from torch import nn

@@ -20,10 +20,10 @@ from pytest_llmdevice.loading.quantization import layer_classes
 from pytest_llmdevice.loading.save import is_adapted, saved_again, saved_dtype, unchanged
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.weights import is_packed
 from pytest_llmdevice.model.wrappers import configuration_of, core
 from pytest_llmdevice.monitoring.process_state import unchanged_process
-from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     from torch import nn

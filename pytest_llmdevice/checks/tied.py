@@ -9,9 +9,9 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import foreign
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.placement import TIED
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import offload_hook, with_index
 from pytest_llmdevice.oracle.expectations import Expectations
-from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     import torch

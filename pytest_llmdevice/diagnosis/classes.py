@@ -7,9 +7,8 @@ from typing import Final
 
 from pytest_llmdevice.diagnosis.errors import chain, hint_of
 from pytest_llmdevice.diagnosis.finding import Finding, Hint
-from pytest_llmdevice.errors import FailureClass
+from pytest_llmdevice.errors import FailureClass, message_of
 from pytest_llmdevice.matrix.registry import current
-from pytest_llmdevice.text import message_of
 
 _REFUSES: Final = re.compile(
     r"\b(not|isn't|doesn't|cannot be) (yet )?(supported?|implemented|compatible)\b", re.IGNORECASE

@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.monitoring.trace import tensors_in
-from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     import torch

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from functools import cache
 
 from pytest_llmdevice.diagnosis.finding import Hint
+from pytest_llmdevice.errors import message_of
 from pytest_llmdevice.matrix.registry import current
-from pytest_llmdevice.text import message_of
 
 
 def hint_of(error: BaseException) -> Hint | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.finding import Finding
-from pytest_llmdevice.text import first_line
+from pytest_llmdevice.errors import first_line
 
 if TYPE_CHECKING:
     from types import TracebackType

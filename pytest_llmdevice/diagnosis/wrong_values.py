@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.diagnosis.finding import Hint
 from pytest_llmdevice.diagnosis.hints import values
-from pytest_llmdevice.text import dtype_name
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 
 if TYPE_CHECKING:
     import torch

@@ -62,16 +62,3 @@ def version_key(text: str) -> tuple[int, ...]:
         ValueError: the text is not numbers joined by dots.
     """
     return tuple(int(part) for part in text.split("."))
-
-
-def below(machine: Machine, package: str, version: str) -> bool:
-    """Whether `package` is installed and older than `version`."""
-    from packaging.version import Version
-
-    installed = machine.versions.get(package)
-    return installed is not None and Version(installed) < Version(version)
-
-
-def too_old(machine: Machine, package: str, version: str, purpose: str) -> str:
-    """The sentence for a `package` that is older than `version`."""
-    return f"{package} {machine.versions[package]} is too old {purpose}; {version} or later is needed"

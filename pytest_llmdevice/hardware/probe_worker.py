@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmdevice.errors import first_line
 from pytest_llmdevice.hardware import host
 from pytest_llmdevice.hardware.inventory import LONGEST_ERROR, Device, Inventory
 from pytest_llmdevice.hardware.probe import MARKER, STAGE
 from pytest_llmdevice.matrix.axes import DeviceKind, Quantization
 from pytest_llmdevice.matrix.registry import current
-from pytest_llmdevice.text import first_line
 
 if TYPE_CHECKING:
     import torch

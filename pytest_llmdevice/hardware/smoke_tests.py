@@ -12,11 +12,11 @@ from typing import Final, NamedTuple
 
 import torch
 
+from pytest_llmdevice.errors import first_line
 from pytest_llmdevice.hardware.inventory import LONGEST_ERROR, SmokeTest
 from pytest_llmdevice.matrix.axes import Quantization
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.vocabulary import DTYPES
-from pytest_llmdevice.text import first_line
 
 WIDTH: Final = 64
 """Features in and out of what is computed."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.errors import UnsupportedByLibrary, of_target
+from pytest_llmdevice.errors import UnsupportedByLibrary, first_line, of_target
 from pytest_llmdevice.loading.checkpoint_files import Stamp, stamps
 from pytest_llmdevice.loading.return_value import not_a_model
 from pytest_llmdevice.loading.target import CONTRACT, Target, validate
@@ -18,7 +18,6 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.monitoring.change import Change
 from pytest_llmdevice.monitoring.process_state import unchanged_process
 from pytest_llmdevice.monitoring.resources import Measures, Meter, summarize_tensors
-from pytest_llmdevice.text import first_line
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,8 +6,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.hardware.library_support import below, too_old
-from pytest_llmdevice.matrix.axes import Machine, Quantization, Rule
+from pytest_llmdevice.matrix.axes import Machine, Quantization, Rule, below, too_old
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
 

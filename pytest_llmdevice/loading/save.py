@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.loading.pretrained import auto_class, from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.text import dtype_name
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 
 if TYPE_CHECKING:
     from torch import nn

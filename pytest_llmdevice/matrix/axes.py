@@ -129,3 +129,16 @@ class Quantization:
     logits_error: float
     batch_error: float = 0.0
     rules: tuple[Rule, ...] = ()
+
+
+def below(machine: Machine, package: str, version: str) -> bool:
+    """Whether `package` is installed and older than `version`."""
+    from packaging.version import Version
+
+    installed = machine.versions.get(package)
+    return installed is not None and Version(installed) < Version(version)
+
+
+def too_old(machine: Machine, package: str, version: str, purpose: str) -> str:
+    """The sentence for a `package` that is older than `version`."""
+    return f"{package} {machine.versions[package]} is too old {purpose}; {version} or later is needed"

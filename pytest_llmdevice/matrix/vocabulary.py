@@ -75,3 +75,8 @@ def __getattr__(name: str) -> tuple[str, ...]:
     if name in made:
         return made[name]()
     raise AttributeError(name)
+
+
+def dtype_name(dtype: object) -> str:
+    """A dtype as a matrix spells it: `"bfloat16"` for `torch.bfloat16`."""
+    return str(dtype).removeprefix("torch.")

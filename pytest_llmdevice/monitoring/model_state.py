@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import hooks_of, with_index
 from pytest_llmdevice.model.weights import has_packed_class
 from pytest_llmdevice.monitoring.change import Change
-from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.monitoring.change import Change, Comparison
 from pytest_llmdevice.monitoring.matmul_precision import matmul_precision
 from pytest_llmdevice.monitoring.patched_functions import patched_functions
 from pytest_llmdevice.monitoring.torch_modes import autocast_state, torch_modes
-from pytest_llmdevice.text import dtype_name
 
 ABOUT_DEVICES: Final = (
     "CUDA_",

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import psutil
 
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import with_index
-from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     from torch import nn

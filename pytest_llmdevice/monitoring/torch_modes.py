@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.monitoring.change import Change, Comparison
-from pytest_llmdevice.text import dtype_name
 
 Modes = tuple[list[Any], list[Any]]
 

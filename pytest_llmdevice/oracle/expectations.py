@@ -18,11 +18,11 @@ from pytest_llmdevice.loading.quantization import quantization_of
 from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import DeviceMap, allowed_devices, execution_device, offload_hook, with_index
 from pytest_llmdevice.model.dtypes import intended_dtype
 from pytest_llmdevice.model.names import NamedTensor, TensorNames
 from pytest_llmdevice.model.wrappers import core, input_embedding
-from pytest_llmdevice.text import dtype_name
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.loading.checkpoint_files import fingerprint
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.text import dtype_name
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 
 if TYPE_CHECKING:
     import torch

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from pytest_llmdevice.errors import first_line
 from pytest_llmdevice.matrix.cell import REFERENCE, Cell
-from pytest_llmdevice.text import first_line
 
 if TYPE_CHECKING:
     import torch

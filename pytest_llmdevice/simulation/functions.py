@@ -14,12 +14,12 @@ import torch
 import torch.utils._device
 from torch.overrides import TorchFunctionMode
 
+from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.simulation import autocast, function_names, generators, kernels
 from pytest_llmdevice.simulation.dispatch import Watch
 from pytest_llmdevice.simulation.fast_paths import Handler, bound_torch_function, device_handler
 from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.tags import NO_STORAGE, Tags
-from pytest_llmdevice.text import dtype_name
 
 CPU = torch.device("cpu")
 Tensor = torch.Tensor

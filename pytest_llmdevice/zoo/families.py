@@ -8,8 +8,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal
 
 from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.hardware.library_support import below
-from pytest_llmdevice.matrix.axes import Machine, Rule
+from pytest_llmdevice.matrix.axes import Machine, Rule, below
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
 

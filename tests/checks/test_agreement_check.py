@@ -13,7 +13,7 @@ from torch import nn
 
 from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.checks import Result, check_agreement, generation_tolerance, tolerance
-from pytest_llmdevice.checks.agreement import overall_error, relative_errors
+from pytest_llmdevice.checks.differences import overall_error, relative_errors
 from pytest_llmdevice.diagnosis.hints.generation import CHOICE, ROW_ORDER, SHIFTED
 from pytest_llmdevice.diagnosis.hints.values import NUMERIC
 from pytest_llmdevice.inference.generation import batch, generate, inputs_for, is_encoder_decoder, pad_token
