@@ -1,4 +1,4 @@
-"""The exceptions of the package, free of pytest and torch so that every package can raise them."""
+"""Defines the exceptions of the package and the classes of failures, without pytest and torch."""
 
 from __future__ import annotations
 

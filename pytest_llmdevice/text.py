@@ -1,4 +1,4 @@
-"""Words that messages of every kind share: plurals and lists."""
+"""Writes plurals and lists in words, for messages of every kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold of a loaded cell: pure functions that return findings and evidence."""
+"""Checks what must hold of a loaded cell: functions that return findings and evidence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`assert_*` helpers for users' own tests: each runs one check and fails with a table of offenders."""
+"""Provides the `assert_*` helpers for users' own tests: each makes one check and fails with a table of findings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check that a cpu cell stays on the cpu when the machine has cards."""
+"""Checks that a CPU cell stays on the CPU when the machine has cards."""
 
 from __future__ import annotations
 

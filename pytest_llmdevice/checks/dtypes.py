@@ -1,4 +1,4 @@
-"""The check that the dtype that was asked for arrived in every tensor, and in the configuration."""
+"""Checks that every tensor, and the configuration, has the dtype that was requested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looks at one loaded cell with checks: what several of them need is made once, and an exception is a finding too."""
+"""Examines one loaded cell with the checks of the registry, and defines what a check is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check of what a target's `generate` returns: as many new token ids as asked for, the same each time."""
+"""Checks that a target's `generate` returns as many new token ids as requested, and the same ones each time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check that what a target loaded is the checkpoint's model."""
+"""Checks that what a target loaded is the checkpoint's model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check that no tensor was left without data."""
+"""Checks that no tensor was left without data."""
 
 from __future__ import annotations
 

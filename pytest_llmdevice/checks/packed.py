@@ -1,4 +1,4 @@
-"""What bitsandbytes keeps beside a packed weight: scales and tables, each on the weight's device and in its dtype."""
+"""Checks what bitsandbytes keeps with a packed weight: scales and tables, their devices and dtypes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check that every tensor is on its device, and that hooks and maps agree with where tensors are."""
+"""Checks that every tensor is on its device, and that hooks and maps agree with where tensors are."""
 
 from __future__ import annotations
 

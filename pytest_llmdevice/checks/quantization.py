@@ -1,4 +1,4 @@
-"""The check that quantization was really done: classes, storage, exclusions and share."""
+"""Checks that weights were really quantized: classes, storage, exclusions and share."""
 
 from __future__ import annotations
 

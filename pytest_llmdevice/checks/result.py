@@ -1,4 +1,4 @@
-"""What a check says: findings (things that are wrong) and evidence (things that were looked at)."""
+"""Defines `Result`, what a check returns: findings (what is wrong) and evidence (what was examined)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check that neither the load nor the generation left the process otherwise, nor the latter the model."""
+"""Checks that the load and the generation left the process as it was, and the generation the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Walking over a model's tensors, and telling a model that is not the one that was asked for."""
+"""Lists the tensors of a model, and recognizes a model that is not the requested one."""
 
 from __future__ import annotations
 

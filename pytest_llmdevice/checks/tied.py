@@ -1,4 +1,4 @@
-"""The check that weights are tied as the checkpoint says, on one device."""
+"""Checks that weights are tied as the checkpoint says, on one device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the logits of a cell may be from those of the float32 cell, by dtype and quantization."""
+"""Says how far the logits of a cell may be from those of the float32 cell, by dtype and quantization."""
 
 from __future__ import annotations
 

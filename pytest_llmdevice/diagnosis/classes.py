@@ -1,4 +1,4 @@
-"""Sorts findings and exceptions into a few classes, for whoever counts failures and does not read them."""
+"""Assigns findings and exceptions to failure classes, for tools that count failures without reading them."""
 
 from __future__ import annotations
 

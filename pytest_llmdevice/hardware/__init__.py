@@ -1,4 +1,4 @@
-"""Where a cell can run: the probe, the inventory it makes, and the verdicts and needs judged against it.
+"""Finds out which devices a machine has, and decides which cells can run there.
 
 Importing this package imports neither torch nor pydantic nor psutil.
 """

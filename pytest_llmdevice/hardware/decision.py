@@ -1,4 +1,4 @@
-"""The verdict on a cell: it runs here, it runs simulated, or it is skipped for one of four causes."""
+"""Decides what becomes of a cell on a machine: it runs, it runs simulated, or it is skipped for one of four causes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of device that PyTorch knows, and how a process finds out which of them are here."""
+"""Defines the kinds of device that PyTorch knows, and how a process finds out how many of each are here."""
 
 from __future__ import annotations
 

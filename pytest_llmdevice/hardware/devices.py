@@ -1,4 +1,4 @@
-"""Devices by name: what a matrix or `--llm-require` asks for, set against what an inventory has."""
+"""Finds the devices that a matrix or `--llm-require` names in an inventory, and describes what is here."""
 
 from __future__ import annotations
 

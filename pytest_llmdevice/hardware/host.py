@@ -1,4 +1,4 @@
-"""The machine around the devices: processor, memory, system, installed versions. Imports no torch."""
+"""Reads what surrounds the devices: processor, memory, operating system, installed versions. Imports no torch."""
 
 from __future__ import annotations
 

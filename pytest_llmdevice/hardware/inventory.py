@@ -1,4 +1,4 @@
-"""What hardware and libraries are here, as frozen data that crosses processes as JSON."""
+"""Defines `Inventory`, the devices and library versions of a machine, as frozen data that crosses processes as JSON."""
 
 from __future__ import annotations
 

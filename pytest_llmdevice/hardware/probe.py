@@ -1,4 +1,4 @@
-"""The parent's side of the probe: start a child, wait within a limit, always come back with an inventory."""
+"""Starts the probe as a child process, waits for it within a time limit, and always returns an inventory."""
 
 from __future__ import annotations
 

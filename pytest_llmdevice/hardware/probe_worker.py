@@ -1,4 +1,4 @@
-"""The probe's child: `python -m pytest_llmdevice.hardware.probe_worker [LIMIT_SECONDS]` writes an inventory.
+"""Runs the probe in its child process and writes the inventory: `python -m pytest_llmdevice.hardware.probe_worker`.
 
 A process of its own, because asking PyTorch about a card starts a CUDA context, and because a broken driver
 can kill or hang the process that asks.

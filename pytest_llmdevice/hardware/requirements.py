@@ -1,4 +1,4 @@
-"""What one test needs of a machine beyond its cell: devices, memory, compute capability, packages."""
+"""Defines what a test can require of a machine (devices, memory, compute capability, packages), and compares the two."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How a cell is loaded: strategies, quantization, the target, and the plan it is held against."""
+"""Loads a cell with the code under test or with plain transformers: targets, strategies, quantization."""

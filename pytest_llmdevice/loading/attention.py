@@ -1,4 +1,4 @@
-"""Which attention implementation a cell gets when the matrix leaves the choice to the loader."""
+"""Chooses the attention implementation of a cell whose matrix leaves the choice to the loader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loads one cell: timed, with the process left as it was, and the model given back afterwards."""
+"""Loads one cell with a target: times it, puts the process back as it was, and frees the model afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one place that calls `from_pretrained`, and the layout of a model that maps are made from."""
+"""Calls `from_pretrained` for all strategies, and lists the parts of a model that a device map can name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quantizations: how each is asked for, what its packed weights look like, and what it cannot do."""
+"""Defines the quantizations: how each is requested, what its packed weights look like, and what it cannot do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a target's `load` returned instead of a model, in words that say what to return."""
+"""Describes what a target's `load` returned instead of a model, and says what to return."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saving a loaded model into a folder and loading it from there, with the model left as it was."""
+"""Saves a loaded model into a folder and loads it from there, and leaves the model as it was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The code under test: what a target must offer, the built-in one, and finding the user's."""
+"""Defines what a target must offer, provides the built-in one, and imports the one that `--llm-target` names."""
 
 from __future__ import annotations
 

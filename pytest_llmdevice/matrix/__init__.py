@@ -1,1 +1,1 @@
-"""What to run: matrix files, cells, selectors. Pure data, without pytest or torch."""
+"""Defines what to run: matrix files, cells, selectors. Pure data, without pytest or torch."""

@@ -1,4 +1,4 @@
-"""What a value of an axis is: the kinds of device, the strategies and the quantizations that a registry holds."""
+"""Defines what a value of an axis is: kinds of device, strategies and quantizations, as a registry holds them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cell: one point of the matrix, as plain hashable data with one shell-safe id."""
+"""Defines `Cell`, one point of the matrix, as plain hashable data with one shell-safe id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing which of the allowed cells to run: all of them, or a covering array of their pairs."""
+"""Chooses which of the allowed cells run: all of them, or a covering array of their pairs."""
 
 from __future__ import annotations
 

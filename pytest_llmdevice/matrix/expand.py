@@ -1,4 +1,4 @@
-"""From a matrix to its cells, the same on every machine that has the same cards."""
+"""Expands a matrix to its cells, the same ones on every machine that has the same cards."""
 
 from __future__ import annotations
 

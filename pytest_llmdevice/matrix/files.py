@@ -1,4 +1,4 @@
-"""Finding and reading matrix files: the shipped ones by name, any other by path."""
+"""Finds and reads matrix files: the shipped ones by name, any other by path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turning pydantic's list of errors into sentences that name the key, the value and what would be valid."""
+"""Turns pydantic's list of errors into sentences that name the key, the value and what would be valid."""
 
 from __future__ import annotations
 

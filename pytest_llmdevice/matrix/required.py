@@ -1,4 +1,4 @@
-"""Whether the cells that passed are the coverage that `[require]` asks for."""
+"""Compares the cells that passed with the coverage that `[require]` asks for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The matrix file as data: which keys it has and which values they take, validated by pydantic."""
+"""Defines the keys of a matrix file and the values that they take, validated by pydantic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing cells: the selectors of a matrix file and the expressions of `--llm-cell`."""
+"""Selects cells: by the selectors of a matrix file, and by the expressions of `--llm-cell`."""
 
 from __future__ import annotations
 

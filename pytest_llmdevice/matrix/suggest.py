@@ -1,4 +1,4 @@
-"""How a bad name is reported: the value, the nearest valid one, and all valid ones."""
+"""Writes the message about an unknown name: the name, the nearest valid one, and all valid ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names that an axis can take, from the registry in force, and how each is written in a cell's id."""
+"""Lists the names that an axis can take, from the registry in force, and how each is written in a cell's id."""
 
 from __future__ import annotations
 

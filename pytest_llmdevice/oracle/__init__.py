@@ -1,1 +1,1 @@
-"""What a loaded model should be: expected placement and dtypes, reference outputs, a plain load."""
+"""Says what a loaded model should be: expected placement and dtypes, reference outputs, a plain load."""

@@ -1,4 +1,4 @@
-"""The oracle: where every parameter and buffer of a loaded cell belongs, and in which dtype.
+"""Computes where every parameter and buffer of a loaded cell belongs, and in which dtype.
 
 The plan does not trust the loader under test. Names, shapes, dtypes and ties come from a skeleton that
 transformers builds from the checkpoint's configuration; devices come from the cell. Only for strategies in

@@ -1,4 +1,4 @@
-"""Plain loads on the cpu to compare with: what `from_pretrained` alone makes of a checkpoint."""
+"""Loads models with `from_pretrained` alone on the CPU, to compare a target's models with."""
 
 from __future__ import annotations
 

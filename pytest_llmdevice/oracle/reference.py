@@ -1,4 +1,4 @@
-"""What a model says on the cpu in float32, unquantized: the outputs that every other cell is held against."""
+"""Computes the outputs of a model on the CPU in float32, unquantized, which all its other cells are compared with."""
 
 from __future__ import annotations
 

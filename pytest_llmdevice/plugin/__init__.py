@@ -1,4 +1,4 @@
-"""Everything that is pytest's: options, fixtures, parametrization, and the plugin objects of a run."""
+"""Contains all code that knows pytest: options, fixtures, parametrization, and the plugin objects of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every pytest hook of the plugin, each a few lines that delegate; nothing heavy without `--llm-matrix`."""
+"""Implements the pytest hooks of the plugin, each in a few lines that delegate; imports nothing heavy."""
 
 from __future__ import annotations
 

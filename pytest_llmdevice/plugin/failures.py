@@ -1,4 +1,4 @@
-"""What is wrong on a cell, from the exception of a test to the report that says it, across processes."""
+"""Carries what is wrong with a cell from the exception of a test to its report, across processes."""
 
 from __future__ import annotations
 

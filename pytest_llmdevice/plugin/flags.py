@@ -1,4 +1,4 @@
-"""The flags, ini keys and markers that the plugin declares; `options` reads them."""
+"""Declares the flags, ini keys and markers of the plugin; `options` reads them."""
 
 from __future__ import annotations
 

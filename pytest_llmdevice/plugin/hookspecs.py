@@ -1,4 +1,4 @@
-"""Hook specifications. Implement them in a `conftest.py` or a plugin; each may leave arguments out."""
+"""Specifies the hooks that projects and plugins can implement; each implementation may leave arguments out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holds the hooks of a run with `--llm-matrix`; registered only then, so that the plugin is inert otherwise."""
+"""Implements the hooks of a run with `--llm-matrix`; registered only then, so that the plugin is inert otherwise."""
 
 from __future__ import annotations
 

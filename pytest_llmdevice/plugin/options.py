@@ -1,4 +1,4 @@
-"""The frozen `Settings` made of flags and ini keys: the only reader of pytest's configuration."""
+"""Reads flags and ini keys into the frozen `Settings`: the only reader of pytest's configuration."""
 
 from __future__ import annotations
 

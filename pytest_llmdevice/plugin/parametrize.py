@@ -1,4 +1,4 @@
-"""Turning cells into pytest parameters: ids, markers, skips, and what a test's own markers narrow."""
+"""Turns cells into pytest parameters, with ids, markers and skips, and applies a test's own markers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns pytest's reports into records of what each check and cell became, and writes each as it finishes."""
+"""Turns pytest's reports into records of what became of each check and cell, and writes each as it finishes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hooks that record what a run learns and evaluate it at the end, in the process where all test reports arrive."""
+"""Records what a run learns and evaluates it at the end, in the process where all test reports arrive."""
 
 from __future__ import annotations
 

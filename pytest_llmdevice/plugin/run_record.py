@@ -1,4 +1,4 @@
-"""The first record of a run: what runs, where, with which versions and from which commit."""
+"""Makes the first record of a run: what runs, where, with which versions and from which commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settles what a run of a matrix is about before anything is collected: its cells, what becomes of each, the target."""
+"""Settles before collection what a run of a matrix is about: its cells, what becomes of each, and the target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running the items of simulated cells: each inside the simulated machine of its cell, all else outside of any."""
+"""Runs the tests of a simulated cell inside the simulated machine of the cell, and all else outside of any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time limit of a cell: over its load and all of its tests, and over nothing else."""
+"""Limits the time that the load and the tests of a cell take together."""
 
 from __future__ import annotations
 

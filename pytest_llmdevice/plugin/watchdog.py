@@ -1,4 +1,4 @@
-"""A limit on what the main thread may take: when time is up an exception there, and some time later the process's end.
+"""Limits the time of the main thread: raises an exception there at first, and later ends the process.
 
 A thread of its own keeps the time and sends the main thread a signal. Not an alarm: `SIGALRM` and its one timer belong
 to whoever else limits tests. Code that never comes back to Python, and systems without the signal (Windows), cannot be

@@ -1,4 +1,4 @@
-"""Parallel runs: the cell is the unit of distribution, and workers get the controller's inventory."""
+"""Distributes whole cells to the workers of pytest-xdist, and hands them the controller's inventory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records that a run writes to its file of results, one JSON object a line, and their JSON Schema.
+"""Defines the records that a run writes to its file of results, one JSON object a line, and their JSON Schema.
 
 A file has, in this order: one `Run` (what ran, where, with which versions), one `Planned` for each cell of the matrix,
 a `Check` and a `CellDone` for whatever finished, as it finished, and an `End`, which a run that was killed does not

@@ -1,4 +1,4 @@
-"""The words that records use: outcomes of checks and cells, kinds of failure, and causes of what did not run."""
+"""Defines the words that records use: outcomes of checks and cells, and causes of what did not run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machines of `--llm-simulate`: checked against the real one, and which cells they play."""
+"""Adds the machines of `--llm-simulate` to the inventory, and marks the cells that run on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cards that can be simulated: what PyTorch would say of each, as data, and how a user names one."""
+"""Defines the cards that can be simulated, what PyTorch reports of each, and how a user names one."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The ready-made tests: `pytest --llm-matrix --pyargs pytest_llmdevice.suite`."""
+"""Contains the ready-made tests: `pytest --llm-matrix --pyargs pytest_llmdevice.suite`."""

@@ -1,4 +1,4 @@
-"""What the tests of the suite share: one examination for each cell."""
+"""Defines the fixtures that the tests of the suite share: one examination for each cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model families of the zoo: the configuration that each is built from, and facts about it."""
+"""Defines the model families of the zoo: the configuration of each, and facts about it."""
 
 from __future__ import annotations
 

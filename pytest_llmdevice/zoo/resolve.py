@@ -1,4 +1,4 @@
-"""From the name of a model to a local folder that `from_pretrained` reads."""
+"""Finds or makes the local folder of a model from its name in a matrix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The known causes of findings, a module for each family; `HINTS` has them all."""
+"""Collects the known causes of findings, one module for each family, as `HINTS`."""
 
 from __future__ import annotations
 

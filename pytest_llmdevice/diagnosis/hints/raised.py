@@ -1,4 +1,4 @@
-"""What libraries raise, and what it usually means: each hint with the texts that it is known by."""
+"""Known causes of exceptions of the libraries, each with the texts that it is recognized by."""
 
 from __future__ import annotations
 

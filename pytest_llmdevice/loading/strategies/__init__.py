@@ -1,4 +1,4 @@
-"""The strategies: how weights reach devices, each with its loader and what it cannot do."""
+"""Defines the strategies, the ways in which weights reach devices: each with its loader and its limits."""
 
 from __future__ import annotations
 

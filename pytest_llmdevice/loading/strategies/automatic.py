@@ -1,4 +1,4 @@
-"""Maps that accelerate makes: `auto`, `balanced` and `sequential`."""
+"""Loads with a device map that accelerate makes: `auto`, `balanced` and `sequential`."""
 
 from __future__ import annotations
 

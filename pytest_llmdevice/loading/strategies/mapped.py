@@ -1,4 +1,4 @@
-"""Explicit maps whose boundary falls between decoder layers: a second card, the CPU's memory, or the disk."""
+"""Loads with an explicit device map that sends later layers to a second card, to the CPU's memory, or to disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that another process left in shared memory, set one by one into a skeleton on the meta device.
+"""Sets weights that another process left in shared memory, one by one, into a skeleton on the meta device.
 
 The way lmp restores the experts of DeepSeek and Mixtral models. Its bug was to write each tensor as it came:
 the configuration said bfloat16, the experts became float32.

@@ -1,4 +1,4 @@
-"""The whole model on one device: moved there by hand, or placed there by a one-device map."""
+"""Loads the whole model on one device: by `.to(device)`, or by a device map with one entry."""
 
 from __future__ import annotations
 
