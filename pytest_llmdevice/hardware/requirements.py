@@ -1,4 +1,4 @@
-"""Defines what a test can require of a machine (devices, memory, compute capability, packages), and compares the two."""
+"""Defines what a test can require of a machine (devices, memory, capability, packages), and compares the two."""
 
 from __future__ import annotations
 

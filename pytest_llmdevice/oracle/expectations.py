@@ -1,10 +1,9 @@
 """Computes where every parameter and buffer of a loaded cell belongs, and in which dtype.
 
-The plan does not trust the loader under test. Names, shapes, dtypes and ties come from a skeleton that
-transformers builds from the checkpoint's configuration; devices come from the cell. Only for strategies in
-which accelerate chooses does it read the map that accelerate left on the model, and it holds that map to what
-the cell allows. What a target put around the model (PEFT, a compiled module, a class of its own) only makes names
-longer: the plan speaks of tensors by their names in the loaded model.
+The loader under test is not trusted. Names, shapes, dtypes and ties come from a skeleton that transformers builds from
+the checkpoint's configuration; devices come from the cell. Only for strategies in which accelerate chooses, the map
+that accelerate left on the model is read, and is compared with what the cell allows. What a target put around the model
+(PEFT, a compiled module, a class of its own) only makes names longer: expectations have the names of the loaded model.
 """
 
 from __future__ import annotations
@@ -117,7 +116,7 @@ class Expectations:
 
 
 def expectations_of(model: nn.Module, checkpoint: str, cell: Cell) -> Expectations:
-    """The plan for `model`, which was loaded from `checkpoint` for `cell`."""
+    """What is expected of `model`, which was loaded from `checkpoint` for `cell`."""
     bones = skeleton(checkpoint, cell)
     names = TensorNames(model, bones)
     entries = DeviceMap(model)
