@@ -63,20 +63,6 @@ def checks() -> tuple[str, ...]:
     return current().names("check")
 
 
-def __getattr__(name: str) -> tuple[str, ...]:
-    made = {
-        "MODELS": models,
-        "KINDS": kinds,
-        "INDEXED_KINDS": indexed_kinds,
-        "QUANTIZATIONS": quantizations,
-        "STRATEGIES": strategies,
-        "CHECKS": checks,
-    }
-    if name in made:
-        return made[name]()
-    raise AttributeError(name)
-
-
 def dtype_name(dtype: object) -> str:
     """A dtype as a matrix spells it: `"bfloat16"` for `torch.bfloat16`."""
     return str(dtype).removeprefix("torch.")

@@ -13,7 +13,7 @@ from pytest_llmdevice import BuiltinTarget, Cell, Result, examine, zoo
 from pytest_llmdevice.checks import check_cards, check_dtypes
 from pytest_llmdevice.diagnosis.hints.placement import CARD_PREFERRED, LEFT_BEHIND
 from pytest_llmdevice.inference.generation_run import generate_traced
-from pytest_llmdevice.matrix.vocabulary import MODELS
+from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.oracle.expectations import expectations_of
 from pytest_llmdevice.simulation.profiles import parse
 
@@ -32,7 +32,7 @@ def looked(target: Any, cell: Cell, machine: str = "cuda:2") -> Result:
 
 @pytest.mark.parametrize(
     ("family", "dtype", "strategy"),
-    in_turn(MODELS, [("float32", "to"), ("bfloat16", "auto"), ("float16", "disk-offload")]),
+    in_turn(vocabulary.models(), [("float32", "to"), ("bfloat16", "auto"), ("float16", "disk-offload")]),
 )
 def test_the_builtin_target_stays(family: str, dtype: str, strategy: str) -> None:
     assert looked(BuiltinTarget(), Cell(family, "cpu", dtype, strategy=strategy)).passed

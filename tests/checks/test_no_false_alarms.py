@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from pytest_llmdevice import Cell, examine, simulate, zoo
-from pytest_llmdevice.matrix.vocabulary import MODELS
+from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.zoo import cache_directory
 
 pytestmark = pytest.mark.filterwarnings("default", "ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -122,4 +122,4 @@ def test_a_right_loader_passes_every_check(name: str, family: str) -> None:
 
 
 def test_no_model_is_left_out() -> None:
-    assert {family for *_, families in LOADERS.values() for family in families} == set(MODELS)
+    assert {family for *_, families in LOADERS.values() for family in families} == set(vocabulary.models())

@@ -13,7 +13,7 @@ from pytest_llmdevice import Cell, simulate, zoo
 from pytest_llmdevice.checks import Result, check_prefix
 from pytest_llmdevice.diagnosis.hints.sequences import FAR, LEAK, LENGTH, NOISE
 from pytest_llmdevice.inference.stepping import longest_text_length, random_text, sliding_window
-from pytest_llmdevice.matrix.vocabulary import QUANTIZATIONS
+from pytest_llmdevice.matrix import vocabulary
 
 Load = Callable[[Cell], Any]
 Tokens = list[list[int]]
@@ -57,7 +57,7 @@ def test_other_dtypes_attentions_and_strategies_pass(cell: Cell, load: Load, che
 
 @pytest.mark.parametrize(
     ("quantization", "family", "dtype"),
-    in_turn(QUANTIZATIONS[1:], [("llama", "float16"), ("gpt2", "float32"), ("opt", "float32")]),
+    in_turn(vocabulary.quantizations()[1:], [("llama", "float16"), ("gpt2", "float32"), ("opt", "float32")]),
 )
 def test_a_quantized_model_passes(family: str, dtype: str, quantization: str, load: Load, check: Check) -> None:
     pytest.importorskip("bitsandbytes")

@@ -24,7 +24,7 @@ from pytest_llmdevice.diagnosis.hints.quantization import (
     PLAIN,
     WRAPPED,
 )
-from pytest_llmdevice.matrix.vocabulary import QUANTIZATIONS
+from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.oracle.expectations import Expectations, LinearWeight
 
 pytest.importorskip("bitsandbytes")
@@ -33,7 +33,7 @@ Load = Callable[[Cell], Any]
 Checkpoint = Callable[[str], str]
 Check = Callable[[Any, Cell], Result]
 
-quantizations = pytest.mark.parametrize("quantization", QUANTIZATIONS[1:])
+quantizations = pytest.mark.parametrize("quantization", vocabulary.quantizations()[1:])
 
 UP = "model.layers.0.mlp.up_proj"
 
@@ -240,7 +240,7 @@ def test_a_missing_expert_weight_is_found() -> None:
     assert (finding.where, finding.actual) == ("experts.up", "dense nothing missing")
 
 
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+@pytest.mark.parametrize("quantization", vocabulary.quantizations())
 def test_a_model_without_linear_weights_is_hollow(quantization: str) -> None:
     expectations = SimpleNamespace(weights=())
     result = check_quantization(nn.ReLU(), expectations, llama(quantization))  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ from transformers.models.llama import modeling_llama
 from pytest_llmdevice import BuiltinTarget, Cell, Finding, examine, simulate, zoo
 from pytest_llmdevice.diagnosis.hints.generation import MASK
 from pytest_llmdevice.diagnosis.hints.state import CHECKPOINT
-from pytest_llmdevice.matrix.vocabulary import CHECKS
+from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.zoo import cache_directory
 
 pytestmark = [
@@ -42,7 +42,12 @@ pytestmark = [
 
 
 def found(
-    target: Any, cell: Cell, checkpoint: Path | None = None, folder: Path | None = None, *, until: str = CHECKS[-1]
+    target: Any,
+    cell: Cell,
+    checkpoint: Path | None = None,
+    folder: Path | None = None,
+    *,
+    until: str = vocabulary.checks()[-1],
 ) -> dict[str, Any]:
     """What each check finds, where it finds something; `until` is the last one to ask."""
     card = cell.kind != "cpu"

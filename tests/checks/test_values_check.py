@@ -16,7 +16,7 @@ from pytest_llmdevice.diagnosis import Hint
 from pytest_llmdevice.diagnosis.hints import values
 from pytest_llmdevice.loading.quantization import quantization_of
 from pytest_llmdevice.loading.target import BuiltinTarget
-from pytest_llmdevice.matrix.vocabulary import MODELS
+from pytest_llmdevice.matrix import vocabulary
 
 Checkpoint = Callable[[str], str]
 Loader = Callable[[Cell], Any]
@@ -32,7 +32,7 @@ def checked(model: Any, checkpoint: Checkpoint, cell: Cell = LLAMA) -> Result:
     return check_values(model, checkpoint(cell.model), cell)
 
 
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize("family", vocabulary.models())
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_plain_load_has_its_values(family: str, dtype: str, loaded: Loader, checkpoint: Checkpoint) -> None:
     cell = Cell(family, "cpu", dtype)

@@ -12,7 +12,7 @@ from checkpoints import checkpoint
 from pytest_llmdevice import Cell, Result, examine, simulate
 from pytest_llmdevice.inference.prompts import encode, load_tokenizer
 from pytest_llmdevice.loading.target import Target
-from pytest_llmdevice.matrix.vocabulary import CHECKS
+from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.zoo import cache_directory
 
 
@@ -55,19 +55,19 @@ class Case:
             folder, given = checkpoint(cell.model), prompts(cell.model)
             yield from examine(target, folder, cell, given, beside=self.beside, others=self.others, folder=references)
 
-    def failures(self, target: Target, until: str = CHECKS[-1]) -> Iterator[tuple[Cell, Result]]:
+    def failures(self, target: Target, until: str = vocabulary.checks()[-1]) -> Iterator[tuple[Cell, Result]]:
         """The checks that did not pass, over all cells. A reader of the first one only leaves the others undone.
 
         Args:
             target: the bug or its twin.
             until: the last check to make.
         """
-        last = CHECKS.index(until)
+        last = vocabulary.checks().index(until)
         for cell in self.cells:
             for result in (results := self.run(target, cell)):
                 if not result.passed:
                     yield cell, result
-                if CHECKS.index(result.check) >= last:
+                if vocabulary.checks().index(result.check) >= last:
                     break
             results.close()
 

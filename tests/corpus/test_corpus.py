@@ -10,7 +10,7 @@ import pytest
 from corpus.case import Case
 from corpus.catalog import CASES
 from corpus.table import DOCUMENT
-from pytest_llmdevice.matrix.vocabulary import CHECKS
+from pytest_llmdevice.matrix import vocabulary
 
 pytestmark = pytest.mark.filterwarnings("default", "ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -25,7 +25,9 @@ def test_the_bug_is_caught_and_its_twin_passes(case: Case) -> None:
     caught = next(case.failures(case.buggy()), None)
     twin = case.fixed()
     asked = {"agreement" if hasattr(twin, "generate") else "forward", *([caught[1].check] if caught else [])}
-    messages = [result.message(cell.id) for cell, result in case.failures(twin, max(asked, key=CHECKS.index))]
+    messages = [
+        result.message(cell.id) for cell, result in case.failures(twin, max(asked, key=vocabulary.checks().index))
+    ]
     assert not messages, "\n\n".join(messages)
     if case.missed:
         assert caught is None, f"{case.name} is caught now: it is no longer missed"

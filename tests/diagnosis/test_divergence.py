@@ -14,7 +14,7 @@ from pytest_llmdevice import BuiltinTarget, Cell, examine, simulate, zoo
 from pytest_llmdevice.diagnosis.divergence import first_divergence
 from pytest_llmdevice.inference.generation import inputs_for
 from pytest_llmdevice.inference.logits import forward_logits
-from pytest_llmdevice.matrix.vocabulary import MODELS
+from pytest_llmdevice.matrix import vocabulary
 
 PROMPT = [list(range(5, 25))]
 
@@ -27,7 +27,7 @@ def compared(model: Any, plain: Any, tolerance: float = 0.02) -> Any:
     return first_divergence(model, plain, lambda one: forward_logits(one, inputs_for(one, PROMPT)), tolerance)
 
 
-@pytest.mark.parametrize(("family", "dtype"), in_turn(MODELS, ["float32", "bfloat16"]))
+@pytest.mark.parametrize(("family", "dtype"), in_turn(vocabulary.models(), ["float32", "bfloat16"]))
 def test_two_plain_loads_do_not_part(family: str, dtype: str) -> None:
     cell = Cell(family, "cpu", dtype)
     assert compared(load(cell), load(cell), 0.0) is None

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from pytest_llmdevice.hardware import Device, Inventory, SmokeTest, start
-from pytest_llmdevice.matrix.vocabulary import DTYPES, QUANTIZATIONS
+from pytest_llmdevice.matrix import vocabulary
+from pytest_llmdevice.matrix.vocabulary import DTYPES
 
 OK = SmokeTest(True)
 VERSIONS = {"transformers": "5.23.0", "bitsandbytes": "0.50.2", "accelerate": "1.15.0"}
@@ -23,7 +24,7 @@ def make_device(device: str, kind: str = "", **changes: object) -> Device:
         "kind": kind or device.partition(":")[0],
         "memory": 16 * 2**30,
         "dtypes": dict.fromkeys(DTYPES, OK),
-        "quantization": {name: OK for name in QUANTIZATIONS if name != "none"},
+        "quantization": {name: OK for name in vocabulary.quantizations() if name != "none"},
     }
     return Device(**(fields | changes))  # type: ignore[arg-type]
 

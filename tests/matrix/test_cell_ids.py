@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from pytest_llmdevice import Cell
+from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.matrix.cell import REFERENCE
 from pytest_llmdevice.matrix.expand import cells, load
-from pytest_llmdevice.matrix.vocabulary import ATTENTIONS, DTYPES, MODELS, QUANTIZATIONS, STRATEGIES
+from pytest_llmdevice.matrix.vocabulary import ATTENTIONS, DTYPES
 
 DEVICES = [
     ("cpu", "cpu"),
@@ -53,11 +54,23 @@ def test_the_id_has_the_axes_joined_by_dots(cell: Cell, identity: str) -> None:
 
 def all_cells() -> list[Cell]:
     """Every combination there is, several models by path among them."""
-    models = [*MODELS, "path:/a b/$HOME;rm -rf *", "path:C:\\models\\x", "hub:org/name@refs/pr/1", "path:'\"`"]
+    models = [
+        *vocabulary.models(),
+        "path:/a b/$HOME;rm -rf *",
+        "path:C:\\models\\x",
+        "hub:org/name@refs/pr/1",
+        "path:'\"`",
+    ]
     return [
         Cell(model, device, dtype, quantization, strategy, attention, kind=kind, simulated=simulated)
         for model, (kind, device), dtype, quantization, strategy, attention, simulated in product(
-            models, DEVICES, DTYPES, QUANTIZATIONS, STRATEGIES[:3], ATTENTIONS[:3], (False, True)
+            models,
+            DEVICES,
+            DTYPES,
+            vocabulary.quantizations(),
+            vocabulary.strategies()[:3],
+            ATTENTIONS[:3],
+            (False, True),
         )
     ]
 

@@ -8,9 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.matrix.expand import cells, load
 from pytest_llmdevice.matrix.schema import Matrix
-from pytest_llmdevice.matrix.vocabulary import CHECKS, DTYPES, MODELS, QUANTIZATIONS, STRATEGIES
+from pytest_llmdevice.matrix.vocabulary import DTYPES
 
 GOOD = {"models": '["llama"]', "devices": '["cpu"]', "dtypes": '["float32"]'}
 
@@ -47,7 +48,7 @@ def test_a_single_name_stands_for_a_list_of_one(tmp_path: Path) -> None:
 
 
 def test_a_star_stands_for_every_model(tmp_path: Path) -> None:
-    assert read(tmp_path, matrix_text(models='"*"')).models == MODELS
+    assert read(tmp_path, matrix_text(models='"*"')).models == vocabulary.models()
 
 
 def test_checkpoints_by_path_and_from_the_hub_are_models(tmp_path: Path) -> None:
@@ -124,11 +125,11 @@ def test_an_unknown_value_of_an_axis_is_named_with_the_nearest_one(
 @pytest.mark.parametrize(
     ("axis", "valid"),
     [
-        ("models", (*MODELS, "path:DIR", "hub:ORG/NAME@REVISION")),
+        ("models", (*vocabulary.models(), "path:DIR", "hub:ORG/NAME@REVISION")),
         ("devices", ("cpu", "cuda", "cuda:N", "cuda:*", "rocm", "rocm:N", "rocm:*", "mps", "xpu", "xpu:N", "xpu:*")),
         ("dtypes", DTYPES),
-        ("quantization", QUANTIZATIONS),
-        ("strategies", STRATEGIES),
+        ("quantization", vocabulary.quantizations()),
+        ("strategies", vocabulary.strategies()),
         ("attention", ("default", "eager", "sdpa", "flash_attention_2", "flex_attention")),
     ],
 )
@@ -229,7 +230,8 @@ def test_a_value_of_another_type_is_named_with_what_was_given(extra: str, messag
         ("xfail = true", "expect[0].xfail: input should be a valid string (got boolean True)"),
         (
             'xfail = "x"\nchecks = ["forwrad"]',
-            f"expect[0].checks: unknown check 'forwrad'; did you mean 'forward'? (valid: {', '.join(CHECKS)})",
+            "expect[0].checks: unknown check 'forwrad'; did you mean 'forward'? "
+            f"(valid: {', '.join(vocabulary.checks())})",
         ),
         (
             'xfail = "x"\nversions = { transformers = "5" }',

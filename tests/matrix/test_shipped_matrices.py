@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 import pytest_llmdevice
+from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.coverage import pairs_of
 from pytest_llmdevice.matrix.expand import cells, load
 from pytest_llmdevice.matrix.files import shipped
 from pytest_llmdevice.matrix.schema import Matrix
-from pytest_llmdevice.matrix.vocabulary import DTYPES, INDEXED_KINDS, KINDS, MODELS, QUANTIZATIONS, STRATEGIES
+from pytest_llmdevice.matrix.vocabulary import DTYPES
 
 NAMES = (
     "cpu",
@@ -44,7 +45,7 @@ def with_cards(count: int, specs: Sequence[str]) -> Devices:
     for spec in specs:
         kind, _, index = spec.partition(":")
         torch_type = "cuda" if kind == "rocm" else kind
-        if kind not in INDEXED_KINDS:
+        if not vocabulary.indexed(kind):
             found.append((kind, kind))
         else:
             numbers = range(max(1, count)) if index == "*" else [int(index or 0)]
@@ -87,7 +88,7 @@ def test_a_device_is_never_given_twice_to_a_strategy_that_chooses_for_itself(nam
 
 
 def test_the_default_matrix_has_every_kind_of_device() -> None:
-    assert {cell.kind for cell in expanded("default")[1]} == set(KINDS)
+    assert {cell.kind for cell in expanded("default")[1]} == set(vocabulary.kinds())
 
 
 @pytest.mark.parametrize("kind", ["cuda", "rocm", "xpu"])
@@ -106,10 +107,10 @@ def test_the_default_matrix_has_every_pair_that_its_rules_allow_on_each_kind(kin
 @pytest.mark.parametrize(
     ("axis", "values"),
     [
-        ("model", MODELS),
+        ("model", vocabulary.models()),
         ("dtype", DTYPES),
-        ("quantization", QUANTIZATIONS),
-        ("strategy", tuple(name for name in STRATEGIES if name not in {"split", "cpu-offload"})),
+        ("quantization", vocabulary.quantizations()),
+        ("strategy", tuple(name for name in vocabulary.strategies() if name not in {"split", "cpu-offload"})),
     ],
 )
 @pytest.mark.parametrize("name", ["default", "cpu"])
@@ -148,7 +149,7 @@ def test_several_cards_are_each_addressed_and_split_over() -> None:
 def test_the_release_matrix_requires_every_model_dtype_and_quantization() -> None:
     require = expanded("release")[0].require
     assert require is not None
-    assert (require.models, require.dtypes, require.quantization) == (("*",), DTYPES, QUANTIZATIONS)
+    assert (require.models, require.dtypes, require.quantization) == (("*",), DTYPES, vocabulary.quantizations())
 
 
 @every_matrix

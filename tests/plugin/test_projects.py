@@ -11,9 +11,9 @@ import pytest
 from answered_probe import PLUGIN, write_plugin
 
 from pytest_llmdevice.hardware import Inventory
-from pytest_llmdevice.matrix.vocabulary import CHECKS
+from pytest_llmdevice.matrix import vocabulary
 
-EACH = len(CHECKS) - 1
+EACH = len(vocabulary.checks()) - 1
 """Tests of the suite on a cell; "cards" is one of those that run where something is simulated."""
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

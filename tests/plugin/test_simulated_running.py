@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pytest_llmdevice.errors import SimulationError
-from pytest_llmdevice.matrix.vocabulary import CHECKS
+from pytest_llmdevice.matrix import vocabulary
 
 TWO_CARDS = """
 models = "llama"
@@ -230,7 +230,7 @@ def test_the_suite_passes_on_simulated_cards(project: pytest.Pytester, no_cards:
         ".toml", cards="models = 'llama'\ndevices = 'cuda:1'\ndtypes = 'float32'\nstrategies = ['to', 'split']\n"
     )
     result = project.runpytest(*FLAGS, "--pyargs", "pytest_llmdevice.suite")
-    result.assert_outcomes(passed=2 * (len(CHECKS) - 1), skipped=1)
+    result.assert_outcomes(passed=2 * (len(vocabulary.checks()) - 1), skipped=1)
     result.stdout.fnmatch_lines(["2 cells: simulated: 2 passed"])
 
 
@@ -249,7 +249,7 @@ def test_a_loader_that_forgets_the_second_card_fails_on_a_simulated_one(
     )
     project.makeini("[pytest]\npythonpath = .\n")
     result = project.runpytest(*FLAGS, "--llm-target=careless", "--pyargs", "pytest_llmdevice.suite", "-k", "placement")
-    result.assert_outcomes(passed=2, failed=1, deselected=3 * len(CHECKS) - 5)
+    result.assert_outcomes(passed=2, failed=1, deselected=3 * len(vocabulary.checks()) - 5)
     result.stdout.fnmatch_lines(["   cell     llama.cuda1.fp32.none.to.sim"])
 
 

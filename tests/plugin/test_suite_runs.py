@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmdevice.matrix.vocabulary import CHECKS
+from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.zoo import checkpoint
 
-EACH = len(CHECKS) - 1
+EACH = len(vocabulary.checks()) - 1
 """Tests of the suite on a cell; "cards" is one of those that run where something is simulated."""
 
 SUITE = "pytest_llmdevice.suite"

@@ -8,9 +8,8 @@ from typing import Any
 
 from results.builder import CUDA, LAPTOP, ResultsBuilder, check
 
-from pytest_llmdevice.matrix import expand
+from pytest_llmdevice.matrix import expand, vocabulary
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.matrix.vocabulary import CHECKS
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.records import Check, Commit, Machine, MachineDevice, Memory, RecordedFinding
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Transition
@@ -115,7 +114,7 @@ def realistic(folder: Path) -> tuple[MergedResults, Comparison]:
 def _outcomes(cell: Cell, chance: random.Random) -> dict[str, Outcome | Check]:
     found: dict[str, Outcome | Check] = {
         name: check(cell, name, seconds=chance.uniform(0.001, 0.3), evidence={"tensors": 23, "layers": 4})
-        for name in CHECKS
+        for name in vocabulary.checks()
     }
     draw = chance.random()
     if draw < 0.05 and cell.dtype == "bfloat16":

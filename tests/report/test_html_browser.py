@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from results.builder import CARD, CPU_BF16, CPU_FP32, SIMULATED, ResultsBuilder, check
 
+from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.matrix.vocabulary import DTYPES, STRATEGIES
+from pytest_llmdevice.matrix.vocabulary import DTYPES
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.transitions import Comparison, Transition
 from report.browser import Watched
@@ -238,7 +239,7 @@ def test_a_scattered_matrix_is_folded_and_a_tile_opens_to_its_cells(shown: Show,
     places = [(model, dtype) for model in ("llama", "opt") for dtype in DTYPES]
     cells = [
         Cell(model, "cpu", dtype, strategy=strategy)
-        for (model, dtype), strategy in zip(places, STRATEGIES, strict=False)
+        for (model, dtype), strategy in zip(places, vocabulary.strategies(), strict=False)
     ]
     broken = Cell("llama", "cpu", "float32", strategy="shared-memory")
     builder = ResultsBuilder({broken: {"loads": "failed"}, **{cell: {"loads": "passed"} for cell in cells}})

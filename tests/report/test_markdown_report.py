@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from results.builder import CARD, CPU_BF16, CPU_FP32, SIMULATED, ResultsBuilder, check
 
+from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.matrix.vocabulary import DTYPES, MODELS, QUANTIZATIONS
+from pytest_llmdevice.matrix.vocabulary import DTYPES
 from pytest_llmdevice.report.escaping import code, literal, prose
 from pytest_llmdevice.report.markdown import MOST_ROWS, markdown
 from pytest_llmdevice.report.model import ReportModel
@@ -157,7 +158,13 @@ def test_what_is_too_long_for_a_summary_is_left_out_and_counted(
 def test_a_summary_of_many_cells_is_short(tmp_path: Path) -> None:
     cells = [
         Cell(*values)
-        for values in product(MODELS, ("cpu", "cuda:0", "cuda:1"), DTYPES, QUANTIZATIONS, ("to", "auto", "balanced"))
+        for values in product(
+            vocabulary.models(),
+            ("cpu", "cuda:0", "cuda:1"),
+            DTYPES,
+            vocabulary.quantizations(),
+            ("to", "auto", "balanced"),
+        )
     ]
     made = ResultsBuilder(
         {cell: {"c": "failed" if number % 50 == 7 else "passed"} for number, cell in enumerate(cells)}

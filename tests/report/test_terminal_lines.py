@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from results.builder import CARD, CPU_BF16, CPU_FP32, SIMULATED, ResultsBuilder, check
 
+from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.matrix.vocabulary import DTYPES, MODELS, QUANTIZATIONS
+from pytest_llmdevice.matrix.vocabulary import DTYPES
 from pytest_llmdevice.report.model import ReportModel
 from pytest_llmdevice.report.terminal import terminal_lines
 from pytest_llmdevice.report.wrapping import broken, columns
@@ -48,7 +49,10 @@ def small(folder: Path) -> MergedResults:
 
 def full(folder: Path, strategies: tuple[str, ...] = ("to", "auto", "disk-offload", "shared-memory")) -> MergedResults:
     cells = [
-        Cell(*values) for values in product(MODELS, ("cpu", "cuda:0", "cuda:1"), DTYPES, QUANTIZATIONS, strategies)
+        Cell(*values)
+        for values in product(
+            vocabulary.models(), ("cpu", "cuda:0", "cuda:1"), DTYPES, vocabulary.quantizations(), strategies
+        )
     ]
     outcomes: tuple[Outcome, ...] = ("passed",) * 100 + ("failed",)
     made = ResultsBuilder({cell: {"dtypes": outcomes[number % 101]} for number, cell in enumerate(cells)})

@@ -8,8 +8,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.matrix.vocabulary import CHECKS, DTYPES, MODELS, QUANTIZATIONS
+from pytest_llmdevice.matrix.vocabulary import DTYPES
 from pytest_llmdevice.results.records import (
     BUILTIN,
     CellDone,
@@ -190,7 +191,9 @@ def many_cells(count: int) -> list[Cell]:
     strategies = ("to", "device-map", "auto", "balanced", "sequential", "disk-offload", "shared-memory")
     found = [
         Cell(model, device, dtype, quantization, strategy)
-        for model, device, dtype, quantization, strategy in product(MODELS, devices, DTYPES, QUANTIZATIONS, strategies)
+        for model, device, dtype, quantization, strategy in product(
+            vocabulary.models(), devices, DTYPES, vocabulary.quantizations(), strategies
+        )
     ]
     assert len(found) >= count
     return found[:count]
@@ -201,5 +204,5 @@ def large(
 ) -> ResultsBuilder:
     """A run of so many cells with every check of the suite: 20 records and one for each cell."""
     return ResultsBuilder(
-        {cell: {name: outcome(cell, name) for name in CHECKS} for cell in many_cells(cells)}, **values
+        {cell: {name: outcome(cell, name) for name in vocabulary.checks()} for cell in many_cells(cells)}, **values
     )

@@ -10,15 +10,15 @@ import pytest
 from click.testing import CliRunner
 
 from pytest_llmdevice.cli.command import command
+from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.matrix.vocabulary import MODELS
 from pytest_llmdevice.results.records import Check, Commit, Memory
 from pytest_llmdevice.results.transitions import NAMES, Name, count_text
 from pytest_llmdevice.results.vocabulary import Outcome
 from results.builder import ResultsBuilder, check
 
 TARGET = "loaders:load"
-_MODELS = [model for model in MODELS if model != "qwen3-moe"]
+_MODELS = [model for model in vocabulary.models() if model != "qwen3-moe"]
 CELLS = {name: Cell(model, "cpu", "float32") for name, model in zip(NAMES, _MODELS, strict=True)}
 """A cell for each name, in which version B has that difference and no other."""
 

@@ -36,7 +36,7 @@ from pytest_llmdevice.diagnosis.hints.quantization import EXPERTS, STATE_DEVICE
 from pytest_llmdevice.hardware import Inventory
 from pytest_llmdevice.hardware.host import installed_versions
 from pytest_llmdevice.hardware.library_support import unsupported
-from pytest_llmdevice.matrix.vocabulary import MODELS, QUANTIZATIONS, STRATEGIES
+from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.oracle.expectations import expectations_of
 from pytest_llmdevice.simulation import simulate
 from pytest_llmdevice.zoo import family
@@ -58,8 +58,8 @@ def dense_cells() -> list[Cell]:
     """Every model by every strategy, in dtypes that alternate."""
     return [
         cell(model, strategy, "none", DTYPES[(row + column) % 3])
-        for row, model in enumerate(MODELS)
-        for column, strategy in enumerate(STRATEGIES)
+        for row, model in enumerate(vocabulary.models())
+        for column, strategy in enumerate(vocabulary.strategies())
     ]
 
 
@@ -67,9 +67,9 @@ def quantized_cells() -> list[Cell]:
     """Every model in every quantization by every fourth strategy that there is for it, in alternating dtypes."""
     cells = [
         cell(model, strategy, quantization, DTYPES[(row + layer) % 3])
-        for row, model in enumerate(MODELS)
-        for column, strategy in enumerate(STRATEGIES)
-        for layer, quantization in enumerate(QUANTIZATIONS[1:])
+        for row, model in enumerate(vocabulary.models())
+        for column, strategy in enumerate(vocabulary.strategies())
+        for layer, quantization in enumerate(vocabulary.quantizations()[1:])
         if (row + column + layer) % 4 == 0
     ]
     return [found for found in cells if unsupported(found, INSTALLED) is None]
@@ -153,7 +153,10 @@ def test_a_moved_8_bit_model_leaves_a_part_of_its_weights_behind(found: Cell) ->
 
 @pytest.mark.parametrize(
     ("model", "strategy"),
-    in_turn([model for model in MODELS if model not in {"bloom", "mamba"}], ["device-map", "split", "disk-offload"]),
+    in_turn(
+        [model for model in vocabulary.models() if model not in {"bloom", "mamba"}],
+        ["device-map", "split", "disk-offload"],
+    ),
 )
 def test_fused_attention_is_where_its_operands_are(model: str, strategy: str) -> None:
     found = cell(model, strategy, "none", "float32", "sdpa")
@@ -167,18 +170,18 @@ def test_fused_attention_is_where_its_operands_are(model: str, strategy: str) ->
 def test_every_pair_of_axes_is_covered() -> None:
     cells = [*dense_cells(), *quantized_cells()]
     covered = {(found.model, found.strategy) for found in cells}
-    assert covered == {(model, strategy) for model in MODELS for strategy in STRATEGIES}
+    assert covered == {(model, strategy) for model in vocabulary.models() for strategy in vocabulary.strategies()}
     possible = {
         (model, quantization)
-        for model in MODELS
-        for quantization in QUANTIZATIONS
+        for model in vocabulary.models()
+        for quantization in vocabulary.quantizations()
         if unsupported(cell(model, "device-map", quantization, "float16"), INSTALLED) is None
     }
     assert {(found.model, found.quantization) for found in cells} == possible
     packed = {(found.strategy, found.quantization) for found in cells if found.quantization != "none"}
     assert len(packed) == 6 * 4
     assert {(found.dtype, found.quantization) for found in cells} == {
-        (dtype, quantization) for dtype in DTYPES for quantization in QUANTIZATIONS
+        (dtype, quantization) for dtype in DTYPES for quantization in vocabulary.quantizations()
     }
 
 

@@ -27,7 +27,7 @@ from pytest_llmdevice.checks import check_dtypes, check_meta, check_placement, c
 from pytest_llmdevice.hardware import Inventory
 from pytest_llmdevice.hardware.host import installed_versions
 from pytest_llmdevice.hardware.library_support import unsupported
-from pytest_llmdevice.matrix.vocabulary import STRATEGIES
+from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.oracle.expectations import expectations_of
 from pytest_llmdevice.simulation import simulate
 
@@ -53,7 +53,7 @@ def cells() -> list[Any]:
     """Each machine by each strategy that there is on it, with models, dtypes and quantizations in turn."""
     found = []
     for row, (machine, (kind, last)) in enumerate(MACHINES.items()):
-        for column, strategy in enumerate(STRATEGIES):
+        for column, strategy in enumerate(vocabulary.strategies()):
             first = last.partition(":")[0] + (":0" if ":" in last else "")
             cell = Cell(
                 MODELS[(row + column) % len(MODELS)],

@@ -13,13 +13,13 @@ from checkpoints import checkpoint
 
 from pytest_llmdevice import Cell, examine, simulate
 from pytest_llmdevice.loading.target import Target
+from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.matrix.expand import cells, load
-from pytest_llmdevice.matrix.vocabulary import CHECKS
 from pytest_llmdevice.zoo import cache_directory
 
 CARDS = 8
 
-EVERY = CHECKS[-1]
+EVERY = vocabulary.checks()[-1]
 """The last check of all."""
 
 NOISE = ("default", "ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -18,7 +18,7 @@ every_family = pytest.mark.parametrize("name", zoo.families())
 
 
 def test_the_families_are_those_a_matrix_can_name() -> None:
-    assert zoo.families() == vocabulary.MODELS
+    assert zoo.families() == vocabulary.models()
 
 
 def test_an_unknown_family_is_refused_with_the_list_of_those_there_are() -> None:
