@@ -230,8 +230,10 @@ def test_a_value_of_another_type_is_named_with_what_was_given(extra: str, messag
         ("xfail = true", "expect[0].xfail: input should be a valid string (got boolean True)"),
         (
             'xfail = "x"\nchecks = ["forwrad"]',
-            "expect[0].checks: unknown check 'forwrad'; did you mean 'forward'? "
-            f"(valid: {', '.join(vocabulary.checks())})",
+            (
+                "expect[0].checks: unknown check 'forwrad'; did you mean 'forward'? "
+                f"(valid: {', '.join(vocabulary.checks())})"
+            ),
         ),
         (
             'xfail = "x"\nversions = { transformers = "5" }',
