@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tomllib
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
+
+from pytest_llmdevice.matrix.vocabulary import checks
+from pytest_llmdevice.plugin import hookspecs
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,3 +80,24 @@ def test_the_lower_bounds_are_the_versions_that_are_tested() -> None:
     assert set(declared) == set(tested)
     # 4.57 and 4.57.0 are equal, 4.57 and 4.57.1 are not.
     assert {name: bound for name, bound in declared.items() if bound != Version(tested[name])} == {}
+
+
+@pytest.mark.parametrize("name", ["conftest.py", "own.toml"])
+def test_the_quotes_of_the_extension_example_are_in_its_files(name: str) -> None:
+    page = (ROOT / "docs" / "extending.md").read_text("utf-8").partition("## An example")[2]
+    language = "toml" if name.endswith(".toml") else "python"
+    (quote,) = re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+    assert quote in (ROOT / "tests" / "examples" / "extension" / name).read_text("utf-8")
+
+
+def test_the_first_example_of_extending_is_that_of_the_hook() -> None:
+    page = (ROOT / "docs" / "extending.md").read_text("utf-8")
+    quote = page.partition("```python\n")[2].partition("```")[0]
+    documented = inspect.cleandoc(hookspecs.pytest_llm_register.__doc__ or "")
+    assert [line for line in quote.splitlines() if line and f"    {line}" not in documented.splitlines()] == []
+
+
+def test_the_checks_of_the_readme_are_checks() -> None:
+    text = (ROOT / "README.md").read_text("utf-8").partition("## What is checked")[2].partition("## ")[0]
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} <= set(checks())

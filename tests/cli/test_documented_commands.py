@@ -15,7 +15,7 @@ from pytest_llmdevice.cli.command import command
 ROOT = Path(__file__).parents[2]
 
 FILES = [
-    ROOT / "README.md",
+    *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / ".github" / "examples").rglob("*.yml")),
 ]
