@@ -23,8 +23,8 @@ def missing(require: Require, cells: Sequence[Cell], passed: Callable[[Cell], bo
         for pattern in getattr(require, key) or ():
             for value in _fitting(cells, axis, pattern) or (pattern,):
                 if not _having(real, axis, value):
-                    count, pretended = _having(cells, axis, value), _having(good, axis, value)
-                    only = f", {pretended} passed only simulated" if pretended else ""
+                    count, simulated = _having(cells, axis, value), _having(good, axis, value)
+                    only = f", {simulated} passed only simulated" if simulated else ""
                     lines.append(f"{axis} {value}: none of its {count} cells passed on real hardware{only}")
     return lines
 

@@ -35,7 +35,7 @@ class SimulatedMachines:
             other = by_kind.setdefault(profile.kind, profile)
             if other is not profile:
                 raise ConfigurationError(
-                    f"{option}: {other} and {profile} both play {profile.kind} cards, and a run has one machine "
+                    f"{option}: {other} and {profile} both simulate {profile.kind} cards, and a run has one machine "
                     f"of a kind: choose one"
                 )
         return cls(tuple(by_kind.values()))

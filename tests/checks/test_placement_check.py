@@ -61,7 +61,7 @@ class SimulatedMachines(nn.Module):
         return self.named("buffer")
 
 
-def pretended(**places: str) -> Any:
+def model_on(**places: str) -> Any:
     """Parameters, and buffers where the name begins with `buffer`."""
     buffers = {name: place for name, place in places.items() if name.startswith("buffer")}
     return SimulatedMachines({name: place for name, place in places.items() if name not in buffers}, buffers)
@@ -111,7 +111,7 @@ def test_a_model_without_its_tensors_is_one_finding(expectations: MakePlan) -> N
 
 def test_a_right_card_passes_with_a_count_for_each_place() -> None:
     result = check_placement(
-        pretended(a="cuda:1", b="cuda:1", buffer="cuda:1"),
+        model_on(a="cuda:1", b="cuda:1", buffer="cuda:1"),
         planned("cuda:1", a="cuda:1", b="cuda:1", buffer="cuda:1"),
         cell("cuda:1"),
     )
@@ -122,7 +122,7 @@ def test_a_right_card_passes_with_a_count_for_each_place() -> None:
 @pytest.mark.parametrize("name", ["weight", "buffer"])
 def test_the_wrong_card_is_found_by_its_index(name: str) -> None:
     model, expectations = (
-        pretended(**{name: "cuda:0", "b": "cuda:1"}),
+        model_on(**{name: "cuda:0", "b": "cuda:1"}),
         planned("cuda:1", **{name: "cuda:1", "b": "cuda:1"}),
     )
     (finding,) = check_placement(model, expectations, cell("cuda:1")).findings
@@ -133,7 +133,7 @@ def test_the_wrong_card_is_found_by_its_index(name: str) -> None:
 @pytest.mark.parametrize("name", ["weight", "buffer"])
 def test_one_tensor_that_was_left_behind_is_found(name: str) -> None:
     model, expectations = (
-        pretended(**{name: "cpu", "b": "cuda:0"}),
+        model_on(**{name: "cpu", "b": "cuda:0"}),
         planned("cuda:0", **{name: "cuda:0", "b": "cuda:0"}),
     )
     (finding,) = check_placement(model, expectations, cell("cuda:0")).findings
@@ -142,41 +142,39 @@ def test_one_tensor_that_was_left_behind_is_found(name: str) -> None:
 
 
 def test_a_card_without_an_index_is_the_first_one() -> None:
-    assert check_placement(pretended(a="cuda"), planned("cuda:0", a="cuda:0"), cell("cuda:0")).passed
+    assert check_placement(model_on(a="cuda"), planned("cuda:0", a="cuda:0"), cell("cuda:0")).passed
 
 
 def test_of_several_allowed_devices_each_is_right() -> None:
     expectations = planned("cuda:0", "cuda:1", a="cuda:0|cuda:1", b="cuda:0|cuda:1")
-    assert check_placement(pretended(a="cuda:0", b="cuda:1"), expectations, cell("cuda:0", "split")).passed
-    (finding,) = check_placement(pretended(a="cuda:0", b="cuda:2"), expectations, cell("cuda:0", "auto")).findings
+    assert check_placement(model_on(a="cuda:0", b="cuda:1"), expectations, cell("cuda:0", "split")).passed
+    (finding,) = check_placement(model_on(a="cuda:0", b="cuda:2"), expectations, cell("cuda:0", "auto")).findings
     assert (finding.where, finding.expected, finding.actual) == ("b", "cuda:0 or cuda:1", "cuda:2")
 
 
 def test_a_tensor_that_is_not_there_is_found() -> None:
-    (finding,) = check_placement(pretended(a="cpu"), planned("cpu", a="cpu", buffer="cpu"), cell("cpu")).findings
+    (finding,) = check_placement(model_on(a="cpu"), planned("cpu", a="cpu", buffer="cpu"), cell("cpu")).findings
     assert (finding.where, finding.expected, finding.actual) == ("buffer", "a buffer", "nothing of that name")
 
 
 @pytest.mark.parametrize("name", ["adapter", "buffer_of_mine"])
 def test_a_tensor_that_no_plan_knows_must_be_on_a_device_of_the_cell_too(name: str) -> None:
     expectations = planned("cuda:0", a="cuda:0")
-    assert check_placement(pretended(a="cuda:0", **{name: "cuda:0"}), expectations, cell("cuda:0")).passed
-    (finding,) = check_placement(pretended(a="cuda:0", **{name: "cpu"}), expectations, cell("cuda:0")).findings
+    assert check_placement(model_on(a="cuda:0", **{name: "cuda:0"}), expectations, cell("cuda:0")).passed
+    (finding,) = check_placement(model_on(a="cuda:0", **{name: "cpu"}), expectations, cell("cuda:0")).findings
     assert (finding.where, finding.expected, finding.actual) == (name, "cuda:0", "cpu")
 
 
 @pytest.mark.parametrize("strategy", ["cpu-offload", "disk-offload"])
 def test_an_offload_that_offloaded_nothing_is_found(strategy: str) -> None:
-    (finding,) = check_placement(
-        pretended(a="cuda:0"), planned("cuda:0", a="cuda:0"), cell("cuda:0", strategy)
-    ).findings
+    (finding,) = check_placement(model_on(a="cuda:0"), planned("cuda:0", a="cuda:0"), cell("cuda:0", strategy)).findings
     assert (finding.where, finding.actual) == ("the model", "nothing offloaded")
     assert finding.expected == f"part of it offloaded ({strategy})"
 
 
 def test_a_split_that_did_not_split_is_found() -> None:
     expectations = planned("cuda:0", a="cuda:0", b="cuda:0")
-    (finding,) = check_placement(pretended(a="cuda:0", b="cuda:0"), expectations, cell("cuda:0", "split")).findings
+    (finding,) = check_placement(model_on(a="cuda:0", b="cuda:0"), expectations, cell("cuda:0", "split")).findings
     assert (finding.expected, finding.actual) == ("spread over two devices", "all on cuda:0")
 
 
@@ -190,7 +188,7 @@ def test_an_offloaded_tensor_that_lies_on_the_device_is_found(load: Load, expect
 
 
 def test_nothing_planned_and_nothing_there_is_hollow() -> None:
-    assert check_placement(pretended(), planned("cpu"), cell("cpu")).hollow
+    assert check_placement(model_on(), planned("cpu"), cell("cpu")).hollow
 
 
 def test_a_cpu_cell_that_went_to_a_card_is_told(expectations: MakePlan, load: Load) -> None:

@@ -35,7 +35,10 @@ def refused(project: pytest.Pytester, *args: str) -> str:
         (["cuda,memory=8"], "simulation 'cuda,memory=8': memory size '8' is not a number with a unit*"),
         (["cuda,memory=0GiB"], "simulation 'cuda,memory=0GiB': a card needs some memory"),
         (["cuda,size=8GiB"], "simulation 'cuda,size=8GiB': unknown setting 'size'*"),
-        (["cuda:2", "cuda-t4"], "cuda:2 and cuda-t4:1 both play cuda cards, and a run has one machine of a kind: *"),
+        (
+            ["cuda:2", "cuda-t4"],
+            "cuda:2 and cuda-t4:1 both simulate cuda cards, and a run has one machine of a kind: *",
+        ),
     ],
 )
 def test_a_bad_profile_is_refused_with_what_would_be_valid(
