@@ -37,7 +37,7 @@ def refused(project: pytest.Pytester, *args: str) -> str:
         (["cuda,size=8GiB"], "simulation 'cuda,size=8GiB': unknown setting 'size'*"),
         (
             ["cuda:2", "cuda-t4"],
-            "cuda:2 and cuda-t4:1 both simulate cuda cards, and a run has one machine of a kind: *",
+            "cuda:2 and cuda-t4:1 both simulate cuda cards, and a run has one machine*",
         ),
     ],
 )
