@@ -51,11 +51,6 @@ def inventory() -> Inventory:
         Qwen3ForCausalLM,
     )
 
-    # And what keeps things by object: what the suite puts there, the plugin must find.
-    from pytest_llmdevice.loading import load  # noqa: F401
-    from pytest_llmdevice.monitoring import resources  # noqa: F401
-    from pytest_llmdevice.plugin import matrix_plugin  # noqa: F401
-
     found = probe()
     assert not found.failure
     return found

@@ -27,15 +27,15 @@ def _checks() -> Iterator[Check]:
     for module in iter_modules(checks.__path__, f"{checks.__name__}."):
         # This one is being imported.
         if module.name != __name__:
-            found = vars(import_module(module.name)).values()
-            yield from (value for value in found if isinstance(value, Check))
+            entries = vars(import_module(module.name)).values()
+            yield from (value for value in entries if isinstance(value, Check))
 
 
-def _in_order(found: list[Check]) -> Iterator[Check]:
+def _in_order(entries: list[Check]) -> Iterator[Check]:
     """Each check behind the one that it names; what names none goes first."""
     placed = {""}
-    while ready := [check for check in found if check.after in placed and check.name not in placed]:
+    while ready := [check for check in entries if check.after in placed and check.name not in placed]:
         yield from ready
         placed |= {check.name for check in ready}
     # What is left names a check that does not exist: the registry says so.
-    yield from (check for check in found if check.name not in placed)
+    yield from (check for check in entries if check.name not in placed)

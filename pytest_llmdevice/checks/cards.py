@@ -64,12 +64,14 @@ def check_cards(
             # In other words where the number of tokens is another.
             wrong = {finding.where for finding in known}
             result = check_generation(generated, prompts, max_new_tokens, model)
-            parts.append(replace(result, findings=tuple(one for one in result.findings if one.where not in wrong)))
+            parts.append(
+                replace(result, findings=tuple(finding for finding in result.findings if finding.where not in wrong))
+            )
             parts.append(check_inputs(generated, prompts, model, cell))
         found = (finding for part in parts for finding in part.findings)
         findings = [_with_cards(finding, profile) for finding in found if finding not in known]
         # A last token may be forced.
-        before, rows = (_started(one.first, max_new_tokens - 1) for one in (alone, generated))
+        before, rows = (_started(run.first, max_new_tokens - 1) for run in (alone, generated))
         if alone.error is None and generated.error is None and rows != before:
             findings.append(Finding(f"tokens, with {profile} visible", str(before), str(rows), CARD_PREFERRED))
         loaded.release()

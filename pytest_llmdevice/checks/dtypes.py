@@ -64,12 +64,12 @@ def check_dtypes(model: nn.Module, expectations: Expectations, cell: Cell, check
         wrong.append((expected, Finding(name, reason, dtype)))
     findings = [
         Finding(
-            one.where,
-            one.expected,
-            one.actual,
-            _cause(expected, one.actual, cell, others_right=right > 0, prepared=prepared),
+            finding.where,
+            finding.expected,
+            finding.actual,
+            _cause(expected, finding.actual, cell, others_right=right > 0, prepared=prepared),
         )
-        for expected, one in wrong
+        for expected, finding in wrong
     ] + findings
     findings += [
         Finding(where, " or ".join(dict.fromkeys((cell.dtype, *own))), dtype, hints.CONFIG)

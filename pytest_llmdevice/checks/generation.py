@@ -42,9 +42,9 @@ def check_generation(generated: GenerationRun, prompts: Tokens, max_new_tokens: 
     findings += [] if findings else _malformed_alone(generated.alone)
     if findings:
         return Result("generation", tuple(dict.fromkeys(findings)), details=CONTRACT)
-    one, two = token_rows(first) or [], token_rows(second) or []
+    first_rows, second_rows = token_rows(first) or [], token_rows(second) or []
     vocabulary = getattr(configuration_of(model), "vocab_size", None)
-    for number, (row, again) in enumerate(zip(one, two, strict=True)):
+    for number, (row, again) in enumerate(zip(first_rows, second_rows, strict=True)):
         where = f"prompt {number}"
         findings += _length(where, row, list(prompts[number]), max_new_tokens, model)
         outside = [token for token in row if token < 0 or (vocabulary is not None and token >= vocabulary)]
@@ -52,7 +52,7 @@ def check_generation(generated: GenerationRun, prompts: Tokens, max_new_tokens: 
             findings.append(Finding(where, f"token ids below {vocabulary}", str(outside)))
         if row != again:
             findings.append(Finding(where, f"the same tokens twice: {row}", str(again), generation.NONDETERMINISTIC))
-    evidence = {"prompts": len(one), "tokens": sum(map(len, one))}
+    evidence = {"prompts": len(first_rows), "tokens": sum(map(len, first_rows))}
     return Result("generation", tuple(findings), evidence, CONTRACT if findings else "")
 
 

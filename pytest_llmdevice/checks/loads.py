@@ -40,7 +40,11 @@ def check_loads(model: nn.Module, expectations: Expectations, checkpoint: str, c
     if (kind is not None and kind != stored.model_type and not _same(expectations, named)) or lacking:
         why = f"{actual}; {lacking.actual}" if lacking else actual
         return Result("loads", (Finding("the model", wanted, why, OTHER_MODEL),), evidence, details=details)
-    missing = [one.name for one in expectations.tensors if one.role == "parameter" and one.name not in named]
+    missing = [
+        expected.name
+        for expected in expectations.tensors
+        if expected.role == "parameter" and expected.name not in named
+    ]
     if type(core(model)).__name__ != expectations.architecture and missing:
         return Result(
             "loads",

@@ -45,7 +45,10 @@ def check_placement(model: nn.Module, expectations: Expectations, cell: Cell) ->
         if place not in expected.devices and not _carried(model, expected.name, place, cell):
             findings.append(_misplaced(expected, place, entries, cell))
     if findings and len(places) == 1:
-        findings = [Finding(one.where, one.expected, one.actual, _whole(one, entries, cell)) for one in findings]
+        findings = [
+            Finding(finding.where, finding.expected, finding.actual, _whole(finding, entries, cell))
+            for finding in findings
+        ]
     findings += _strategy(model, places, cell)
     findings += _extras(model, expectations, present, cell)
     findings += _attributes(model, expectations)

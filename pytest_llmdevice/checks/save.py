@@ -134,14 +134,14 @@ def _kept(model: nn.Module, again: nn.Module, expectations: Expectations) -> lis
         if is_packed(tensor) and is_packed(again_now):
             # The storage dtype of packed values is an option, and the first forward pass may change it.
             continue
-        one, other = (dtype_name(found.dtype) for found in (tensor, again_now))
-        if one != other and name not in computed and other != right.get(name):
-            findings.append(Finding(f"{name}, reloaded", one, other, TENSORS))
+        before, after = (dtype_name(found.dtype) for found in (tensor, again_now))
+        if before != after and name not in computed and after != right.get(name):
+            findings.append(Finding(f"{name}, reloaded", before, after, TENSORS))
     kinds = {name: type(module).__name__ for name, module in again.named_modules()}
     for name, module in model.named_modules():
-        one, other = type(module).__name__, kinds.get(name, "nothing of that name")
-        if one != other and layer_classes() & {one, other}:
-            findings.append(Finding(f"{name}, reloaded", one, other, TENSORS))
+        before, after = type(module).__name__, kinds.get(name, "nothing of that name")
+        if before != after and layer_classes() & {before, after}:
+            findings.append(Finding(f"{name}, reloaded", before, after, TENSORS))
     return findings
 
 

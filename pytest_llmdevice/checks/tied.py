@@ -43,23 +43,23 @@ def check_tied(model: nn.Module, expectations: Expectations) -> Result:
 
 
 def _apart(present: dict[str, nn.Parameter], first: str, second: str) -> str:
-    one, other = present[first], present[second]
-    if one.device != other.device:
-        return f"a tensor of its own, on {with_index(other.device)} and not on {with_index(one.device)}"
-    if one.dtype != other.dtype:
-        return f"a tensor of its own, in {dtype_name(other.dtype)}"
+    left, right = present[first], present[second]
+    if left.device != right.device:
+        return f"a tensor of its own, on {with_index(right.device)} and not on {with_index(left.device)}"
+    if left.dtype != right.dtype:
+        return f"a tensor of its own, in {dtype_name(right.dtype)}"
     return "a tensor of its own"
 
 
 def _shared(model: nn.Module, first: str, second: str, present: dict[str, nn.Parameter]) -> bool:
-    one, other = present[first], present[second]
-    if one is other:
+    left, right = present[first], present[second]
+    if left is right:
         return True
-    if one.is_meta and other.is_meta:
+    if left.is_meta and right.is_meta:
         # Offloaded: the hooks hold the data. A map that keeps one entry for both is what accelerate does.
         values = [_offloaded(model, name) for name in (first, second)]
         return values[0] is not None and values[1] is not None and bool((values[0] == values[1]).all())
-    return one.device == other.device and one.data_ptr() == other.data_ptr() and one.shape == other.shape
+    return left.device == right.device and left.data_ptr() == right.data_ptr() and left.shape == right.shape
 
 
 def _offloaded(model: nn.Module, name: str) -> torch.Tensor | None:

@@ -105,9 +105,13 @@ def unmet(requirements: Requirements, cell: Cell, inventory: Inventory) -> str |
 
 def _too_few(wanted: int, cell: Cell, inventory: Inventory) -> str | None:
     if cell.simulated:
-        played = [found.spec for found in inventory.simulated_of_kind(cell.kind)]
-        return None if len(played) >= wanted else f"needs {wanted} {cell.kind} devices, simulated: {', '.join(played)}"
-    usable = [found.spec for found in inventory.of_kind(cell.kind) if found.passed(cell.dtype)]
+        simulated = [device.spec for device in inventory.simulated_of_kind(cell.kind)]
+        return (
+            None
+            if len(simulated) >= wanted
+            else f"needs {wanted} {cell.kind} devices, simulated: {', '.join(simulated)}"
+        )
+    usable = [device.spec for device in inventory.of_kind(cell.kind) if device.passed(cell.dtype)]
     if len(usable) >= wanted:
         return None
     return f"needs {wanted} {cell.kind} devices that pass {cell.dtype}, here: {', '.join(usable) or 'none'}"
@@ -119,27 +123,27 @@ def _package_unmet(package: str, inventory: Inventory) -> str | None:
     from packaging.requirements import Requirement
 
     requirement = Requirement(package)
-    found = inventory.versions.get(requirement.name)
-    if found is None:
+    installed = inventory.versions.get(requirement.name)
+    if installed is None:
         try:
-            found = importlib.metadata.version(requirement.name)
+            installed = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
             return f"needs the package {package}, which is not installed"
-    if not requirement.specifier.contains(found, prereleases=True):
-        return f"needs the package {package}, {found} is installed"
+    if not requirement.specifier.contains(installed, prereleases=True):
+        return f"needs the package {package}, {installed} is installed"
     return None
 
 
 def _capability_unmet(wanted: str, device: Device) -> str | None:
-    found = device.capability
-    if wanted.startswith("gfx") or found.startswith("gfx") or not found:
+    present = device.capability
+    if wanted.startswith("gfx") or present.startswith("gfx") or not present:
         # Architectures have no order, so only the same one will do.
-        met = wanted == found
+        met = wanted == present
     else:
-        met = version_key(found) >= version_key(wanted)
+        met = version_key(present) >= version_key(wanted)
     if met:
         return None
-    return f"needs compute capability {wanted}, {device.spec} {device.name} has {found or 'none'}"
+    return f"needs compute capability {wanted}, {device.spec} {device.name} has {present or 'none'}"
 
 
 def _size(count: int) -> str:

@@ -76,12 +76,12 @@ def stored_equal(checkpoint: str, names: Sequence[str]) -> bool:
     import torch
     from safetensors import safe_open
 
-    found: list[torch.Tensor] = []
+    weights: list[torch.Tensor] = []
     for path in sorted(Path(checkpoint).glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             present = set(file.keys())
-            found += [file.get_tensor(name) for name in names if name in present]
-    return all(torch.equal(found[0], other) for other in found[1:])
+            weights += [file.get_tensor(name) for name in names if name in present]
+    return all(torch.equal(weights[0], other) for other in weights[1:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,12 @@ def unchanged(model: Any) -> Iterator[None]:
     repacked for the processor are unpacked for the files, not as they were.
     """
     configurations = {
-        id(one): one
+        id(configuration): configuration
         for module in model.modules()
-        for one in (getattr(module, "config", None), getattr(module, "generation_config", None))
-        if hasattr(one, "__dict__")
+        for configuration in (getattr(module, "config", None), getattr(module, "generation_config", None))
+        if hasattr(configuration, "__dict__")
     }
-    kept = [(one, dict(vars(one))) for one in configurations.values()]
+    kept = [(configuration, dict(vars(configuration))) for configuration in configurations.values()]
     packed = [
         (weight, weight.data, state, dict(vars(state)))
         for weight in model.parameters()
@@ -38,9 +38,9 @@ def unchanged(model: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        for one, before in kept:
-            vars(one).clear()
-            vars(one).update(before)
+        for configuration, before in kept:
+            vars(configuration).clear()
+            vars(configuration).update(before)
         for weight, data, state, before in packed:
             if weight.data_ptr() != data.data_ptr():
                 weight.data = data

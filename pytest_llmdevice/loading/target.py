@@ -75,25 +75,25 @@ def resolve(name: str) -> Resolved:
 
     module_name, _, attribute = name.partition(":")
     with unchanged_by_import() as changes:
-        found: Any = _import(name, module_name)
+        candidate: Any = _import(name, module_name)
     for part in attribute.split(".") if attribute else ():
         try:
-            found = getattr(found, part)
+            candidate = getattr(candidate, part)
         except AttributeError:
-            names = [candidate for candidate in dir(found) if not candidate.startswith("_")]
+            names = [candidate for candidate in dir(candidate) if not candidate.startswith("_")]
             guess = nearest(part, names)
             hint = f"; did you mean {guess!r}?" if guess else ""
             raise ConfigurationError(f"target {name!r}: {module_name!r} has no attribute {part!r}{hint}") from None
-    if isinstance(found, type):
+    if isinstance(candidate, type):
         try:
-            found = found()
+            candidate = candidate()
         except Exception as error:  # noqa: BLE001  # the user's own code may raise anything
             raise ConfigurationError(
                 f"target {name!r}: the class could not be instantiated without arguments: "
                 f"{type(error).__name__}: {error}"
             ) from None
-    validate(found, name)
-    return Resolved(found, tuple(changes))
+    validate(candidate, name)
+    return Resolved(candidate, tuple(changes))
 
 
 def validate(candidate: object, name: str) -> None:

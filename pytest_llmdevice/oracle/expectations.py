@@ -135,7 +135,7 @@ def expectations_of(model: nn.Module, checkpoint: str, cell: Cell) -> Expectatio
     return Expectations(
         tensors,
         tuple(tuple(map(names.loaded_name, group)) for group in ties),
-        tuple((names.loaded_name(one), names.loaded_name(other)) for one, other in _untied(bones, ties)),
+        tuple((names.loaded_name(tensor), names.loaded_name(other)) for tensor, other in _untied(bones, ties)),
         tuple(_loaded(weight, names) for weight in weights),
         allowed,
         tuple(_extras(names, tensors, allowed)),
@@ -201,7 +201,7 @@ def _extras(names: TensorNames, tensors: tuple[Expected, ...], allowed: tuple[st
     for named in names.tensors:
         if named.architecture is None and named.name not in known:
             beside = _beside(named, names, tensors)
-            places = tuple(dict.fromkeys(place for one in beside for place in one.devices))
+            places = tuple(dict.fromkeys(place for tensor in beside for place in tensor.devices))
             yield Extra(named.name, places or allowed, beside[0].name if beside else "")
 
 
@@ -210,9 +210,9 @@ def _beside(named: NamedTensor, names: TensorNames, tensors: tuple[Expected, ...
     while path:
         path = path.rpartition(".")[0]
         architecture = names.modules.get(path)
-        found = [one for one in tensors if architecture and one.architecture.startswith(f"{architecture}.")]
+        found = [tensor for tensor in tensors if architecture and tensor.architecture.startswith(f"{architecture}.")]
         if found:
-            return [one for one in found if one.architecture.rpartition(".")[0] == architecture] or found
+            return [tensor for tensor in found if tensor.architecture.rpartition(".")[0] == architecture] or found
     return []
 
 
@@ -229,7 +229,7 @@ def tensor_attributes(module: nn.Module) -> dict[str, torch.Tensor]:
         )
         if isinstance(value, torch.Tensor):
             found[key] = value
-        found |= {f"{key}[{number!r}]": one for number, one in inner if isinstance(one, torch.Tensor)}
+        found |= {f"{key}[{number!r}]": tensor for number, tensor in inner if isinstance(tensor, torch.Tensor)}
     return found
 
 

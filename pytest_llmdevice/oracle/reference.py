@@ -67,9 +67,9 @@ def reference(
                 return _read(path, len(prompts))
             except (SafetensorError, KeyError):
                 path.unlink()
-        found = compute(checkpoint, prompts, max_new_tokens)
-        _write(path, found)
-        return found
+        outputs = compute(checkpoint, prompts, max_new_tokens)
+        _write(path, outputs)
+        return outputs
 
 
 def compute(checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Reference:
@@ -114,15 +114,15 @@ def _key(checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: int)
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
 
 
-def _write(path: Path, found: Reference) -> None:
+def _write(path: Path, outputs: Reference) -> None:
     import torch
     from safetensors.torch import save_file
 
     tensors = {}
-    for number in range(len(found.logits)):
-        tensors[f"logits.{number}"] = found.logits[number].contiguous()
-        tensors[f"steps.{number}"] = found.steps[number].contiguous()
-        tensors[f"tokens.{number}"] = torch.tensor(found.tokens[number])
+    for number in range(len(outputs.logits)):
+        tensors[f"logits.{number}"] = outputs.logits[number].contiguous()
+        tensors[f"steps.{number}"] = outputs.steps[number].contiguous()
+        tensors[f"tokens.{number}"] = torch.tensor(outputs.tokens[number])
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     save_file(tensors, temporary)
     temporary.replace(path)

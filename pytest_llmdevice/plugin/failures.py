@@ -128,27 +128,27 @@ def detail(item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestRep
     not run here), `aborted` and `hollow` (true or absent), `evidence`, `tokens`, `measured`, and `target` where a
     fixture put another one in the place of `own`.
     """
-    found: dict[str, Any] = {}
+    details: dict[str, Any] = {}
     if report.outcome == "failed" and call.excinfo is not None:
-        found = _of_failure(call.excinfo.value)
+        details = _of_failure(call.excinfo.value)
     if call.excinfo is not None and isinstance(call.excinfo.value, CellSkipped):
-        found["cause"] = call.excinfo.value.cause
+        details["cause"] = call.excinfo.value.cause
     if report.when == "call":
-        found |= {"evidence": item.stash[EVIDENCE]} if EVIDENCE in item.stash else {}
-        found |= {"tokens": item.stash[TOKENS]} if TOKENS in item.stash else {}
-        found |= {"measured": item.stash[MEASURED]} if MEASURED in item.stash else {}
+        details |= {"evidence": item.stash[EVIDENCE]} if EVIDENCE in item.stash else {}
+        details |= {"tokens": item.stash[TOKENS]} if TOKENS in item.stash else {}
+        details |= {"measured": item.stash[MEASURED]} if MEASURED in item.stash else {}
     target = getattr(item, "funcargs", {}).get("llm_target")
     if target is not None and target is not own:
         kind = target if isinstance(target, (type, ModuleType)) else type(target)
-        found["target"] = kind.__name__ if isinstance(kind, ModuleType) else f"{kind.__module__}:{kind.__qualname__}"
-    if found:
-        vars(report)[DETAILS] = found
+        details["target"] = kind.__name__ if isinstance(kind, ModuleType) else f"{kind.__module__}:{kind.__qualname__}"
+    if details:
+        vars(report)[DETAILS] = details
 
 
 def details_of(report: pytest.TestReport) -> dict[str, Any]:
     """What `detail` put into `report`."""
-    found: dict[str, Any] = getattr(report, DETAILS, {})
-    return found
+    details: dict[str, Any] = getattr(report, DETAILS, {})
+    return details
 
 
 def _of_failure(error: BaseException) -> dict[str, Any]:
@@ -158,12 +158,12 @@ def _of_failure(error: BaseException) -> dict[str, Any]:
     failure = getattr(error, "failure", None)
     if failure is None:
         failure = class_of_error(error) if result is None else class_of_findings(result.check, result.findings)
-    found: dict[str, Any] = {"failure": failure}
+    details: dict[str, Any] = {"failure": failure}
     if getattr(error, "aborted", False):
-        found["aborted"] = True
+        details["aborted"] = True
     if result is not None and not result.findings:
-        found["hollow"] = True
-    return found
+        details["hollow"] = True
+    return details
 
 
 def _packed(result: Result) -> Iterator[list[str]]:

@@ -109,8 +109,8 @@ class Recorder:
 
     def expect(self, nodeids: Iterable[str]) -> None:
         """Say which tests were collected, so that it is known when a cell is finished."""
-        found = (cell_id_in(nodeid, self._ids) for nodeid in nodeids)
-        self._expected = Counter(cell_id for cell_id in found if cell_id is not None)
+        cell_ids = (cell_id_in(nodeid, self._ids) for nodeid in nodeids)
+        self._expected = Counter(cell_id for cell_id in cell_ids if cell_id is not None)
 
     def take(self, report: pytest.TestReport) -> None:
         """Take in one report. Subtests report for themselves and again with their test; only the test counts."""
@@ -238,7 +238,7 @@ def _add(item: _Item, report: pytest.TestReport) -> None:
     elif report.outcome == "failed":
         item.outcome = _of_failure(report, details)
         item.values |= {"failure": details.get("failure", "other"), "message": _message(report)}
-        item.values["findings"] = [_finding(*found) for found in findings_of(report)]
+        item.values["findings"] = [_finding(*finding) for finding in findings_of(report)]
         if item.outcome in {"hollow", "xpass"}:
             del item.values["failure"]
             item.values["findings"] = []
@@ -272,10 +272,12 @@ def _skipped(report: pytest.TestReport) -> str:
     return str(reason).removeprefix("Skipped: ")
 
 
-def _finding(_: str, found: Any) -> RecordedFinding:
-    hint = found.hint
+def _finding(_: str, finding: Any) -> RecordedFinding:
+    hint = finding.hint
     known = {} if hint is None else {"hint": hint.name, "advice": hint.text, "source": hint.source}
-    return RecordedFinding(where=found.where, expected=found.expected, actual=found.actual, kind=found.kind, **known)
+    return RecordedFinding(
+        where=finding.where, expected=finding.expected, actual=finding.actual, kind=finding.kind, **known
+    )
 
 
 def _check(item: _Item) -> Check:

@@ -147,8 +147,8 @@ class LimitedItems:
         doing, stack = _in_the_cell(frame)
         self._over[cell] = f" in {phase}{item.name}"
         where = doing or phase + getattr(item, "originalname", item.name)
-        found = Finding(where, f"an end within {self._seconds:g} seconds", "still running")
-        result = Result("loads" if doing == "load" else _check_of(item), (found,))
+        finding = Finding(where, f"an end within {self._seconds:g} seconds", "still running")
+        result = Result("loads" if doing == "load" else _check_of(item), (finding,))
         return CellTimeout(f"{cell.id}: {self._limit_words()} is over{self._over[cell]}{_here(doing, stack)}", result)
 
     def _last_words(self, frame: FrameType | None) -> str:
@@ -176,13 +176,13 @@ def _in_the_cell(frame: FrameType | None) -> tuple[str, list[FrameType]]:
         Loaded.load.__func__.__code__: "load",  # type: ignore[attr-defined]  # of a class method
         generate_with.__code__: "generate",
     }
-    found: list[FrameType] = []
+    frames: list[FrameType] = []
     while frame is not None and _package(frame) not in {"_pytest", "pluggy"}:
         if (doing := calls.get(frame.f_code)) is not None:
-            return doing, found[::-1]
-        found.append(frame)
+            return doing, frames[::-1]
+        frames.append(frame)
         frame = frame.f_back
-    return "", found[::-1]
+    return "", frames[::-1]
 
 
 def _package(frame: FrameType) -> str:

@@ -72,8 +72,8 @@ class Shard:
 
     def others(self, cells: Iterable[Cell], seconds: Mapping[str, float] | None = None) -> dict[Cell, str]:
         """Those of `cells` that are in another part, each with the sentence that says in which."""
-        found = assigned(cells, self.count, seconds)
-        return {cell: f"it belongs to shard {shard}" for cell, shard in found.items() if shard != self}
+        shards = assigned(cells, self.count, seconds)
+        return {cell: f"it belongs to shard {shard}" for cell, shard in shards.items() if shard != self}
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -82,10 +82,10 @@ def parse_shard(text: str) -> tuple[int, int]:
     Raises:
         ConfigurationError: it is not two numbers, or there is no such part.
     """
-    found = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text, re.ASCII)
-    if found is None:
+    match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text, re.ASCII)
+    if match is None:
         raise ConfigurationError(f"shard {text!r} is not INDEX/COUNT, such as 2/5 for the second of five parts")
-    index, count = int(found[1]), int(found[2])
+    index, count = int(match[1]), int(match[2])
     if count < 1:
         raise ConfigurationError(f"shard {text!r}: there must be at least one part, as in 1/1")
     if not 1 <= index <= count:
@@ -133,15 +133,15 @@ def estimates(cells: Iterable[Cell], seconds: Mapping[str, float]) -> dict[Cell,
     given = list(cells)
     known: dict[Cell, float] = {}
     for cell in given:
-        found = seconds.get(cell.id, seconds.get(_other_id(cell.id), 0.0))
+        recorded = seconds.get(cell.id, seconds.get(_other_id(cell.id), 0.0))
         # A time of zero is a record that measured nothing.
-        if 0 < found < math.inf:
-            known[cell] = found
+        if 0 < recorded < math.inf:
+            known[cell] = recorded
     medians: dict[tuple[int, object], float] = {}
     for level, alike in enumerate(_ALIKE):
         groups: dict[object, list[float]] = {}
-        for cell, found in known.items():
-            groups.setdefault(alike(cell), []).append(found)
+        for cell, time in known.items():
+            groups.setdefault(alike(cell), []).append(time)
         medians |= {(level, group): median(times) for group, times in groups.items()}
     return {cell: known[cell] if cell in known else _guess(cell, medians) for cell in given}
 
@@ -153,7 +153,7 @@ def recorded_seconds(files: Iterable[RunFile]) -> dict[str, float]:
         for record in file.cells.values():
             if record.outcome != "skipped" and 0 < record.seconds < math.inf:
                 times.setdefault(record.cell, []).append(record.seconds)
-    return {cell: median(found) for cell, found in times.items()}
+    return {cell: median(values) for cell, values in times.items()}
 
 
 def _guess(cell: Cell, medians: Mapping[tuple[int, object], float]) -> float:
@@ -178,9 +178,9 @@ def _dealt(cells: Sequence[Cell], count: int, weights: Mapping[Cell, float]) -> 
     for blocks in _attempts(list(cells), count, ideal, weights):
         parts = _packed(blocks, count, weights)
         longest = max(sum(_length(block, weights) for block in part) for part in parts)
-        found = sum(not part for part in parts), longest
-        if found < least:
-            best, least = parts, found
+        imbalance = sum(not part for part in parts), longest
+        if imbalance < least:
+            best, least = parts, imbalance
         if least[0] <= fewest and least[1] <= _TOLERANCE * ideal:
             break
     return [[cell for block in part for cell in block] for part in best]

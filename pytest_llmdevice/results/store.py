@@ -113,15 +113,15 @@ def read(paths: Path | list[Path]) -> list[RunFile]:
             contradict each other: file, line and what to do.
     """
     given = [paths] if isinstance(paths, Path) else paths
-    found: dict[str, RunFile] = {}
+    by_id: dict[str, RunFile] = {}
     for path in given:
-        runs = [one for file in _files(path) if (one := read_file(file)) is not None]
+        runs = [run_file for file in _files(path) if (run_file := read_file(file)) is not None]
         if not runs:
             raise ResultsError(f"{path}: no results here; run pytest with --llm-matrix --llm-results {path}")
-        for one in runs:
-            other = found.get(one.run.run)
-            found[one.run.run] = one if other is None else _fuller(other, one)
-    return sorted(found.values(), key=lambda each: (each.run.started, each.run.run))
+        for run_file in runs:
+            other = by_id.get(run_file.run.run)
+            by_id[run_file.run.run] = run_file if other is None else _fuller(other, run_file)
+    return sorted(by_id.values(), key=lambda each: (each.run.started, each.run.run))
 
 
 def _fuller(first: RunFile, second: RunFile) -> RunFile:
@@ -158,10 +158,10 @@ def read_file(path: Path) -> RunFile | None:
     if not lines:
         return None
     run = _head(path, lines[0])
-    found = RunFile(path, run, cut=bool(last))
+    file = RunFile(path, run, cut=bool(last))
     for number, line in enumerate(lines[1:], start=2):
-        _take(found, _record(path, number, line), number)
-    return found
+        _take(file, _record(path, number, line), number)
+    return file
 
 
 def _head(path: Path, line: bytes) -> Run:

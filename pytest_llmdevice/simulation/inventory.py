@@ -88,9 +88,9 @@ def _cards(profile: Profile) -> str:
 
 def _refuse_present(profile: Profile, inventory: Inventory) -> None:
     # By PyTorch's type and not by kind: a ROCm card is called `cuda:0` too, and would be shadowed by a CUDA profile.
-    here = [found for found in inventory.devices if found.device.partition(":")[0] == profile.device_type]
+    here = [device for device in inventory.devices if device.device.partition(":")[0] == profile.device_type]
     if here:
-        named = ", ".join(f"{found.spec} ({found.name})" if found.name else found.spec for found in here)
+        named = ", ".join(f"{device.spec} ({device.name})" if device.name else device.spec for device in here)
         raise ConfigurationError(
             f"--llm-simulate: this machine has {named}, and real cards are never shadowed by {profile}: leave it out, "
             f"or run it where there is no {profile.device_type} device"
