@@ -157,7 +157,10 @@ def test_a_probe_that_failed_is_exit_code_1_with_its_text(doctor: Doctor, form: 
 
 def test_a_probe_that_failed_says_what_to_do_first() -> None:
     assert "import torch" in commands(Inventory(failure="crashed with signal 11"))[0]
-    assert commands(Inventory(failure="timed out after 120 s"))[0] == "llmdevice doctor --probe-timeout 600"
+    assert (
+        commands(Inventory(failure="timed out after 120 s", timed_out=True))[0]
+        == "llmdevice doctor --probe-timeout 600"
+    )
 
 
 def test_without_bitsandbytes_the_extra_is_named_with_what_it_brings() -> None:
