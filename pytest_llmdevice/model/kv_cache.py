@@ -21,7 +21,7 @@ STATE_SPACE: Final = "cache_params"
 CACHE_ARGUMENTS: Final = ("past_key_values", "past_key_value", "layer_past", STATE_SPACE, "cache", "state")
 """Names under which models take and return their cache, today's first."""
 
-_LAST_PART: Final = re.compile(r"(?:^|\.)(?P<name>keys|values)$|^\[\d+\]\[(?P<index>\d+)\]$")
+_LAST_PART: Final = re.compile(r"(?:^|\.)(?P<name>keys|values)$|(?:^|_cache)\[\d+\]\[(?P<index>\d+)\]$")
 """The end of a path in a cache: the attribute of a layer, or the place in the tuple of a layer."""
 
 _DEPTH: Final = 6

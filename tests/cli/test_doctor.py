@@ -194,8 +194,8 @@ def test_a_library_that_is_too_old_is_named_with_what_is_needed() -> None:
 
     found = advice(machine, "lmp")
 
-    assert found[0].why.startswith("transformers 4.40.0 is installed, and pytest-llmdevice needs >=4.57")
-    assert found[0].commands == ('python -m pip install --upgrade "transformers>=4.57"',)
+    assert found[0].why.startswith("transformers 4.40.0 is installed, and pytest-llmdevice needs >=4.57.1")
+    assert found[0].commands == ('python -m pip install --upgrade "transformers>=4.57.1"',)
 
 
 def test_kinds_that_are_not_here_can_be_simulated_and_the_cells_are_counted() -> None:

@@ -47,6 +47,8 @@ def test_tuples_of_old_versions_are_read_too() -> None:
 def test_an_encoder_decoder_has_those_of_both_attentions() -> None:
     cache = SimpleNamespace(self_attention_cache=layered(2), cross_attention_cache=layered(5))
     assert kinds(cache) == EVERY_LAYER * 2
+    tuples = tuple((rows(2), rows(2)) for _ in range(2))
+    assert kinds(SimpleNamespace(self_attention_cache=tuples, cross_attention_cache=None)) == EVERY_LAYER
     old = tuple((rows(2), rows(2), rows(5), rows(5)) for _ in range(2))
     assert kinds(old) == [entry for layer in (EVERY_LAYER[:2], EVERY_LAYER[2:]) for entry in layer * 2]
 
