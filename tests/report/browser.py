@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -95,3 +96,13 @@ class Watched:
     def value(self, expression: str) -> Any:
         """What the page says to a piece of script."""
         return self.page.evaluate(expression)
+
+    def wait_for(self, expression: str) -> None:
+        """Wait until `expression` is true in the page; fail after five seconds.
+
+        Playwright's own way has the page evaluate a string again and again, which the page's policy forbids.
+        """
+        deadline = time.monotonic() + 5
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < deadline, f"never true: {expression}"
+            self.page.wait_for_timeout(20)

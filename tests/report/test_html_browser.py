@@ -148,7 +148,7 @@ def test_rows_are_made_as_one_scrolls_to_them(shown: Show, tmp_path: Path) -> No
     for _ in range(3):
         page.page.locator("#table").evaluate("table => { table.scrollTop = table.scrollHeight }")
         page.page.wait_for_timeout(100)
-    page.page.wait_for_function("document.querySelectorAll('#table tbody a').length === 250")
+    page.wait_for("document.querySelectorAll('#table tbody a').length === 250")
     assert page.page.locator("#table .end").count() == 0
 
 
@@ -162,7 +162,7 @@ def test_a_click_on_a_tile_opens_the_panel_and_closing_it_restores_the_address(
     assert "cell=llama.cpu.bf16.none.to" in page.page.url
     page.page.keyboard.press("Escape")
     assert not panel.is_visible()
-    page.page.wait_for_function("!location.hash.includes('cell=')")
+    page.wait_for("!location.hash.includes('cell=')")
     assert page.page.url.endswith("#model=llama")
 
 
