@@ -250,12 +250,28 @@ class Expect(Selection):
 
 
 class Require(Selection):
-    """Coverage that a run must have: each value that is named must be in a cell that passed on real hardware."""
+    """Coverage that a run must have: each value that is named must be in a cell that passed on real hardware.
+
+    Attributes:
+        checks: patterns of the checks that must have run on a cell before it counts as passed, also of tests of one's
+            own (`"test_mine::*"`); all checks of the suite when left out.
+    """
+
+    checks: Names | None = None
+
+    @field_validator("checks")
+    @classmethod
+    def _known_checks(cls, values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for value in values or ():
+            # The names of tests of one's own are known when they are collected.
+            if "::" not in value and not fnmatch.filter(checks(), value):
+                raise _bad(unknown("check", value, checks()))
+        return values
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not self.selector.patterns:
-            raise _bad(f"requires nothing: give at least one of {', '.join(AXIS_KEYS)}")
+        if not self.selector.patterns and self.checks is None:
+            raise _bad(f"requires nothing: give at least one of {', '.join((*AXIS_KEYS, 'checks'))}")
         return self
 
 

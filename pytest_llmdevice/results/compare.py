@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.baseline import Baseline, CellLine, CheckLine
+from pytest_llmdevice.results.cell_view import CellView, Sample, base_id
 from pytest_llmdevice.results.environments import Environment, Environments
 from pytest_llmdevice.results.measures import FEWEST_SAMPLES, RepeatedMeasures, other_tokens, outside, too_few
-from pytest_llmdevice.results.merged_results import CellView, MergedResults, Sample, base_id
+from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.records import Check
-from pytest_llmdevice.results.shards import unlike_shards
+from pytest_llmdevice.results.shards import missing_shards, unlike_shards
 from pytest_llmdevice.results.transition_rules import TRANSITIONS
-from pytest_llmdevice.results.transitions import NAMES, Comparison, Name, Transition
+from pytest_llmdevice.results.transitions import NAMES, OF_CAUSE, Comparison, Name, Transition
 from pytest_llmdevice.results.vocabulary import BAD
 from pytest_llmdevice.text import plural
 
@@ -90,9 +91,11 @@ class _Work:
         if sample is None:
             return _gone(entry, view)
         now = sample.check
+        if now.outcome == "skipped" and now.cause is not None:
+            return _transition(OF_CAUSE[now.cause], entry, "skipped", now.message or now.cause)
         name = TRANSITIONS[entry.outcome][now.outcome]
-        if now.outcome == "skipped":
-            return _transition("skipped", entry, "skipped", now.message or str(now.cause))
+        if now.undeclared and entry.outcome == "passed":
+            name = "excused"
         if differing := self._difference(entry, view, sample):
             would = f"{name} otherwise" if name else "unchanged otherwise"
             return _transition("not-comparable", entry, now.outcome, f"{differing}; {would}", now)
@@ -109,7 +112,7 @@ class _Work:
         now = sample.check if sample else None
         outcome = now.outcome if now else ABSENT
         if view.cell.simulated:
-            return _transition("skipped", entry, f"{outcome}, simulated", _SIMULATED_ONLY, now)
+            return _transition("absent", entry, f"{outcome}, simulated", _SIMULATED_ONLY, now)
         was = f"simulated on {self.baseline.environments[entry.environment].simulated_on or 'a simulated device'}"
         return _transition("not-comparable", entry, outcome, f"{was} -> {view.environment.hardware}", now)
 
@@ -146,12 +149,14 @@ class _Work:
                 if (*key, name) not in known and now.outcome != "skipped":
                     failing = now.outcome in BAD
                     yield Transition("new", view.id, name, view.target, ABSENT, now.outcome, _said(now), failing)
-            if view.aborted and key not in cells:
+            unsaid = all(sample.check.outcome != "aborted" for sample in view.checks.values())
+            if view.aborted and unsaid and key not in cells:
                 yield Transition("new", view.id, "", view.target, ABSENT, "aborted", _ABORTED, failing=True)
 
     def notes(self) -> Iterator[str]:
         """Sentences on what could not be compared."""
-        yield from _shards(self.merged)
+        if missing := missing_shards(self.merged.runs):
+            yield f"these are parts of a run, without {', '.join(missing)}: merge the results of all shards, then gate"
         yield from unlike_shards(self.merged.runs)
         if self.otherwise:
             more = f" and {len(self.otherwise) - 1} more" if len(self.otherwise) > 1 else ""
@@ -166,6 +171,7 @@ class _Work:
 
 _ABORTED: Final = "the run was gone before the cell was finished"
 _SIMULATED_ONLY: Final = "it ran only simulated, which proves nothing about the hardware"
+_EXEMPT: Final = "this run did not ask for what the check is about, such as simulated cards beside the cpu"
 _VANISHED: Final = "the cell ran, and no test of this name: renamed, removed or left out"
 
 
@@ -173,11 +179,15 @@ def _gone(entry: CheckLine, view: CellView) -> Transition:
     """What became of an entry whose check left no record."""
     if view.aborted:
         return replace(_transition("aborted", entry, "aborted", _ABORTED), failing=entry.outcome not in BAD)
-    return _transition("vanished", entry, ABSENT, _VANISHED) if view.ran else _not_run(entry, view)
+    if not view.ran:
+        return _not_run(entry, view)
+    if entry.check in view.exempt:
+        return _transition("not-requested", entry, ABSENT, _EXEMPT)
+    return _transition("vanished", entry, ABSENT, _VANISHED)
 
 
 def _not_run(entry: CheckLine, view: CellView) -> Transition:
-    return _transition("skipped", entry, "skipped", "; ".join(view.reasons.values()))
+    return _transition(OF_CAUSE[view.nearest_cause], entry, "skipped", "; ".join(view.reasons.values()))
 
 
 def _transition(name: Name, entry: CheckLine, after: str, detail: str, now: Check | None = None) -> Transition:
@@ -194,14 +204,3 @@ def _said(check: Check) -> str:
     more = f" (and {len(check.findings) - 1} more)" if len(check.findings) > 1 else ""
     text = " ".join(text.split()) + more
     return f"{text} [{check.failure}]" if check.failure else text
-
-
-def _shards(merged: MergedResults) -> Iterable[str]:
-    """What is missing of runs that are parts of a whole."""
-    there = {run.shard for run in merged.runs}
-    if "" in there:
-        return
-    for count in sorted({int(shard.partition("/")[2]) for shard in there}):
-        missing = [part for number in range(1, count + 1) if (part := f"{number}/{count}") not in there]
-        if missing:
-            yield f"these are parts of a run, without {', '.join(missing)}: merge the results of all shards, then gate"

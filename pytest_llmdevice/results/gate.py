@@ -11,19 +11,23 @@ from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.results.compare import LARGER, SLOWER
 from pytest_llmdevice.results.merged_results import MergedResults
-from pytest_llmdevice.results.transitions import NAMES, Comparison, count_text
+from pytest_llmdevice.results.shards import missing_shards
+from pytest_llmdevice.results.transitions import NAMES, NOT_RUN, Comparison, count_text
 from pytest_llmdevice.results.vocabulary import BAD, OUTCOME_WORDS, WORST_FIRST
-from pytest_llmdevice.text import plural
+from pytest_llmdevice.text import listed, plural
 
 FAILING: Final = "failing"
 """A word of `--fail-on` beside the names: whatever makes a run red now and did not for the baseline, under any name."""
 
-FAIL_ON_WORDS: Final = (*(name for name in NAMES if name != "larger"), "memory", FAILING)
+INCOMPLETE: Final = "incomplete"
+"""Another such word: parts of a run are missing."""
+
+FAIL_ON_WORDS: Final = (*(name for name in NAMES if name != "larger"), "memory", FAILING, INCOMPLETE)
 """What `--fail-on` takes; `larger` is spelled `memory`, and both are understood."""
 
-DEFAULT: Final = "regression,aborted,hollow,vanished,failing"
-"""What fails where nothing else is asked for: what is worse for certain. Timings and memory are not, nor is what did
-not run here, which is for `[require]` to say."""
+DEFAULT: Final = "regression,aborted,hollow,vanished,skipped,unsupported,unusable,excused,failing,incomplete"
+"""What fails where nothing else is asked for: what is worse for certain, and what ran and is now kept from running.
+Timings and memory are not, nor is what was not asked for or has no device here, which is for `[require]` to say."""
 
 _LARGEST_PERCENT: Final = 10_000.0
 
@@ -70,7 +74,7 @@ def parse_fail_on(text: str) -> FailOn:
     for part in (text if text.strip() else DEFAULT).split(","):
         word, colon, number = (piece.strip() for piece in part.partition(":"))
         name = "larger" if word == "memory" else word
-        if name not in (*NAMES, FAILING):
+        if name not in (*NAMES, FAILING, INCOMPLETE):
             raise ConfigurationError(f"fail-on {text!r}: {unknown('difference', word, FAIL_ON_WORDS)}")
         if name in names:
             raise ConfigurationError(f"fail-on {text!r}: {word} is given twice; leave one out")
@@ -96,7 +100,12 @@ def _percent(text: str, word: str, name: str, number: str) -> float:
 
 
 def evaluate_gate(
-    comparison: Comparison | None, merged: MergedResults, fail_on: FailOn, missing: Sequence[str] = ()
+    comparison: Comparison | None,
+    merged: MergedResults,
+    fail_on: FailOn,
+    missing: Sequence[str] = (),
+    *,
+    whole: bool = True,
 ) -> GateResult:
     """Whether `merged` is good enough.
 
@@ -109,8 +118,12 @@ def evaluate_gate(
         merged: the results.
         fail_on: which differences fail.
         missing: what `[require]` asks for and no cell has shown.
+        whole: whether the results are to be all that there is: then a shard that is missing fails.
     """
     reasons = [f"coverage is missing, {plural(len(missing), 'value')}"] if missing else []
+    shards = missing_shards(merged.runs)
+    if whole and shards and INCOMPLETE in fail_on.names:
+        reasons.append(f"incomplete, without the results of shard {listed(shards)}")
     if comparison is None:
         reasons += _red(merged)
     else:
@@ -128,8 +141,13 @@ def _red(merged: MergedResults) -> Iterator[str]:
     if bad:
         total = counts.total()
         yield f"{plural(total, 'cell')} of {len(merged.cells):,}: {', '.join(bad)}"
-    if merged.cells and not any(view.ran for view in merged.cells.values()):
+    outcomes = {view.outcome for view in merged.cells.values()}
+    if not outcomes:
+        yield "there is no cell"
+    elif outcomes == {"skipped"}:
         yield "no cell ran at all"
+    elif outcomes <= {"skipped", "partial"}:
+        yield "no cell was loaded and put to all the checks that its matrix requires"
 
 
 def _differences(comparison: Comparison, fail_on: FailOn) -> Iterator[str]:
@@ -148,12 +166,12 @@ def _differences(comparison: Comparison, fail_on: FailOn) -> Iterator[str]:
 def nothing_ran(comparison: Comparison) -> bool:
     """Whether no entry of a baseline that has some was run at all."""
     ran = comparison.unchanged + sum(
-        count for name, count in comparison.counts.items() if name not in {"skipped", "unused", "vanished", "new"}
+        count for name, count in comparison.counts.items() if name not in NOT_RUN | {"unused", "vanished", "new"}
     )
     return ran == 0 and any(transition.name != "new" for transition in comparison.transitions)
 
 
 def nothing_compared(comparison: Comparison) -> bool:
     """Whether whatever ran of the baseline ran elsewhere, so that the comparison says nothing."""
-    decided = set(comparison.counts) - {"skipped", "unused", "vanished", "new", "not-comparable"}
+    decided = set(comparison.counts) - (NOT_RUN | {"unused", "vanished", "new", "not-comparable"})
     return not comparison.unchanged and not decided and bool(comparison.counts["not-comparable"])

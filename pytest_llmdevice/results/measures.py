@@ -8,8 +8,8 @@ from statistics import median
 from typing import Final
 
 from pytest_llmdevice.results.baseline import CellLine
+from pytest_llmdevice.results.cell_view import CellView
 from pytest_llmdevice.results.environments import Environments
-from pytest_llmdevice.results.merged_results import CellView
 from pytest_llmdevice.results.records import CellDone
 from pytest_llmdevice.results.transitions import Name, Transition
 from pytest_llmdevice.text import plural

@@ -8,8 +8,9 @@ from pathlib import Path
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.files import replace_file
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
+from pytest_llmdevice.results.records import SUFFIX
 from pytest_llmdevice.results.shards import unlike_shards
-from pytest_llmdevice.results.store import SUFFIX, RunFile, read
+from pytest_llmdevice.results.store import RunFile, read
 
 
 def merge(inputs: Sequence[Path], output: Path, *, force: bool = False) -> MergedResults:
@@ -27,7 +28,7 @@ def merge(inputs: Sequence[Path], output: Path, *, force: bool = False) -> Merge
     """
     files = read(list(inputs))
     there = _there(output, files, force=force)
-    merged = merge_runs(sorted((*files, *there), key=lambda file: (file.run.started, file.run.run)))
+    merged = merge_runs((*files, *there))
     for file in files:
         place = output / f"{file.run.run}{SUFFIX}"
         data = file.path.read_bytes()

@@ -1,23 +1,29 @@
 """Defines the records that a run writes to its file of results, one JSON object a line, and their JSON Schema.
 
 A file has, in this order: one `Run` (what ran, where, with which versions), one `Planned` for each cell of the matrix,
-a `Check` and a `CellDone` for whatever finished, as it finished, and an `End`, which a run that was killed does not
-reach. The types are told apart by their key `type`. `SCHEMA` counts up whenever a reader of an older version would
-misunderstand a newer file; docs/results.md and docs/results.schema.json describe it.
+a `Begun` for each cell that a test was begun of, a `Check` and a `CellDone` for whatever finished, as it finished, and
+an `End`, which a run that was killed does not reach. The types are told apart by their key `type`. `SCHEMA` counts up
+whenever a reader of an older version would misunderstand a newer file; docs/results.md and docs/results.schema.json
+describe it.
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 from pytest_llmdevice.errors import FailureClass
 from pytest_llmdevice.matrix.cell import FIELDS, Cell
-from pytest_llmdevice.results.vocabulary import Outcome, SkipCause
+from pytest_llmdevice.results.vocabulary import CheckOutcome, Outcome, SkipCause
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+"""1 had no `after`, `required`, `exempt`, `begun`, `loaded` and `reruns`, and no outcome `partial`."""
+
+SUFFIX: Final = ".jsonl"
+"""Of a file of results, which has the name of its run."""
 
 BUILTIN: Final = "builtin"
 """The name of the built-in target."""
@@ -66,12 +72,17 @@ class Commit(Record):
     dirty: bool = False
 
 
+RunId: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=100)]
+"""What names a run, and its file."""
+
+
 class Run(Record):
     """The first record of a file: what ran.
 
     Attributes:
         run: an identifier, unique among all runs, that sorts by start; it names the file.
         started: ISO 8601, UTC.
+        after: the latest run that was in the folder when this one began, whatever the clock said; empty for none.
         plugin: the version of pytest-llmdevice.
         command: the command line, with the home folder as `~` and nothing secret.
         versions: of Python and of the libraries that matter.
@@ -81,13 +92,15 @@ class Run(Record):
         target: the code under test, `module:attribute`, or `"builtin"`.
         commit: of the project whose tests ran; None where there is no repository.
         shard: `"2/5"` where only a part of the cells was asked for; empty otherwise.
+        required: the checks that must have run on a cell before it counts as passed, as patterns of their names.
         ci: whether the variable `CI` was set.
     """
 
     type: Literal["run"] = "run"
     schema_version: Annotated[int, Field(alias="schema")] = SCHEMA
-    run: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=100)]
+    run: RunId
     started: str
+    after: RunId | Literal[""] = ""
     plugin: str = ""
     command: tuple[str, ...] = ()
     versions: dict[str, str] = {}
@@ -97,9 +110,26 @@ class Run(Record):
     target: str = BUILTIN
     commit: Commit | None = None
     shard: Annotated[str, Field(pattern=r"^([0-9]{1,6}/[0-9]{1,6})?$")] = ""
+    required: tuple[str, ...] = ()
     ci: bool = False
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @field_validator("started")
+    @classmethod
+    def _is_a_time(cls, text: str) -> str:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is no time such as 2026-11-25T10:00:00+00:00") from None
+        if moment.utcoffset() != timedelta(0):
+            raise ValueError(f"{text!r} is not in UTC: write it as 2026-11-25T10:00:00+00:00")
+        return text
+
+    @property
+    def when(self) -> datetime:
+        """`started` as a time."""
+        return datetime.fromisoformat(self.started).astimezone(UTC)
 
 
 class Planned(Record):
@@ -111,6 +141,7 @@ class Planned(Record):
         verdict: whether it runs.
         cause: why not; None where it runs.
         reason: the same in a sentence.
+        exempt: those of the run's `required` that do not apply to this cell.
     """
 
     type: Literal["planned"] = "planned"
@@ -126,6 +157,7 @@ class Planned(Record):
     verdict: Literal["run", "run simulated", "skip"]
     cause: SkipCause | None = None
     reason: str = ""
+    exempt: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -141,11 +173,30 @@ class Planned(Record):
         return Cell(**{name: getattr(self, name) for name in FIELDS})
 
     @classmethod
-    def of(cls, cell: Cell, verdict: Literal["run", "run simulated", "skip"], cause: Any, reason: str) -> Planned:
+    def of(
+        cls,
+        cell: Cell,
+        verdict: Literal["run", "run simulated", "skip"],
+        cause: Any,
+        reason: str,
+        exempt: tuple[str, ...] = (),
+    ) -> Planned:
         """The record of `cell`."""
-        return cls.model_validate(
-            {"cell": cell.id, **cell.values(), "verdict": verdict, "cause": cause, "reason": reason}
-        )
+        said = {"verdict": verdict, "cause": cause, "reason": reason, "exempt": exempt}
+        return cls.model_validate({"cell": cell.id, **cell.values(), **said})
+
+
+class Begun(Record):
+    """A cell that is being run: of a run that was killed, this says where.
+
+    Attributes:
+        cell: its id.
+        check: the first of its tests.
+    """
+
+    type: Literal["begun"] = "begun"
+    cell: str
+    check: str = ""
 
 
 class RecordedFinding(Record):
@@ -211,13 +262,19 @@ class Check(Outcomes):
         message: the first line of what a failure says, or the reason of a skip or an expected failure.
         findings: everything that is wrong.
         evidence: what was looked at.
+        reruns: how often it was run again, by a plugin that repeats what fails, before it had this outcome.
+        undeclared: of an `xfail`, whether it is a check of the suite that something else than the matrix expects to
+            fail: a marker that a conftest added.
     """
 
     type: Literal["check"] = "check"
+    outcome: CheckOutcome
     check: str
     message: str = ""
     findings: tuple[RecordedFinding, ...] = ()
     evidence: dict[str, int | float | str] = {}
+    reruns: Annotated[int, Field(ge=0)] = 0
+    undeclared: bool = False
 
 
 class Memory(Record):
@@ -234,6 +291,7 @@ class CellDone(Outcomes):
 
     Attributes:
         checks: how many checks had each outcome.
+        loaded: whether there was a model.
         load_seconds: what the load took; None where nothing was loaded.
         first_token_seconds: from the call of `generate` to the end of the first forward pass.
         tokens_per_second: new tokens by the time that the generation of the batch took.
@@ -244,6 +302,7 @@ class CellDone(Outcomes):
 
     type: Literal["cell"] = "cell"
     checks: dict[Outcome, int] = {}
+    loaded: bool = False
     load_seconds: float | None = None
     first_token_seconds: float | None = None
     tokens_per_second: float | None = None
@@ -266,12 +325,12 @@ class End(Record):
     exit_status: int = 0
 
 
-Line: TypeAlias = Annotated[Run | Planned | Check | CellDone | End, Field(discriminator="type")]
+Line: TypeAlias = Annotated[Run | Planned | Begun | Check | CellDone | End, Field(discriminator="type")]
 """Any record."""
 
 
 @cache
-def adapter() -> TypeAdapter[Run | Planned | Check | CellDone | End]:
+def adapter() -> TypeAdapter[Run | Planned | Begun | Check | CellDone | End]:
     """Reads a line into its record; raises pydantic's `ValidationError`."""
     return TypeAdapter(Line)
 

@@ -238,6 +238,15 @@ def _length(cells: Iterable[Cell], weights: Mapping[Cell, float]) -> float:
     return math.fsum(weights[cell] for cell in cells)
 
 
+def missing_shards(runs: Iterable[Run]) -> list[str]:
+    """The parts of a whole that no run is of, `["2/2"]`; none where a run was not of a part."""
+    there = {run.shard for run in runs}
+    counts = sorted({int(shard.partition("/")[2]) for shard in there if shard})
+    if "" in there:
+        return []
+    return [part for count in counts for number in range(1, count + 1) if (part := f"{number}/{count}") not in there]
+
+
 def unlike_shards(runs: Iterable[Run]) -> Iterator[str]:
     """The splits whose parts were cut from different lists of cells, a sentence each."""
     lists: dict[tuple[str, str, int], set[str]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any, Final, Self
 from pydantic import ValidationError
 
 from pytest_llmdevice.errors import ResultsError
-from pytest_llmdevice.results.records import SCHEMA, CellDone, Check, End, Planned, Record, Run, adapter
+from pytest_llmdevice.results.consistency import contradiction, incomplete_plan
+from pytest_llmdevice.results.order import in_order
+from pytest_llmdevice.results.records import SCHEMA, SUFFIX, Begun, CellDone, Check, End, Planned, Record, Run, adapter
 from pytest_llmdevice.results.redaction import Redactor
-
-SUFFIX: Final = ".jsonl"
+from pytest_llmdevice.results.vocabulary import Outcome
 
 
 class Writer:
@@ -87,7 +89,9 @@ class RunFile:
         path: the file.
         run: its first record.
         planned: the cells of the matrix, by id.
+        begun: the cells that a test was begun of, by id.
         checks: the checks that finished, in their order.
+        counted: how many checks of each cell have each outcome.
         cells: the cells that finished, by id.
         end: None in a file of a run that did not come to its end.
         cut: whether the last line was only half written.
@@ -96,14 +100,16 @@ class RunFile:
     path: Path
     run: Run
     planned: dict[str, Planned] = field(default_factory=dict)
+    begun: dict[str, Begun] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
+    counted: dict[str, Counter[Outcome]] = field(default_factory=dict)
     cells: dict[str, CellDone] = field(default_factory=dict)
     end: End | None = None
     cut: bool = False
 
 
 def read(paths: Path | list[Path]) -> list[RunFile]:
-    """The runs in files and folders, by the time of their start; one run that is found twice is read once.
+    """The runs in files and folders, the oldest first; one run that is found twice is read once.
 
     Args:
         paths: each a file, or a folder whose `*.jsonl` are read.
@@ -115,13 +121,13 @@ def read(paths: Path | list[Path]) -> list[RunFile]:
     given = [paths] if isinstance(paths, Path) else paths
     by_id: dict[str, RunFile] = {}
     for path in given:
-        runs = [run_file for file in _files(path) if (run_file := read_file(file)) is not None]
+        runs = list(map(read_file, _files(path)))
         if not runs:
             raise ResultsError(f"{path}: no results here; run pytest with --llm-matrix --llm-results {path}")
         for run_file in runs:
             other = by_id.get(run_file.run.run)
             by_id[run_file.run.run] = run_file if other is None else _fuller(other, run_file)
-    return sorted(by_id.values(), key=lambda each: (each.run.started, each.run.run))
+    return in_order(by_id.values())
 
 
 def _fuller(first: RunFile, second: RunFile) -> RunFile:
@@ -144,11 +150,11 @@ def _files(path: Path) -> Iterator[Path]:
         raise ResultsError(f"{path}: no such file or folder; give the folder that --llm-results wrote")
 
 
-def read_file(path: Path) -> RunFile | None:
-    """What the file `path` holds; None where its run was killed before its first record was complete.
+def read_file(path: Path) -> RunFile:
+    """What the file `path` holds.
 
     Raises:
-        ResultsError: a line is not what it should be.
+        ResultsError: a line is not what it should be, or the run was killed before it had said what it would run.
     """
     try:
         text = path.read_bytes()
@@ -156,11 +162,13 @@ def read_file(path: Path) -> RunFile | None:
         raise ResultsError(f"{path}: cannot be read: {error.strerror or error}") from None
     *lines, last = text.split(b"\n")
     if not lines:
-        return None
+        raise ResultsError(f"{path}:1: the run was killed before its first record was whole: {_REMOVE}")
     run = _head(path, lines[0])
     file = RunFile(path, run, cut=bool(last))
     for number, line in enumerate(lines[1:], start=2):
         _take(file, _record(path, number, line), number)
+    if wrong := incomplete_plan(file):
+        raise ResultsError(f"{path}:1: {wrong}; the run was killed, or the file was changed by hand: {_REMOVE}")
     return file
 
 
@@ -203,32 +211,20 @@ def explained(error: ValidationError) -> str:
 
 
 def _take(file: RunFile, record: Record, number: int) -> None:
-    wrong = ""
+    wrong = contradiction(file, record)
     match record:
         case Planned():
-            wrong = f"{record.cell} is planned a second time" if record.cell in file.planned else ""
             file.planned[record.cell] = record
+        case Begun():
+            file.begun[record.cell] = record
         case Check():
-            wrong = _unplanned(file, record)
             file.checks.append(record)
+            file.counted.setdefault(record.cell, Counter())[record.outcome] += 1
         case CellDone():
-            again = f"{record.cell} is finished a second time" if record.cell in file.cells else ""
-            wrong = again or _unplanned(file, record)
             file.cells[record.cell] = record
         case End():
-            wrong = "the run is ended a second time" if file.end is not None else ""
             file.end = record
         case _:
             wrong = "the run is begun a second time"
     if wrong:
         raise ResultsError(f"{file.path}:{number}: {wrong}; the file was changed by hand: {_REMOVE}")
-
-
-def _unplanned(file: RunFile, record: Check | CellDone) -> str:
-    """How `record` contradicts what became of its cell, in words; empty where it does not."""
-    planned = file.planned.get(record.cell)
-    if planned is None:
-        return f"{record.cell} is {record.outcome} and no line before it plans that cell"
-    if planned.verdict == "skip" and record.outcome != "skipped":
-        return f"{record.cell} is {record.outcome}, and was not to run: {planned.reason or planned.cause}"
-    return ""

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Final
 
 from pytest_llmdevice.results.transitions import Name
-from pytest_llmdevice.results.vocabulary import Outcome
+from pytest_llmdevice.results.vocabulary import CheckOutcome
 
-AFTER: Final[tuple[Outcome, ...]] = (
+AFTER: Final[tuple[CheckOutcome, ...]] = (
     "passed", "failed", "error", "hollow", "skipped", "xfail", "xpass", "aborted",
 )  # fmt: skip
 """The columns of the table."""
 
 # What failed and fails in another way is no news to a gate: the comparison has a note on it.
-_ROWS: Final[Mapping[Outcome, tuple[Name | None, ...]]] = {
+_ROWS: Final[Mapping[CheckOutcome, tuple[Name | None, ...]]] = {
     # before   passed   failed        error         hollow    skipped    xfail       xpass         aborted
     "passed":  (None,    "regression", "regression", "hollow", "skipped", "expected", "regression", "aborted"),
     "xfail":   ("fixed", "regression", "regression", "hollow", "skipped", None,       "fixed",      "aborted"),
@@ -25,7 +25,7 @@ _ROWS: Final[Mapping[Outcome, tuple[Name | None, ...]]] = {
     "aborted": ("fixed", None,         None,         "hollow", "skipped", "expected", "fixed",      None),
 }  # fmt: skip
 
-TRANSITIONS: Final[Mapping[Outcome, Mapping[Outcome, Name | None]]] = {
+TRANSITIONS: Final[Mapping[CheckOutcome, Mapping[CheckOutcome, Name | None]]] = {
     before: dict(zip(AFTER, row, strict=True)) for before, row in _ROWS.items()
 }
 """By the outcome in the baseline and the outcome now: the name; None where nothing changed. A check that was skipped is

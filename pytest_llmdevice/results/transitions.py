@@ -6,14 +6,20 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
+from pytest_llmdevice.results.vocabulary import SkipCause
 from pytest_llmdevice.text import plural
 
 Name: TypeAlias = Literal[
     "regression",
     "aborted",
     "hollow",
-    "skipped",
     "vanished",
+    "skipped",
+    "unsupported",
+    "unusable",
+    "excused",
+    "absent",
+    "not-requested",
     "other-tokens",
     "slower",
     "larger",
@@ -24,19 +30,40 @@ Name: TypeAlias = Literal[
     "new",
 ]
 """`regression`: passed, and now fails, is an error or passes although it was expected to fail; or was expected to fail
-and is not any more. `vanished`: the matrix has the cell, and the check is not there any more. `unused`: the matrix or
-the run has no such cell or target any more. `expected`: is now declared as an expected failure. `not-comparable`: other
-hardware or versions. docs/results.md has the table of all pairs, `transition_rules.TRANSITIONS` is it."""
+and is not any more. `vanished`: the matrix has the cell, and the check is not there any more. `skipped`: a test, a
+fixture or the code under test skipped it. `unsupported`: a library or the code under test says that it cannot do
+it. `unusable`: what it needs is here and does not work. `excused`: a check of the suite that something else than
+the matrix expects to fail. `absent`: this machine has no such device. `not-requested`: the run was told to leave it
+out. `unused`: the matrix or the run has no such cell or target any more. `expected`: is now declared as an expected
+failure. `not-comparable`: other hardware or versions. docs/results.md has the table of all pairs,
+`transition_rules.TRANSITIONS` is it."""
 
 NAMES: Final[tuple[Name, ...]] = get_args(Name)
 """All names, the worst first."""
+
+NOT_RUN: Final[frozenset[Name]] = frozenset({"skipped", "unsupported", "unusable", "absent", "not-requested"})
+"""The names of what did not run, which differ by the cause."""
+
+OF_CAUSE: Final[dict[SkipCause, Name]] = {
+    "by the test": "skipped",
+    "unsupported": "unsupported",
+    "unusable": "unusable",
+    "absent": "absent",
+    "not requested": "not-requested",
+}
+"""The name of what did not run, by its cause."""
 
 _PHRASES: Final[dict[Name, tuple[str, str]]] = {
     "regression": ("regression", "regressions"),
     "aborted": ("aborted", "aborted"),
     "hollow": ("hollow", "hollow"),
-    "skipped": ("skipped", "skipped"),
     "vanished": ("vanished", "vanished"),
+    "skipped": ("skipped", "skipped"),
+    "unsupported": ("unsupported now", "unsupported now"),
+    "unusable": ("unusable now", "unusable now"),
+    "excused": ("excused", "excused"),
+    "absent": ("absent here", "absent here"),
+    "not-requested": ("not requested", "not requested"),
     "other-tokens": ("with other tokens", "with other tokens"),
     "slower": ("slower", "slower"),
     "larger": ("larger", "larger"),

@@ -20,10 +20,12 @@ from pytest_llmdevice.results.baseline import (
     read_baseline,
     write_baseline,
 )
+from pytest_llmdevice.results.cell_view import CellView, Sample, base_id
 from pytest_llmdevice.results.compare import refuse_other_matrix
 from pytest_llmdevice.results.environments import Environment, Environments
 from pytest_llmdevice.results.measures import RepeatedMeasures
-from pytest_llmdevice.results.merged_results import TWOFOLD, CellView, MergedResults, Sample, base_id
+from pytest_llmdevice.results.merged_results import MergedResults
+from pytest_llmdevice.results.settle import TWOFOLD
 from pytest_llmdevice.results.vocabulary import BAD
 from pytest_llmdevice.text import plural
 
@@ -176,7 +178,9 @@ class _Work:
         there = {(view.target, view.id): view for view in self.views}
         for target, cell, check in self._old_checks():
             view = there.get((target, cell))
-            if view is not None and check not in view.checks:
+            if view is None or check in view.exempt:
+                continue
+            if check not in view.checks or not _counts(view.checks[check]):
                 yield target, cell, check
 
     def made(self, path: Path, today: str) -> Baseline:
@@ -190,6 +194,7 @@ class _Work:
             for key, line in self._old_checks().items()
             if key[:2] in kept
         }
+        checks |= {key: _pointing(line, numbers[where[line.environment]]) for key, line in self._not_asked().items()}
         for view in self.views:
             cells[view.target, view.id] = _cell_line(view, self.environments, numbers)
             checks |= {
@@ -211,12 +216,18 @@ class _Work:
         """The cells of the old baseline that this one keeps."""
         return {key: line for key, line in self._old_cells().items() if self._keeps(key)}
 
+    def _not_asked(self) -> dict[CheckKey, CheckLine]:
+        """The entries of cells that ran whose checks this run did not ask for: they stay as they were."""
+        exempt = {(view.target, view.id, name) for view in self.views for name in view.exempt}
+        return {key: line for key, line in self._old_checks().items() if key in exempt}
+
     def _needed(self, kept: Mapping[CellKey, CellLine]) -> set[Environment]:
         environments: set[Environment] = set()
         if self.old:
             where = self.old.environments
             environments |= {where[line.environment] for line in kept.values()}
             environments |= {where[line.environment] for key, line in self.old.checks.items() if key[:2] in kept}
+            environments |= {where[line.environment] for line in self._not_asked().values()}
         for view in self.views:
             environments.add(self.environments.of(view.cell, view.run))
             environments |= {
@@ -234,6 +245,9 @@ class _Work:
         gone = [key for key in self._old_cells() if key not in kept and (key[0], base_id(key[1])) not in self.ran]
         if kept:
             yield f"kept as they were: {plural(len(kept), 'cell')} that did not run here"
+        partly = sum(view.outcome == "partial" for view in self.views)
+        if partly:
+            yield f"partly run: {plural(partly, 'cell')}, whose other checks have no entry and are not gated"
         if gone:
             yield f"dropped: {plural(len(gone), 'cell')} that the matrix does not have, such as {gone[0][1]}"
 

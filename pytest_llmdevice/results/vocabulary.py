@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias, get_args
 
-Outcome: TypeAlias = Literal["passed", "failed", "error", "hollow", "skipped", "xfail", "xpass", "aborted"]
-"""`failed`: a check found something. `error`: it could not be made, the cell did not load. `hollow`: it looked at
-nothing. `xfail` and `xpass`: it was expected to fail, and did or did not. `aborted`: the run, the worker or the device
-was gone before it could end."""
+CheckOutcome: TypeAlias = Literal["passed", "failed", "error", "hollow", "skipped", "xfail", "xpass", "aborted"]
+"""What a check can be. `failed`: it found something. `error`: it could not be made, the cell did not load. `hollow`: it
+looked at nothing. `xfail` and `xpass`: it was expected to fail, and did or did not. `aborted`: the run, the worker or
+the device was gone before it could end."""
+
+Outcome: TypeAlias = CheckOutcome | Literal["partial"]
+"""What a cell can be: the worst of its checks, or `partial`: nothing that ran is wrong, but the cell was not loaded, or
+not all of the checks ran that the matrix requires."""
 
 SkipCause: TypeAlias = Literal["not requested", "absent", "unusable", "unsupported", "by the test"]
 """Why something did not run: the four causes of a verdict, and a test that skips itself."""
@@ -18,6 +22,7 @@ WORST_FIRST: Final[tuple[Outcome, ...]] = (
     "aborted",
     "hollow",
     "xpass",
+    "partial",
     "xfail",
     "passed",
     "skipped",
@@ -33,13 +38,14 @@ OUTCOME_WORDS: Final[dict[Outcome, str]] = {
     "aborted": "aborted",
     "hollow": "hollow",
     "xpass": "passed unexpectedly",
+    "partial": "partly run",
     "xfail": "failed as expected",
     "passed": "passed",
     "skipped": "not run",
 }
 """What every reader is shown for an outcome: in a terminal, in a report, and in the answer of the gate."""
 
-assert set(WORST_FIRST) == set(get_args(Outcome)) == set(OUTCOME_WORDS)
+assert set(WORST_FIRST) == {*get_args(CheckOutcome), "partial"} == set(OUTCOME_WORDS)
 
 
 def outcome_text(text: str) -> str:

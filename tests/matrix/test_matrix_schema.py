@@ -94,7 +94,7 @@ def test_a_matrix_cannot_be_changed(tmp_path: Path) -> None:
         ),
         (
             '[require]\nmodle = ["llama"]',
-            f"require.modle: unknown key 'modle'; did you mean 'models'? (valid: {AXIS_KEYS})",
+            f"require.modle: unknown key 'modle'; did you mean 'models'? (valid: {AXIS_KEYS}, checks)",
         ),
     ],
     ids=["top", "exclude", "include", "expect", "require"],
@@ -208,7 +208,7 @@ def test_a_model_given_beside_the_star_is_given_twice(tmp_path: Path) -> None:
             "require: must be one table (got array [{'models': ['llama']}])",
         ),
         ("[[exclude]]\nmodels = []", "exclude[0].models: is empty; give at least one value"),
-        ("[require]", f"require: requires nothing: give at least one of {AXIS_KEYS}"),
+        ("[require]", f"require: requires nothing: give at least one of {AXIS_KEYS}, checks"),
         ('[[exclude]]\nreason = "all"', f"exclude[0]: excludes every cell: give at least one of {AXIS_KEYS}"),
     ],
 )

@@ -13,6 +13,7 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import DTYPES
 from pytest_llmdevice.results.records import (
     BUILTIN,
+    Begun,
     CellDone,
     Check,
     Commit,
@@ -28,7 +29,7 @@ from pytest_llmdevice.results.records import (
 )
 from pytest_llmdevice.results.redaction import Redactor
 from pytest_llmdevice.results.store import RunFile, Writer, read_file
-from pytest_llmdevice.results.vocabulary import WORST_FIRST, Outcome
+from pytest_llmdevice.results.vocabulary import WORST_FIRST, CheckOutcome, Outcome
 
 PLAIN = Redactor((), (), frozenset())
 """Hides nothing."""
@@ -68,7 +69,7 @@ DTYPE_FINDING = RecordedFinding(
 )
 
 
-def check(cell: Cell, name: str, outcome: Outcome = "passed", **changes: Any) -> Check:
+def check(cell: Cell, name: str, outcome: CheckOutcome = "passed", **changes: Any) -> Check:
     """A check of `cell`; a failure is one of dtypes unless `changes` say otherwise."""
     values: dict[str, Any] = {"seconds": 0.1, "evidence": {"tensors": 23}}
     if outcome in {"failed", "error", "aborted"}:
@@ -92,6 +93,7 @@ def done(cell: Cell, outcome: Outcome = "passed", **changes: Any) -> CellDone:
         "first_token_seconds": 0.02,
         "tokens_per_second": 400.0,
         "load_memory": (Memory(place="host", before=2**29, after=2**29 + 2**20, peak=2**29 + 2**21),),
+        "loaded": True,
         "devices": "cpu: 21 bfloat16 tensors, 215.5 KiB",
         "tokens": ((1, 2, 3), (4, 5, 6)),
         "checks": {outcome: 1},
@@ -114,13 +116,15 @@ class ResultsBuilder:
         outcomes: by cell, the outcome of each check; a check may be given as a finished record instead.
         skipped: by cell, why it did not run, as (cause, reason).
         changes: what the record of a whole cell has instead of the usual values, by cell.
+        begun: by cell that the run was killed in, the checks that it had come to.
         killed: whether the run never came to its end.
     """
 
-    outcomes: Mapping[Cell, Mapping[str, Outcome | Check]]
+    outcomes: Mapping[Cell, Mapping[str, CheckOutcome | Check]]
     skipped: Mapping[Cell, tuple[str, str]] = field(default_factory=dict)
     changes: Mapping[Cell, Mapping[str, Any]] = field(default_factory=dict)
     unfinished: Sequence[Cell] = ()
+    begun: Mapping[Cell, Sequence[Check]] = field(default_factory=dict)
     name: str = "20261125T100000Z-aaaaaa"
     started: str = "2026-11-25T10:00:00+00:00"
     target: str = BUILTIN
@@ -130,6 +134,9 @@ class ResultsBuilder:
     commit: Commit | None = COMMIT
     matrix: str = "default"
     shard: str = ""
+    after: str = ""
+    required: Sequence[str] = ()
+    exempt: Mapping[Cell, Sequence[str]] = field(default_factory=dict)
     digest: str = "d1"
     killed: bool = False
 
@@ -143,24 +150,32 @@ class ResultsBuilder:
             versions=dict(self.versions),
             machine=self.machine,
             simulated=tuple(self.simulated),
-            matrix=MatrixInfo(name=self.matrix, digest=self.digest, cells=len(self.outcomes) + len(self.skipped)),
+            matrix=MatrixInfo(
+                name=self.matrix,
+                digest=self.digest,
+                cells=len({*self.outcomes, *self.unfinished, *self.skipped}),
+            ),
             target=self.target,
             commit=self.commit,
             shard=self.shard,
+            after=self.after,
+            required=tuple(self.required),
         )
         found: list[Record] = [run]
         found += [
-            Planned.of(cell, "run simulated" if cell.simulated else "run", None, "")
+            Planned.of(cell, "run simulated" if cell.simulated else "run", None, "", tuple(self.exempt.get(cell, ())))
             for cell in (*self.outcomes, *self.unfinished)
         ]
         found += [Planned.of(cell, "skip", cause, reason) for cell, (cause, reason) in self.skipped.items()]
+        for cell, made in self.begun.items():
+            found += [Begun(cell=cell.id), *made]
         for cell, checks in self.outcomes.items():
             made = [
                 one if isinstance(one, Check) else check(cell, name, one, target=self.target)
                 for name, one in checks.items()
             ]
             found += made
-            worst = next(each for each in WORST_FIRST if each in {one.outcome for one in made})
+            worst = next((each for each in WORST_FIRST if each in {one.outcome for one in made}), "skipped")
             counts = {each: sum(one.outcome == each for one in made) for each in {one.outcome for one in made}}
             cause = {"cause": "by the test"} if worst == "skipped" else {}
             changes = dict(self.changes.get(cell, {}))
@@ -180,9 +195,7 @@ class ResultsBuilder:
 
     def file(self, folder: Path) -> RunFile:
         """Write the file and read it back."""
-        found = read_file(self.write(folder))
-        assert found is not None
-        return found
+        return read_file(self.write(folder))
 
 
 def many_cells(count: int) -> list[Cell]:
@@ -200,7 +213,7 @@ def many_cells(count: int) -> list[Cell]:
 
 
 def large(
-    cells: int, outcome: Callable[[Cell, str], Outcome] = lambda _cell, _check: "passed", **values: Any
+    cells: int, outcome: Callable[[Cell, str], CheckOutcome] = lambda _cell, _check: "passed", **values: Any
 ) -> ResultsBuilder:
     """A run of so many cells with every check of the suite: 20 records and one for each cell."""
     return ResultsBuilder(

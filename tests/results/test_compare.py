@@ -13,9 +13,9 @@ from pytest_llmdevice.results.baseline import Baseline
 from pytest_llmdevice.results.compare import compare
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.store import read
-from pytest_llmdevice.results.transitions import Comparison, Transition
+from pytest_llmdevice.results.transitions import Comparison, Name, Transition
 from pytest_llmdevice.results.update import FORCE_WORDS, update
-from pytest_llmdevice.results.vocabulary import Outcome
+from pytest_llmdevice.results.vocabulary import CheckOutcome
 from results.builder import CARD, CPU_BF16, CPU_FP32, CUDA, SIMULATED, VERSIONS, ResultsBuilder, check
 
 OLD = ResultsBuilder({CPU_FP32: {"dtypes": "passed"}, CPU_BF16: {"dtypes": "passed"}}, name="old")
@@ -78,14 +78,20 @@ def test_a_check_that_is_new_and_skipped_is_nothing(hold: Callable[..., Comparis
 
 
 @pytest.mark.parametrize(
-    ("cause", "reason"), [("absent", "absent: no device"), ("not requested", "not requested: --llm-cell leaves it out")]
+    ("cause", "name", "reason"),
+    [
+        ("absent", "absent", "absent: no device"),
+        ("not requested", "not-requested", "not requested: --llm-cell leaves it out"),
+        ("unusable", "unusable", "unusable: the probe failed"),
+        ("unsupported", "unsupported", "unsupported: transformers will not"),
+    ],
 )
-def test_a_cell_that_did_not_run_is_skipped_with_the_cause(
-    hold: Callable[..., Comparison], cause: str, reason: str
+def test_a_cell_that_did_not_run_is_named_by_the_cause(
+    hold: Callable[..., Comparison], cause: str, name: Name, reason: str
 ) -> None:
     run = replace(NEW, outcomes={CPU_FP32: {"dtypes": "passed"}}, skipped={CPU_BF16: (cause, reason)})
     found = only(hold([OLD], run))
-    assert (found.name, found.cell, found.detail) == ("skipped", CPU_BF16.id, reason)
+    assert (found.name, found.cell, found.detail) == (name, CPU_BF16.id, reason)
 
 
 def test_a_cell_that_the_matrix_does_not_have_is_unused(hold: Callable[..., Comparison]) -> None:
@@ -114,7 +120,7 @@ def test_a_new_cell_that_the_run_did_not_live_to_see_is_failing(hold: Callable[.
     ("outcome", "would"), [("passed", "unchanged"), ("failed", "regression"), ("xfail", "expected")]
 )
 def test_other_versions_are_not_comparable_and_it_is_said_what_it_would_be(
-    hold: Callable[..., Comparison], outcome: Outcome, would: str
+    hold: Callable[..., Comparison], outcome: CheckOutcome, would: str
 ) -> None:
     outcomes = {CPU_FP32: {"dtypes": check(CPU_FP32, "dtypes", outcome)}}
     before = replace(OLD, outcomes={CPU_FP32: {"dtypes": "passed"}})
@@ -133,11 +139,11 @@ def test_other_hardware_is_not_comparable(hold: Callable[..., Comparison]) -> No
 
 @pytest.mark.parametrize("outcome", ["passed", "failed"])
 def test_a_simulated_run_never_satisfies_an_entry_of_real_hardware(
-    hold: Callable[..., Comparison], outcome: Outcome
+    hold: Callable[..., Comparison], outcome: CheckOutcome
 ) -> None:
     now = ResultsBuilder({SIMULATED: {"dtypes": check(SIMULATED, "dtypes", outcome)}})
     found = only(hold([OLD_CARD], now))
-    assert (found.name, found.cell, found.after) == ("skipped", CARD.id, f"{outcome}, simulated")
+    assert (found.name, found.cell, found.after) == ("absent", CARD.id, f"{outcome}, simulated")
     assert found.detail == "it ran only simulated, which proves nothing about the hardware"
     assert found.failing == (outcome == "failed")
 

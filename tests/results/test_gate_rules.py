@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.results.gate import DEFAULT, FAIL_ON_WORDS, FAILING, evaluate_gate, parse_fail_on
+from pytest_llmdevice.results.gate import DEFAULT, FAIL_ON_WORDS, FAILING, INCOMPLETE, evaluate_gate, parse_fail_on
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Name, Transition
-from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS, Outcome
+from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS, CheckOutcome
 from results.builder import CPU_BF16, CPU_FP32, ResultsBuilder
 
 EMPTY = MergedResults((), {})
@@ -41,7 +41,7 @@ def test_nothing_stands_for_the_default(text: str) -> None:
 
 
 def test_every_name_can_be_asked_for() -> None:
-    assert parse_fail_on(",".join(FAIL_ON_WORDS)).names == {*NAMES, FAILING}
+    assert parse_fail_on(",".join(FAIL_ON_WORDS)).names == {*NAMES, FAILING, INCOMPLETE}
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,12 @@ def test_a_name_fails_where_it_is_asked_for_and_nowhere_else(name: Name) -> None
         ("aborted", False),
         ("hollow", False),
         ("vanished", False),
-        ("skipped", True),
+        ("skipped", False),
+        ("unsupported", False),
+        ("unusable", False),
+        ("excused", False),
+        ("absent", True),
+        ("not-requested", True),
         ("other-tokens", True),
         ("slower", True),
         ("larger", True),
@@ -94,7 +99,7 @@ def test_by_default_fails_what_is_worse_for_certain(name: Name, *, good: bool) -
     assert evaluate_gate(comparison(transition(name)), EMPTY, parse_fail_on("")).good == good
 
 
-@pytest.mark.parametrize("name", ["new", "not-comparable", "skipped", "fixed"])
+@pytest.mark.parametrize("name", ["new", "not-comparable", "fixed"])
 def test_by_default_a_check_that_fails_and_is_not_known_as_failing_fails_under_any_name(name: Name) -> None:
     gate_result = evaluate_gate(comparison(transition(name, failing=True)), EMPTY, parse_fail_on(""))
     assert gate_result.reasons == (f"1 {name.replace('-', ' ')}, failing now",)
@@ -106,7 +111,7 @@ def test_a_failure_counts_once() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["skipped", "unused"])
+@pytest.mark.parametrize("name", ["skipped", "absent", "not-requested", "unused"])
 def test_a_baseline_of_which_nothing_ran_fails_whatever_is_asked_for(name: Name) -> None:
     gate_result = evaluate_gate(comparison(transition(name), unchanged=0), EMPTY, parse_fail_on("slower"))
     assert gate_result.reasons == (
@@ -118,7 +123,9 @@ def test_a_baseline_of_which_nothing_ran_fails_whatever_is_asked_for(name: Name)
     ("outcome", "good"),
     [("passed", True), ("xfail", True), ("failed", False), ("error", False), ("hollow", False), ("xpass", False)],
 )
-def test_without_a_baseline_whatever_makes_a_run_red_fails(tmp_path: Path, outcome: Outcome, *, good: bool) -> None:
+def test_without_a_baseline_whatever_makes_a_run_red_fails(
+    tmp_path: Path, outcome: CheckOutcome, *, good: bool
+) -> None:
     ResultsBuilder({CPU_FP32: {"dtypes": outcome}, CPU_BF16: {"dtypes": "passed"}}).write(tmp_path)
     merged = merge_runs(read(tmp_path))
     gate_result = evaluate_gate(None, merged, parse_fail_on(""))

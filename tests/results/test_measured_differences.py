@@ -131,7 +131,7 @@ def test_other_hardware_has_other_times_and_other_tokens(tmp_path: Path) -> None
 def test_only_runs_of_the_latest_commit_are_samples(tmp_path: Path) -> None:
     measured(tmp_path / "all", *loads(1, 1))
     later = Commit(id="fedcba9876543210")
-    ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}, name="z", started="2026-12-01", commit=later).write(
+    ResultsBuilder({CPU_FP32: {"dtypes": "passed"}}, name="z", started="2026-12-01T00:00:00+00:00", commit=later).write(
         tmp_path / "all"
     )
     baseline = update(merge_runs(read(tmp_path / "all")), tmp_path / "b.jsonl", environment={})

@@ -8,17 +8,19 @@ from pathlib import Path
 import pytest
 
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.results.merged_results import DIFFERING, TWOFOLD, CellView, MergedResults, merge_runs
+from pytest_llmdevice.results.cell_view import CellView
+from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.records import Commit
+from pytest_llmdevice.results.settle import DIFFERING, TWOFOLD
 from pytest_llmdevice.results.store import read
-from pytest_llmdevice.results.vocabulary import Outcome
+from pytest_llmdevice.results.vocabulary import CheckOutcome
 from results.builder import CARD, COMMIT, CPU_BF16, CPU_FP32, CUDA, SIMULATED, VERSIONS, ResultsBuilder, check
 
 LATER = Commit(id="fedcba9876543210")
 DIRTY = Commit(id="0123456789abcdef", dirty=True)
 
 
-def builder(number: int, outcome: Outcome = "passed", cell: Cell = CPU_FP32) -> ResultsBuilder:
+def builder(number: int, outcome: CheckOutcome = "passed", cell: Cell = CPU_FP32) -> ResultsBuilder:
     """The run that started as the one of this number, with one check of `cell`."""
     started = f"2026-11-25T10:{number:02}:00+00:00"
     return ResultsBuilder({cell: {"dtypes": outcome}}, name=f"run-{number:02}", started=started)
@@ -36,7 +38,7 @@ def view(merged: MergedResults, cell: Cell = CPU_FP32, target: str = "builtin") 
 
 @pytest.mark.parametrize(("before", "after"), [("passed", "failed"), ("failed", "passed")])
 def test_a_later_run_of_another_commit_counts_whichever_way_it_went(
-    tmp_path: Path, before: Outcome, after: Outcome
+    tmp_path: Path, before: CheckOutcome, after: CheckOutcome
 ) -> None:
     merged = merge_written(tmp_path, builder(1, before), replace(builder(2, after), commit=LATER))
     assert view(merged).outcome == after
@@ -103,7 +105,7 @@ def test_a_machine_that_skipped_a_check_says_nothing_about_it(tmp_path: Path) ->
 @pytest.mark.parametrize("real", ["passed", "failed", "hollow"])
 @pytest.mark.parametrize("later", [True, False])
 def test_real_beats_simulated_whichever_came_first_and_whichever_passed(
-    tmp_path: Path, real: Outcome, *, later: bool
+    tmp_path: Path, real: CheckOutcome, *, later: bool
 ) -> None:
     numbers = (2, 1) if later else (1, 2)
     card = replace(builder(numbers[0], real, CARD), machine=CUDA)
@@ -169,7 +171,7 @@ def test_a_cell_that_an_interrupted_run_recorded_as_aborted_is_aborted(tmp_path:
     ids=["later", "later, other code", "earlier, same code", "earlier, other code", "earlier, unknown code"],
 )
 def test_an_aborted_cell_is_made_good_by_a_later_run_and_by_one_of_the_same_commit(
-    tmp_path: Path, number: int, commit: Commit | None, outcome: Outcome
+    tmp_path: Path, number: int, commit: Commit | None, outcome: CheckOutcome
 ) -> None:
     killed = ResultsBuilder({}, unfinished=[CPU_FP32], killed=True, name="run-01", started="2026-11-25T10:01:00+00:00")
     assert view(merge_written(tmp_path, killed, replace(builder(number), commit=commit))).outcome == outcome

@@ -106,7 +106,9 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path, folders: list[
 
 
 def test_different_matrices_commits_and_changed_trees_are_named(tmp_path: Path, folders: list[Path]) -> None:
-    replace(LAPTOP_RUN, name="later", started="2027", commit=Commit(id="f" * 16, dirty=True)).write(tmp_path / "a")
+    replace(
+        LAPTOP_RUN, name="later", started="2027-01-01T00:00:00+00:00", commit=Commit(id="f" * 16, dirty=True)
+    ).write(tmp_path / "a")
     assert list(mixtures(merge(folders, tmp_path / "all"))) == [
         "the runs are of 2 matrices, and all of their cells are here: cuda, default",
         "the runs are of 2 commits, the latest ffffffffff: a check counts as the latest run of each machine has it",

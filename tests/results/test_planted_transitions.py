@@ -13,25 +13,25 @@ from pytest_llmdevice.cli.command import command
 from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.records import Check, Commit, Memory
-from pytest_llmdevice.results.transitions import NAMES, Name, count_text
-from pytest_llmdevice.results.vocabulary import Outcome
+from pytest_llmdevice.results.transitions import NAMES, OF_CAUSE, Name, count_text
+from pytest_llmdevice.results.vocabulary import CheckOutcome, SkipCause
 from results.builder import ResultsBuilder, check
 
 TARGET = "loaders:load"
-_MODELS = [model for model in vocabulary.models() if model != "qwen3-moe"]
-CELLS = {name: Cell(model, "cpu", "float32") for name, model in zip(NAMES, _MODELS, strict=True)}
+_PLACES = [(model, dtype) for dtype in ("float32", "float16") for model in vocabulary.models()]
+CELLS = {name: Cell(model, "cpu", dtype) for name, (model, dtype) in zip(NAMES, _PLACES, strict=False)}
 """A cell for each name, in which version B has that difference and no other."""
 
 STEADY = Cell("llama", "cpu", "bfloat16")
 QUANTIZED = Cell("llama", "cpu", "float32", "nf4")
 CELLS["not-comparable"] = QUANTIZED
-PASSED: dict[str, Outcome | Check] = {"dtypes": "passed", "generation": "passed"}
+PASSED: dict[str, CheckOutcome | Check] = {"dtypes": "passed", "generation": "passed"}
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "transformers": "5.23.0", "bitsandbytes": "0.50.2"}
 
 
 def version_a(folder: Path) -> None:
     """Three runs in which all is well, but for what B will have fixed and what B will have new."""
-    outcomes: dict[Cell, dict[str, Outcome | Check]] = {cell: dict(PASSED) for cell in (*CELLS.values(), STEADY)}
+    outcomes: dict[Cell, dict[str, CheckOutcome | Check]] = {cell: dict(PASSED) for cell in (*CELLS.values(), STEADY)}
     outcomes[CELLS["fixed"]]["dtypes"] = "xfail"
     for number in range(3):
         ResultsBuilder(
@@ -41,11 +41,14 @@ def version_a(folder: Path) -> None:
 
 def version_b(folder: Path) -> None:
     """The next commit, with one planted difference of each name."""
-    outcomes: dict[Cell, dict[str, Outcome | Check]] = {cell: dict(PASSED) for cell in (*CELLS.values(), STEADY)}
+    outcomes: dict[Cell, dict[str, CheckOutcome | Check]] = {cell: dict(PASSED) for cell in (*CELLS.values(), STEADY)}
     outcomes[CELLS["regression"]]["dtypes"] = "failed"
     outcomes[CELLS["aborted"]]["dtypes"] = "aborted"
     outcomes[CELLS["hollow"]]["dtypes"] = check(CELLS["hollow"], "dtypes", "hollow", evidence={}, target=TARGET)
-    outcomes[CELLS["skipped"]]["dtypes"] = "skipped"
+    causes: dict[Name, SkipCause] = {name: cause for cause, name in OF_CAUSE.items()}
+    for name, cause in causes.items():
+        outcomes[CELLS[name]]["dtypes"] = check(CELLS[name], "dtypes", "skipped", cause=cause, target=TARGET)
+    outcomes[CELLS["excused"]]["dtypes"] = check(CELLS["excused"], "dtypes", "xfail", undeclared=True, target=TARGET)
     del outcomes[CELLS["vanished"]]["dtypes"]
     outcomes[CELLS["expected"]]["dtypes"] = "xfail"
     outcomes[CELLS["new"]]["tied"] = "passed"
@@ -88,7 +91,7 @@ def gate(work: Path, *arguments: str) -> tuple[int, str]:
 
 def test_version_a_is_as_good_as_itself(work: Path) -> None:
     found = CliRunner().invoke(command, ["gate", str(work / "a"), "--baseline", str(work / "baseline.jsonl")])
-    assert (found.exit_code, found.output) == (0, "gate passed: 28 unchanged\n")
+    assert (found.exit_code, found.output) == (0, "gate passed: 38 unchanged\ntarget loaders:load\n")
 
 
 def test_the_gate_names_exactly_what_was_planted(work: Path) -> None:
@@ -120,4 +123,7 @@ def test_none_of_them_fails_where_nothing_that_is_there_is_asked_for(work: Path)
 def test_by_default_it_fails_for_what_is_worse_for_certain(work: Path) -> None:
     exit_code, output = gate(work)
     assert exit_code == 1
-    assert output.splitlines()[0] == "gate failed: 1 regression; 1 aborted; 1 hollow; 1 vanished"
+    assert output.splitlines()[0] == (
+        "gate failed: 1 regression; 1 aborted; 1 hollow; 1 vanished; 1 skipped; 1 unsupported now; 1 unusable now; "
+        "1 excused"
+    )

@@ -56,10 +56,14 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     assert len(file.cells) == 2
 
 
-def test_a_run_that_was_killed_before_its_first_record_was_whole_is_no_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [0, 50])
+def test_a_run_that_was_killed_before_its_first_record_was_whole_is_not_passed_over(
+    tmp_path: Path, length: int
+) -> None:
     path = RUN.write(tmp_path)
-    path.write_bytes(path.read_bytes()[:50])
-    assert read_file(path) is None
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ResultsError, match=r"aaaaaa\.jsonl:1: the run was killed before its first record was whole"):
+        read_file(path)
 
 
 def test_a_cut_line_in_the_middle_is_named(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.transition_rules import AFTER, TRANSITIONS
 from pytest_llmdevice.results.transitions import Name
 from pytest_llmdevice.results.update import FORCE_WORDS, update
-from pytest_llmdevice.results.vocabulary import BAD, Outcome
+from pytest_llmdevice.results.vocabulary import BAD, CheckOutcome
 from results.builder import CPU_FP32, ResultsBuilder
 
-BEFORE: tuple[Outcome, ...] = ("passed", "failed", "error", "hollow", "xfail", "xpass", "aborted")
+BEFORE: tuple[CheckOutcome, ...] = ("passed", "failed", "error", "hollow", "xfail", "xpass", "aborted")
 
 EXPECTED: dict[Name, str] = {
     "regression": """
@@ -45,13 +45,13 @@ NAMED = {pair: name for name, pairs in EXPECTED.items() for pair in pairs.split(
 
 
 def test_every_pair_has_a_rule() -> None:
-    assert set(AFTER) == set(get_args(Outcome))
+    assert set(AFTER) == set(get_args(CheckOutcome))
     assert set(TRANSITIONS) == set(BEFORE)
     assert all(set(row) == set(AFTER) for row in TRANSITIONS.values())
 
 
 @pytest.mark.parametrize(("before", "after"), PAIRS)
-def test_each_pair_is_named_as_it_is_written_down(before: Outcome, after: Outcome) -> None:
+def test_each_pair_is_named_as_it_is_written_down(before: CheckOutcome, after: CheckOutcome) -> None:
     assert TRANSITIONS[before][after] == NAMED.get(f"{before}->{after}")
 
 
@@ -63,18 +63,18 @@ def test_the_table_in_the_documents_is_that_of_the_code() -> None:
 
 
 @pytest.mark.parametrize("outcome", BEFORE)
-def test_an_outcome_that_stays_is_unchanged(outcome: Outcome) -> None:
+def test_an_outcome_that_stays_is_unchanged(outcome: CheckOutcome) -> None:
     assert TRANSITIONS[outcome][outcome] is None
 
 
 @pytest.mark.parametrize(("before", "after"), [pair for pair in PAIRS if pair[0] not in BAD and pair[1] in BAD])
-def test_what_was_good_and_is_bad_never_goes_unnamed(before: Outcome, after: Outcome) -> None:
+def test_what_was_good_and_is_bad_never_goes_unnamed(before: CheckOutcome, after: CheckOutcome) -> None:
     assert TRANSITIONS[before][after] in {"regression", "aborted", "hollow", "fixed"}
 
 
 @pytest.mark.parametrize(("before", "after"), PAIRS)
-def test_a_comparison_follows_the_table(tmp_path: Path, before: Outcome, after: Outcome) -> None:
-    def made(outcome: Outcome, folder: str) -> Path:
+def test_a_comparison_follows_the_table(tmp_path: Path, before: CheckOutcome, after: CheckOutcome) -> None:
+    def made(outcome: CheckOutcome, folder: str) -> Path:
         # A second check, so that the cell itself runs whatever becomes of the first.
         ResultsBuilder({CPU_FP32: {"dtypes": outcome, "loads": "passed"}}).write(tmp_path / folder)
         return tmp_path / folder
