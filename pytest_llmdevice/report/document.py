@@ -3,6 +3,7 @@
 The keys, which keep their meaning as long as `schema` does not count up:
 
 - `schema`: 1.
+- `targets`: the code under test, each its `name`, and `builtin` where it is the loader of the product itself.
 - `counts`: cells by outcome, `{"real": {...}, "simulated": {...}}`. What did not run is `skipped`, and real.
 - `runs`: the header of each run as in a file of results: `run`, `started`, `versions`, `machine`, `matrix`, `target`,
   `commit`, `command`, `shard`, `ci`, `simulated`, `plugin`.
@@ -10,6 +11,7 @@ The keys, which keep their meaning as long as `schema` does not count up:
   - `cell`, `target`, and the axes `model`, `device`, `dtype`, `quantization`, `strategy`, `attention`, `kind`;
   - `simulated`: whether it ran on a simulated device; `ran`: whether it ran at all; `outcome`: the worst of its checks;
   - `run`: the run that the cell was last seen in;
+  - `loaded`: whether there was a model; `lacking`: the checks that its matrix requires of it and that did not run;
   - `not_run`: `{"cause", "reason"}` where it never ran, else null;
   - `checks`: each with `check`, `outcome`, `run`, and, where there is something, `failure`, `cause`, `message`,
     `findings`, `evidence`, `seconds`, as in a file of results;
@@ -32,7 +34,8 @@ from pytest_llmdevice.matrix.cell import AXES
 from pytest_llmdevice.report.model import ReportModel
 from pytest_llmdevice.report.not_run import why_not
 from pytest_llmdevice.report.problems import Problem
-from pytest_llmdevice.results.merged_results import CellView, Conflict, Sample
+from pytest_llmdevice.results.cell_view import CellView, Conflict, Sample
+from pytest_llmdevice.results.records import BUILTIN
 from pytest_llmdevice.results.transitions import Comparison
 
 SCHEMA: Final = 1
@@ -55,6 +58,7 @@ def document(report: ReportModel) -> dict[str, Any]:
     results, comparison = report.results, report.comparison
     return {
         "schema": SCHEMA,
+        "targets": [{"name": target, "builtin": target == BUILTIN} for target in results.targets],
         "counts": {"real": _counts(report, simulated=False), "simulated": _counts(report, simulated=True)},
         "runs": [run.model_dump(mode="json", by_alias=True, exclude={"type"}) for run in results.runs],
         "cells": [_cell(view) for view in results.cells.values()],
@@ -91,6 +95,8 @@ def _cell(view: CellView) -> dict[str, Any]:
         "ran": view.ran,
         "outcome": view.outcome,
         "run": view.run.run,
+        "loaded": view.ran and view.loaded,
+        "lacking": list(view.lacking) if view.ran else [],
         "not_run": None if view.ran else {"cause": cause, "reason": reason},
         "checks": [_check(sample) for sample in view.checks.values()],
         "measures": None if last is None else last.model_dump(mode="json", include=_MEASURES),

@@ -8,16 +8,17 @@ from typing import Final
 
 from pytest_llmdevice.report.changes import differences_text, transition_text
 from pytest_llmdevice.report.model import ReportModel, conflict_text
+from pytest_llmdevice.report.runs import target_text
 from pytest_llmdevice.report.texts import printable
+from pytest_llmdevice.results.cell_view import Conflict
 from pytest_llmdevice.results.gate import FAILING, GateResult, nothing_compared
-from pytest_llmdevice.results.merged_results import Conflict
-from pytest_llmdevice.results.transitions import Comparison, Name, Transition, count_text
+from pytest_llmdevice.results.transitions import NOT_RUN, Comparison, Name, Transition, count_text
 from pytest_llmdevice.text import listed, plural
 
 MOST_LINES: Final = 20
 """Problems, conflicts and transitions of one name that are listed; of more the rest is counted."""
 
-_BY_DETAIL: Final = frozenset({"skipped", "unused", "not-comparable"})
+_BY_DETAIL: Final = NOT_RUN | {"unused", "not-comparable"}
 """Names whose transitions have few causes and come by the thousand: one line for each cause."""
 
 
@@ -34,6 +35,8 @@ def gate_lines(gate_result: GateResult, report: ReportModel) -> Iterator[str]:
     else:
         yield f"gate failed: {'; '.join(gate_result.reasons)}"
     yield from (f"  {line}" for line in gate_result.missing)
+    if target := target_text(report.results):
+        yield printable(target)
     if comparison is None:
         yield from _problems(report)
     else:
@@ -43,7 +46,8 @@ def gate_lines(gate_result: GateResult, report: ReportModel) -> Iterator[str]:
         if not gate_result.good:
             yield differences_text(comparison)
     yield from _conflicts(report.results.conflicts)
-    notes = (*(comparison.notes if comparison else ()), *report.results.notes)
+    partly = [f"partly run: {group}" for group in report.partly_run[:MOST_LINES]]
+    notes = (*partly, *(comparison.notes if comparison else ()), *report.results.notes)
     yield from (f"note: {note}" for note in notes)
 
 

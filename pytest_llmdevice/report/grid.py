@@ -11,7 +11,8 @@ from pytest_llmdevice.report.not_run import why_not
 from pytest_llmdevice.report.order import MATRIX_ORDER, in_order
 from pytest_llmdevice.report.outcomes import Mark, MarkCounts
 from pytest_llmdevice.report.spec import Spec, value
-from pytest_llmdevice.results.merged_results import CellView, MergedResults
+from pytest_llmdevice.results.cell_view import CellView
+from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.text import joined
 
 Heading: TypeAlias = tuple[tuple[str, ...], ...]

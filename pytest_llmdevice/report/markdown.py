@@ -13,7 +13,7 @@ from pytest_llmdevice.report.grid import Grid, blank, grids, labels
 from pytest_llmdevice.report.model import CONFLICTS, ReportModel, conflict_text
 from pytest_llmdevice.report.outcomes import MarkCounts, legend
 from pytest_llmdevice.report.problems import Problem
-from pytest_llmdevice.report.runs import environment_lines, origin_text
+from pytest_llmdevice.report.runs import environment_lines, origin_text, target_text
 from pytest_llmdevice.report.spec import DEFAULT, Spec, parse_grid
 from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.transitions import Comparison
@@ -52,11 +52,12 @@ def markdown(report: ReportModel, *, title: str = TITLE, grid: str | None = None
     """
     spec = parse_grid(grid) if grid else DEFAULT
     results, comparison = report.results, report.comparison
-    parts = [f"## {prose(title)}", f"**{prose(report.counts_line)}**"]
+    parts = [f"## {prose(title)}", prose(target_text(results)), f"**{prose(report.counts_line)}**"]
     parts += [] if comparison is None else [_changes(comparison)]
     parts += _tables(results, spec)
     parts += _problems(report)
     parts += _details(OUTCOME_WORDS["xfail"].capitalize(), list(map(str, report.expected_failures)))
+    parts += _details(OUTCOME_WORDS["partial"].capitalize(), list(map(str, report.partly_run)))
     parts += _details(OUTCOME_WORDS["skipped"].capitalize(), list(map(str, report.not_run)))
     parts += _details(CONFLICTS, list(map(conflict_text, results.conflicts)))
     parts += _details("Notes", [*results.notes, *(comparison.notes if comparison else ())])
@@ -95,7 +96,7 @@ def _changes(comparison: Comparison) -> str:
 def _tables(results: MergedResults, spec: Spec) -> Iterator[str]:
     drawn = [_folded(grid, spec) for grid in grids(results, spec)]
     for grid in drawn:
-        target = f"target {code(grid.target)}" if results.targets != ("builtin",) else ""
+        target = f"target {code(grid.target)}" if len(results.targets) > 1 else ""
         about = "; ".join(part for part in (target, prose(grid.title)) if part)
         if about:
             yield about

@@ -7,6 +7,7 @@ from typing import Any
 
 from pytest_llmdevice.report.document import conflict_data
 from pytest_llmdevice.report.model import ReportModel, conflict_text
+from pytest_llmdevice.report.runs import target_text
 from pytest_llmdevice.results.merge import mixtures
 from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.records import Run
@@ -19,6 +20,7 @@ def merge_lines(report: ReportModel) -> Iterator[str]:
     results = report.results
     yield f"{plural(len(results.runs), 'run')}:"
     yield from (f"  {_run_line(run)}" for run in results.runs)
+    yield target_text(results)
     yield report.counts_line
     if report.not_run:
         yield "not run anywhere:"

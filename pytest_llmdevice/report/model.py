@@ -12,8 +12,10 @@ from typing import Final, Literal
 
 from pytest_llmdevice.report.not_run import NotRun, group_not_run
 from pytest_llmdevice.report.outcomes import MarkCounts
+from pytest_llmdevice.report.partly_run import PartlyRun, group_partly_run
 from pytest_llmdevice.report.problems import Problem, find_problems
-from pytest_llmdevice.results.merged_results import CellView, Conflict, MergedResults
+from pytest_llmdevice.results.cell_view import CellView, Conflict
+from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.transitions import Comparison
 from pytest_llmdevice.results.vocabulary import BAD, OUTCOME_WORDS, WORST_FIRST
 from pytest_llmdevice.text import plural
@@ -28,11 +30,11 @@ class Headline:
 
     Attributes:
         state: `bad` where a cell has a problem, `simulated` where nothing but simulated hardware was used, `empty`
-            where nothing ran, else `good`.
+            where nothing ran, `partial` where no cell was put to all that its matrix requires, else `good`.
         sentence: the answer.
     """
 
-    state: Literal["bad", "good", "simulated", "empty"]
+    state: Literal["bad", "good", "simulated", "partial", "empty"]
     sentence: str
 
 
@@ -62,6 +64,7 @@ class ReportModel:
         counts: how many cells have each outcome, real and simulated apart.
         problems: what is wrong, what concerns most cells first.
         expected_failures: what failed as expected, by reason.
+        partly_run: the cells that were not put to all that their matrix requires, by what is missing.
         not_run: the cells that ran nowhere, by device and cause.
     """
 
@@ -70,6 +73,7 @@ class ReportModel:
     counts: MarkCounts
     problems: tuple[Problem, ...]
     expected_failures: tuple[ExpectedFailure, ...]
+    partly_run: tuple[PartlyRun, ...]
     not_run: tuple[NotRun, ...]
 
     @classmethod
@@ -82,6 +86,7 @@ class ReportModel:
             counts=MarkCounts.of_cells(views),
             problems=tuple(find_problems(results)),
             expected_failures=tuple(_expected_failures(views)),
+            partly_run=tuple(group_partly_run(views)),
             not_run=tuple(group_not_run(results)),
         )
 
@@ -114,10 +119,16 @@ class ReportModel:
         if bad:
             verb = "has" if bad == 1 else "have"
             return Headline("bad", f"{bad:,} of {plural(ran, 'cell')} that ran {verb} problems.")
+        if not self.counts.count({"passed", "xfail"}):
+            verb = "was" if ran == 1 else "were"
+            return Headline("partial", f"{plural(ran, 'cell')} {verb} partly run, none as its matrix requires.")
+        partial = self.counts.count({"partial"})
+        more = f"; {partial:,} partly run" if partial else ""
         if self.simulated == ran:
-            return Headline("simulated", f"{plural(ran, 'cell')} without a problem, none of them on real hardware.")
+            whole = plural(ran - partial, "cell")
+            return Headline("simulated", f"{whole} without a problem, none of them on real hardware{more}.")
         passed = self.counts.count({"passed"}, simulated=False)
-        return Headline("good", f"{plural(passed, 'cell')} passed on real hardware, and nothing failed.")
+        return Headline("good", f"{plural(passed, 'cell')} passed on real hardware, and nothing failed{more}.")
 
     @property
     def simulated(self) -> int:

@@ -5,24 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from pytest_llmdevice.results.merged_results import CellView, MergedResults
+from pytest_llmdevice.results.cell_view import CellView
+from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.text import listed, plural
-
-NOT_REACHED: Final = "not reached"
-"""The cause of a cell that was to run, and whose run ended without it."""
 
 BY_THE_TEST: Final = "by the test"
 """The cause of a cell whose tests skipped themselves."""
 
-_NEAREST: Final = ("unusable", "unsupported", BY_THE_TEST, NOT_REACHED, "absent", "not requested")
-"""Of the causes on several machines, the one that was closest to running says most."""
-
 
 def why_not(view: CellView) -> tuple[str, str]:
     """(cause, reason) of a cell that did not run anywhere; of several machines that which was closest to it."""
-    reasons = view.reasons or {NOT_REACHED: f"{NOT_REACHED}: it was to run, and its run ended without it"}
-    cause = min(reasons, key=lambda name: _NEAREST.index(name) if name in _NEAREST else len(_NEAREST))
-    return cause, reasons[cause]
+    cause = view.nearest_cause
+    return cause, view.reasons[cause]
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_llmdevice.results.merged_results import CellView
+from pytest_llmdevice.results.cell_view import CellView
 from pytest_llmdevice.results.vocabulary import BAD, OUTCOME_WORDS, WORST_FIRST, Outcome
 
 LETTERS: Final[dict[Outcome, str]] = {
@@ -15,6 +15,7 @@ LETTERS: Final[dict[Outcome, str]] = {
     "aborted": "A",
     "hollow": "H",
     "xpass": "X",
+    "partial": "p",
     "xfail": "x",
     "passed": ".",
     "skipped": "s",
@@ -30,6 +31,7 @@ _STYLES: Final[dict[Outcome, str]] = {
     "aborted": "bold magenta",
     "hollow": "bold yellow",
     "xpass": "bold yellow",
+    "partial": "yellow",
     "xfail": "yellow",
     "passed": "green",
     "skipped": "bright_black",

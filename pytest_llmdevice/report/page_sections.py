@@ -9,7 +9,7 @@ from typing import Final
 
 from pytest_llmdevice.report.model import ReportModel
 from pytest_llmdevice.report.outcomes import Mark
-from pytest_llmdevice.report.runs import commit_text, machine_text, time_text, versions_text
+from pytest_llmdevice.report.runs import TARGETS, commit_text, machine_text, time_text, versions_text
 from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.records import MachineDevice, Run
 from pytest_llmdevice.results.vocabulary import BAD, WORST_FIRST, Outcome
@@ -18,6 +18,7 @@ from pytest_llmdevice.text import plural
 PAGE_ORDER: Final[tuple[Outcome, ...]] = (
     "passed",
     "xfail",
+    "partial",
     *(outcome for outcome in WORST_FIRST if outcome in BAD),
     "skipped",
 )
@@ -97,8 +98,8 @@ def facts(results: MergedResults) -> list[tuple[str, list[str]]]:
     """The head of the page: what ran, of what, when, where, with what; each name with its different values."""
     runs, latest = results.runs, results.runs[-1:]
     rows = [
+        ("target", [TARGETS.get(target, target) for target in results.targets]),
         ("matrix", _different(run.matrix.name for run in runs)),
-        ("target", list(results.targets)),
         ("commit", _different(map(commit_text, runs))),
         ("ran", _period([time_text(run.started) for run in runs])),
         ("machines", _different(map(machine_text, runs))),

@@ -7,7 +7,8 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from pytest_llmdevice.results.merged_results import CellView, MergedResults
+from pytest_llmdevice.results.cell_view import CellView
+from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.records import Check, RecordedFinding
 from pytest_llmdevice.results.vocabulary import BAD, OUTCOME_WORDS, WORST_FIRST, Outcome
 from pytest_llmdevice.text import listed, plural

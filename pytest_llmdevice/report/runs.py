@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Final
 
 from pytest_llmdevice.results.merged_results import MergedResults
-from pytest_llmdevice.results.records import Run
+from pytest_llmdevice.results.records import BUILTIN, Run
 from pytest_llmdevice.text import listed, plural
+
+TARGETS: Final = {BUILTIN: "builtin, the loader of pytest-llmdevice itself: no code of a project was tested"}
+"""What there is to say of a target beside its name."""
+
+
+def target_text(results: MergedResults) -> str:
+    """The code under test, which a reader must know before all else: `"target mine:load"`."""
+    targets = results.targets or dict.fromkeys(run.target for run in results.runs)
+    names = [TARGETS.get(target, target) for target in targets]
+    return f"{'target' if len(names) == 1 else 'targets'} {'; '.join(names)}" if names else ""
 
 
 def origin_text(results: MergedResults) -> str:

@@ -13,10 +13,11 @@ from pytest_llmdevice.report.grid import Grid, blank, grids
 from pytest_llmdevice.report.model import CONFLICTS, ReportModel, conflict_text
 from pytest_llmdevice.report.outcomes import legend
 from pytest_llmdevice.report.problems import Problem
-from pytest_llmdevice.report.runs import environment_lines, origin_text
+from pytest_llmdevice.report.runs import environment_lines, origin_text, target_text
 from pytest_llmdevice.report.spec import DEFAULT, Spec, parse_grid
 from pytest_llmdevice.report.texts import ascii_only, is_address, printable
 from pytest_llmdevice.report.wrapping import columns, paragraph
+from pytest_llmdevice.results.records import BUILTIN
 from pytest_llmdevice.results.transitions import Comparison
 from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS
 from pytest_llmdevice.text import plural
@@ -95,6 +96,9 @@ class _Terminal:
 
     def lines(self) -> Iterator[Line]:
         report, results = self.report, self.report.results
+        builtin = BUILTIN in results.targets
+        if target := target_text(results):
+            yield from self._text(printable(target), style="bold yellow" if builtin else "bold")
         yield from self._text(report.counts_line, style="bold")
         if self.origins:
             yield from self._text(printable(origin_text(results)))
@@ -108,6 +112,7 @@ class _Terminal:
             yield []
             yield from self._legend(drawn)
         yield from self._section(OUTCOME_WORDS["xfail"].capitalize(), list(map(str, report.expected_failures)))
+        yield from self._section(OUTCOME_WORDS["partial"].capitalize(), list(map(str, report.partly_run)))
         yield from self._section(OUTCOME_WORDS["skipped"].capitalize(), list(map(str, report.not_run)))
         if report.comparison is not None:
             yield from self._changes(report.comparison)
@@ -142,7 +147,7 @@ class _Terminal:
         return Drawing(grid, self.width, "│" if self.unicode else "|")
 
     def _grid(self, grid: Grid) -> Iterator[Line]:
-        target = f"target {printable(grid.target)}" if self.report.results.targets != ("builtin",) else ""
+        target = f"target {printable(grid.target)}" if len(self.report.results.targets) > 1 else ""
         title = "; ".join(part for part in (target, grid.title) if part)
         if title:
             yield from self._text(title)

@@ -43,10 +43,13 @@ def required(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_good_results_exit_0_and_failing_ones_1(tmp_path: Path, results: Path) -> None:
-    assert (gate(results).exit_code, gate(results).output) == (0, "gate passed\n")
-    ResultsBuilder({CPU_FP32: {"dtypes": "failed"}}, name="later", started="2027", commit=Commit(id="f" * 9)).write(
-        results
+    assert (gate(results).exit_code, gate(results).output) == (
+        0,
+        "gate passed\ntarget builtin, the loader of pytest-llmdevice itself: no code of a project was tested\n",
     )
+    ResultsBuilder(
+        {CPU_FP32: {"dtypes": "failed"}}, name="later", started="2027-01-01T00:00:00+00:00", commit=Commit(id="f" * 9)
+    ).write(results)
     assert gate(results).exit_code == 1
 
 
@@ -77,6 +80,7 @@ def test_coverage_that_is_missing_exits_1(results: Path, required: str) -> None:
     assert found.output.splitlines() == [
         "gate failed: coverage is missing, 1 value",
         "  device cuda:0: none of its 1 cells passed on real hardware",
+        "target builtin, the loader of pytest-llmdevice itself: no code of a project was tested",
     ]
 
 

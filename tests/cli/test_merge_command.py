@@ -31,6 +31,7 @@ def test_it_says_what_is_together_now(tmp_path: Path, folders: tuple[Path, Path]
         "2 runs:",
         "  laptop: default, builtin, on Some CPU",
         "  server: default, builtin, on Server CPU; cuda:0 NVIDIA H100",
+        "target builtin, the loader of pytest-llmdevice itself: no code of a project was tested",
         "2 cells: 1 failed, 1 not run",
         "not run anywhere:",
         "  1 on cuda:0: absent: no CUDA device",

@@ -13,7 +13,7 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.records import Check, Commit, Machine, MachineDevice, Memory, RecordedFinding
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Transition
-from pytest_llmdevice.results.vocabulary import Outcome
+from pytest_llmdevice.results.vocabulary import CheckOutcome
 
 ROCM = Machine(
     system="Linux",
@@ -111,8 +111,8 @@ def realistic(folder: Path) -> tuple[MergedResults, Comparison]:
     return merged, compared(merged)
 
 
-def _outcomes(cell: Cell, chance: random.Random) -> dict[str, Outcome | Check]:
-    found: dict[str, Outcome | Check] = {
+def _outcomes(cell: Cell, chance: random.Random) -> dict[str, CheckOutcome | Check]:
+    found: dict[str, CheckOutcome | Check] = {
         name: check(cell, name, seconds=chance.uniform(0.001, 0.3), evidence={"tensors": 23, "layers": 4})
         for name in vocabulary.checks()
     }

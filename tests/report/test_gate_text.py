@@ -13,7 +13,7 @@ from pytest_llmdevice.results.gate import evaluate_gate, parse_fail_on
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.transitions import Comparison, Name, Transition
-from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS, Outcome
+from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS, CheckOutcome
 
 EMPTY = MergedResults((), {})
 
@@ -39,11 +39,17 @@ def without_baseline(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("outcome", ["failed", "error", "hollow", "xpass"])
-def test_without_a_baseline_the_problems_are_listed(tmp_path: Path, outcome: Outcome) -> None:
+def test_without_a_baseline_the_problems_are_listed(tmp_path: Path, outcome: CheckOutcome) -> None:
     ResultsBuilder({CPU_FP32: {"dtypes": outcome}, CPU_BF16: {"dtypes": "passed"}}).write(tmp_path)
     lines = without_baseline(tmp_path)
     words = OUTCOME_WORDS[outcome]
-    assert lines[:3] == [f"gate failed: 1 cell of 2: 1 {words}", "1 problem:", f"  1. {words} in 1 cell: dtypes"]
+    target, *problems = lines[1:4]
+    assert target == "target builtin, the loader of pytest-llmdevice itself: no code of a project was tested"
+    assert [lines[0], *problems] == [
+        f"gate failed: 1 cell of 2: 1 {words}",
+        "1 problem:",
+        f"  1. {words} in 1 cell: dtypes",
+    ]
     assert lines[-1] == f"     in {CPU_FP32.id}"
 
 
@@ -76,7 +82,7 @@ def test_what_fails_comes_first_then_the_rest_then_notes() -> None:
         "  1 in llama.cpu.fp32.none.to: why",
         "1 vanished:",
         "  llama.cpu.fp32.none.to dtypes: passed -> failed: why",
-        "1 skipped, 1 vanished, 1 slower, 1 unchanged",
+        "1 vanished, 1 skipped, 1 slower, 1 unchanged",
         "note: a note",
     ]
 

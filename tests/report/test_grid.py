@@ -16,12 +16,12 @@ from pytest_llmdevice.report.order import in_order
 from pytest_llmdevice.report.outcomes import LETTERS, Mark
 from pytest_llmdevice.report.spec import DEFAULT, parse_grid
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
-from pytest_llmdevice.results.vocabulary import Outcome
+from pytest_llmdevice.results.vocabulary import CheckOutcome
 
 ABSENT = ("absent", "absent: no cuda:0 here")
 
 
-def merged(folder: Path, outcomes: Mapping[Cell, Outcome], **values: Any) -> MergedResults:
+def merged(folder: Path, outcomes: Mapping[Cell, CheckOutcome], **values: Any) -> MergedResults:
     made = ResultsBuilder({cell: {"dtypes": outcome} for cell, outcome in outcomes.items()}, **values)
     return merge_runs([made.file(folder)])
 
@@ -66,7 +66,7 @@ def test_an_axis_with_one_value_is_in_the_title(tmp_path: Path) -> None:
 
 
 def test_a_place_of_several_cells_shows_the_worst_and_how_many(tmp_path: Path) -> None:
-    cells: dict[Cell, Outcome] = {
+    cells: dict[Cell, CheckOutcome] = {
         llama("cpu", strategy="to"): "passed",
         llama("cpu", strategy="auto"): "failed",
         llama("cpu", strategy="device-map"): "passed",
@@ -77,7 +77,7 @@ def test_a_place_of_several_cells_shows_the_worst_and_how_many(tmp_path: Path) -
 
 
 def test_a_cell_that_did_not_run_is_not_counted_as_a_pass(tmp_path: Path) -> None:
-    cells: dict[Cell, Outcome] = {llama("cpu", strategy="to"): "passed", llama("cpu", strategy="auto"): "skipped"}
+    cells: dict[Cell, CheckOutcome] = {llama("cpu", strategy="to"): "passed", llama("cpu", strategy="auto"): "skipped"}
     assert drawn(one(merged(tmp_path, cells), "model/device")) == {("llama",): [".1/2"]}
 
 
@@ -86,7 +86,7 @@ def test_a_simulated_pass_has_another_letter_than_a_real_one(tmp_path: Path) -> 
 
 
 def test_of_a_real_and_a_simulated_pass_the_simulated_one_is_shown(tmp_path: Path) -> None:
-    cells: dict[Cell, Outcome] = {CPU_BF16: "passed", SIMULATED: "passed"}
+    cells: dict[Cell, CheckOutcome] = {CPU_BF16: "passed", SIMULATED: "passed"}
     assert drawn(one(merged(tmp_path, cells), "model/dtype")) == {("llama",): [".~1/2"]}
 
 
@@ -101,7 +101,7 @@ def test_a_device_that_ran_nothing_is_no_column(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_nobody_asked_for_is_blank_and_the_legend_says_so(tmp_path: Path) -> None:
-    cells: dict[Cell, Outcome] = {CPU_FP32: "passed", replace(CPU_BF16, model="opt"): "passed"}
+    cells: dict[Cell, CheckOutcome] = {CPU_FP32: "passed", replace(CPU_BF16, model="opt"): "passed"}
     left_out = {CPU_BF16: ("not requested", "not requested: --llm-cell")}
     found = merged(tmp_path, cells, skipped=left_out)
     grid = one(found)
@@ -120,7 +120,7 @@ def test_each_target_has_a_grid(tmp_path: Path) -> None:
 
 
 def test_a_rocm_card_is_not_a_cuda_card(tmp_path: Path) -> None:
-    cells: dict[Cell, Outcome] = {llama("cuda:0"): "passed", llama("cuda:0", kind="rocm"): "failed"}
+    cells: dict[Cell, CheckOutcome] = {llama("cuda:0"): "passed", llama("cuda:0", kind="rocm"): "failed"}
     grid = one(merged(tmp_path, cells))
     assert [label[0] for label in labels(grid.columns)] == ["cuda:0", "rocm:0"]
 
@@ -137,7 +137,7 @@ def test_an_order_that_contradicts_itself_is_that_of_appearance() -> None:
 
 def test_rows_that_say_the_same_are_one_where_there_are_many(tmp_path: Path) -> None:
     strategies = ("to", "device-map", "auto", "balanced", "sequential")
-    cells: dict[Cell, Outcome] = {
+    cells: dict[Cell, CheckOutcome] = {
         llama("cpu", strategy=strategy, model=f"path:m{number}"): "passed"
         for number in range(12)
         for strategy in strategies
@@ -152,7 +152,7 @@ def test_rows_that_say_the_same_are_one_where_there_are_many(tmp_path: Path) -> 
 
 
 def test_folding_loses_no_cell_and_no_outcome(tmp_path: Path) -> None:
-    outcomes: tuple[Outcome, ...] = ("passed", "passed", "failed", "xfail", "passed", "hollow", "passed")
+    outcomes: tuple[CheckOutcome, ...] = ("passed", "passed", "failed", "xfail", "passed", "hollow", "passed")
     cells = {
         Cell(f"path:m{model}", device, dtype, strategy=strategy): outcomes[(model * 5 + number) % 7]
         for model in range(20)
@@ -178,7 +178,7 @@ def counted(grid: Grid) -> dict[Mark, int]:
 
 
 def test_a_failure_keeps_a_row_of_its_own(tmp_path: Path) -> None:
-    cells: dict[Cell, Outcome] = {
+    cells: dict[Cell, CheckOutcome] = {
         llama("cpu", dtype, strategy, model=f"path:m{number}"): "passed"
         for number in range(30)
         for dtype, strategy in (("float32", "to"), ("bfloat16", "auto"))
@@ -191,7 +191,7 @@ def test_a_failure_keeps_a_row_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_simulated_pass_is_never_merged_with_a_real_one(tmp_path: Path) -> None:
-    cells: dict[Cell, Outcome] = {
+    cells: dict[Cell, CheckOutcome] = {
         llama("cuda:0", model=f"path:m{number}", strategy=strategy, simulated=strategy == "auto"): "passed"
         for number in range(30)
         for strategy in ("to", "auto")
@@ -201,7 +201,7 @@ def test_a_simulated_pass_is_never_merged_with_a_real_one(tmp_path: Path) -> Non
 
 
 def test_attention_is_an_axis_only_where_it_makes_a_difference(tmp_path: Path) -> None:
-    alike: dict[Cell, Outcome] = {
+    alike: dict[Cell, CheckOutcome] = {
         llama("cpu", attention=attention, model=model): "passed"
         for model in ("llama", "opt")
         for attention in ("eager", "sdpa")

@@ -27,7 +27,17 @@ def made(folder: Path, comparison: Comparison | None = None) -> dict[str, Any]:
 
 def test_the_keys_are_those_that_are_documented(tmp_path: Path) -> None:
     found = made(tmp_path)
-    assert list(found) == ["schema", "counts", "runs", "cells", "conflicts", "notes", "comparison", "problems"]
+    assert list(found) == [
+        "schema",
+        "targets",
+        "counts",
+        "runs",
+        "cells",
+        "conflicts",
+        "notes",
+        "comparison",
+        "problems",
+    ]
     assert list(found["cells"][0]) == [
         "cell",
         "target",
@@ -42,6 +52,8 @@ def test_the_keys_are_those_that_are_documented(tmp_path: Path) -> None:
         "ran",
         "outcome",
         "run",
+        "loaded",
+        "lacking",
         "not_run",
         "checks",
         "measures",

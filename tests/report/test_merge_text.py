@@ -48,6 +48,7 @@ def test_the_lines_say_what_ran_where_and_what_did_not(folder: Path) -> None:
     assert list(merge_lines(report(folder))) == [
         "1 run:",
         "  laptop: default, builtin, on Some CPU; simulated cuda:1",
+        "target builtin, the loader of pytest-llmdevice itself: no code of a project was tested",
         "3 cells: 1 passed, 1 not run; simulated: 1 passed",
         "not run anywhere:",
         "  1 on cpu: not requested: --llm-cell leaves it out",

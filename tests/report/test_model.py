@@ -23,10 +23,11 @@ from pytest_llmdevice.results.gate import evaluate_gate, parse_fail_on
 from pytest_llmdevice.results.merged_results import merge_runs
 from pytest_llmdevice.results.records import RecordedFinding
 from pytest_llmdevice.results.store import read
-from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS, WORST_FIRST, Outcome
+from pytest_llmdevice.results.transition_rules import AFTER
+from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS, WORST_FIRST, CheckOutcome
 
 
-def of(folder: Path, outcomes: dict[Cell, Outcome], **values: Any) -> ReportModel:
+def of(folder: Path, outcomes: dict[Cell, CheckOutcome], **values: Any) -> ReportModel:
     run = ResultsBuilder({cell: {"loads": outcome} for cell, outcome in outcomes.items()}, **values)
     return ReportModel.of(merge_runs([run.file(folder)]))
 
@@ -48,7 +49,9 @@ def of(folder: Path, outcomes: dict[Cell, Outcome], **values: Any) -> ReportMode
         ({CPU_FP32: "failed", CPU_BF16: "passed"}, "bad", "1 of 2 cells that ran has problems."),
     ],
 )
-def test_the_headline_is_the_answer(tmp_path: Path, outcomes: dict[Cell, Outcome], state: str, sentence: str) -> None:
+def test_the_headline_is_the_answer(
+    tmp_path: Path, outcomes: dict[Cell, CheckOutcome], state: str, sentence: str
+) -> None:
     headline = of(tmp_path, outcomes, skipped={CARD: ("absent", "no card")}).headline
     assert (headline.state, headline.sentence) == (state, sentence)
 
@@ -75,9 +78,19 @@ def test_what_did_not_run_is_grouped_by_device_and_cause(tmp_path: Path) -> None
     ]
 
 
-def test_a_cell_that_its_run_did_not_reach_says_so(tmp_path: Path) -> None:
-    [group] = of(tmp_path, {}, unfinished=[CPU_FP32]).not_run
-    assert str(group) == "1 on cpu: not reached: it was to run, and its run ended without it"
+def test_what_was_partly_run_says_what_is_missing(tmp_path: Path) -> None:
+    run = ResultsBuilder(
+        {CPU_FP32: {"mode": "passed"}, CPU_BF16: {"mode": "passed", "loads": "passed"}},
+        required=("loads", "mode", "tied", "mine::*"),
+        changes={CPU_FP32: {"loaded": False}},
+    )
+    model = ReportModel.of(merge_runs([run.file(tmp_path)]))
+    assert list(map(str, model.partly_run)) == [
+        "1 cell: not loaded, without 3 checks (loads, tied, mine::*)",
+        "1 cell: without 2 checks (tied, mine::*)",
+    ]
+    assert (model.headline.state, model.red) == ("partial", False)
+    assert model.headline.sentence == "2 cells were partly run, none as its matrix requires."
 
 
 # One model, many forms
@@ -86,7 +99,7 @@ def test_a_cell_that_its_run_did_not_reach_says_so(tmp_path: Path) -> None:
 def everything(folder: Path) -> Path:
     """A folder of results with a cell of each outcome, real and simulated, and a problem in several cells."""
     outcomes: dict[Cell, dict[str, Any]] = {}
-    for number, outcome in enumerate(outcome for outcome in WORST_FIRST if outcome not in {"skipped", "aborted"}):
+    for number, outcome in enumerate(outcome for outcome in AFTER if outcome not in {"skipped", "aborted"}):
         for simulated in (False, True):
             cell = Cell(f"path:m{number}{simulated}", "cuda:0", "float32", simulated=simulated)
             outcomes[cell] = {"dtypes": check(cell, "dtypes", outcome, message=f"{outcome} in {number + 1} tensors")}

@@ -19,10 +19,10 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.report.model import ReportModel
 from pytest_llmdevice.report.page_sections import details, facts, machines, shares
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
-from pytest_llmdevice.results.vocabulary import Outcome
+from pytest_llmdevice.results.vocabulary import CheckOutcome
 
 
-def merged_of(folder: Path, outcomes: dict[Any, Outcome], **values: Any) -> MergedResults:
+def merged_of(folder: Path, outcomes: dict[Any, CheckOutcome], **values: Any) -> MergedResults:
     return merge_runs(
         [ResultsBuilder({cell: {"loads": outcome} for cell, outcome in outcomes.items()}, **values).file(folder)]
     )

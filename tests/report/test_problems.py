@@ -12,14 +12,14 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.report.problems import EXAMPLES, Problem, find_problems
 from pytest_llmdevice.results.merged_results import merge_runs
 from pytest_llmdevice.results.records import Check, RecordedFinding
-from pytest_llmdevice.results.vocabulary import Outcome
+from pytest_llmdevice.results.vocabulary import CheckOutcome
 
 
-def problems(folder: Path, checks: Mapping[Cell, Mapping[str, Outcome | Check]], **values: Any) -> list[Problem]:
+def problems(folder: Path, checks: Mapping[Cell, Mapping[str, CheckOutcome | Check]], **values: Any) -> list[Problem]:
     return find_problems(merge_runs([ResultsBuilder(checks, **values).file(folder)]))
 
 
-def failed(cell: Cell, name: str, *findings: RecordedFinding, outcome: Outcome = "failed") -> Check:
+def failed(cell: Cell, name: str, *findings: RecordedFinding, outcome: CheckOutcome = "failed") -> Check:
     return check(cell, name, outcome, findings=findings)
 
 
@@ -59,7 +59,7 @@ def test_a_load_that_fails_is_one_problem_of_all_checks(tmp_path: Path) -> None:
 
 
 def test_a_failure_without_findings_is_grouped_by_what_it_says(tmp_path: Path) -> None:
-    def error(cell: Cell, mebibytes: int) -> dict[str, Outcome | Check]:
+    def error(cell: Cell, mebibytes: int) -> dict[str, CheckOutcome | Check]:
         message = f"out of memory: {mebibytes} MiB"
         return {"loads": check(cell, "loads", "error", failure="out-of-memory", findings=(), message=message)}
 
@@ -92,7 +92,7 @@ def test_a_problem_keeps_a_few_findings_and_counts_all(tmp_path: Path) -> None:
 
 def test_the_problem_of_the_most_cells_is_first_and_among_equals_the_worst(tmp_path: Path) -> None:
     cells = [Cell(model, "cpu", "float32") for model in ("gpt2", "opt", "llama", "mistral")]
-    outcomes: tuple[Outcome, ...] = ("hollow", "error", "failed", "failed")
+    outcomes: tuple[CheckOutcome, ...] = ("hollow", "error", "failed", "failed")
     made = zip(cells, outcomes, strict=True)
     found = problems(
         tmp_path,

@@ -17,7 +17,7 @@ from pytest_llmdevice.report.wrapping import broken, columns
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.records import Check, RecordedFinding
 from pytest_llmdevice.results.transitions import Comparison, Transition
-from pytest_llmdevice.results.vocabulary import Outcome
+from pytest_llmdevice.results.vocabulary import CheckOutcome
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -39,10 +39,11 @@ def lines(merged: MergedResults, **values: Any) -> list[str]:
     return shown(merged, **values).split("\n")
 
 
-def small(folder: Path) -> MergedResults:
+def small(folder: Path, target: str = "builtin") -> MergedResults:
     made = ResultsBuilder(
         {CPU_FP32: {"dtypes": "passed"}, CPU_BF16: {"dtypes": "failed"}, SIMULATED: {"dtypes": "passed"}},
         skipped={Cell("llama", "mps", "float32"): ("absent", "absent: no mps here")},
+        target=target,
     )
     return merge_runs([made.file(folder)])
 
@@ -54,7 +55,7 @@ def full(folder: Path, strategies: tuple[str, ...] = ("to", "auto", "disk-offloa
             vocabulary.models(), ("cpu", "cuda:0", "cuda:1"), DTYPES, vocabulary.quantizations(), strategies
         )
     ]
-    outcomes: tuple[Outcome, ...] = ("passed",) * 100 + ("failed",)
+    outcomes: tuple[CheckOutcome, ...] = ("passed",) * 100 + ("failed",)
     made = ResultsBuilder({cell: {"dtypes": outcomes[number % 101]} for number, cell in enumerate(cells)})
     return merge_runs([made.file(folder)])
 
@@ -72,7 +73,13 @@ def hostile(folder: Path, text: str) -> MergedResults:
 
 
 def test_the_headline_counts_real_simulated_and_not_run_apart(tmp_path: Path) -> None:
-    assert shown(small(tmp_path)).startswith("4 cells: 1 failed, 1 passed, 1 not run; simulated: 1 passed\n")
+    text = shown(small(tmp_path))
+    assert "\n4 cells: 1 failed, 1 passed, 1 not run; simulated: 1 passed\n" in text
+
+
+def test_the_target_is_named_first_and_the_built_in_one_is_said_to_prove_nothing(tmp_path: Path) -> None:
+    assert shown(small(tmp_path, "mine:loader")).startswith("target mine:loader\n")
+    assert shown(small(tmp_path / "builtin")).startswith("target builtin, the loader of pytest-llmdevice itself: no")
 
 
 def test_a_small_grid_is_drawn_whole(tmp_path: Path) -> None:
@@ -240,7 +247,7 @@ def test_a_word_is_broken_only_where_it_must_be() -> None:
 
 
 def test_results_without_a_cell_are_shown(tmp_path: Path) -> None:
-    assert shown(merge_runs([ResultsBuilder({}).file(tmp_path)])).startswith("0 cells: none\n")
+    assert shown(merge_runs([ResultsBuilder({}).file(tmp_path)])).splitlines()[2] == "0 cells: none"
 
 
 def test_conflicts_of_runs_are_listed(tmp_path: Path) -> None:
