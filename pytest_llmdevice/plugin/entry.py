@@ -24,9 +24,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(fixtures, "llmdevice-fixtures")
     settings = options.Settings.from_config(config)
     if settings.active:
-        from pytest_llmdevice.plugin import matrix_plugin
+        # By the name of the module: a run inside of another one, as pytester makes it, must not get that one's.
+        from pytest_llmdevice.plugin.matrix_plugin import begin
 
-        matrix_plugin.begin(config, settings)
+        begin(config, settings)
 
 
 @pytest.hookimpl(trylast=True)
@@ -35,9 +36,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # Imported only when a marker needs it: collecting must stay cheap for a project that does not use it.
         for item in items:
             if any(item.iter_markers("llm_matrix")) or any(item.iter_markers("llm_requires")):
-                from pytest_llmdevice.plugin import parametrize
+                from pytest_llmdevice.plugin.parametrize import skip_beyond_reference
 
-                parametrize.skip_beyond_reference(item)
+                skip_beyond_reference(item)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if fixtures.RUN in session.config.stash:
+        from pytest_llmdevice.plugin.honesty import refuse_missing_parts
+
+        # A conftest may have taken one out since.
+        refuse_missing_parts(session.config)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

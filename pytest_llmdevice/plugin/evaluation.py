@@ -78,7 +78,8 @@ class Evaluation:
     @property
     def bad(self) -> bool:
         """Whether the run must be red, whatever its tests say."""
-        return bool(self.unmet or self.refused or (self.gate_result is not None and not self.gate_result.good))
+        red = self.report is not None and self.report.red
+        return bool(red or self.unmet or self.refused or (self.gate_result is not None and not self.gate_result.good))
 
     def conclude(self, file: RunFile, refused: str = "") -> None:
         """Merge, compare, and write what is to be written. Nothing is raised for what cannot be written.
@@ -96,7 +97,8 @@ class Evaluation:
         if self.baseline is not None:
             with self._refusing():
                 comparison = compare(results, self.baseline, slower=self.fail_on.slower, larger=self.fail_on.larger)
-                self.gate_result = gate.evaluate_gate(comparison, results, self.fail_on)
+                # A part was asked for, and is held against its part; the whole is for `llmdevice gate`.
+                self.gate_result = gate.evaluate_gate(comparison, results, self.fail_on, whole=self.run.shard is None)
         elif self.run.settings.baseline_update:
             with self._refusing():
                 self._update(file)

@@ -29,6 +29,12 @@ DETAILS: Final = "llm_details"
 EVIDENCE: Final[pytest.StashKey[dict[str, Any]]] = pytest.StashKey()
 """What the check of an item looked at."""
 
+RESULT: Final[pytest.StashKey[str]] = pytest.StashKey()
+"""What the check of an item came to: `"passed"`, `"failed"` or `"hollow"`."""
+
+CALLED: Final[pytest.StashKey[bool]] = pytest.StashKey()
+"""Whether the test function of an item was called."""
+
 TOKENS: Final[pytest.StashKey[list[list[int]]]] = pytest.StashKey()
 """What the check of an item had generated."""
 
@@ -121,22 +127,29 @@ def attach(report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
         vars(report)[FINDINGS] = list(_packed(result))
 
 
-def detail(item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport, own: object) -> None:
+def detail(
+    item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport, own: object, *, declared: bool
+) -> None:
     """Put into the report of an item of a cell what a record of it needs and no other part of the report has.
 
     A dictionary, where there is something to say: `failure` (what kind of thing went wrong), `cause` (why the cell does
-    not run here), `aborted` and `hollow` (true or absent), `evidence`, `tokens`, `measured`, and `target` where a
-    fixture put another one in the place of `own`.
+    not run here), `aborted`, `hollow` and `gave up` (by `pytest.xfail`; true or absent), `evidence`, `tokens`,
+    `measured`, `result` and `called` (see their keys), `declared` (whether the matrix expects it to fail), and `target`
+    where a fixture put another one in the place of `own`.
     """
-    details: dict[str, Any] = {}
+    details: dict[str, Any] = {"declared": True} if declared else {}
+    if call.excinfo is not None and isinstance(call.excinfo.value, pytest.xfail.Exception):
+        details["gave up"] = True
     if report.outcome == "failed" and call.excinfo is not None:
-        details = _of_failure(call.excinfo.value)
+        details |= _of_failure(call.excinfo.value)
     if call.excinfo is not None and isinstance(call.excinfo.value, CellSkipped):
         details["cause"] = call.excinfo.value.cause
     if report.when == "call":
         details |= {"evidence": item.stash[EVIDENCE]} if EVIDENCE in item.stash else {}
         details |= {"tokens": item.stash[TOKENS]} if TOKENS in item.stash else {}
         details |= {"measured": item.stash[MEASURED]} if MEASURED in item.stash else {}
+        details |= {"result": item.stash[RESULT]} if RESULT in item.stash else {}
+        details |= {"called": True} if item.stash.get(CALLED, False) else {}
     target = getattr(item, "funcargs", {}).get("llm_target")
     if target is not None and target is not own:
         kind = target if isinstance(target, (type, ModuleType)) else type(target)

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmdevice.hardware import Inventory, describe
-from pytest_llmdevice.plugin import parametrize
 from pytest_llmdevice.plugin.failures import CellSkipped, DeviceLost, detail, details_of
 from pytest_llmdevice.plugin.fixtures import RUN
+from pytest_llmdevice.plugin.honesty import PARTS, HonestItems, refuse_missing_parts
 from pytest_llmdevice.plugin.options import usage_errors
+from pytest_llmdevice.plugin.parametrize import FIXTURE, Parameters, cell_of, check_of
 from pytest_llmdevice.plugin.registration import Registration
 from pytest_llmdevice.plugin.results_plugin import RecordedItems
 from pytest_llmdevice.plugin.session import WORKER_INPUT, MatrixRun
-from pytest_llmdevice.plugin.summary import plan_line
+from pytest_llmdevice.plugin.summary import plan_line, target_line
 from pytest_llmdevice.plugin.timeout_plugin import LimitedItems
 
 if TYPE_CHECKING:
@@ -41,19 +42,26 @@ def begin(config: pytest.Config, settings: Settings) -> None:
     config.stash[RUN] = run
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args.append(str(SUITE))
-    config.pluginmanager.register(MatrixPlugin(config, run, registration), "llmdevice-matrix")
+    parts: dict[str, object] = {
+        "llmdevice-matrix": MatrixPlugin(config, run, registration),
+        "llmdevice-honest": HonestItems(),
+    }
     if known is None and not config.option.collectonly:
-        config.pluginmanager.register(RecordedItems(config, run), "llmdevice-recorded")
+        parts["llmdevice-recorded"] = RecordedItems(config, run)
     if settings.cell_timeout:
-        config.pluginmanager.register(LimitedItems(config, run), "llmdevice-limited")
+        parts["llmdevice-limited"] = LimitedItems(config, run)
     if settings.simulate:
-        from pytest_llmdevice.plugin import simulation_plugin
+        from pytest_llmdevice.plugin.simulation_plugin import SimulatedItems
 
-        config.pluginmanager.register(simulation_plugin.SimulatedItems(run), "llmdevice-simulated")
+        parts["llmdevice-simulated"] = SimulatedItems(run)
     if config.pluginmanager.hasplugin("xdist"):
-        from pytest_llmdevice.plugin import xdist_plugin
+        from pytest_llmdevice.plugin.xdist_plugin import Distribution
 
-        config.pluginmanager.register(xdist_plugin.Distribution(config, run), "llmdevice-xdist")
+        parts["llmdevice-xdist"] = Distribution(config, run)
+    for name, part in parts.items():
+        config.pluginmanager.register(part, name)
+    config.stash[PARTS] = ("llmdevice-fixtures", *parts)
+    refuse_missing_parts(config)
 
 
 VERDICT = "llm.verdict"
@@ -78,7 +86,7 @@ class MatrixPlugin:
     def __init__(self, config: pytest.Config, run: MatrixRun, registration: Registration) -> None:
         self._run = run
         self._registration = registration
-        self._parameters = parametrize.Parameters(run)
+        self._parameters = Parameters(run)
         self._lost: dict[tuple[str, str], str] = {}
         self._workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
         distributes = not hasattr(config, "workerinput") and bool(config.getoption("tx", None))
@@ -94,14 +102,14 @@ class MatrixPlugin:
     def pytest_report_header(self) -> list[str]:
         inventory = self._run.inventory
         devices = [*describe(inventory), *self._run.simulated_machines.describe(inventory)]
-        return [plan_line(self._run), *(f"  {line}" for line in devices)]
+        return [target_line(self._run), plan_line(self._run), *(f"  {line}" for line in devices)]
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        if parametrize.FIXTURE in metafunc.fixturenames:
+        if FIXTURE in metafunc.fixturenames:
             self._parameters.apply(metafunc)
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
-        cell = parametrize.cell_of(item)
+        cell = cell_of(item)
         if cell is not None:
             self._parameters.label(item, cell)
 
@@ -110,7 +118,7 @@ class MatrixPlugin:
         kept: list[pytest.Item] = []
         left_out: list[pytest.Item] = []
         for item in items:
-            cell = parametrize.cell_of(item)
+            cell = cell_of(item)
             (kept if cell is None or self._run.requested(cell) else left_out).append(item)
             if cell is not None:
                 self._parameters.mark(item, cell)
@@ -127,7 +135,7 @@ class MatrixPlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         # Raised here and not a marker: pytest then folds the skips of a device into one line of `-rs`.
-        cell = parametrize.cell_of(item)
+        cell = cell_of(item)
         if cell is None:
             return
         if not (decision := self._run.decisions[cell]).runs:
@@ -141,9 +149,10 @@ class MatrixPlugin:
         self, item: pytest.Item, call: pytest.CallInfo[Any]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        cell = parametrize.cell_of(item)
+        cell = cell_of(item)
         if cell is not None:
-            detail(item, call, report, self._run.target)
+            declared = self._run.xfail(cell, check_of(item)) is not None
+            detail(item, call, report, self._run.target, declared=declared)
             if not cell.simulated and details_of(report).get("failure") == "device-lost":
                 self._lost.setdefault((cell.kind, cell.device), item.name)
         return report

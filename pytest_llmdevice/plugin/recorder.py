@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,15 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from pytest_llmdevice.errors import ResultsError
-from pytest_llmdevice.plugin.failures import details_of, findings_of
+from pytest_llmdevice.plugin.failures import details_of
+from pytest_llmdevice.plugin.item_record import ItemRecord
 from pytest_llmdevice.plugin.parametrize import cell_id_in
+from pytest_llmdevice.results.cell_view import lacking
 from pytest_llmdevice.results.records import (
+    Begun,
     CellDone,
     Check,
     End,
     Planned,
     Record,
-    RecordedFinding,
     Run,
     adapter,
 )
@@ -35,25 +36,6 @@ if TYPE_CHECKING:
 HERE: Final = Path("this run")
 """What stands for a file where none is written."""
 
-LONGEST: Final = 600
-"""Characters of a message."""
-
-_CRASHED: Final = "???"
-"""xdist's phase of a test in which a worker died."""
-
-
-@dataclass
-class _Item:
-    """What the reports of one test have said so far."""
-
-    cell: Cell
-    check: str
-    target: str
-    outcome: Outcome = "passed"
-    seconds: float = 0.0
-    values: dict[str, Any] = field(default_factory=dict)
-    rerun: bool = False
-
 
 class Recorder:
     """Takes in the reports of a run, in the process that has all of them.
@@ -63,6 +45,7 @@ class Recorder:
         first: the first record of the file.
         folder: where the file is written; None for nowhere.
         redactor: what hides secrets, before anything is written or shown.
+        dry: whether pytest was told to call no test, as by `--setup-plan`.
 
     Attributes:
         file: all records so far, as a reader of the file would find them.
@@ -72,7 +55,10 @@ class Recorder:
         ResultsError: `folder` cannot be written to.
     """
 
-    def __init__(self, run: MatrixRun, first: Run, folder: Path | None, redactor: Redactor) -> None:
+    def __init__(
+        self, run: MatrixRun, first: Run, folder: Path | None, redactor: Redactor, *, dry: bool = False
+    ) -> None:
+        self._dry = dry
         self._redactor = redactor
         self.refused = ""
         first = self._clean(first)
@@ -83,11 +69,18 @@ class Recorder:
         self._running = {cell.id for cell, decision in run.decisions.items() if decision.runs}
         self._expected: Counter[str] = Counter()
         self._finished: Counter[str] = Counter()
-        self._open: dict[str, _Item] = {}
+        self._open: dict[str, ItemRecord] = {}
         self._checks: dict[str, list[Check]] = {}
         self._measured: dict[str, dict[str, Any]] = {}
+        self._loaded: set[str] = set()
         planned = (
-            Planned.of(cell, decision.state, None if decision.runs else decision.cause, decision.reason)
+            Planned.of(
+                cell,
+                decision.state,
+                None if decision.runs else decision.cause,
+                decision.reason,
+                run.exempt(cell) if decision.runs else (),
+            )
             for cell, decision in run.decisions.items()
         )
         self._keep(*planned)
@@ -112,6 +105,12 @@ class Recorder:
         cell_ids = (cell_id_in(nodeid, self._ids) for nodeid in nodeids)
         self._expected = Counter(cell_id for cell_id in cell_ids if cell_id is not None)
 
+    def begin(self, nodeid: str) -> None:
+        """Write that the cell of this test is being run, where it is the first of its tests."""
+        cell_id = cell_id_in(nodeid, self._ids)
+        if cell_id in self._running and cell_id not in self.file.begun:
+            self._keep(Begun(cell=cell_id, check=_name_in(nodeid)))
+
     def take(self, report: pytest.TestReport) -> None:
         """Take in one report. Subtests report for themselves and again with their test; only the test counts."""
         if type(report) is not pytest.TestReport:
@@ -121,16 +120,18 @@ class Recorder:
         cell_id = properties.get("llm.cell") or cell_id_in(report.nodeid, self._ids)
         if cell_id not in self._running:
             return
-        name = str(properties.get("llm.check", "")) or report.nodeid.rpartition("::")[2].partition("[")[0].removeprefix(
-            "test_"
+        name = str(properties.get("llm.check", "")) or _name_in(report.nodeid)
+        item = self._open.setdefault(
+            report.nodeid, ItemRecord(self._cells[cell_id], name, self.file.run.target, self._dry)
         )
-        item = self._open.setdefault(report.nodeid, _Item(self._cells[cell_id], name, self.file.run.target))
-        _add(item, report)
+        item.add(report)
+        if item.loaded:
+            self._loaded.add(cell_id)
         measured = self._measured.setdefault(cell_id, {})
         measured |= details_of(report).get("measured", {})
         if tokens := details_of(report).get("tokens"):
             measured["tokens"] = tokens
-        if report.when == "teardown" or not properties:
+        if item.over:
             del self._open[report.nodeid]
             self._close(item)
 
@@ -140,7 +141,7 @@ class Recorder:
             # What was interrupted has not passed, whatever its setup said.
             if item.outcome == "passed":
                 item.outcome = "aborted"
-            self._keep(_check(item))
+            self._keep(item.record())
         for cell_id, cell in self._cells.items():
             if cell_id in self._running and cell_id not in self.file.cells:
                 self._keep(self._unfinished(cell))
@@ -153,10 +154,8 @@ class Recorder:
         if writer is not None:
             writer.close()
 
-    def _close(self, item: _Item) -> None:
-        if item.rerun:
-            return
-        check = _check(item)
+    def _close(self, item: ItemRecord) -> None:
+        check = item.record()
         self._keep(check)
         cell_id = item.cell.id
         self._checks.setdefault(cell_id, []).append(check)
@@ -166,19 +165,23 @@ class Recorder:
 
     def _cell(self, cell: Cell) -> CellDone:
         checks = self._checks[cell.id]
-        counts = Counter(check.outcome for check in checks)
+        counts: Counter[Outcome] = Counter(check.outcome for check in checks)
         worst = next(check for outcome in WORST_FIRST for check in checks if check.outcome == outcome)
-        values = self._measured.get(cell.id, {})
+        loaded = cell.id in self._loaded
+        ran = {check.check for check in checks if check.outcome != "skipped"}
+        whole = loaded and not lacking(self.file.run.required, self.file.planned[cell.id].exempt, ran)
+        partial = worst.outcome in {"passed", "xfail"} and not whole
         return CellDone(
             cell=cell.id,
             target=worst.target,
             simulated=cell.simulated,
-            outcome=worst.outcome,
+            outcome="partial" if partial else worst.outcome,
             failure=worst.failure,
             cause=worst.cause,
             seconds=round(sum(check.seconds for check in checks), 4),
             checks=dict(counts),
-            **values,
+            loaded=loaded,
+            **self._measured.get(cell.id, {}),
         )
 
     def _unfinished(self, cell: Cell) -> CellDone:
@@ -188,7 +191,7 @@ class Recorder:
         target, simulated = self.file.run.target, cell.simulated
         if not self._expected[cell.id]:
             return CellDone(cell=cell.id, target=target, simulated=simulated, outcome="skipped", cause="not requested")
-        counts = Counter(check.outcome for check in self._checks.get(cell.id, ()))
+        counts: Counter[Outcome] = Counter(check.outcome for check in self._checks.get(cell.id, ()))
         return CellDone(cell=cell.id, target=target, simulated=simulated, outcome="aborted", checks=dict(counts))
 
     def _keep(self, *records: Record) -> None:
@@ -198,6 +201,8 @@ class Recorder:
             match record:
                 case Planned():
                     self.file.planned[record.cell] = record
+                case Begun():
+                    self.file.begun[record.cell] = record
                 case Check():
                     self.file.checks.append(record)
                 case CellDone():
@@ -225,68 +230,6 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _add(item: _Item, report: pytest.TestReport) -> None:
-    """Take one phase of a test in: the worst one counts, a failure in its teardown too."""
-    item.seconds += report.duration
-    details = details_of(report)
-    item.target = details.get("target", item.target)
-    if "evidence" in details:
-        item.values["evidence"] = details["evidence"]
-    # Of other plugins: pytest itself knows neither this outcome nor xdist's phase below.
-    if str(report.outcome) == "rerun":
-        item.rerun = True
-    elif report.outcome == "failed":
-        item.outcome = _of_failure(report, details)
-        item.values |= {"failure": details.get("failure", "other"), "message": _message(report)}
-        item.values["findings"] = [_finding(*finding) for finding in findings_of(report)]
-        if item.outcome in {"hollow", "xpass"}:
-            del item.values["failure"]
-            item.values["findings"] = []
-    elif report.outcome == "skipped" and item.outcome == "passed":
-        item.outcome = "xfail" if hasattr(report, "wasxfail") else "skipped"
-        item.values["message"] = report.wasxfail if item.outcome == "xfail" else _skipped(report)
-        if item.outcome == "skipped":
-            item.values["cause"] = details.get("cause", "by the test")
-
-
-def _of_failure(report: pytest.TestReport, details: Mapping[str, Any]) -> Outcome:
-    text = str(report.longrepr)
-    if text.startswith("[XPASS(strict)]"):
-        return "xpass"
-    if details.get("aborted") or str(report.when) == _CRASHED:
-        return "aborted"
-    if details.get("hollow"):
-        return "hollow"
-    return "failed" if report.when == "call" else "error"
-
-
-def _message(report: pytest.TestReport) -> str:
-    crash = getattr(report.longrepr, "reprcrash", None)
-    lines = (crash.message if crash is not None else str(report.longrepr)).strip().splitlines()
-    first = lines[0] if lines else ""
-    return first if len(first) <= LONGEST else f"{first[:LONGEST]}..."
-
-
-def _skipped(report: pytest.TestReport) -> str:
-    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-    return str(reason).removeprefix("Skipped: ")
-
-
-def _finding(_: str, finding: Any) -> RecordedFinding:
-    hint = finding.hint
-    known = {} if hint is None else {"hint": hint.name, "advice": hint.text, "source": hint.source}
-    return RecordedFinding(
-        where=finding.where, expected=finding.expected, actual=finding.actual, kind=finding.kind, **known
-    )
-
-
-def _check(item: _Item) -> Check:
-    return Check(
-        cell=item.cell.id,
-        target=item.target,
-        simulated=item.cell.simulated,
-        check=item.check,
-        outcome=item.outcome,
-        seconds=round(item.seconds, 4),
-        **item.values,
-    )
+def _name_in(nodeid: str) -> str:
+    """The name of a test of the suite without `test_`, from its node id."""
+    return nodeid.rpartition("::")[2].partition("[")[0].removeprefix("test_")

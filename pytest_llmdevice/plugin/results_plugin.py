@@ -45,6 +45,8 @@ class RecordedItems:
                 header(self._run, tuple(map(str, self._config.invocation_params.args)), self._config.rootpath),
                 self._run.settings.results,
                 Redactor.of(),
+                # `--setup-plan` sets both.
+                dry=bool(self._config.option.setuponly),
             )
         self._started = self._said = time.monotonic()
 
@@ -62,6 +64,11 @@ class RecordedItems:
         """Hand the collected tests to the recorder."""
         if self._recorder is not None:
             self._recorder.expect(nodeids)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Record which cell is being run: of a process that is killed nothing else says it."""
+        if self._recorder is not None:
+            self._recorder.begin(nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Record a report, and now and then say how far the run has come."""

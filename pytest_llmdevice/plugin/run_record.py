@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pytest_llmdevice.results.order import latest_run
 from pytest_llmdevice.results.records import BUILTIN, Commit, Machine, MachineDevice, MatrixInfo, Run
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def header(run: MatrixRun, arguments: tuple[str, ...], root: Path) -> Run:
     return Run(
         run=f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
         started=started.isoformat(timespec="seconds"),
+        after=latest_run(run.settings.results) if run.settings.results is not None else "",
+        required=run.required,
         plugin=version("pytest-llmdevice"),
         command=("pytest", *arguments),
         versions=run.inventory.versions,

@@ -6,6 +6,7 @@ import gc
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.hardware import Decision, Inventory, ProbeProcess, decide, expand_devices, required_missing, start
 from pytest_llmdevice.matrix.cell import AXES, Cell
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.select import Selector, parse_all
 from pytest_llmdevice.matrix.vocabulary import checks
 from pytest_llmdevice.simulation.inventory import SimulatedMachines, as_simulated
@@ -193,6 +195,25 @@ class MatrixRun:
         dtypes = sorted((other for other in fitting if other.dtype != cell.dtype), key=unlike)
         devices = sorted((other for other in fitting if other.device != cell.device), key=unlike)
         return tuple(dict.fromkeys(dtypes[:1] + devices[:1]))
+
+    @cached_property
+    def required(self) -> tuple[str, ...]:
+        """The checks that must have run on a cell before it counts as passed, as patterns of their names.
+
+        Those that the matrix names in `[require]`, else all that are registered.
+        """
+        named = self.matrix.require.checks if self.matrix.require is not None else None
+        if named is None:
+            return checks()
+        known = [name for name in checks() if any(fnmatchcase(name, pattern) for pattern in named)]
+        return (*known, *(pattern for pattern in named if not any(fnmatchcase(name, pattern) for name in known)))
+
+    def exempt(self, cell: Cell) -> tuple[str, ...]:
+        """Those of `required` that nobody asks of `cell` in this run."""
+        from pytest_llmdevice.checks.examination import Check, needs_cards
+
+        beside = self.beside(cell) is not None
+        return tuple(name for name, check in current().of(Check).items() if needs_cards(check) and not beside)
 
     @cached_property
     def resolved(self) -> Resolved:

@@ -6,7 +6,9 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from pytest_llmdevice.report.runs import TARGETS
 from pytest_llmdevice.report.terminal import terminal_lines
+from pytest_llmdevice.results.records import BUILTIN
 from pytest_llmdevice.text import plural
 
 PROBLEMS: Final = 5
@@ -17,6 +19,13 @@ if TYPE_CHECKING:
 
     from pytest_llmdevice.plugin.evaluation import Evaluation
     from pytest_llmdevice.plugin.session import MatrixRun
+
+
+def target_line(run: MatrixRun) -> str:
+    """The code under test. The built-in loader is none of the project's, of which such a run says nothing."""
+    if run.settings.target is not None:
+        return f"llm target {run.settings.target}"
+    return f"llm target {TARGETS[BUILTIN]} (--llm-target, or the fixture llm_target, names a loader)"
 
 
 def plan_line(run: MatrixRun) -> str:

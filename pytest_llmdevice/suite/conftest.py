@@ -15,7 +15,7 @@ from pytest_llmdevice.checks.generation import token_rows
 from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.oracle.reference import Reference, reference
-from pytest_llmdevice.plugin.failures import EVIDENCE, MEASURED, TOKENS, CheckFailed
+from pytest_llmdevice.plugin.failures import EVIDENCE, MEASURED, RESULT, TOKENS, CheckFailed
 from pytest_llmdevice.plugin.fixtures import RUN
 from pytest_llmdevice.zoo import cache_directory
 
@@ -87,6 +87,7 @@ def check(request: pytest.FixtureRequest, llm_examination: Examination) -> Calla
         __tracebackhide__ = True
         result = llm_examination.check(name)
         request.node.user_properties.extend(_measured(name, llm_examination))
+        request.node.stash[RESULT] = "passed" if result.passed else "hollow" if result.hollow else "failed"
         request.node.stash[EVIDENCE] = dict(result.evidence)
         request.node.stash[MEASURED] = _record_fields(name, llm_examination)
         if name == "generation":

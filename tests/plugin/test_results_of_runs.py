@@ -193,7 +193,7 @@ def test_cells_that_no_test_was_chosen_for_are_said_to_be(project: pytest.Pytest
     project.makepyfile(test_own="def test_it(llm_cell): pass")
     project.runpytest(*FLAGS, "test_own.py", "-k", "fp32")
     assert {cell: (done.outcome, done.cause) for cell, done in run_file(project).cells.items()} == {
-        "llama.cpu.fp32.none.to": ("passed", None),
+        "llama.cpu.fp32.none.to": ("partial", None),
         "llama.cpu.bf16.none.to": ("skipped", "not requested"),
     }
 
@@ -323,7 +323,7 @@ def test_a_disk_that_is_full_ends_the_records_and_not_the_run(
     result = project.runpytest(*FLAGS, "test_own.py")
     result.assert_outcomes(passed=2)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["2 cells: 2 passed", "the disk is full"])
+    result.stdout.fnmatch_lines(["2 cells: 2 partly run", "the disk is full"])
     assert run_file(project).end is None
 
 
