@@ -23,7 +23,7 @@ from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.hints.generation import RESPONSES
 from pytest_llmdevice.diagnosis.hints.raised import MEMORY
 from pytest_llmdevice.diagnosis.hints.state import CACHED, KEPT_ALIVE, OTHER_AGAIN
-from pytest_llmdevice.diagnosis.holders import holders
+from pytest_llmdevice.diagnosis.holders import every_object, held_by_frames, holders
 from pytest_llmdevice.errors import of_target
 from pytest_llmdevice.inference.generation import generate_with, inputs_for
 from pytest_llmdevice.inference.logits import forward_logits
@@ -184,12 +184,14 @@ class _Rounds:
             if kept is None:
                 self.gone += 1
             elif kept is not self.model and kept is not self.last:
-                by = ", ".join(holders(kept))
+                with every_object():
+                    by, in_frames = ", ".join(holders(kept)), held_by_frames(kept)
                 del kept
-                if not by:
-                    # Only frames hold it, of an exception that a library logged and pytest keeps with the log record.
+                if not by and in_frames:
+                    # Of an exception that a library logged, which pytest keeps with the log record.
                     self.in_frames += 1
                     continue
+                by = by or "something that Python does not show, as code in C that never lets go of it"
                 where = f"the model loaded as {cell.id}"
                 self.findings.append(Finding(where, "gone when the next one was loaded", f"held by {by}", KEPT_ALIVE))
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import BuiltinFunctionType, CellType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
@@ -15,10 +16,42 @@ MOST_REFERRERS: Final = 300
 """How many referrers are examined at most: finding the referrers of one object scans all objects."""
 
 
+@contextmanager
+def every_object() -> Iterator[None]:
+    """Have Python's garbage collector know every object inside.
+
+    What was frozen is none of its business, and `gc.get_referrers` does not look there: a list of a module that holds
+    a model was made before cells ran.
+    """
+    frozen = gc.get_freeze_count()
+    if frozen:
+        gc.unfreeze()
+    try:
+        yield
+    finally:
+        if frozen:
+            # Garbage that is frozen would never go.
+            gc.collect()
+            gc.freeze()
+
+
+def held_by_frames(kept: object) -> bool:
+    """Whether a frame that is not running refers to `kept`: that of an exception that somebody keeps.
+
+    To be called inside `every_object`.
+    """
+    running = set()
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # documented
+    while frame is not None:
+        running.add(id(frame))
+        frame = frame.f_back
+    return any(isinstance(owner, FrameType) and id(owner) not in running for owner in gc.get_referrers(kept))
+
+
 def holders(kept: object) -> tuple[str, ...]:
     """Describe what refers to `kept`: a global variable, an attribute, a cache, a function; empty if unknown.
 
-    Frames are ignored, because the caller's own frames refer to it.
+    Frames are ignored, because the caller's own frames refer to it. To be called inside `every_object`.
     """
     known = {id(kept)}
     level: list[object] = [kept]

@@ -50,6 +50,8 @@ def _is_checkpoint_of(folder: str, model: str) -> bool:
     own = str(checkpoint(model))
     if Path(folder) == Path(own):
         return True
+    if not Path(folder).is_dir():
+        return False
     return _content(fingerprint(folder)) == _content(fingerprint(own))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+import gc
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -116,6 +118,53 @@ class Hoarder:
     def load(self, folder: str, cell: Cell) -> Any:
         self.models[cell] = plain(folder, cell)
         return self.models[cell]
+
+
+class _Slots:
+    __slots__ = ("model",)
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+
+def _generator(held: Any) -> Iterator[Any]:
+    while True:
+        yield held
+
+
+_ABOVE: dict[str, Callable[[Any], object]] = {
+    "a list": lambda model: [model],
+    "a tuple": lambda model: (model, 1),
+    "a queue": lambda model: deque([model]),
+    "slots": _Slots,
+    "a closure": lambda model: lambda: model,
+    "a part of a call": lambda model: partial(print, model),
+    "a bound method": lambda model: model.forward,
+    "a generator": lambda model: next(made := _generator(model)) and made,
+    "an object": lambda model: SimpleNamespace(inner=SimpleNamespace(model=model)),
+}
+
+
+@pytest.mark.parametrize("holder", _ABOVE)
+def test_what_keeps_a_model_is_found_also_where_it_was_there_before_cells_ran(
+    checkpoint: Checkpoint, holder: str
+) -> None:
+    """A run of pytest freezes what is in memory before its cells, and frozen objects have no referrers to ask for."""
+    kept: list[object] = []
+
+    def load(folder: str, cell: Cell) -> Any:
+        model = plain(folder, cell)
+        kept.append(_ABOVE[holder](model))
+        return model
+
+    target = loader(load)
+    gc.freeze()
+    try:
+        result = reloaded(target, checkpoint("llama"))
+    finally:
+        gc.unfreeze()
+    assert [finding.hint for finding in result.findings] == [KEPT_ALIVE]
+    assert "held by frames only" not in result.evidence
 
 
 def test_a_cached_function_is_found_and_named(checkpoint: Checkpoint) -> None:

@@ -6,6 +6,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from pytest_llmdevice.matrix.vocabulary import checks
+
 pytestmark = pytest.mark.usefixtures("fake_simulation")
 
 CARDS = """
@@ -115,12 +117,21 @@ def test_expectations_of_the_matrix_hold_for_simulated_cells(cards: pytest.Pytes
         "[[expect]]\ndevices = 'cuda:*'\nchecks = 'loads'\nxfail = 'known'\n",
     )
     cards.makepyfile(
-        "import pytest\n\n@pytest.mark.llm_check('loads')\ndef test_cell(llm_cell): assert not llm_cell.simulated\n"
+        refusing="""
+        from pytest_llmdevice import BuiltinTarget
+
+        class Refusing(BuiltinTarget):
+            def load(self, checkpoint, cell):
+                assert not cell.simulated
+                return super().load(checkpoint, cell)
+        """
     )
-    result = run(cards, "--llm-simulate=cuda", matrix="expect.toml")
-    result.assert_outcomes(passed=1, xfailed=1)
+    cards.syspathinsert()
+    suite = ("--llm-target=refusing:Refusing", "--pyargs", "pytest_llmdevice.suite", "-k", "test_loads")
+    result = run(cards, "--llm-simulate=cuda", *suite, matrix="expect.toml")
+    result.assert_outcomes(passed=1, xfailed=1, deselected=2 * len(checks()) - 1)
     result.stdout.fnmatch_lines(
-        ["2 cells: 1 passed; simulated: 1 failed as expected", "Failed as expected", "  1 cell: *known"]
+        ["2 cells: 1 partly run; simulated: 1 partly run", "Failed as expected", "  1 cell: *known"]
     )
 
 
@@ -140,7 +151,7 @@ def test_the_summary_counts_simulated_cells_apart(cards: pytest.Pytester) -> Non
     result = run(cards, "--llm-simulate=cuda:2")
     result.stdout.fnmatch_lines(
         [
-            "8 cells: 1 passed, 3 not run; simulated: 2 failed, 2 passed",
+            "8 cells: 1 partly run, 3 not run; simulated: 2 failed, 2 partly run",
         ]
     )
 
@@ -148,8 +159,12 @@ def test_the_summary_counts_simulated_cells_apart(cards: pytest.Pytester) -> Non
 def test_a_simulated_pass_never_satisfies_what_the_matrix_requires(cards: pytest.Pytester) -> None:
     cards.makefile(
         ".toml",
-        required="models = 'llama'\ndevices = ['cpu', 'cuda:0']\ndtypes = 'float32'\n[require]\ndevices = '*'\n",
+        required="models = 'llama'\ndevices = ['cpu', 'cuda:0']\ndtypes = 'float32'\n"
+        "[require]\ndevices = '*'\nchecks = '*::test_cell'\n",
     )
+    # A model of the project's own: cards that only say that they are there cannot hold any.
+    cards.makeconftest("import pytest\n\n@pytest.fixture(scope='session')\ndef llm_model(llm_cell): return 'a model'\n")
+    cards.makepyfile("def test_cell(llm_cell, llm_model): pass")
     result = run(cards, "--llm-simulate=cuda", matrix="required.toml")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(passed=2)

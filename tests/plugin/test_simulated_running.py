@@ -78,7 +78,7 @@ def test_items_of_simulated_cells_run_inside_and_all_others_outside(cards: pytes
     )
     result = cards.runpytest(*FLAGS, ".")
     assert result.ret == pytest.ExitCode.OK, result.stdout.str()
-    result.stdout.fnmatch_lines(["3 cells: 1 passed; simulated: 2 passed"])
+    result.stdout.fnmatch_lines(["3 cells: 1 partly run; simulated: 2 partly run"])
 
 
 def test_each_cell_has_a_fresh_machine_that_stays_as_long_as_the_cell(
@@ -209,11 +209,12 @@ def test_checkpoints_are_built_on_the_real_machine(cards: pytest.Pytester) -> No
         """
         import pytest
         from now import now
+        from pytest_llmdevice.zoo import checkpoint
 
         @pytest.fixture(scope="session")
         def llm_checkpoint(llm_cell):
             assert now() is None
-            return "folder"
+            return checkpoint(llm_cell.model)
 
         def test_cell(llm_checkpoint, llm_cell): assert now() == ("cuda:2" if llm_cell.simulated else None)
         """
@@ -269,4 +270,4 @@ def test_workers_simulate_what_the_controller_does(
     )
     result = run_process(*FLAGS, "-n1", ".")
     result.assert_outcomes(passed=7)
-    result.stdout.fnmatch_lines(["3 cells: 1 passed; simulated: 2 passed"])
+    result.stdout.fnmatch_lines(["3 cells: 1 partly run; simulated: 2 partly run"])

@@ -180,12 +180,24 @@ def test_required_coverage_that_did_not_pass_fails_the_run(
 ) -> None:
     (project.path / "required.toml").write_text(
         'models = "llama"\ndevices = ["cpu", "cuda:0"]\ndtypes = "float32"\n'
-        f'[require]\nmodels = "*"\ndevices = "{device}"\n'
+        f'[require]\nmodels = "*"\ndevices = "{device}"\nchecks = "dtypes"\n'
     )
     result = project.runpytest("--llm-matrix", "--llm-matrix-file=required.toml", "--pyargs", SUITE, "-k", "dtypes")
     assert result.ret == code
     if code != pytest.ExitCode.OK:
         result.stdout.fnmatch_lines(["?require? not met: device cuda:0: none of its 1 cells passed on real hardware"])
+
+
+def test_a_cell_that_was_not_put_to_all_checks_is_no_coverage(project: pytest.Pytester) -> None:
+    (project.path / "required.toml").write_text(
+        'models = "llama"\ndevices = "cpu"\ndtypes = "float32"\n[require]\nmodels = "*"\n'
+    )
+    result = project.runpytest("--llm-matrix", "--llm-matrix-file=required.toml", "--pyargs", SUITE, "-k", "dtypes")
+    result.assert_outcomes(passed=1, deselected=EACH)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["  1 cell: without * checks *", "?require? not met: model llama: none of its 1 cells passed on real hardware"]
+    )
 
 
 def test_hooks_see_every_load_and_every_check(project: pytest.Pytester) -> None:
