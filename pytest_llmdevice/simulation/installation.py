@@ -20,6 +20,7 @@ from pytest_llmdevice.simulation import (
     optimizers,
     representation,
     storages,
+    subclasses,
     threads,
 )
 from pytest_llmdevice.simulation.driver.runtime import unsupported
@@ -35,6 +36,7 @@ def install(machine: Machine, tags: Tags, mode: FunctionMode, patches: Patches) 
     driver.install(machine, tags, patches)
     storages.install(machine, tags, patches)
     representation.install(patches)
+    subclasses.install(mode, patches)
     autocast.install(machine, patches)
     backward.install(mode, patches)
     threads.install(mode, patches)
