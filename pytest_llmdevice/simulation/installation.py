@@ -32,7 +32,7 @@ from pytest_llmdevice.simulation.tags import Tags
 
 def install(machine: Machine, tags: Tags, mode: FunctionMode, patches: Patches) -> None:
     """Make the process see the cards of `machine`; `patches.undo()` takes it back."""
-    libraries.install(patches)
+    libraries.install(machine, patches)
     driver.install(machine, tags, patches)
     storages.install(machine, tags, patches)
     representation.install(patches)
