@@ -61,7 +61,7 @@ class Simulation:
                 Simulation._active = self
             installation.install(self.machine, self._tags, self._mode, patches)
             self._patches = patches
-            return self  # here, so that an interruption just before it undoes all
+            return self  # noqa: TRY300  # here, an interruption just before it undoes all
         except BaseException:
             patches.undo()
             if self._patches in {None, patches}:
