@@ -51,7 +51,7 @@ def install(machine: Machine, tags: Tags, mode: FunctionMode, patches: Patches) 
         patches.set(torch.export, "export", unsupported("torch.export"))
     optimizers.install(mode, patches)
     patches.later(partial(_take_off, mode))
-    mode.__enter__()
+    mode.__enter__()  # type: ignore[no-untyped-call]
 
 
 def _take_off(mode: FunctionMode) -> None:

@@ -26,7 +26,7 @@ class _Unwraps(torch.Tensor):
 
     @staticmethod
     def __new__(cls: Any, inner: torch.Tensor) -> Any:
-        layout = {"dtype": inner.dtype, "device": inner.device, "requires_grad": inner.requires_grad}
+        layout: dict[str, Any] = {"dtype": inner.dtype, "device": inner.device, "requires_grad": inner.requires_grad}
         return torch.Tensor._make_wrapper_subclass(cls, inner.size(), inner.stride(), **layout, **cls.options)
 
     def __init__(self, inner: torch.Tensor) -> None:
