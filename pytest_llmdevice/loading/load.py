@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import traceback
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +16,7 @@ from pytest_llmdevice.loading.return_value import not_a_model
 from pytest_llmdevice.loading.target import CONTRACT, Target, validate
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.monitoring.change import Change
+from pytest_llmdevice.monitoring.library_states import separate_library_states
 from pytest_llmdevice.monitoring.process_state import unchanged_process
 from pytest_llmdevice.monitoring.resources import Measures, Meter, summarize_tensors
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 FRAMES: Final = 8
 """Innermost frames shown of a failed load: the loader's and the library's, not the way to them."""
+
+
+def _nothing() -> None: ...
 
 
 class Leftovers:
@@ -61,6 +65,7 @@ class Loaded:
         trace: the innermost frames of that exception, as Python prints them.
         returned: what the target returned instead of a model, in words; empty when it returned one or raised.
         unsupported: why an installed library cannot do what the cell asks; empty when it can.
+        when_released: puts back what the load's libraries share among objects.
     """
 
     cell: Cell
@@ -71,6 +76,7 @@ class Loaded:
     trace: str = ""
     returned: str = ""
     unsupported: str = ""
+    when_released: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
 
     @classmethod
     def load(cls, target: Target, checkpoint: Path, cell: Cell, leftovers: Leftovers | None = None) -> Loaded:
@@ -85,11 +91,27 @@ class Loaded:
         Raises:
             ConfigurationError: `target` is none.
         """
-        from torch import nn
-
         validate(target, "fixture llm_target")
         if leftovers is not None:
             leftovers.collect()
+        put_states_back = separate_library_states()
+        try:
+            loaded = cls._load(target, checkpoint, cell)
+        except BaseException:
+            put_states_back()
+            raise
+        if loaded.model is None:
+            put_states_back()
+            return loaded
+        loaded.when_released = put_states_back
+        if leftovers is not None:
+            leftovers.add(loaded.model)
+        return loaded
+
+    @classmethod
+    def _load(cls, target: Target, checkpoint: Path, cell: Cell) -> Loaded:
+        from torch import nn
+
         before = stamps(checkpoint)
         try:
             with unchanged_process() as changes, Meter() as meter:
@@ -102,8 +124,6 @@ class Loaded:
             return cls(cell, exception=error, trace=trace)
         if not isinstance(model, nn.Module):
             return cls(cell, returned=not_a_model(model))
-        if leftovers is not None:
-            leftovers.add(model)
         measures = replace(meter.measures, summary=summarize_tensors(model))
         return cls(cell, model, (*changes, *_written(checkpoint, before)), measures)
 
@@ -137,9 +157,11 @@ class Loaded:
         return 0.0 if self.measures is None else self.measures.seconds
 
     def release(self) -> None:
-        """Let go of the model and give cached device memory back."""
-        self.model = None
+        """Let go of the model and of what its libraries share, and give cached device memory back."""
         import torch
+
+        self.model = None
+        self.when_released()
 
         if _card_in_use():
             torch.cuda.empty_cache()

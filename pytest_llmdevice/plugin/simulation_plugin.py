@@ -29,15 +29,18 @@ class Stage:
         Raises:
             SimulationError: `machine` cannot be simulated here; then none is on.
         """
-        before = self.on
-        if machine is before:
+        if machine is self.on:
             return
-        self.on = None
-        if before is not None:
-            before.__exit__(None, None, None)
-        if machine is not None:
-            machine.__enter__()
+        # In this order, so that one that an interruption kept from being left is left the next time.
+        if self.on is not None and self.on.entered:
+            self.on.__exit__(None, None, None)
         self.on = machine
+        if machine is not None:
+            try:
+                machine.__enter__()
+            except BaseException:
+                self.on = None
+                raise
 
 
 class SimulatedItems:

@@ -24,6 +24,9 @@ SIGNAL: Final = getattr(signal, "SIGURG", None)
 GRACE_SECONDS: Final = 60.0
 """How long after its time is up the main thread may still run before the process is ended."""
 
+IMPORT_SHARE: Final = 0.5
+"""The part of the grace in which an import may end before it is interrupted."""
+
 _TICK = 0.1
 _MARGIN = 15.0
 _FIRST_PAUSE = 2.0
@@ -127,7 +130,8 @@ class Watchdog:
             if callable(self._before):
                 self._before(number, frame)
             return
-        if _between(frame):
+        importing = _importing(frame) and time.monotonic() < limit.deadline + self._grace * IMPORT_SHARE
+        if importing or _between(frame):
             limit.next_signal = time.monotonic()
             return
         raise limit.error(frame)
@@ -160,6 +164,19 @@ def _between(frame: FrameType | None) -> bool:
         if frame is None:
             return False
         if frame.f_code.co_name in {"__enter__", "__exit__"}:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: interrupted, a library would be half there for all later cells.
+
+    Python takes the module away that was interrupted, not those that it had imported before; what these had registered,
+    as the operators of bitsandbytes, cannot be registered again.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True
         frame = frame.f_back
     return False

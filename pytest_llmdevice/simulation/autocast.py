@@ -10,6 +10,7 @@ from torch.utils import _device
 
 from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.patches import Patches
+from pytest_llmdevice.simulation.tags import unintercepted
 
 
 class Policy(enum.Enum):
@@ -148,7 +149,7 @@ def _call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     # A default device is a mode of its own, and would apply to the tensors that the function creates.
     if _device.CURRENT_DEVICE is None:
         return func(*args, **kwargs)
-    with torch._C.DisableTorchFunction():
+    with unintercepted():
         return func(*args, **kwargs)
 
 

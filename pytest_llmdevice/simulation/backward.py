@@ -8,6 +8,7 @@ import torch
 
 from pytest_llmdevice.simulation.functions import FunctionMode
 from pytest_llmdevice.simulation.patches import Patches
+from pytest_llmdevice.simulation.tags import unintercepted
 
 
 def backward_pass(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -48,7 +49,7 @@ def install(mode: FunctionMode, patches: Patches) -> None:
     engine = torch.autograd._engine_run_backward  # type: ignore[attr-defined]
 
     def run_backward(outputs: Any, gradients: Any, *args: Any, **kwargs: Any) -> Any:
-        with torch._C.DisableTorchFunction():
+        with unintercepted():
             for output, gradient in zip(outputs, gradients, strict=False):
                 card = mode.tags.of(output) if isinstance(output, torch.Tensor) else None
                 if card is not None and gradient is not None:

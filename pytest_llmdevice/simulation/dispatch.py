@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 
 from pytest_llmdevice.simulation import rules
 from pytest_llmdevice.simulation.machine import Machine
-from pytest_llmdevice.simulation.tags import Tags
+from pytest_llmdevice.simulation.tags import Tags, unintercepted
 
 
 class _State(threading.local):
@@ -79,7 +79,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif (key := rules.composite_key(func, operands)) is not None:
             return self._compose(func._op_dk, key, args, kwargs, operands[0].device)
         elif (devices := rules.result_devices(func, operands)) is not None:
-            with torch._C.DisableTorchFunction():
+            with unintercepted():
                 return self._put_results(func(*args, **kwargs), devices)
         else:
             try:
@@ -88,7 +88,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.refusal = error
                 raise
         # In a backward pass the function mode is on as well, and this is no call that Python made.
-        with torch._C.DisableTorchFunction():
+        with unintercepted():
             result = func(*args, **kwargs)
         if device is not None and device.type == self._machine.device_type:
             self._tags.put_all(result, device)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import MethodType
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.utils._device
@@ -19,13 +19,21 @@ from torch import overrides
 from pytest_llmdevice.simulation import kernels
 from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.patches import Patches
-from pytest_llmdevice.simulation.tags import NO_STORAGE, Placement, Tags
+from pytest_llmdevice.simulation.tags import NO_STORAGE, PLAIN, Placement, Tags, unintercepted
 
 Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 """`(function, args, kwargs) -> result`: what is called instead of a torch function."""
 
 Tensor = torch.Tensor
 _mode_stack: Any = overrides
+_DEFAULT: Any = torch.Tensor.__torch_function__.__func__  # type: ignore[attr-defined]
+_DISABLED: Final = torch._C._disabled_torch_function_impl
+_PLAIN_OR_NONE: Final = PLAIN | {type(None)}
+
+WHERE: Final = frozenset(
+    vars(torch._C.TensorBase)[name].__get__ for name in ("device", "is_cuda", "is_cpu", "is_mps", "is_xpu")
+) | {torch.Tensor.get_device}
+"""The functions that say where a tensor is."""
 
 
 def device_handler(tags: Tags) -> Handler:
@@ -42,7 +50,7 @@ def device_handler(tags: Tags) -> Handler:
     return answer
 
 
-def bound_torch_function(
+def bound_torch_function(  # noqa: PLR0915  # see `torch_function`
     mode: overrides.TorchFunctionMode,
     machine: Machine,
     tags: Tags,
@@ -69,10 +77,14 @@ def bound_torch_function(
     storage_of = torch.Tensor.untyped_storage
     has_plain_kwargs = frozenset(("device", "pin_memory", "out", "generator")).isdisjoint
     handler_of = handlers.get
+    only_plain = PLAIN.issuperset
+    leave_to_subclass = _leaver(tags, handlers)
 
     def torch_function(  # noqa: PLR0912  # a function of its own for each case would cost more
         _: Any, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if types and not only_plain(types) and _has_own_function(types):
+            return leave_to_subclass(func, args)
         handler = handler_of(func, compute)
         if handler is None:
             return func(*args, **kwargs) if kwargs else func(*args)
@@ -115,7 +127,7 @@ def bound_torch_function(
             result = func(*args, **kwargs) if kwargs else func(*args)
         except (RuntimeError, NotImplementedError) as error:
             result = kernels.rerun_wider(run, func, args, kwargs, error, device_type)
-        if not isinstance(result, Tensor):
+        if result.__class__ not in PLAIN:
             return put_all(result, place.device)
         try:
             storage = storage_of(result)
@@ -127,6 +139,30 @@ def bound_torch_function(
         return result
 
     return MethodType(torch_function, mode)
+
+
+def _leaver(tags: Tags, handlers: dict[Any, Handler | None]) -> Callable[..., Any]:
+    """What to do with a call of which a class with a `__torch_function__` of its own is part."""
+
+    def leave(func: Any, args: tuple[Any, ...]) -> Any:
+        handler = handlers.get(func) if func in WHERE else None
+        if handler is not None:
+            # Its code may turn interception off, and would hear from C++ that the tensor is on the CPU.
+            with unintercepted():
+                if tags.of(args[0]) is not None:
+                    return handler(func, args, {})
+        # PyTorch asks the class next, with the mode on.
+        return NotImplemented
+
+    return leave
+
+
+def _has_own_function(types: Any) -> bool:
+    """Whether one of the classes has a `__torch_function__` of its own, which takes part in the call."""
+    if not torch._C._is_torch_function_enabled():
+        return False  # it has asked itself
+    functions = (kind.__torch_function__ for kind in types)
+    return any(each is not _DISABLED and getattr(each, "__func__", None) is not _DEFAULT for each in functions)
 
 
 def install(mode: overrides.TorchFunctionMode, patches: Patches) -> None:
@@ -142,7 +178,7 @@ def install(mode: overrides.TorchFunctionMode, patches: Patches) -> None:
 def _without_search(handle: Any, simulation: Any) -> Any:
     def handle_torch_function(function: Any, relevant: Any, *args: Any, **kwargs: Any) -> Any:
         mode = _mode_stack._get_current_function_mode()
-        if mode is not simulation:
+        if mode is not simulation or any(value.__class__ not in _PLAIN_OR_NONE for value in relevant):
             return handle(function, relevant, *args, **kwargs)
         _mode_stack._pop_mode()
         try:

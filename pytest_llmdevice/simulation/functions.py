@@ -19,7 +19,7 @@ from pytest_llmdevice.simulation import autocast, function_names, generators, ke
 from pytest_llmdevice.simulation.dispatch import Watch
 from pytest_llmdevice.simulation.fast_paths import Handler, bound_torch_function, device_handler
 from pytest_llmdevice.simulation.machine import Machine
-from pytest_llmdevice.simulation.tags import NO_STORAGE, Tags
+from pytest_llmdevice.simulation.tags import NO_STORAGE, Tags, unintercepted
 
 CPU = torch.device("cpu")
 Tensor = torch.Tensor
@@ -177,7 +177,7 @@ class FunctionMode(TorchFunctionMode):
         """Call a function on the real CPU tensors, without a default device that is a simulated card."""
         if _default.CURRENT_DEVICE is None or self.default_card() is None:
             return func(*args, **kwargs)
-        with torch._C.DisableTorchFunction():
+        with unintercepted():
             return func(*args, **kwargs)
 
     def create(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], device: Any) -> Any:

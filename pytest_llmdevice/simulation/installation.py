@@ -7,6 +7,8 @@ parts are imported as modules and called as `storages.install(...)`.
 from __future__ import annotations
 
 import sys
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from pytest_llmdevice.simulation import (
     optimizers,
     representation,
     storages,
+    subclasses,
     threads,
 )
 from pytest_llmdevice.simulation.driver.runtime import unsupported
@@ -31,21 +34,36 @@ from pytest_llmdevice.simulation.tags import Tags
 
 def install(machine: Machine, tags: Tags, mode: FunctionMode, patches: Patches) -> None:
     """Make the process see the cards of `machine`; `patches.undo()` takes it back."""
-    libraries.install(patches)
+    libraries.install(machine, patches)
     driver.install(machine, tags, patches)
     storages.install(machine, tags, patches)
     representation.install(patches)
+    subclasses.install(mode, patches)
     autocast.install(machine, patches)
     backward.install(mode, patches)
     threads.install(mode, patches)
     fast_paths.install(mode, patches)
     _restore_default_device(machine, patches)
     # The compiler would trace the simulation's own code into a compiled function.
-    patches.enter(torch.compiler.set_stance("force_eager"))
+    compiler: Any = import_module("torch._dynamo.eval_frame")
+    patches.set(compiler, "_stance", compiler.DynamoStance("force_eager"))
     if "torch.export" in sys.modules:
         patches.set(torch.export, "export", unsupported("torch.export"))
     optimizers.install(mode, patches)
-    patches.enter(mode)
+    patches.later(partial(_take_off, mode))
+    mode.__enter__()  # type: ignore[no-untyped-call]
+
+
+def _take_off(mode: FunctionMode) -> None:
+    """Take `mode` off the stack of function modes, if it is on it."""
+    stack: Any = torch.overrides
+    above = []
+    while any(other is mode for other in stack._get_current_function_mode_stack()):
+        top = stack._pop_mode()
+        if top is not mode:
+            above.append(top)
+    for other in reversed(above):
+        stack._push_mode(other)
 
 
 def _restore_default_device(machine: Machine, patches: Patches) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import importlib.abc
-import re
 import sys
 from collections.abc import Sequence
-from functools import lru_cache
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
 from pytest_llmdevice.errors import SimulationError
+from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.patches import Patches
+from pytest_llmdevice.simulation.remembered import cached_answers, shared_states
 
 IMPORTED_FIRST: Final = ("accelerate", "bitsandbytes")
 """Libraries that call `torch.cuda.is_available()` at import; inside a simulation bitsandbytes would load a CUDA
@@ -24,15 +24,6 @@ NOT_IMPORTED: Final = frozenset(
     ("flash_attn", "xformers", "deepspeed", "vllm", "mamba_ssm", "causal_conv1d", "apex", "auto_gptq")
 )
 """Libraries that also ask at import, and whose kernels a simulated card cannot run: refused inside a simulation."""
-
-_CACHED: Final = re.compile(
-    r"(transformers\.utils(\.import_utils)?|transformers\.integrations\..*|accelerate\.utils\..*"
-    r"|bitsandbytes(\..*)?|torch\.cuda)$"
-)
-_ABOUT_DEVICES: Final = re.compile(
-    # Only answers that a simulation changes: asking again whether a package is installed takes longer than a load.
-    r".*(cuda|rocm|mps|xpu|bf16|fp16|tf32).*|get_available_devices|_gpu.*|_get_4bit.*|_gemm.*"
-)
 
 
 class _Refusal(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -60,32 +51,37 @@ class _Refusal(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """Never called: `create_module` raises."""
 
 
-def install(patches: Patches) -> None:
-    """Import the libraries that must see the real machine, and empty caches of device answers now and at the end."""
+def install(machine: Machine, patches: Patches) -> None:
+    """Import the libraries that must see the real machine, and have all of them ask about devices anew, also after it.
+
+    What the libraries share among objects, as accelerate's `PartialState`, is the simulated machine's own; what was
+    there before is put back.
+    """
     for name in IMPORTED_FIRST:
         if name not in sys.modules and find_spec(name) is not None:
             import_module(name)
-    forget_devices()
     patches.later(forget_devices)
+    forget_devices()
+    for key in shared_states():
+        kind, attribute = key
+        state = machine.library_states.setdefault(key, type(vars(kind)[attribute])())
+        patches.set(kind, attribute, state)
+    patches.later(lambda: _empty_new_states(machine))
     refusal = _Refusal()
+    patches.later(lambda: sys.meta_path.remove(refusal) if refusal in sys.meta_path else None)
     sys.meta_path.insert(0, refusal)
-    patches.later(lambda: sys.meta_path.remove(refusal))
 
 
 def forget_devices() -> None:
     """Empty the caches of answers about devices."""
-    # The number of modules is the cache key, because modules are only ever added: a search through thousands of them
-    # would take longer than everything else on entering.
-    for function in _caches(len(sys.modules)):
+    for function in cached_answers():
         function.cache_clear()
 
 
-@lru_cache(maxsize=1)
-def _caches(_: int) -> tuple[Any, ...]:
-    return tuple(
-        value
-        for module_name, module in list(sys.modules.items())
-        if _CACHED.match(module_name)
-        for name, value in vars(module).items()
-        if _ABOUT_DEVICES.match(name) and callable(getattr(value, "cache_clear", None))
-    )
+def _empty_new_states(machine: Machine) -> None:
+    """Take away what libraries share that were imported inside the simulation."""
+    for key in shared_states():
+        if key not in machine.library_states:
+            kind, attribute = key
+            machine.library_states[key] = vars(kind)[attribute]
+            setattr(kind, attribute, type(vars(kind)[attribute])())

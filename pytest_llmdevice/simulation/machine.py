@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import torch
 
@@ -28,6 +29,7 @@ class Machine:
         devices: the cards, with their indices.
         pools: the memory of each card.
         generators: the default random generator of each card.
+        library_states: what the objects of a class of a library share, by the class and its attribute.
         saved_tensor_hooks: how many hooks for saved tensors are set; they get tensors in the middle of a function.
         needs_full_path: whether more than the devices of its operands decides about a call, so that the fast path is
             not enough: autocast or hooks for saved tensors have been used, or there are dtypes that the cards refuse.
@@ -39,6 +41,7 @@ class Machine:
         self.devices = tuple(torch.device(name) for name in profile.devices)
         self.pools = tuple(Pool(index, self.device_type, profile.memory) for index in range(profile.count))
         self.generators = tuple(CardGenerator(device) for device in self.devices)
+        self.library_states: dict[tuple[type, str], Any] = {}
         self.saved_tensor_hooks = 0
         self.needs_full_path = bool(profile.refused)
         self._current = _Current()

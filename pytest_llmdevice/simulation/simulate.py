@@ -49,23 +49,24 @@ class Simulation:
         from pytest_llmdevice.simulation import installation, presence
         from pytest_llmdevice.simulation.patches import Patches
 
-        with Simulation._lock:
-            if Simulation._active is not None:
-                raise SimulationError(
-                    f"a simulation of {Simulation._active.profile} is under way in this process; leave it before "
-                    f"another of {self.profile} begins"
-                )
-            presence.refuse_real_devices(self.profile)
-            Simulation._active = self
         patches = Patches()
         try:
+            with Simulation._lock:
+                if Simulation._active is not None:
+                    raise SimulationError(
+                        f"a simulation of {Simulation._active.profile} is under way in this process; leave it before "
+                        f"another of {self.profile} begins"
+                    )
+                presence.refuse_real_devices(self.profile)
+                Simulation._active = self
             installation.install(self.machine, self._tags, self._mode, patches)
+            self._patches = patches
+            return self  # noqa: TRY300  # here, an interruption just before it undoes all
         except BaseException:
             patches.undo()
-            Simulation._active = None
+            if self._patches in {None, patches}:
+                self._end()
             raise
-        self._patches = patches
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -73,10 +74,25 @@ class Simulation:
         if self._patches is None:
             raise SimulationError(f"this simulation of {self.profile} was not entered")
         try:
+            self._leave()
+        except BaseException:
+            self._leave()  # what an interruption has left to be done
+            raise
+
+    @property
+    def entered(self) -> bool:
+        """Whether it was entered and not left since."""
+        return self._patches is not None
+
+    def _leave(self) -> None:
+        if self._patches is not None:
             self._patches.undo()
-        finally:
-            self._patches = None
+        self._end()
+
+    def _end(self) -> None:
+        if Simulation._active is self:
             Simulation._active = None
+        self._patches = None
 
 
 def active() -> Simulation | None:

@@ -8,7 +8,7 @@ import torch
 
 from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.patches import Patches
-from pytest_llmdevice.simulation.tags import Tags
+from pytest_llmdevice.simulation.tags import Tags, unintercepted
 
 
 def install(machine: Machine, tags: Tags, patches: Patches) -> None:
@@ -76,7 +76,7 @@ def _install_set(machine: Machine, tags: Tags, patches: Patches) -> None:
         if not torch._C._len_torch_function_stack():
             # Inside a function that runs unwatched, every tensor is on the CPU.
             return real(tensor) if source is None else real(tensor, source, *args, **kwargs)
-        with torch._C.DisableTorchFunction():
+        with unintercepted():
             storage = tensor.untyped_storage()
             device = storage.device
             if source is None:

@@ -8,7 +8,7 @@ and the simulated memory is freed with the last of them.
 from __future__ import annotations
 
 import itertools
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import torch
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
@@ -20,6 +20,16 @@ _numbers = itertools.count()
 _storage_of = torch.Tensor.untyped_storage
 _real_device = torch._C.StorageBase.device.__get__  # type: ignore[attr-defined]
 
+
+unintercepted: Final = torch._C.DisableTorchFunction
+"""The context in which no function mode is asked; `subclasses` replaces the name in PyTorch."""
+
+PLAIN: Final[frozenset[Any]] = frozenset({torch.Tensor, torch.nn.Parameter})
+"""The classes of tensors without code of their own."""
+
+_DISPATCH_DISABLED: Final[Any] = torch._C._disabled_torch_dispatch_impl
+
+_subclasses_disabled: Final = torch._C.DisableTorchFunctionSubclass
 
 NO_STORAGE: Final = (NotImplementedError, RuntimeError, ValueError)
 """What `untyped_storage` raises for a tensor without one: sparse, wrapped by a transform, not yet initialized."""
@@ -61,6 +71,14 @@ class Placement:
                 self.block = 0
                 pool.blocks += 1
                 raise
+
+    @classmethod
+    def without_memory(cls) -> Self:
+        """The tag of a storage that has no data."""
+        self = cls.__new__(cls)
+        self.block = 0
+        cls.pool.blocks += 1  # `__del__` takes it away
+        return self
 
     def __del__(self) -> None:
         pool = self.pool
@@ -163,6 +181,13 @@ class Tags:
             attributes[self.name] = self.placements[device](storage.nbytes())
         return tensor
 
+    def wrap(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """Put a tensor that only wraps others on a card: it holds no memory of its own."""
+        storage = tensor_storage(tensor)
+        if storage is not None:
+            setattr(storage, self.name, self.placements[device].without_memory())
+        return tensor
+
     def resized(self, tensor: torch.Tensor) -> None:
         """Update the memory of `tensor` after an operation that may have changed its size.
 
@@ -198,10 +223,19 @@ class Tags:
         return result
 
 
+def is_wrapper(tensor: torch.Tensor) -> bool:
+    """Whether the class of a tensor computes by itself, on the tensors that it wraps."""
+    return tensor.__class__ not in PLAIN and type(tensor).__torch_dispatch__ is not _DISPATCH_DISABLED
+
+
 def tensor_storage(tensor: torch.Tensor) -> torch.UntypedStorage | None:
     """The storage that holds a tensor's values, or None."""
     try:
-        return _storage_of(tensor)
+        if tensor.__class__ in PLAIN:
+            return _storage_of(tensor)
+        # A subclass may have an answer of its own.
+        with _subclasses_disabled():
+            return _storage_of(tensor)
     except NO_STORAGE:
         pass
     if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):

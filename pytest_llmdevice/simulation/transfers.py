@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from pytest_llmdevice.simulation.functions import CPU, FunctionMode
+from pytest_llmdevice.simulation.tags import is_wrapper, unintercepted
 
 _Tensor = torch.Tensor
 
@@ -41,12 +42,15 @@ def move(
         if target.type not in ("meta", source.type):
             raise NotImplementedError("Cannot copy out of meta tensor; no data!")
         return cast(torch.Tensor, mode.run(_Tensor.to, (tensor, target), {"dtype": wanted, "copy": copy, **layout}))
-    if target == source:
-        result: torch.Tensor = mode.run(_Tensor.to, (tensor,), {"dtype": wanted, "copy": copy, **layout})
+    if is_wrapper(tensor):
+        # Its class moves what it wraps. `Tensor.to` would have C++ look for the card's driver first.
+        result: torch.Tensor = torch.ops.aten._to_copy.default(tensor, dtype=wanted, device=target, **layout)
+    elif target == source:
+        result = mode.run(_Tensor.to, (tensor,), {"dtype": wanted, "copy": copy, **layout})
     else:
         result = mode.run(_Tensor.to, (tensor, CPU), {"dtype": wanted, "copy": True, **layout})
         mode.tags.place(result, target)
-    if target.type == mode.machine.device_type:
+    if target.type == mode.machine.device_type and not is_wrapper(result):
         mode.check_dtype(result)
         mode.tags.put(result, target)
     if result.grad_fn is not None and target != source:
@@ -58,7 +62,7 @@ def _send_gradient_back(mode: FunctionMode, node: Any, source: torch.device) -> 
     """Tag the gradient of a moved tensor with the source device: to C++, both are on the CPU and nothing moved."""
 
     def hook(gradients: tuple[torch.Tensor | None, ...], _: Any) -> tuple[torch.Tensor | None, ...]:
-        with _disable_current_modes(), torch._C.DisableTorchFunction():
+        with _disable_current_modes(), unintercepted():
             copies = tuple(None if gradient is None else gradient.clone() for gradient in gradients)
         if source.type == mode.machine.device_type:
             mode.tags.put_all(copies, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 
 import pytest
@@ -125,6 +127,33 @@ def test_what_is_being_set_up_or_put_back_is_not_interrupted(watchdog: Watchdog)
     with pytest.raises(Over), Careful():
         time.sleep(30)
     assert done == ["entered", "left"]
+
+
+def test_an_import_is_not_interrupted(watchdog: Watchdog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_module.py").write_text("import time\nfor _ in range(8):\n    time.sleep(0.05)\nwhole = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def load() -> None:
+        importlib.import_module("slow_module")
+        time.sleep(30)
+
+    start(watchdog, 0.1)
+    with pytest.raises(Over, match="load"):
+        load()
+    assert sys.modules.pop("slow_module").whole
+
+
+def test_an_import_that_does_not_end_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "endless_module.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    watchdog = Watchdog(grace=1.0)
+    try:
+        start(watchdog, 0.1)
+        with pytest.raises(Over):
+            importlib.import_module("endless_module")
+    finally:
+        watchdog.close()
+    assert "endless_module" not in sys.modules
 
 
 def test_another_thread_has_no_limit(watchdog: Watchdog) -> None:

@@ -126,7 +126,7 @@ def test_what_is_imported_is_not_imported_again(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(libraries, "IMPORTED_FIRST", ("os",))
     patches = Patches()
 
-    libraries.install(patches)  # fails on an import
+    libraries.install(simulate("cuda").machine, patches)  # fails on an import
     patches.undo()
 
 

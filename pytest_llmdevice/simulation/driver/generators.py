@@ -42,5 +42,7 @@ class _Factory(type(_Real)):  # type: ignore[misc]
 
 def install(machine: Machine, patches: Patches) -> None:
     """Make `torch.Generator(device)` know the cards of `machine`."""
+    # PyTorch warns of many cards once in a process.
+    patches.set(torch.random, "_fork_rng_warned_already", torch.random._fork_rng_warned_already)
     members = {"machine": machine, "__module__": _Real.__module__, "__doc__": _Real.__doc__}
     patches.set(torch, "Generator", _Factory("Generator", (_Real,), members))

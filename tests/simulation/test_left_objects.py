@@ -1,0 +1,68 @@
+"""Loads, in a simulation and out of it, leave no object behind, whether they fail or not."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from pytest_llmdevice.loading.load import Leftovers, Loaded
+from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.simulation import simulate
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 16,
+}
+
+
+class _Target:
+    def __init__(self, *, fails: bool) -> None:
+        self.fails = fails
+
+    def load(self, checkpoint: str, cell: Cell) -> Any:
+        model = LlamaForCausalLM.from_pretrained(checkpoint, device_map=cell.device)
+        model(torch.zeros(1, 2, dtype=torch.int64, device=cell.device))
+        if self.fails:
+            raise ValueError("broken")
+        return model
+
+
+def _counted() -> Counter[str]:
+    """The objects that the project, PyTorch's tensors and their classes are made of."""
+    gc.collect()
+    found: Counter[str] = Counter()
+    for value in gc.get_objects():
+        kind = type(value)
+        ours = str(kind.__module__).startswith("pytest_llmdevice")
+        if ours or issubclass(kind, (torch.Tensor, torch.UntypedStorage, type)):
+            found[f"{kind.__module__}.{kind.__qualname__}"] += 1
+    return found
+
+
+@pytest.mark.parametrize("where", ["cpu", "same machine", "new machines"])
+def test_no_object_is_left(tmp_path: Path, where: str) -> None:
+    LlamaForCausalLM(LlamaConfig(**SIZES)).save_pretrained(tmp_path)
+    kept, leftovers = simulate("cuda:2"), Leftovers()
+    cell = Cell("llama", "cpu" if where == "cpu" else "cuda:1", "float32", simulated=where != "cpu")
+
+    def load(number: int) -> None:
+        machine: Any = nullcontext() if where == "cpu" else kept if where == "same machine" else simulate("cuda:2")
+        with machine:
+            Loaded.load(_Target(fails=number % 3 == 2), tmp_path, cell, leftovers).release()
+
+    for number in range(3):
+        load(number)
+    before = _counted()
+    for number in range(9):
+        load(number)
+    assert _counted() == before
