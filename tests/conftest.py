@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,35 @@ import pytest
 
 from pytest_llmdevice.hardware import Inventory
 from pytest_llmdevice.hardware.probe import probe
+from pytest_llmdevice.oracle.process import VARIABLE, OracleProcess
 
 pytest_plugins = ["pytester"]
 
 collect_ignore = ["examples"]
+
+
+_oracle: list[OracleProcess] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One process that makes expectations for all tests, and all runs of pytest that they make."""
+    distributes = bool(config.getoption("tx", None)) and not hasattr(config, "workerinput")
+    if not (distributes or config.option.collectonly or VARIABLE in os.environ):
+        _oracle.append(OracleProcess(fork=False))
+        os.environ[VARIABLE] = str(_oracle[0].address)
+
+
+def pytest_unconfigure() -> None:
+    for process in _oracle:
+        os.environ.pop(VARIABLE, None)
+        process.close()
+    _oracle.clear()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _answering() -> None:
+    for process in _oracle:
+        process.wait()
 
 
 @pytest.fixture(autouse=True, scope="session")

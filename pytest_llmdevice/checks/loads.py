@@ -10,11 +10,12 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import foreign, tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.loads import ATTENTION, HEADLESS, OTHER_MODEL, RESIZED
-from pytest_llmdevice.loading.pretrained import configuration, skeleton
+from pytest_llmdevice.loading.pretrained import configuration
 from pytest_llmdevice.loading.target import CONTRACT
 from pytest_llmdevice.matrix.cell import REFERENCE, Cell
 from pytest_llmdevice.model.wrappers import configuration_of, core
 from pytest_llmdevice.oracle.expectations import Expectations
+from pytest_llmdevice.oracle.plain_load import plain_skeleton
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,7 +62,7 @@ def check_loads(model: nn.Module, expectations: Expectations, checkpoint: str, c
     ]
     findings += _shapes(expectations, named, stored)
     # What has other shapes was made from another configuration as a whole.
-    findings += [] if findings else overridden_settings(model, skeleton(checkpoint, cell or REFERENCE))
+    findings += [] if findings else overridden_settings(model, plain_skeleton(checkpoint, cell or REFERENCE))
     attention = getattr(own, "_attn_implementation", None)
     if cell is not None and cell.attention != "default" and attention is not None and attention != cell.attention:
         findings.append(Finding("attention implementation", cell.attention, str(attention), ATTENTION))

@@ -18,6 +18,7 @@ from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.device_map import embedding_device
 from pytest_llmdevice.model.wrappers import accepted_arguments, configuration_of, input_embedding
+from pytest_llmdevice.oracle.process import ask
 
 if TYPE_CHECKING:
     import torch
@@ -155,13 +156,17 @@ _NOISE: Final = 1.5
 
 def _plain_too(measure: str, checkpoint: str, cell: Cell, prompts: Tokens, error: float | None) -> bool:
     """Whether a plain load of the same cell has an error like `error`, or raises too if `error` is None."""
-    plain = _plain(measure, checkpoint, cell, tuple(map(tuple, prompts)))
+    plain = _asked(measure, checkpoint, cell, tuple(map(tuple, prompts)))
     if plain is None or error is None:
         return plain is None and error is None
     return plain != plain or error <= _NOISE * plain  # noqa: PLR0124  # a nan is not itself
 
 
 @cache
+def _asked(measure: str, checkpoint: str, cell: Cell, prompts: tuple[tuple[int, ...], ...]) -> float | None:
+    return ask(_plain, measure, checkpoint, cell, prompts)
+
+
 def _plain(measure: str, checkpoint: str, cell: Cell, prompts: tuple[tuple[int, ...], ...]) -> float | None:
     """The result of `measure` for a plain load; None if it raises."""
     model = from_pretrained(checkpoint, cell, device_map={"": str(cell.torch_device)})

@@ -17,6 +17,7 @@ from pytest_llmdevice.inference.stepping import Stepper, longest_text_length, ra
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.wrappers import configuration_of
+from pytest_llmdevice.oracle.process import ask
 
 if TYPE_CHECKING:
     import torch
@@ -163,6 +164,10 @@ def _far_limit(cell: Cell) -> float:
 
 @lru_cache(maxsize=16)
 def _plain_logits(checkpoint: str, cell: Cell, tokens: tuple[int, ...], source: tuple[int, ...]) -> torch.Tensor:
+    return ask(_logits_of, checkpoint, cell, tokens, source)
+
+
+def _logits_of(checkpoint: str, cell: Cell, tokens: tuple[int, ...], source: tuple[int, ...]) -> torch.Tensor:
     return Stepper(from_pretrained(checkpoint, cell), source)(tokens)[0]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.loading.pretrained import skeleton, stored_equal
+from pytest_llmdevice.loading.pretrained import stored_equal
 from pytest_llmdevice.loading.quantization import quantization_of
 from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.cell import Cell
@@ -22,6 +22,7 @@ from pytest_llmdevice.model.device_map import DeviceMap, allowed_devices, execut
 from pytest_llmdevice.model.dtypes import intended_dtype
 from pytest_llmdevice.model.names import NamedTensor, TensorNames
 from pytest_llmdevice.model.wrappers import core, input_embedding
+from pytest_llmdevice.oracle.plain_load import plain_skeleton
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +118,7 @@ class Expectations:
 
 def expectations_of(model: nn.Module, checkpoint: str, cell: Cell) -> Expectations:
     """What is expected of `model`, which was loaded from `checkpoint` for `cell`."""
-    bones = skeleton(checkpoint, cell)
+    bones = plain_skeleton(checkpoint, cell)
     names = TensorNames(model, bones)
     entries = DeviceMap(model)
     allowed = allowed_devices(model, entries, cell)

@@ -1,13 +1,15 @@
-"""Loads models with `from_pretrained` alone on the CPU, to compare a target's models with."""
+"""Gives plain loads, and models without data, of a process of their own, to compare a target's models with."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.loading.checkpoint_files import fingerprint
-from pytest_llmdevice.loading.pretrained import from_pretrained
+from pytest_llmdevice.loading.pretrained import from_pretrained, skeleton
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.oracle.process import ask
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,14 +26,29 @@ _models: OrderedDict[tuple[object, ...], nn.Module] = OrderedDict()
 def plain_model(checkpoint: str, dtype: str = "float32") -> nn.Module:
     """A plain load of `checkpoint` on the cpu, unquantized, to be read only: the next caller gets the same one.
 
-    It is never handed to a target. Raises whatever `from_pretrained` raises.
+    It is never handed to a target, and its tensors are those of a process in which no target was imported; only the
+    code of its classes is this process' own. Raises whatever `from_pretrained` raises.
     """
     key = (*fingerprint(checkpoint), dtype)
     model = _models.pop(key, None)
     if model is None:
-        model = from_pretrained(checkpoint, Cell("plain", "cpu", dtype))
+        model = ask(from_pretrained, checkpoint, Cell("plain", "cpu", dtype))
     if sum(tensor.nbytes for tensor in model.parameters()) <= LARGEST:
         _models[key] = model
     while len(_models) > KEPT:
         _models.popitem(last=False)
     return model
+
+
+def plain_skeleton(checkpoint: str, cell: Cell) -> nn.Module:
+    """The model of `checkpoint` on the meta device, in the cell's dtype: names, classes and shapes, no data.
+
+    What it is made of was never touched by a target. Not to be changed: the next one who asks for it gets the same.
+    Raises whatever the class of the model raises.
+    """
+    return _skeleton(fingerprint(checkpoint), checkpoint, cell.dtype)
+
+
+@lru_cache(maxsize=8)
+def _skeleton(_print: tuple[object, ...], checkpoint: str, dtype: str) -> nn.Module:
+    return ask(skeleton, checkpoint, Cell("plain", "cpu", dtype))

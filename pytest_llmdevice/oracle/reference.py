@@ -8,7 +8,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +17,11 @@ from pytest_llmdevice.loading.checkpoint_files import fingerprint
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
+from pytest_llmdevice.oracle.maker import maker_of
+from pytest_llmdevice.oracle.process import ask
 
 if TYPE_CHECKING:
     import torch
-
-_LIBRARIES = ("torch", "transformers", "accelerate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +44,26 @@ def reference(
 ) -> Reference:
     """The reference outputs of `checkpoint`, from `folder` if they are there.
 
-    Computed with plain `from_pretrained`, never with the target: a target that is wrong in every cell would
-    agree with itself. Kept on disk under a key of the files, the prompts and the library versions, so that
-    worker processes share one computation. A cache that cannot be written is done without.
+    Computed with plain `from_pretrained`, never with the target, and in a process in which the target was never
+    imported: one that is wrong in every cell, or that patches what a plain load is made of, would agree with itself.
+    Kept on disk under a key of the files, the prompts and what made it, so that worker processes share one computation.
+    A cache that cannot be written is done without.
+
+    Raises:
+        OracleError: that process cannot be had.
+        Exception: what a plain load of `checkpoint`, or its generation, raises.
     """
     if folder is None:
-        return compute(checkpoint, prompts, max_new_tokens)
+        return ask(compute, checkpoint, prompts, max_new_tokens)
     from filelock import FileLock
     from safetensors import SafetensorError
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        return compute(checkpoint, prompts, max_new_tokens)
+        return ask(compute, checkpoint, prompts, max_new_tokens)
     if not os.access(folder, os.W_OK):
-        return compute(checkpoint, prompts, max_new_tokens)
+        return ask(compute, checkpoint, prompts, max_new_tokens)
     path = folder / f"{_key(checkpoint, prompts, max_new_tokens)}.safetensors"
     with FileLock(path.with_suffix(".lock")):
         if path.is_file():
@@ -67,7 +71,7 @@ def reference(
                 return _read(path, len(prompts))
             except (SafetensorError, KeyError):
                 path.unlink()
-        outputs = compute(checkpoint, prompts, max_new_tokens)
+        outputs = ask(compute, checkpoint, prompts, max_new_tokens)
         _write(path, outputs)
         return outputs
 
@@ -100,6 +104,10 @@ def compute(checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: i
 @cache
 def logits_dtype(checkpoint: str, dtype: str) -> str:
     """The dtype of the logits of a plain load in `dtype` on the cpu: some classes (Mamba) always return float32."""
+    return ask(_logits_dtype, checkpoint, dtype)
+
+
+def _logits_dtype(checkpoint: str, dtype: str) -> str:
     model = from_pretrained(checkpoint, Cell("reference", "cpu", dtype))
     return dtype_name(forward_logits(model, inputs_for(model, [[1, 2]])).dtype)
 
@@ -109,7 +117,7 @@ def _key(checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: int)
         *fingerprint(checkpoint),
         list(map(list, prompts)),
         max_new_tokens,
-        *map(version, _LIBRARIES),
+        maker_of(checkpoint),
     ]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]
 

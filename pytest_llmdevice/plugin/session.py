@@ -77,6 +77,11 @@ class MatrixRun:
             ConfigurationError: the target, a required device, a simulated one, a cell expression or the matrix is no
                 good.
         """
+        if warm:
+            # Before the target is imported: what it patches must not be what it is held against.
+            from pytest_llmdevice.oracle import process
+
+            process.start()
         if self.settings.target is not None:
             _ = self.target
         elif warm and self.known is None:

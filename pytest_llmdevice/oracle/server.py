@@ -1,0 +1,84 @@
+"""Answers questions in a process in which the code under test was never imported.
+
+Whoever patches a class of transformers or torch at import patches what a plain load is made of too, and every
+expectation would excuse what it does. Here a question is a function of this package and its arguments; the answer is
+what it returns.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from multiprocessing.connection import Connection, Listener
+from typing import Any, Final
+
+from pytest_llmdevice.errors import first_line
+
+WATCH_SECONDS: Final = 1.0
+"""How often the process looks whether the one that started it is still there."""
+
+
+def serve(listener: Listener, parent: int) -> None:
+    """Answer one question after another; ends the process when that of `parent` has gone.
+
+    Args:
+        listener: where questions arrive, each on a connection of its own: one that breaks off in the middle of a
+            question concerns no other.
+        parent: the process that started this one.
+    """
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    while True:
+        # Whoever asked may have been killed.
+        with suppress(OSError, EOFError), listener.accept() as connection:
+            _answer(connection)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os._exit(0)
+
+
+def _answer(connection: Connection) -> None:
+    try:
+        function, arguments, simulated = connection.recv()
+        with ExitStack() as stack:
+            if simulated:
+                from pytest_llmdevice.simulation.simulate import simulate
+
+                stack.enter_context(simulate(simulated))
+            value: Any = function(*arguments)
+        answer = packed(("value", value))
+    except Exception as error:  # noqa: BLE001  # raised where it was asked
+        try:
+            answer = packed(("error", error))
+        except Exception:  # noqa: BLE001  # an exception of a library need not be one that pickles
+            answer = packed(("error", RuntimeError(first_line(error))))
+    connection.send_bytes(answer)
+
+
+def packed(answer: object) -> bytes:
+    """`answer` as bytes, its tensors included."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(answer, buffer)
+    return buffer.getvalue()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serve at the address that is the first of `arguments`; the key is the first line of the standard input."""
+    import transformers.modeling_utils  # noqa: F401  # so that the first question is answered at once
+
+    address, parent = arguments
+    key = bytes.fromhex(sys.stdin.readline().strip())
+    serve(Listener(address, authkey=key), int(parent))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
