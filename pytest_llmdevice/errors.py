@@ -76,8 +76,13 @@ class ResultsError(ConfigurationError):
 
 def message_of(error: BaseException) -> str:
     """The text of `error`; an exception of the code under test may fail to say what it is."""
+    return printed(error).strip()
+
+
+def printed(value: object) -> str:
+    """The text of `value`, an object of anyone's: its `__str__` may fail."""
     try:
-        return str(error).strip()
+        return str.__str__(str(value))
     except Exception as second:  # noqa: BLE001  # whatever its `__str__` raises
         return f"(its text cannot be had: {type(second).__name__})"
 

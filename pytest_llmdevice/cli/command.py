@@ -10,6 +10,7 @@ import click
 
 from pytest_llmdevice.errors import LLMDeviceError
 from pytest_llmdevice.matrix.suggest import unknown
+from pytest_llmdevice.text import harmless
 
 SUBCOMMANDS: Final = {
     "doctor": "what is here, what each kind of cell would do, and what to install",
@@ -57,7 +58,10 @@ class CommandGroup(click.Group):
         try:
             return super().invoke(ctx)
         except LLMDeviceError as error:
-            raise UserError(str(error)) from None
+            raise UserError(harmless(str(error), lines=True)) from None
+        except click.ClickException as error:
+            vars(error)["message"] = harmless(error.message, lines=True)
+            raise
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})

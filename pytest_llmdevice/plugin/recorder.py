@@ -27,6 +27,7 @@ from pytest_llmdevice.results.records import (
 from pytest_llmdevice.results.redaction import Redactor
 from pytest_llmdevice.results.store import RunFile, Writer, dumped
 from pytest_llmdevice.results.vocabulary import BAD, WORST_FIRST, Outcome
+from pytest_llmdevice.text import encodable
 
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.cell import Cell
@@ -237,14 +238,14 @@ def _add(item: _Item, report: pytest.TestReport) -> None:
         item.rerun = True
     elif report.outcome == "failed":
         item.outcome = _of_failure(report, details)
-        item.values |= {"failure": details.get("failure", "other"), "message": _message(report)}
+        item.values |= {"failure": details.get("failure", "other"), "message": encodable(_message(report))}
         item.values["findings"] = [_finding(*finding) for finding in findings_of(report)]
         if item.outcome in {"hollow", "xpass"}:
             del item.values["failure"]
             item.values["findings"] = []
     elif report.outcome == "skipped" and item.outcome == "passed":
         item.outcome = "xfail" if hasattr(report, "wasxfail") else "skipped"
-        item.values["message"] = report.wasxfail if item.outcome == "xfail" else _skipped(report)
+        item.values["message"] = encodable(report.wasxfail if item.outcome == "xfail" else _skipped(report))
         if item.outcome == "skipped":
             item.values["cause"] = details.get("cause", "by the test")
 
@@ -285,7 +286,7 @@ def _check(item: _Item) -> Check:
         cell=item.cell.id,
         target=item.target,
         simulated=item.cell.simulated,
-        check=item.check,
+        check=encodable(item.check),
         outcome=item.outcome,
         seconds=round(item.seconds, 4),
         **item.values,

@@ -91,8 +91,7 @@ def render(name: Format, report: ReportModel) -> str:
 
             return html(report)
         case "json":
-            import json
-
             from pytest_llmdevice.report.document import document
+            from pytest_llmdevice.text import json_text
 
-            return json.dumps(document(report), indent=2) + "\n"
+            return json_text(document(report)) + "\n"

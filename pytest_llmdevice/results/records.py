@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 from pytest_llmdevice.errors import FailureClass
 from pytest_llmdevice.matrix.cell import FIELDS, Cell
 from pytest_llmdevice.results.vocabulary import Outcome, SkipCause
+from pytest_llmdevice.text import encodable
 
 SCHEMA: Final = 1
 
@@ -144,7 +145,7 @@ class Planned(Record):
     def of(cls, cell: Cell, verdict: Literal["run", "run simulated", "skip"], cause: Any, reason: str) -> Planned:
         """The record of `cell`."""
         return cls.model_validate(
-            {"cell": cell.id, **cell.values(), "verdict": verdict, "cause": cause, "reason": reason}
+            {"cell": cell.id, **cell.values(), "verdict": verdict, "cause": cause, "reason": encodable(reason)}
         )
 
 
