@@ -76,7 +76,7 @@ def dumped(record: Record, redactor: Redactor) -> str:
     head: dict[str, Any] = {"type": getattr(record, "type", None)}
     if isinstance(record, Run):
         head["schema"] = record.schema_version
-    return json.dumps(head | redactor.data(data), ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(head | redactor.record(data), ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass
