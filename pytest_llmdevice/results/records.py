@@ -27,7 +27,19 @@ BUILTIN: Final = "builtin"
 class Record(BaseModel):
     """Base of all records: frozen, and a key that is not listed is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+_LARGEST: Final = 2**63 - 1
+
+Whole: TypeAlias = Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]
+"""A whole number as every reader of JSON takes it."""
+
+Count: TypeAlias = Annotated[int, Field(ge=0, le=_LARGEST)]
+"""How many there are of something; bytes."""
+
+Seconds: TypeAlias = Annotated[float, Field(ge=0, le=1e12)]
+"""A time or a speed that something can have."""
 
 
 class MachineDevice(Record):
@@ -37,7 +49,7 @@ class MachineDevice(Record):
 
     spec: str
     name: str = ""
-    memory: int = 0
+    memory: Count = 0
     capability: str = ""
 
 
@@ -47,8 +59,8 @@ class Machine(Record):
     system: str = ""
     architecture: str = ""
     cpu: str = ""
-    cores: int = 0
-    memory: int = 0
+    cores: Count = 0
+    memory: Count = 0
     devices: tuple[MachineDevice, ...] = ()
 
 
@@ -57,7 +69,7 @@ class MatrixInfo(Record):
 
     name: str
     digest: str = ""
-    cells: int = 0
+    cells: Count = 0
 
 
 class Commit(Record):
@@ -100,7 +112,7 @@ class Run(Record):
     shard: Annotated[str, Field(pattern=r"^([0-9]{1,6}/[0-9]{1,6})?$")] = ""
     ci: bool = False
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
 
 class Planned(Record):
@@ -187,7 +199,7 @@ class Outcomes(Record):
     outcome: Outcome
     failure: FailureClass | None = None
     cause: SkipCause | None = None
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -218,16 +230,16 @@ class Check(Outcomes):
     check: str
     message: str = ""
     findings: tuple[RecordedFinding, ...] = ()
-    evidence: dict[str, int | float | str] = {}
+    evidence: dict[str, Whole | float | str] = {}
 
 
 class Memory(Record):
     """Bytes held by one place (`"host"`, `"cuda:0"`) before, after, and at most."""
 
     place: str
-    before: int
-    after: int
-    peak: int
+    before: Count
+    after: Count
+    peak: Count
 
 
 class CellDone(Outcomes):
@@ -244,14 +256,14 @@ class CellDone(Outcomes):
     """
 
     type: Literal["cell"] = "cell"
-    checks: dict[Outcome, int] = {}
-    load_seconds: float | None = None
-    first_token_seconds: float | None = None
-    tokens_per_second: float | None = None
+    checks: dict[Outcome, Count] = {}
+    load_seconds: Seconds | None = None
+    first_token_seconds: Seconds | None = None
+    tokens_per_second: Seconds | None = None
     load_memory: tuple[Memory, ...] = ()
     generate_memory: tuple[Memory, ...] = ()
     devices: str = ""
-    tokens: tuple[tuple[int, ...], ...] = ()
+    tokens: tuple[tuple[Whole, ...], ...] = ()
 
 
 class End(Record):
@@ -264,7 +276,7 @@ class End(Record):
 
     type: Literal["end"] = "end"
     finished: str
-    exit_status: int = 0
+    exit_status: Whole = 0
 
 
 Line: TypeAlias = Annotated[Run | Planned | Check | CellDone | End, Field(discriminator="type")]
