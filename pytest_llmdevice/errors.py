@@ -53,11 +53,11 @@ class ConfigurationError(LLMDeviceError):
 
 
 class CheckpointUnavailable(LLMDeviceError):
-    """A checkpoint cannot be had here, through no fault of the code under test: its cells are skipped."""
+    """A checkpoint cannot be had from the hub, for want of a network or a permission: its cells are skipped."""
 
 
 class CheckpointError(LLMDeviceError):
-    """A checkpoint is here and is broken: its cells fail, with the cause in the first line."""
+    """A checkpoint is here and is broken, or cannot be built here: its cells fail, with the cause in the first line."""
 
 
 class UnsupportedByLibrary(LLMDeviceError):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import sys
 from importlib import import_module
 from importlib.metadata import version
 from typing import Final
@@ -59,6 +62,14 @@ class CommandGroup(click.Group):
             return super().invoke(ctx)
         except LLMDeviceError as error:
             raise UserError(harmless(str(error), lines=True)) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # Whoever reads has enough, and click ends quietly.
+                raise
+            if error.filename is None:
+                # Of the standard output, which Python would try to write once more at its end.
+                sys.stdout = io.StringIO()
+            where = error.filename or "the output"
+            raise UserError(harmless(f"{where}: cannot be read or written: {error.strerror or error}")) from None
         except click.ClickException as error:
             vars(error)["message"] = harmless(error.message, lines=True)
             raise
