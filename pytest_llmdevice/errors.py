@@ -53,11 +53,11 @@ class ConfigurationError(LLMDeviceError):
 
 
 class CheckpointUnavailable(LLMDeviceError):
-    """A checkpoint cannot be had here, through no fault of the code under test: its cells are skipped."""
+    """A checkpoint cannot be had from the hub, for want of a network or a permission: its cells are skipped."""
 
 
 class CheckpointError(LLMDeviceError):
-    """A checkpoint is here and is broken: its cells fail, with the cause in the first line."""
+    """A checkpoint is here and is broken, or cannot be built here: its cells fail, with the cause in the first line."""
 
 
 class UnsupportedByLibrary(LLMDeviceError):
@@ -76,8 +76,13 @@ class ResultsError(ConfigurationError):
 
 def message_of(error: BaseException) -> str:
     """The text of `error`; an exception of the code under test may fail to say what it is."""
+    return printed(error).strip()
+
+
+def printed(value: object) -> str:
+    """The text of `value`, an object of anyone's: its `__str__` may fail."""
     try:
-        return str(error).strip()
+        return str.__str__(str(value))
     except Exception as second:  # noqa: BLE001  # whatever its `__str__` raises
         return f"(its text cannot be had: {type(second).__name__})"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -48,11 +47,6 @@ def cards_option(function: F) -> F:
 def json_option(function: F) -> F:
     """Add the option `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(function)
-
-
-def print_json(data: Any) -> None:
-    """Write `data` as JSON to the standard output."""
-    click.echo(json.dumps(data, indent=2))
 
 
 def load_matrix(name: str) -> Matrix:

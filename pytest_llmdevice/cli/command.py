@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import sys
 from importlib import import_module
 from importlib.metadata import version
 from typing import Final
@@ -10,6 +13,7 @@ import click
 
 from pytest_llmdevice.errors import LLMDeviceError
 from pytest_llmdevice.matrix.suggest import unknown
+from pytest_llmdevice.text import harmless
 
 SUBCOMMANDS: Final = {
     "doctor": "what is here, what each kind of cell would do, and what to install",
@@ -57,7 +61,18 @@ class CommandGroup(click.Group):
         try:
             return super().invoke(ctx)
         except LLMDeviceError as error:
-            raise UserError(str(error)) from None
+            raise UserError(harmless(str(error), lines=True)) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # Whoever reads has enough, and click ends quietly.
+                raise
+            if error.filename is None:
+                # Of the standard output, which Python would try to write once more at its end.
+                sys.stdout = io.StringIO()
+            where = error.filename or "the output"
+            raise UserError(harmless(f"{where}: cannot be read or written: {error.strerror or error}")) from None
+        except click.ClickException as error:
+            vars(error)["message"] = harmless(error.message, lines=True)
+            raise
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})

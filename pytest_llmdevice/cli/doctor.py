@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pytest_llmdevice.cli.cells import json_option, load_matrix, print_json, simulate_option, simulated_machines
+from pytest_llmdevice.cli.cells import json_option, load_matrix, simulate_option, simulated_machines
 from pytest_llmdevice.cli.layout import labelled, paragraph, table
+from pytest_llmdevice.cli.output import say, say_json
 from pytest_llmdevice.hardware.probe import PROBE_TIMEOUT_SECONDS
 from pytest_llmdevice.matrix.vocabulary import DTYPES, quantizations
 from pytest_llmdevice.text import plural
@@ -58,9 +59,9 @@ def command(name: str, simulate: tuple[str, ...], probe_timeout: float, as_json:
         inventory = machines.beside(process.result())
     report = outlook(name, matrix, inventory, tools)
     if as_json:
-        print_json(_data(report, tools))
+        say_json(_data(report, tools))
     else:
-        click.echo("\n".join(_lines(report, machines, tools)))
+        say(_lines(report, machines, tools))
     if inventory.failure:
         sys.exit(1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from pytest_llmdevice.cli.output import say, say_json
 
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.schema import Require
@@ -75,11 +76,10 @@ def _update(results: Sequence[Path], baseline: Path, force: Sequence[str], *, as
     written = update(merge_runs(read(list(results))), baseline, force=_words(force), environment=os.environ)
     counts = {"cells": len(written.cells), "checks": len(written.checks)}
     if as_json:
-        _dump({"baseline": str(baseline), **counts, "notes": list(written.notes)})
+        say_json({"baseline": str(baseline), **counts, "notes": list(written.notes)})
         return
-    click.echo(f"{baseline}: written, {plural(len(written.checks), 'check')} of {plural(len(written.cells), 'cell')}")
-    for note in written.notes:
-        click.echo(note)
+    say(f"{baseline}: written, {plural(len(written.checks), 'check')} of {plural(len(written.cells), 'cell')}")
+    say(written.notes)
 
 
 def _words(given: Sequence[str]) -> list[str]:
@@ -107,10 +107,9 @@ def _evaluate(
     gate_result = evaluate_gate(comparison, merged, rules, missing)
     report = ReportModel.of(merged, comparison)
     if as_json:
-        _dump(_as_data(gate_result, report))
+        say_json(_as_data(gate_result, report))
     else:
-        for line in gate_lines(gate_result, report):
-            click.echo(line)
+        say(gate_lines(gate_result, report))
     raise SystemExit(0 if gate_result.good else 1)
 
 
@@ -147,7 +146,3 @@ def _as_data(gate_result: GateResult, report: ReportModel) -> dict[str, object]:
         "comparison_notes": list(comparison.notes) if comparison else [],
         "results": merge_data(report),
     }
-
-
-def _dump(data: dict[str, object]) -> None:
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pytest_llmdevice.cli.cells import assumed, cards_option, json_option, load_matrix, print_json, simulate_option
+from pytest_llmdevice.cli.cells import assumed, cards_option, json_option, load_matrix, simulate_option
 from pytest_llmdevice.cli.layout import UNBROKEN, labelled, paragraph, percent
+from pytest_llmdevice.cli.output import say, say_json
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.text import plural
 
@@ -40,17 +41,17 @@ def show(
     inventory = _probed(cards, simulate) if probe else assumed(cards, simulate)
     result = overview(name_or_path, matrix, inventory)
     if as_json:
-        print_json(result.to_json())
+        say_json(result.to_json())
         return
-    click.echo("\n".join(cell.id for cell in result.cells))
+    say(cell.id for cell in result.cells)
     if not ids:
-        click.echo()
-        click.echo("\n".join(_summary(result)))
+        say()
+        say(_summary(result))
         with_star = [spec for spec in matrix.devices if spec.endswith("*")]
         if with_star and not (probe or cards or simulate):
-            click.echo()
+            say()
             note = f"{' '.join(with_star)}: counted as one card each; --cards cuda=2 or --probe shows more"
-            click.echo("\n".join(paragraph(note)))
+            say(paragraph(note))
 
 
 @command.command(short_help="whether a file is good, or all that is wrong with it")
@@ -66,10 +67,10 @@ def validate(names: tuple[str, ...], as_json: bool) -> None:
 
     results = [validate_matrix(name) for name in names or shipped()]
     if as_json:
-        print_json([result.to_json() for result in results])
+        say_json([result.to_json() for result in results])
     else:
         for result in results:
-            click.echo("\n".join(result.lines()))
+            say(result.lines())
     if any(result.problems for result in results):
         sys.exit(1)
 
@@ -82,9 +83,9 @@ def list_command(as_json: bool) -> None:
 
     descriptions = {name: str(read(folder() / f"{name}.toml").get("description", "")) for name in shipped()}
     if as_json:
-        print_json(descriptions)
+        say_json(descriptions)
     else:
-        click.echo("\n".join(labelled(descriptions.items(), indent=0)))
+        say(labelled(descriptions.items(), indent=0))
 
 
 def _probed(cards: tuple[str, ...], simulate: tuple[str, ...]) -> Inventory:

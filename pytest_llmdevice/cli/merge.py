@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -21,6 +20,7 @@ def command(inputs: tuple[Path, ...], output: Path, *, force: bool, as_json: boo
     Files are copied as they are. Of a cell that ran on real hardware anywhere that counts; of contradicting outcomes
     the worse.
     """
+    from pytest_llmdevice.cli.output import say, say_json
     from pytest_llmdevice.report.merge_text import merge_data, merge_lines
     from pytest_llmdevice.report.model import ReportModel
     from pytest_llmdevice.results.collecting import without_collection
@@ -29,8 +29,7 @@ def command(inputs: tuple[Path, ...], output: Path, *, force: bool, as_json: boo
     with without_collection():
         report = ReportModel.of(merge(inputs, output, force=force))
     if as_json:
-        click.echo(json.dumps({"output": str(output), **merge_data(report)}, indent=2, ensure_ascii=False))
+        say_json({"output": str(output), **merge_data(report)})
         return
-    for line in merge_lines(report):
-        click.echo(line)
-    click.echo(f"written to {output}")
+    say(merge_lines(report))
+    say(f"written to {output}")

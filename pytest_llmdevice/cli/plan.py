@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,15 +15,15 @@ from pytest_llmdevice.cli.cells import (
     cells_on,
     json_option,
     load_matrix,
-    print_json,
     simulate_option,
     simulated_machines,
 )
 from pytest_llmdevice.cli.layout import paragraph, table
+from pytest_llmdevice.cli.output import say, say_json
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.matrix.vocabulary import kinds as known_kinds
-from pytest_llmdevice.text import plural
+from pytest_llmdevice.text import json_text, plural
 
 if TYPE_CHECKING:
     from pytest_llmdevice.cli.jobs import Group, Plan
@@ -93,12 +92,12 @@ def command(
     groups, left_out = _groups(cells, _labels(labels), without, simulate, form or "github")
     plan = planning.plan_jobs(name, groups, _recorded(times), service, jobs=jobs, minutes=minutes)
     for note in (*left_out, *plan.notes):
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     if as_json:
-        print_json(_data(plan))
+        say_json(_data(plan))
     elif form:
         data = planning.github_matrix(plan) if form == "github" else planning.gitlab_matrix(plan)
-        text = json.dumps(data, separators=(",", ":"))
+        text = json_text(data, indent=None)
         if len(text) > service.output:
             raise ConfigurationError(
                 f"the plan has {len(text):,} characters, and {service.name} takes {service.output:,}: "
@@ -106,7 +105,7 @@ def command(
             )
         click.echo(text)
     else:
-        click.echo("\n".join(_lines(plan)))
+        say(_lines(plan))
 
 
 def _recorded(paths: Sequence[Path]) -> dict[str, float]:

@@ -28,6 +28,7 @@ def command(
 
     Without an option, Markdown to standard output. What is written to the file of $GITHUB_STEP_SUMMARY is appended.
     """
+    from pytest_llmdevice.cli.output import say
     from pytest_llmdevice.cli.reading import read_report
     from pytest_llmdevice.report.outputs import Output, format_named, render
 
@@ -42,7 +43,7 @@ def command(
     report = read_report(results, baseline)
     for wanted in outputs:
         wanted.write(report)
-        click.echo(f"{wanted.path}: written as {wanted.format}", err=True)
+        say(f"{wanted.path}: written as {wanted.format}", err=True)
     if output is None and (not outputs or name or as_json):
         click.echo(render(chosen, report), nl=False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -26,6 +25,7 @@ def command(
     A cell that ran several times counts once: real hardware before simulated, the latest run, and where machines
     contradict each other the worse outcome.
     """
+    from pytest_llmdevice.cli.output import say_json
     from pytest_llmdevice.cli.reading import read_report
     from pytest_llmdevice.report.document import document
     from pytest_llmdevice.report.spec import parse_grid
@@ -36,7 +36,7 @@ def command(
         parse_grid(grid)
     report = read_report(results, baseline)
     if as_json:
-        click.echo(json.dumps(document(report), indent=2))
+        say_json(document(report))
         return
     lines = terminal_lines(
         report,
@@ -46,4 +46,5 @@ def command(
         grid=grid,
         worst=worst,
     )
+    # They are harmless already, and have colours.
     click.echo("\n".join(lines))

@@ -20,7 +20,7 @@ def load_tokenizer(checkpoint: str | Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        str(checkpoint), local_files_only=True, padding_side="left"
+        str(checkpoint), local_files_only=True, padding_side="left", trust_remote_code=False
     )
     return tokenizer
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.errors import UnsupportedByLibrary, first_line, of_target
+from pytest_llmdevice.errors import UnsupportedByLibrary, first_line, message_of, of_target
 from pytest_llmdevice.loading.checkpoint_files import Stamp, stamps
 from pytest_llmdevice.loading.return_value import not_a_model
 from pytest_llmdevice.loading.target import CONTRACT, Target, validate
@@ -117,7 +117,7 @@ class Loaded:
             with unchanged_process() as changes, Meter() as meter:
                 model: object = target.load(str(checkpoint), cell)
         except UnsupportedByLibrary as error:
-            return cls(cell, unsupported=str(error))
+            return cls(cell, unsupported=message_of(error))
         except of_target() as error:
             trace = "".join(traceback.format_exception(error, limit=-FRAMES))
             _forget_frames(error)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmdevice.errors import UnsupportedByLibrary
 from pytest_llmdevice.loading import attention, quantization
 from pytest_llmdevice.loading.checkpoint_files import Stamp, stamps
+from pytest_llmdevice.loading.foreign_code import refuse_foreign_code, without_hub_kernels
 from pytest_llmdevice.matrix.cell import Cell
 
 if TYPE_CHECKING:
@@ -21,10 +22,15 @@ if TYPE_CHECKING:
 
 
 def configuration(checkpoint: str) -> PreTrainedConfig:
-    """The checkpoint's `config.json`, never from the network."""
+    """The checkpoint's `config.json`, never from the network and without code that it names.
+
+    Raises:
+        UnsupportedByLibrary: no model can be made of it without code of the hub.
+    """
     from transformers import AutoConfig
 
-    config: PreTrainedConfig = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
+    config: PreTrainedConfig = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+    refuse_foreign_code(config)
     return config
 
 
@@ -40,13 +46,16 @@ def from_pretrained(checkpoint: str, cell: Cell, **options: Any) -> nn.Module:
     quantized = quantization.config(cell)
     if quantized is not None:
         options["quantization_config"] = quantized
-    model: nn.Module = auto_class(configuration(checkpoint)).from_pretrained(
-        checkpoint,
-        dtype=cell.torch_dtype,
-        attn_implementation=attention.implementation(cell),
-        local_files_only=True,
-        **options,
-    )
+    config = configuration(checkpoint)
+    with without_hub_kernels():
+        model: nn.Module = auto_class(config).from_pretrained(
+            checkpoint,
+            dtype=cell.torch_dtype,
+            attn_implementation=attention.implementation(cell),
+            local_files_only=True,
+            trust_remote_code=False,
+            **options,
+        )
     return model.eval()
 
 
@@ -63,8 +72,10 @@ def _skeleton(checkpoint: str, dtype: torch.dtype, _written: Stamp | None) -> nn
     import torch
 
     config = configuration(checkpoint)
-    with torch.device("meta"):
-        model: nn.Module = auto_class(config).from_config(config, dtype=dtype, attn_implementation="eager")
+    with torch.device("meta"), without_hub_kernels():
+        model: nn.Module = auto_class(config).from_config(
+            config, dtype=dtype, attn_implementation="eager", trust_remote_code=False
+        )
     return model.eval()
 
 

@@ -72,13 +72,17 @@ def saved_again(model: Any, checkpoint: str, cell: Cell, folder: Path) -> nn.Mod
             adapted.base_model.set_adapter([first, *others])
         found: nn.Module = adapted.eval()
         return found if place else found.to(cell.torch_device)
-    kind: Any = type(model) if hasattr(type(model), "from_pretrained") else auto_class(model.config)
+    kind: Any = type(model)
+    code: dict[str, Any] = {}
+    if not hasattr(kind, "from_pretrained"):
+        kind, code = auto_class(model.config), {"trust_remote_code": False}
     again: nn.Module = kind.from_pretrained(
         folder,
         dtype="auto",
         attn_implementation=getattr(model.config, "_attn_implementation", None),
         local_files_only=True,
         **place,
+        **code,
     ).eval()
     return again if place else again.to(cell.torch_device)
 

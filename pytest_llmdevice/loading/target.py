@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.errors import ConfigurationError, message_of
 from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.suggest import nearest
@@ -90,7 +90,7 @@ def resolve(name: str) -> Resolved:
         except Exception as error:  # noqa: BLE001  # the user's own code may raise anything
             raise ConfigurationError(
                 f"target {name!r}: the class could not be instantiated without arguments: "
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {message_of(error)}"
             ) from None
     validate(candidate, name)
     return Resolved(candidate, tuple(changes))
@@ -121,6 +121,8 @@ def _import(name: str, module_name: str) -> Any:
                 f"target {name!r}: no module named {error.name!r}; install it, or put its folder on the path "
                 "(`pythonpath = .` in pytest's configuration, or run `python -m pytest`)"
             ) from None
-        raise ConfigurationError(f"target {name!r}: its import failed: {error}") from error
+        raise ConfigurationError(f"target {name!r}: its import failed: {message_of(error)}") from error
     except (Exception, SystemExit) as error:  # a script without a main guard exits when it is imported
-        raise ConfigurationError(f"target {name!r}: its import failed: {type(error).__name__}: {error}") from error
+        raise ConfigurationError(
+            f"target {name!r}: its import failed: {type(error).__name__}: {message_of(error)}"
+        ) from error

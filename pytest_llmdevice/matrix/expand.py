@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from pydantic import ValidationError
 
@@ -18,6 +19,18 @@ from pytest_llmdevice.matrix.schema import AxisValues, Matrix
 
 Expander: TypeAlias = Callable[[Sequence[str]], Sequence[tuple[str, str]]]
 """Turns device specs (`cuda:*`) into (kind, device) pairs, knowing which cards are present."""
+
+MOST_FILES: Final = 50
+"""That extend each other."""
+
+MOST_CELLS: Final = 100_000
+"""In the product of the axes: more would not run in a year."""
+
+MOST_COVERED: Final = 20_000
+"""In the product that a covering array is taken of, which takes a minute with as many."""
+
+MOST_MATCHES: Final = 10_000_000
+"""Cells by rules about them."""
 
 
 def load(name: str, base: Path) -> Matrix:
@@ -39,6 +52,9 @@ def _load(name: str, base: Path, inside: tuple[Path, ...]) -> tuple[Matrix, dict
         raise ConfigurationError(f"matrix {inside[-1]}: {problem}", [problem]) from None
     # Resolved, because `extends = "../here/this.toml"` spells the same file in another way each time.
     link = path.resolve()
+    if len(inside) >= MOST_FILES:
+        problem = f"extends: more than {MOST_FILES} files, one after the other"
+        raise ConfigurationError(f"matrix {inside[0]}: {problem}", [problem])
     if link in inside:
         chain = " -> ".join(map(str, (*inside, link)))
         problem = f"extends: goes round in a circle: {chain}"
@@ -78,7 +94,10 @@ def cells(matrix: Matrix, expand: Expander) -> tuple[Cell, ...]:
     """
     product_cells = _product(matrix, matrix, expand)
     allowed = [cell for cell in product_cells if not any(rule.matches(cell) for rule in matrix.exclude)]
-    included = [cell for rule in matrix.include for cell in _product(rule, matrix, expand)]
+    included: list[Cell] = []
+    for rule in matrix.include:
+        included += _product(rule, matrix, expand)
+        _refuse_many(len(included), matrix)
     if not allowed and not included:
         raise ConfigurationError(
             f"the matrix is empty: [[exclude]] removes all {len(product_cells)} cells of the product"
@@ -94,17 +113,33 @@ def _product(values: AxisValues, defaults: Matrix, expand: Expander) -> list[Cel
         given: tuple[str, ...] | None = getattr(values, key)
         return getattr(defaults, key) if given is None else given
 
+    axes = (
+        axis("models"),
+        expand(axis("devices")),
+        axis("dtypes"),
+        axis("quantization"),
+        axis("strategies"),
+        axis("attention"),
+    )
+    _refuse_many(math.prod(map(len, axes)), defaults)
     return [
         Cell(model, device, dtype, quantization, strategy, attention, kind=kind)
-        for model, (kind, device), dtype, quantization, strategy, attention in product(
-            axis("models"),
-            expand(axis("devices")),
-            axis("dtypes"),
-            axis("quantization"),
-            axis("strategies"),
-            axis("attention"),
-        )
+        for model, (kind, device), dtype, quantization, strategy, attention in product(*axes)
     ]
+
+
+def _refuse_many(count: int, matrix: Matrix) -> None:
+    most = MOST_COVERED if matrix.coverage == "pairwise" else MOST_CELLS
+    if count > most:
+        raise ConfigurationError(
+            f"the product of the axes has {count:,} cells, and a matrix with {matrix.coverage} coverage {most:,} at "
+            "most: name fewer values, or make several matrices of it"
+        )
+    rules = len(matrix.exclude) + len(matrix.expect) + len(matrix.include)
+    if count * rules > MOST_MATCHES:
+        raise ConfigurationError(
+            f"the matrix has {count:,} cells and {rules:,} rules about them: name fewer values or rules"
+        )
 
 
 def _pairwise(allowed: Sequence[Cell], included: Sequence[Cell]) -> list[Cell]:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Final
 
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.suggest import nearest
+
+MOST_BYTES: Final = 2**18
+"""Of a matrix file; the largest one that is shipped has a tenth of it."""
+
+MOST_LEVELS: Final = 16
+"""Of tables and arrays within each other; the keys of a matrix need four."""
+
+_PART: Final = r"(?:[\w-]+|\"[^\"\n]*\"|'[^'\n]*')[ \t]*\.[ \t]*"
+_LONG_KEY: Final = re.compile(rf"(?<![\w-])(?:{_PART}){{{MOST_LEVELS * 4}}}")
 
 
 def folder() -> Path:
@@ -47,16 +58,42 @@ def read(path: Path) -> dict[str, object]:
     """The TOML table in `path`.
 
     Raises:
-        ConfigurationError: the file cannot be read or is not TOML; the message has the line and column.
+        ConfigurationError: the file cannot be read, is not TOML, or is larger or deeper than any matrix; the message
+            has the line and column, where there is one.
     """
     import tomllib
 
     try:
         with path.open("rb") as file:
-            return tomllib.load(file)
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            problem = f"is larger than {MOST_BYTES:,} bytes, as no matrix is"
+        else:
+            text = data.decode()
+            # Before it is parsed: the time that tomllib takes grows with the square of the parts.
+            table = None if _LONG_KEY.search(text) else tomllib.loads(text)
+            if table is not None and not _deep(table):
+                return table
+            problem = f"is nested deeper than {MOST_LEVELS} levels, as no matrix is"
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         problem = f"not valid TOML: {error}"
-        raise ConfigurationError(f"{path}: {problem}", [problem]) from None
+    except RecursionError:
+        problem = f"is nested deeper than {MOST_LEVELS} levels, as no matrix is"
+    except ValueError:
+        # Python's own, about the digits of a number; it names a function to call.
+        problem = "not valid TOML: a number has too many digits"
     except OSError as error:
         problem = f"cannot be read: {error.strerror or error}"
-        raise ConfigurationError(f"{path}: {problem}", [problem]) from None
+    raise ConfigurationError(f"{path}: {problem}", [problem])
+
+
+def _deep(table: dict[str, object]) -> bool:
+    """Whether `table` has more levels than a matrix can have; without recursion, since it may have 100,000."""
+    level: list[object] = [table]
+    for _ in range(MOST_LEVELS):
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
+        ]
+    return bool(level)

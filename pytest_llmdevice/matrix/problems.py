@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.matrix.suggest import unknown
+from pytest_llmdevice.matrix.suggest import LONGEST, unknown
+
+MOST: Final = 50
+"""Problems that are listed."""
 
 TABLE_LISTS: Final = ("exclude", "include", "expect")
 """Keys of a matrix that hold a list of tables."""
@@ -17,13 +21,16 @@ if TYPE_CHECKING:
 
 def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """One line for each error: `expect[2].dtypes: unknown dtype 'bf16'; did you mean ...`."""
-    return [f"{_key(details['loc'])}: {_sentence(details, model)}" for details in error.errors(include_url=False)]
+    found = error.errors(include_url=False)
+    lines = [f"{_key(details['loc'])}: {_sentence(details, model)}" for details in found[:MOST]]
+    return [*lines, f"and {len(found) - MOST:,} more problems"] if len(found) > MOST else lines
 
 
 def _key(location: Sequence[int | str]) -> str:
     key = ""
     for part in location:
-        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
+        name = part if isinstance(part, int) or len(part) <= LONGEST else f"{part[:LONGEST]}..."
+        key += f"[{name}]" if isinstance(name, int) else f".{name}" if key else name
     return key or "(top level)"
 
 
@@ -40,16 +47,25 @@ def _sentence(details: ErrorDetails, model: type[BaseModel]) -> str:
         case "too_short":
             consequence = ", so the matrix would have no cells" if len(details["loc"]) == 1 else ""
             return f"is empty{consequence}; give at least one value"
+        case "too_long":
+            return f"has more than {details['ctx']['max_length']:,} entries"
         case "tuple_type" if (key := details["loc"][-1]) in TABLE_LISTS:
-            return f"must be a list of tables, each under [[{key}]] (got {_toml_type(value)} {value!r})"
+            return f"must be a list of tables, each under [[{key}]] (got {_toml_type(value)} {_shown(value)})"
         case "tuple_type":
-            return f"must be a list of names (got {_toml_type(value)} {value!r})"
+            return f"must be a list of names (got {_toml_type(value)} {_shown(value)})"
         case "model_type" | "dict_type":
-            return f"must be one table (got {_toml_type(value)} {value!r})"
+            return f"must be one table (got {_toml_type(value)} {_shown(value)})"
         case "llmdevice":
             return details["msg"]
     message = details["msg"][0].lower() + details["msg"][1:]
-    return f"{message} (got {_toml_type(value)} {value!r})"
+    return f"{message} (got {_toml_type(value)} {_shown(value)})"
+
+
+def _shown(value: object) -> str:
+    """`value` as Python writes it, cut where it is long: a file may hold anything."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 100
+    return short.repr(value)
 
 
 def _keys_at(location: Sequence[int | str], model: type[BaseModel]) -> Sequence[str]:

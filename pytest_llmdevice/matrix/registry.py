@@ -17,7 +17,7 @@ from importlib import import_module
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.errors import ConfigurationError, message_of
 
 HOOK: Final = "pytest_llm_register"
 """The hook, and the name of the function, by which entries are registered."""
@@ -142,7 +142,7 @@ class Registry:
         except ConfigurationError:
             raise
         except Exception as error:
-            raise self._refused(f"{type(error).__name__}: {error}") from error
+            raise self._refused(f"{type(error).__name__}: {message_of(error)}") from error
         finally:
             self._plugin = before
 
@@ -182,7 +182,8 @@ class Registry:
                 register = getattr(_imported(module, file), HOOK)
             except Exception as error:
                 raise ConfigurationError(
-                    f"plugin {plugin}: {module} cannot be imported outside of pytest: {type(error).__name__}: {error}"
+                    f"plugin {plugin}: {module} cannot be imported outside of pytest: {type(error).__name__}: "
+                    f"{message_of(error)}"
                 ) from error
             self.load(plugin, register)
 

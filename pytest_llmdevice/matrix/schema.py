@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections import Counter
 from typing import Annotated, Final, Literal, Self, TypeAlias
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -86,7 +87,7 @@ def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
-Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
+Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1, max_length=1000)]
 """One or more names; a single string stands for a list of one."""
 
 
@@ -126,7 +127,7 @@ class AxisValues(Document):
         for value in values:
             if problem := _problem(key, value):
                 raise _bad(problem)
-        repeated = dict.fromkeys(value for value in values if values.count(value) > 1)
+        repeated = [value for value, count in Counter(values).items() if count > 1]
         if repeated:
             raise _bad(f"given more than once: {', '.join(map(repr, repeated))}")
         return values
@@ -201,14 +202,15 @@ class Expect(Selection):
 
     Attributes:
         checks: the checks it applies to; all of them when left out.
-        tolerance: the largest relative error of the logits in the check `agreement`.
+        tolerance: the largest relative error of the logits in the check `agreement`, at most 1, which logits that are
+            all zero have.
         xfail: why the checks fail; the failure is strict, a pass is reported as a failure.
         source: where the cause is documented, an address.
         versions: requirements on installed versions (`{ transformers = ">=5" }`), all of which must hold.
     """
 
     checks: Names | None = None
-    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    tolerance: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     xfail: Annotated[str, Field(min_length=1)] | None = None
     source: str = ""
     versions: dict[str, str] = {}
@@ -292,9 +294,9 @@ class Matrix(AxisValues):
     description: str = ""
     extends: str = ""
     coverage: Literal["full", "pairwise"] = "full"
-    exclude: Annotated[tuple[Exclude, ...], BeforeValidator(_listed)] = ()
-    include: Annotated[tuple[Include, ...], BeforeValidator(_listed)] = ()
-    expect: Annotated[tuple[Expect, ...], BeforeValidator(_listed)] = ()
+    exclude: Annotated[tuple[Exclude, ...], BeforeValidator(_listed), Field(max_length=1000)] = ()
+    include: Annotated[tuple[Include, ...], BeforeValidator(_listed), Field(max_length=1000)] = ()
+    expect: Annotated[tuple[Expect, ...], BeforeValidator(_listed), Field(max_length=1000)] = ()
     require: Require | None = None
 
     models: Names

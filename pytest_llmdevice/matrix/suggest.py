@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
+
+LONGEST: Final = 200
+"""Characters of an unknown name that are looked at and shown."""
 
 
 def nearest(value: object, valid: Iterable[str]) -> str | None:
@@ -11,7 +15,7 @@ def nearest(value: object, valid: Iterable[str]) -> str | None:
     import difflib
 
     names = {name.lower(): name for name in valid}
-    found = difflib.get_close_matches(str(value).lower(), names, n=1, cutoff=0.5)
+    found = difflib.get_close_matches(str(value)[:LONGEST].lower(), names, n=1, cutoff=0.5)
     return names[found[0]] if found else None
 
 
@@ -25,4 +29,5 @@ def unknown_name(what: str, value: object, valid: Iterable[str]) -> str:
     """The same without the list, for messages that have a list of their own."""
     guess = nearest(value, valid)
     hint = f"; did you mean {guess!r}?" if guess else ""
-    return f"unknown {what} {value!r}{hint}"
+    shown = f"{value[:LONGEST]}..." if isinstance(value, str) and len(value) > LONGEST else value
+    return f"unknown {what} {shown!r}{hint}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,8 @@ from _pytest.outcomes import Failed, Skipped
 from pytest_llmdevice.diagnosis.finding import Finding, Hint
 from pytest_llmdevice.diagnosis.folding import fold_findings
 from pytest_llmdevice.errors import CARRIED
+from pytest_llmdevice.results.cleaning import clean
+from pytest_llmdevice.text import encodable, harmless
 
 if TYPE_CHECKING:
     from pytest_llmdevice.checks.result import Result
@@ -60,7 +63,7 @@ class CheckFailed(Failed):
     aborted = False
 
     def __init__(self, message: str, result: Result | None = None, failure: FailureClass | None = None) -> None:
-        super().__init__(message, pytrace=False)
+        super().__init__(harmless(message, lines=True), pytrace=False)
         vars(self)[CARRIED] = result
         if failure is not None:
             self.failure = failure
@@ -76,7 +79,7 @@ class CellSkipped(Skipped):
     __module__ = "builtins"
 
     def __init__(self, cause: str, detail: str) -> None:
-        super().__init__(f"{cause}: {detail}")
+        super().__init__(harmless(f"{cause}: {detail}", lines=True))
         self.cause = cause
 
 
@@ -147,7 +150,7 @@ def detail(
     if report.when == "call":
         details |= {"evidence": item.stash[EVIDENCE]} if EVIDENCE in item.stash else {}
         details |= {"tokens": item.stash[TOKENS]} if TOKENS in item.stash else {}
-        details |= {"measured": item.stash[MEASURED]} if MEASURED in item.stash else {}
+        details |= {"measured": _finite(item.stash[MEASURED])} if MEASURED in item.stash else {}
         details |= {"result": item.stash[RESULT]} if RESULT in item.stash else {}
         details |= {"called": True} if item.stash.get(CALLED, False) else {}
     target = getattr(item, "funcargs", {}).get("llm_target")
@@ -155,7 +158,29 @@ def detail(
         kind = target if isinstance(target, (type, ModuleType)) else type(target)
         details["target"] = kind.__name__ if isinstance(kind, ModuleType) else f"{kind.__module__}:{kind.__qualname__}"
     if details:
-        vars(report)[DETAILS] = details
+        # Also what other packages' checks say: in numbers of their own, or in texts that no file can hold.
+        vars(report)[DETAILS] = clean(details)
+
+
+def _finite(measured: dict[str, Any]) -> dict[str, Any]:
+    """What was measured: a speed that is no number was not."""
+    return {name: value for name, value in measured.items() if not isinstance(value, float) or math.isfinite(value)}
+
+
+def make_harmless(report: pytest.TestReport, *, colours: bool) -> None:
+    """Make all that `report` shows of an exception harmless; the colours that pytest gave it may stay."""
+    report.longrepr = _harmless(report.longrepr, colours)
+
+
+def _harmless(shown: Any, colours: bool) -> Any:  # of `make_harmless`
+    if isinstance(shown, str):
+        return harmless(shown, lines=True, colours=colours)
+    if isinstance(shown, list | tuple):
+        return type(shown)([_harmless(inner, colours) for inner in shown])
+    if type(shown).__module__.startswith("_pytest."):
+        for name, value in vars(shown).items():
+            vars(shown)[name] = _harmless(value, colours)
+    return shown
 
 
 def details_of(report: pytest.TestReport) -> dict[str, Any]:
@@ -184,7 +209,7 @@ def _packed(result: Result) -> Iterator[list[str]]:
     for finding, _ in fold_findings(findings)[:MOST]:
         hint = finding.hint or Hint("", "")
         texts = (finding.where, finding.expected, finding.actual, hint.name, hint.text, hint.source, finding.kind)
-        yield [result.check, *(_cut(text, LONGEST) for text in texts)]
+        yield [result.check, *(_cut(encodable(text), LONGEST) for text in texts)]
 
 
 def _cut(text: str, length: int) -> str:

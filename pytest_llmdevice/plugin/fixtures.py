@@ -10,6 +10,7 @@ import pytest
 
 from pytest_llmdevice.errors import first_line
 from pytest_llmdevice.matrix.cell import REFERENCE, Cell
+from pytest_llmdevice.text import harmless
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +85,7 @@ def llm_checkpoint(llm_cell: Cell) -> Path:
 
         raise CellSkipped("absent", str(error)) from None
     except CheckpointError as error:
-        pytest.fail(f"{llm_cell.model}: {error}", pytrace=False)
+        pytest.fail(harmless(f"{llm_cell.model}: {error}", lines=True), pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -130,7 +131,7 @@ def llm_tokenizer(llm_cell: Cell, llm_checkpoint: Path) -> PreTrainedTokenizerBa
     try:
         return load_tokenizer(llm_checkpoint)
     except Exception as error:  # noqa: BLE001  # tokenizers fail in as many ways as there are formats
-        pytest.fail(f"{llm_cell.model}: its tokenizer does not load: {first_line(error)}", pytrace=False)
+        pytest.fail(harmless(f"{llm_cell.model}: its tokenizer does not load: {first_line(error)}"), pytrace=False)
 
 
 @pytest.fixture(scope="session")

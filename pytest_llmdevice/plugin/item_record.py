@@ -14,6 +14,7 @@ from pytest_llmdevice.matrix.vocabulary import checks
 from pytest_llmdevice.plugin.failures import details_of, findings_of
 from pytest_llmdevice.results.records import Check, RecordedFinding
 from pytest_llmdevice.results.vocabulary import CheckOutcome
+from pytest_llmdevice.text import encodable
 
 if TYPE_CHECKING:
     import pytest
@@ -116,7 +117,7 @@ class ItemRecord:
             cell=self.cell.id,
             target=self.target,
             simulated=self.cell.simulated,
-            check=self.check,
+            check=encodable(self.check),
             outcome=self.outcome,
             seconds=round(self.seconds, 4),
             reruns=self.reruns,
@@ -129,7 +130,7 @@ class ItemRecord:
 
     def _add_failure(self, report: pytest.TestReport, details: Mapping[str, Any]) -> None:
         self.outcome = _of_failure(report, details)
-        self.values |= {"failure": details.get("failure", "other"), "message": _message(report)}
+        self.values |= {"failure": details.get("failure", "other"), "message": encodable(_message(report))}
         self.values["findings"] = [_finding(*finding) for finding in findings_of(report)]
         if self.outcome in {"hollow", "xpass"}:
             del self.values["failure"]
@@ -139,14 +140,14 @@ class ItemRecord:
         reason = getattr(report, "wasxfail", None)
         if reason is None:
             self.outcome = "skipped"
-            self.values |= {"cause": details.get("cause", "by the test"), "message": _skipped(report)}
+            self.values |= {"cause": details.get("cause", "by the test"), "message": encodable(_skipped(report))}
         elif details.get("gave up"):
             # Raised and not found: nothing was seen to fail.
             self.outcome = "skipped"
-            self.values |= {"cause": "by the test", "message": f"xfail: {reason.removeprefix('reason: ')}"}
+            self.values |= {"cause": "by the test", "message": encodable(f"xfail: {reason.removeprefix('reason: ')}")}
         else:
             self.outcome = "xfail"
-            self.values["message"] = reason
+            self.values["message"] = encodable(reason)
             self.values["undeclared"] = self.check in checks() and not details.get("declared")
 
 

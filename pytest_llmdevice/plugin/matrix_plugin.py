@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmdevice.hardware import Inventory, describe
-from pytest_llmdevice.plugin.failures import CellSkipped, DeviceLost, detail, details_of
+from pytest_llmdevice.plugin.failures import CellSkipped, DeviceLost, detail, details_of, make_harmless
 from pytest_llmdevice.plugin.fixtures import RUN
 from pytest_llmdevice.plugin.honesty import PARTS, HonestItems, refuse_missing_parts
 from pytest_llmdevice.plugin.options import usage_errors
@@ -20,6 +20,8 @@ from pytest_llmdevice.plugin.results_plugin import RecordedItems
 from pytest_llmdevice.plugin.session import WORKER_INPUT, MatrixRun
 from pytest_llmdevice.plugin.summary import plan_line, target_line
 from pytest_llmdevice.plugin.timeout_plugin import LimitedItems
+from pytest_llmdevice.results.cleaning import clean
+from pytest_llmdevice.text import harmless
 
 if TYPE_CHECKING:
     from pytest_llmdevice.plugin.options import Settings
@@ -102,7 +104,8 @@ class MatrixPlugin:
     def pytest_report_header(self) -> list[str]:
         inventory = self._run.inventory
         devices = [*describe(inventory), *self._run.simulated_machines.describe(inventory)]
-        return [target_line(self._run), plan_line(self._run), *(f"  {line}" for line in devices)]
+        lines = (target_line(self._run), plan_line(self._run), *(f"  {line}" for line in devices))
+        return [harmless(line) for line in lines]
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if FIXTURE in metafunc.fixturenames:
@@ -151,11 +154,17 @@ class MatrixPlugin:
         report = yield
         cell = cell_of(item)
         if cell is not None:
+            make_harmless(report, colours=item.config.get_terminal_writer().hasmarkup)
             declared = self._run.xfail(cell, check_of(item)) is not None
             detail(item, call, report, self._run.target, declared=declared)
             if not cell.simulated and details_of(report).get("failure") == "device-lost":
                 self._lost.setdefault((cell.kind, cell.device), item.name)
         return report
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_report_to_serializable(self) -> Generator[None, Any, Any]:
+        # What xdist cannot carry ends its worker, and reportlog's file the run.
+        return clean((yield), numbers=False)
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         # Thousands of letters for cells that cannot run here would hide those that do; they are counted at the end.

@@ -14,6 +14,7 @@ import pytest
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.hardware.probe import PROBE_TIMEOUT_SECONDS
 from pytest_llmdevice.plugin.flags import CELL_TIMEOUT_SECONDS
+from pytest_llmdevice.text import harmless
 
 DEFAULT_MATRIX: Final = "default"
 
@@ -150,7 +151,7 @@ def usage_errors() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(harmless(str(error), lines=True)) from None
 
 
 def target_name(config: pytest.Config) -> str | None:

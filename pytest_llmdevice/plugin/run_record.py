@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.results.order import latest_run
 from pytest_llmdevice.results.records import BUILTIN, Commit, Machine, MachineDevice, MatrixInfo, Run
+from pytest_llmdevice.text import encodable
 
 if TYPE_CHECKING:
     from pytest_llmdevice.hardware import Inventory
@@ -39,14 +40,17 @@ def header(run: MatrixRun, arguments: tuple[str, ...], root: Path) -> Run:
         after=latest_run(run.settings.results) if run.settings.results is not None else "",
         required=run.required,
         plugin=version("pytest-llmdevice"),
-        command=("pytest", *arguments),
+        # Names of files and of devices may hold bytes that are no text.
+        command=("pytest", *map(encodable, arguments)),
         versions=run.inventory.versions,
         machine=machine(run.inventory),
         simulated=tuple(map(str, run.simulated_machines.profiles)),
         matrix=MatrixInfo(
-            name=run.settings.matrix, digest=hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16], cells=len(ids)
+            name=encodable(run.settings.matrix),
+            digest=hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16],
+            cells=len(ids),
         ),
-        target=run.settings.target or BUILTIN,
+        target=encodable(run.settings.target or BUILTIN),
         commit=commit(root),
         shard="" if run.shard is None else str(run.shard),
         ci=bool(os.environ.get("CI")),
@@ -58,11 +62,16 @@ def machine(inventory: Inventory) -> Machine:
     return Machine(
         system=inventory.system.platform,
         architecture=inventory.system.machine,
-        cpu=inventory.cpu.name,
+        cpu=encodable(inventory.cpu.name),
         cores=inventory.cpu.physical or inventory.cpu.logical,
         memory=inventory.cpu.memory,
         devices=tuple(
-            MachineDevice(spec=device.spec, name=device.name, memory=device.memory, capability=device.capability)
+            MachineDevice(
+                spec=device.spec,
+                name=encodable(device.name),
+                memory=device.memory,
+                capability=encodable(device.capability),
+            )
             for device in inventory.devices
             if device.kind != "cpu"
         ),

@@ -93,6 +93,10 @@ class MatrixRun:
         if missing:
             raise ConfigurationError(f"--llm-require: {missing}")
         _ = self.selectors, self.elsewhere
+        from pytest_llmdevice.zoo.resolve import refuse_impossible
+
+        # What is named and not there would be skipped, and a slip of the pen be green.
+        refuse_impossible(dict.fromkeys(cell.model for cell, decision in self.decisions.items() if decision.runs))
         self.settle()
 
     @staticmethod

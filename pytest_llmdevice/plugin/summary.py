@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_llmdevice.report.runs import TARGETS
 from pytest_llmdevice.report.terminal import terminal_lines
 from pytest_llmdevice.results.records import BUILTIN
-from pytest_llmdevice.text import plural
+from pytest_llmdevice.text import harmless, plural
 
 PROBLEMS: Final = 5
 """How many problems, and differences from a baseline, are shown in full."""
@@ -45,7 +45,7 @@ def write_summary(reporter: TerminalReporter, run: MatrixRun, evaluation: Evalua
     """Write the grid, what did not run, what is wrong, and what the results are worth."""
     assert evaluation.report is not None
     terminal = reporter.config.get_terminal_writer()
-    reporter.section(f"llm matrix {run.settings.matrix}", red=evaluation.bad or evaluation.report.red)
+    reporter.section(harmless(f"llm matrix {run.settings.matrix}"), red=evaluation.bad or evaluation.report.red)
     for line in terminal_lines(
         evaluation.report,
         width=terminal.fullwidth,
@@ -57,10 +57,10 @@ def write_summary(reporter: TerminalReporter, run: MatrixRun, evaluation: Evalua
     ):
         reporter.write_line(line)
     for line in evaluation.unmet:
-        reporter.write_line(f"[require] not met: {line}", red=True)
+        reporter.write_line(harmless(f"[require] not met: {line}"), red=True)
     for line in evaluation.gate_result.reasons if evaluation.gate_result is not None else ():
-        reporter.write_line(f"--llm-fail-on: {line}", red=True)
+        reporter.write_line(harmless(f"--llm-fail-on: {line}"), red=True)
     for line in evaluation.refused:
-        reporter.write_line(line, red=True)
+        reporter.write_line(harmless(line, lines=True), red=True)
     for line in evaluation.written:
-        reporter.write_line(line)
+        reporter.write_line(harmless(line))

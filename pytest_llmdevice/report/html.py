@@ -11,13 +11,14 @@ import hashlib
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.report import page_sections
 from pytest_llmdevice.report.changes import comparison_line
 from pytest_llmdevice.report.model import ReportModel
 from pytest_llmdevice.report.page_data import conflict_sides, page_data, script_json
 from pytest_llmdevice.results.transitions import NAMES
+from pytest_llmdevice.text import harmless
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -48,7 +49,7 @@ def html(report: ReportModel, *, title: str = "Model loading matrix") -> str:
     """The page for `report`; to be written as UTF-8."""
     style, script = _joined("styles", STYLES), _joined("scripts", SCRIPTS)
     results, comparison = report.results, report.comparison
-    page = _template().render(
+    return _template().render(
         title=title,
         style=style,
         script=script,
@@ -66,8 +67,6 @@ def html(report: ReportModel, *, title: str = "Model loading matrix") -> str:
         comparison_line="" if comparison is None else comparison_line(comparison),
         changes=[] if comparison is None else [(name, comparison.counts[name]) for name in NAMES],
     )
-    # A lone surrogate, as a hand-made record may have it, cannot be written.
-    return page.encode("utf-8", "replace").decode()
 
 
 def _policy(style: str, script: str) -> str:
@@ -99,9 +98,18 @@ def _joined(folder: str, names: Sequence[str]) -> str:
 def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+    )
     environment.filters["web"] = is_web
+    quoted = environment.filters["urlencode"]
+    environment.filters["urlencode"] = lambda values: quoted({key: _shown(value) for key, value in values.items()})
     return environment.from_string(_read("page.html.jinja"))
+
+
+def _shown(value: Any) -> Any:
+    # What was declared to be safe is the page's own: its style, its script, and data that `script_json` wrote.
+    return harmless(value, lines=True) if type(value) is str else value
 
 
 def is_web(address: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
@@ -51,10 +52,14 @@ class Output:
         """
         text = render(self.format, report)
         if is_summary(self.path, environment):
+            before = self.path.stat().st_size if self.path.is_file() else 0
             try:
                 with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                     file.write(f"\n{text}")
             except OSError as error:
+                with suppress(OSError):
+                    # Half a report could be read as another one.
+                    os.truncate(self.path, before)
                 raise ResultsError(f"{self.path}: cannot be written: {error.strerror or error}") from None
         else:
             replace_file(self.path, text.encode("utf-8", "backslashreplace"))
@@ -91,8 +96,7 @@ def render(name: Format, report: ReportModel) -> str:
 
             return html(report)
         case "json":
-            import json
-
             from pytest_llmdevice.report.document import document
+            from pytest_llmdevice.text import json_text
 
-            return json.dumps(document(report), indent=2) + "\n"
+            return json_text(document(report)) + "\n"

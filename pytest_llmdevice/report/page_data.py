@@ -22,6 +22,7 @@ from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.records import CellDone, Memory, RecordedFinding, Run
 from pytest_llmdevice.results.transitions import NAMES, Comparison
 from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS, WORST_FIRST, outcome_text
+from pytest_llmdevice.text import harmless
 
 FIELDS: Final = (
     "id",
@@ -130,7 +131,7 @@ def _problems_of_cells(report: ReportModel) -> dict[tuple[str, str], list[int]]:
 
 def script_json(data: Any) -> str:
     """`data` as JSON that is safe inside a `<script>`: nothing in it can end the element or start another."""
-    text = json.dumps(_finite(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_shown(data), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -284,12 +285,14 @@ def _comparison(comparison: Comparison, results: MergedResults) -> dict[str, Any
     }
 
 
-def _finite(data: Any) -> Any:
-    """`data`, with what JSON has no number for as text."""
+def _shown(data: Any) -> Any:
+    """`data` as the page may show it: texts are harmless, and what JSON has no number for is text."""
+    if isinstance(data, str):
+        return harmless(data, lines=True)
     if isinstance(data, float):
         return data if math.isfinite(data) else str(data)
     if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
+        return {_shown(key): _shown(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
+        return [_shown(value) for value in data]
     return data

@@ -20,7 +20,7 @@ from pytest_llmdevice.report.wrapping import columns, paragraph
 from pytest_llmdevice.results.records import BUILTIN
 from pytest_llmdevice.results.transitions import Comparison
 from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS
-from pytest_llmdevice.text import plural
+from pytest_llmdevice.text import harmless, plural
 
 MOST_BLOCKS: Final = 3
 """Blocks of columns below each other; a grid that needs more gives up an axis."""
@@ -54,7 +54,9 @@ def terminal_lines(
         ConfigurationError: `grid` is no grid.
     """
     spec = parse_grid(grid) if grid else DEFAULT
-    lines = list(_Terminal(report, spec, max(width, NARROWEST), unicode, worst, origins).lines())
+    # Texts were made harmless one by one; where a long word was broken, a line may begin anywhere in it.
+    drawn = _Terminal(report, spec, max(width, NARROWEST), unicode, worst, origins).lines()
+    lines = [[(harmless(text), style) for text, style in line] for line in drawn]
     if not unicode:
         lines = [[(ascii_only(text), style) for text, style in line] for line in lines]
     return _coloured(lines) if colour else ["".join(text for text, _ in line).rstrip() for line in lines]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from pytest_llmdevice.text import harmless
+
 LONGEST: Final = 600
 """Characters of a message that are shown; the file of results has all of it."""
 
@@ -15,14 +17,8 @@ def printable(text: str, longest: int = LONGEST) -> str:
     A terminal would obey them, and a page would show something else than what is there.
     """
     cut = text[: longest * 4]
-    line = " ".join("".join(_visible(character) for character in cut).split())
+    line = harmless(" ".join(cut.split()))
     return line if len(line) <= longest and cut == text else f"{line[: longest - 3].rstrip()}..."
-
-
-def _visible(character: str) -> str:
-    if character.isprintable():
-        return character
-    return " " if character.isspace() else character.encode("unicode_escape").decode("ascii")
 
 
 def ascii_only(text: str) -> str:

@@ -18,7 +18,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from pytest_llmdevice.errors import FailureClass, ResultsError
 from pytest_llmdevice.results.environments import LIBRARIES, Environment
 from pytest_llmdevice.results.files import replace_file
-from pytest_llmdevice.results.records import BUILTIN, Commit, MatrixInfo, Record
+from pytest_llmdevice.results.lines import lines_of, parsed
+from pytest_llmdevice.results.records import BUILTIN, Commit, Count, MatrixInfo, Record, Seconds, Whole
 from pytest_llmdevice.results.store import explained
 
 BASELINE_SCHEMA: Final = 1
@@ -45,18 +46,18 @@ class Head(Record):
     matrices: tuple[MatrixInfo, ...]
     written: str = ""
     commit: Commit | None = None
-    environments: int
-    cells: int
-    checks: int
+    environments: Count
+    cells: Count
+    checks: Count
 
 
 class EnvironmentLine(Record):
     """An environment, and the number that entries know it by."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
     type: Literal["environment"] = "environment"
-    environment: int
+    environment: Count
     hardware: str
     # The key in the file is older than the word "simulated", and baselines are kept for years.
     simulated_on: Annotated[str, Field(alias="pretended")] = ""
@@ -93,13 +94,13 @@ class CellLine(Record):
     type: Literal["cell"] = "cell"
     cell: CellId
     target: str = BUILTIN
-    environment: int
-    tokens: tuple[tuple[int, ...], ...] = ()
-    load_seconds: tuple[float, ...] = ()
-    first_token_seconds: tuple[float, ...] = ()
-    tokens_per_second: tuple[float, ...] = ()
-    seconds: tuple[float, ...] = ()
-    memory: dict[str, tuple[int, ...]]
+    environment: Count
+    tokens: tuple[tuple[Whole, ...], ...] = ()
+    load_seconds: tuple[Seconds, ...] = ()
+    first_token_seconds: tuple[Seconds, ...] = ()
+    tokens_per_second: tuple[Seconds, ...] = ()
+    seconds: tuple[Seconds, ...] = ()
+    memory: dict[str, tuple[Count, ...]]
 
 
 class CheckLine(Record):
@@ -111,7 +112,7 @@ class CheckLine(Record):
     check: Annotated[str, Field(min_length=1)]
     outcome: KeptOutcome
     failure: FailureClass | None = None
-    environment: int
+    environment: Count
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -166,14 +167,11 @@ def read_baseline(path: Path) -> Baseline:
         ResultsError: it is missing, was cut off, is from a newer schema or contradicts itself: file, line, what to do.
     """
     try:
-        text = path.read_bytes()
+        first, *lines = lines_of(path, "the baseline")
     except FileNotFoundError:
         raise ResultsError(
             f"{path}: there is no baseline yet; write one with --llm-baseline-update or llmdevice gate --update"
         ) from None
-    except OSError as error:
-        raise ResultsError(f"{path}: the baseline cannot be read: {error.strerror or error}") from None
-    first, *lines = text.split(b"\n")
     head = _head(path, first)
     if lines[-1:] != [b""]:
         raise ResultsError(f"{path}:{len(lines) + 1}: the file was cut off in the middle of this line: {_RESTORE}")
@@ -194,14 +192,14 @@ def read_baseline(path: Path) -> Baseline:
 
 def _head(path: Path, line: bytes) -> Head:
     try:
-        data = json.loads(line)
-    except (ValueError, RecursionError):
-        raise ResultsError(f"{path}:1: not JSON; this is no baseline, or it was damaged: {_RESTORE}") from None
+        data = parsed(line)
+    except ValueError as error:
+        raise ResultsError(f"{path}:1: {error}; this is no baseline: {_RESTORE}") from None
     kind = data.get("type") if isinstance(data, dict) else None
     if kind == "run":
         raise ResultsError(f"{path}:1: these are results and no baseline; make one of them with --llm-baseline-update")
     version = data.get("schema") if isinstance(data, dict) else None
-    if kind != "baseline" or not isinstance(version, int):
+    if kind != "baseline" or type(version) is not int or version < 1:
         raise ResultsError(f"{path}:1: not the head of a baseline: {_RESTORE}")
     if version > BASELINE_SCHEMA:
         raise ResultsError(
@@ -215,9 +213,10 @@ def _head(path: Path, line: bytes) -> Head:
 
 def _line(path: Path, number: int, line: bytes) -> Record:
     try:
-        return _adapter().validate_json(line)
-    except ValidationError as error:
-        wrong = explained(error)
+        parsed(line)
+        return _adapter().validate_json(line, strict=True)
+    except ValueError as error:
+        wrong = explained(error) if isinstance(error, ValidationError) else str(error)
         if line.startswith((b"<<<<<<<", b"=======", b">>>>>>>", b"|||||||")):
             wrong = "a conflict of a git merge is left here; take one side whole"
         raise ResultsError(f"{path}:{number}: {wrong}: {_RESTORE}") from None

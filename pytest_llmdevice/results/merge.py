@@ -29,11 +29,20 @@ def merge(inputs: Sequence[Path], output: Path, *, force: bool = False) -> Merge
     files = read(list(inputs))
     there = _there(output, files, force=force)
     merged = merge_runs((*files, *there))
-    for file in files:
-        place = output / f"{file.run.run}{SUFFIX}"
-        data = file.path.read_bytes()
-        if not place.exists() or place.read_bytes() != data:
-            replace_file(place, data)
+    written: list[Path] = []
+    try:
+        for file in files:
+            place = output / f"{file.run.run}{SUFFIX}"
+            data = file.path.read_bytes()
+            new = not place.exists()
+            if new or place.read_bytes() != data:
+                replace_file(place, data)
+                written += [place] if new else []
+    except ResultsError:
+        # A part of the runs would be taken for all of them.
+        for place in written:
+            place.unlink(missing_ok=True)
+        raise
     return merged
 
 

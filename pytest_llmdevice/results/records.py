@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator,
 from pytest_llmdevice.errors import FailureClass
 from pytest_llmdevice.matrix.cell import FIELDS, Cell
 from pytest_llmdevice.results.vocabulary import CheckOutcome, Outcome, SkipCause
+from pytest_llmdevice.text import encodable
 
 SCHEMA: Final = 2
 """1 had no `after`, `required`, `exempt`, `begun`, `loaded` and `reruns`, and no outcome `partial`."""
@@ -32,7 +33,19 @@ BUILTIN: Final = "builtin"
 class Record(BaseModel):
     """Base of all records: frozen, and a key that is not listed is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+_LARGEST: Final = 2**63 - 1
+
+Whole: TypeAlias = Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]
+"""A whole number as every reader of JSON takes it."""
+
+Count: TypeAlias = Annotated[int, Field(ge=0, le=_LARGEST)]
+"""How many there are of something; bytes."""
+
+Seconds: TypeAlias = Annotated[float, Field(ge=0, le=1e12)]
+"""A time or a speed that something can have."""
 
 
 class MachineDevice(Record):
@@ -42,7 +55,7 @@ class MachineDevice(Record):
 
     spec: str
     name: str = ""
-    memory: int = 0
+    memory: Count = 0
     capability: str = ""
 
 
@@ -52,8 +65,8 @@ class Machine(Record):
     system: str = ""
     architecture: str = ""
     cpu: str = ""
-    cores: int = 0
-    memory: int = 0
+    cores: Count = 0
+    memory: Count = 0
     devices: tuple[MachineDevice, ...] = ()
 
 
@@ -62,7 +75,7 @@ class MatrixInfo(Record):
 
     name: str
     digest: str = ""
-    cells: int = 0
+    cells: Count = 0
 
 
 class Commit(Record):
@@ -113,7 +126,7 @@ class Run(Record):
     required: tuple[str, ...] = ()
     ci: bool = False
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
     @field_validator("started")
     @classmethod
@@ -182,7 +195,7 @@ class Planned(Record):
         exempt: tuple[str, ...] = (),
     ) -> Planned:
         """The record of `cell`."""
-        said = {"verdict": verdict, "cause": cause, "reason": reason, "exempt": exempt}
+        said = {"verdict": verdict, "cause": cause, "reason": encodable(reason), "exempt": exempt}
         return cls.model_validate({"cell": cell.id, **cell.values(), **said})
 
 
@@ -237,7 +250,7 @@ class Outcomes(Record):
     outcome: Outcome
     failure: FailureClass | None = None
     cause: SkipCause | None = None
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -272,8 +285,8 @@ class Check(Outcomes):
     check: str
     message: str = ""
     findings: tuple[RecordedFinding, ...] = ()
-    evidence: dict[str, int | float | str] = {}
-    reruns: Annotated[int, Field(ge=0)] = 0
+    evidence: dict[str, Whole | float | str] = {}
+    reruns: Count = 0
     undeclared: bool = False
 
 
@@ -281,9 +294,9 @@ class Memory(Record):
     """Bytes held by one place (`"host"`, `"cuda:0"`) before, after, and at most."""
 
     place: str
-    before: int
-    after: int
-    peak: int
+    before: Count
+    after: Count
+    peak: Count
 
 
 class CellDone(Outcomes):
@@ -301,15 +314,15 @@ class CellDone(Outcomes):
     """
 
     type: Literal["cell"] = "cell"
-    checks: dict[Outcome, int] = {}
+    checks: dict[Outcome, Count] = {}
     loaded: bool = False
-    load_seconds: float | None = None
-    first_token_seconds: float | None = None
-    tokens_per_second: float | None = None
+    load_seconds: Seconds | None = None
+    first_token_seconds: Seconds | None = None
+    tokens_per_second: Seconds | None = None
     load_memory: tuple[Memory, ...] = ()
     generate_memory: tuple[Memory, ...] = ()
     devices: str = ""
-    tokens: tuple[tuple[int, ...], ...] = ()
+    tokens: tuple[tuple[Whole, ...], ...] = ()
 
 
 class End(Record):
@@ -322,7 +335,7 @@ class End(Record):
 
     type: Literal["end"] = "end"
     finished: str
-    exit_status: int = 0
+    exit_status: Whole = 0
 
 
 Line: TypeAlias = Annotated[Run | Planned | Begun | Check | CellDone | End, Field(discriminator="type")]

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.consistency import contradiction, incomplete_plan
+from pytest_llmdevice.results.lines import lines_of, parsed
 from pytest_llmdevice.results.order import in_order
 from pytest_llmdevice.results.records import SCHEMA, SUFFIX, Begun, CellDone, Check, End, Planned, Record, Run, adapter
 from pytest_llmdevice.results.redaction import Redactor
@@ -78,7 +79,7 @@ def dumped(record: Record, redactor: Redactor) -> str:
     head: dict[str, Any] = {"type": getattr(record, "type", None)}
     if isinstance(record, Run):
         head["schema"] = record.schema_version
-    return json.dumps(head | redactor.data(data), ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(head | redactor.record(data), ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass
@@ -156,17 +157,22 @@ def read_file(path: Path) -> RunFile:
     Raises:
         ResultsError: a line is not what it should be, or the run was killed before it had said what it would run.
     """
+    lines = lines_of(path, "the file")
     try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ResultsError(f"{path}: cannot be read: {error.strerror or error}") from None
-    *lines, last = text.split(b"\n")
-    if not lines:
+        ahead = next(lines)
+    except FileNotFoundError:
+        raise ResultsError(f"{path}: cannot be read: it is gone") from None
+    file: RunFile | None = None
+    for number, following in enumerate(lines, start=1):
+        # The last one is of no interest: empty, or cut off.
+        line, ahead = ahead, following
+        if file is None:
+            file = RunFile(path, _head(path, line))
+        else:
+            _take(file, _record(path, number, line), number)
+    if file is None:
         raise ResultsError(f"{path}:1: the run was killed before its first record was whole: {_REMOVE}")
-    run = _head(path, lines[0])
-    file = RunFile(path, run, cut=bool(last))
-    for number, line in enumerate(lines[1:], start=2):
-        _take(file, _record(path, number, line), number)
+    file.cut = bool(ahead)
     if wrong := incomplete_plan(file):
         raise ResultsError(f"{path}:1: {wrong}; the run was killed, or the file was changed by hand: {_REMOVE}")
     return file
@@ -174,14 +180,16 @@ def read_file(path: Path) -> RunFile:
 
 def _head(path: Path, line: bytes) -> Run:
     try:
-        data = json.loads(line)
-    except (ValueError, RecursionError):
-        raise ResultsError(f"{path}:1: not JSON; this is no file of results, or it was damaged: {_REMOVE}") from None
+        data = parsed(line)
+    except ValueError as error:
+        raise ResultsError(f"{path}:1: {error}; this is no file of results: {_REMOVE}") from None
     version = data.get("schema") if isinstance(data, dict) else None
     if isinstance(data, dict) and data.get("type") == "baseline":
         raise ResultsError(f"{path}:1: this is a baseline and no run; keep it outside of the folder of results")
-    if not isinstance(data, dict) or data.get("type") != "run" or not isinstance(version, int):
+    if not isinstance(data, dict) or data.get("type") != "run" or type(version) is not int:
         raise ResultsError(f"{path}:1: not the first record of a run; this is no file of results: {_REMOVE}")
+    if version < 1:
+        raise ResultsError(f"{path}:1: written in schema {version}, which there is not: {_REMOVE}")
     if version > SCHEMA:
         raise ResultsError(
             f"{path}:1: written in schema {version}, and this version reads up to {SCHEMA}: update pytest-llmdevice"
@@ -196,9 +204,12 @@ _REMOVE: Final = "leave it out, or run again"
 
 def _record(path: Path, number: int, line: bytes) -> Record:
     try:
-        return adapter().validate_json(line)
+        parsed(line)
+        return adapter().validate_json(line, strict=True)
     except ValidationError as error:
         raise ResultsError(f"{path}:{number}: {explained(error)}: {_REMOVE}") from None
+    except ValueError as error:
+        raise ResultsError(f"{path}:{number}: {error}: {_REMOVE}") from None
 
 
 def explained(error: ValidationError) -> str:

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
+from pydantic import ValidationError
+
 from pytest_llmdevice.errors import ConfigurationError, ResultsError
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.results.baseline import (
@@ -73,7 +75,14 @@ def update(
     if refused:
         head = f"{path}: not updated: "
         raise ResultsError(head + (refused[0] if len(refused) == 1 else "\n  ".join(["", *refused])))
-    baseline = work.made(path, today or datetime.now(UTC).date().isoformat())
+    try:
+        baseline = work.made(path, today or datetime.now(UTC).date().isoformat())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ResultsError(
+            f"{path}: not updated: the results were changed by hand: no baseline can have {where} {first['input']!r}"
+        ) from None
     write_baseline(baseline)
     return baseline
 

@@ -44,7 +44,7 @@ def build_model(family: Family, seed: int) -> PreTrainedModel:
     if config_class is None:
         raise UnsupportedByLibrary(f"transformers {library.__version__} has no {family.config_class}")
     config = config_class(**_arguments(family))
-    model: PreTrainedModel = getattr(library, family.auto_class).from_config(config)
+    model: PreTrainedModel = getattr(library, family.auto_class).from_config(config, trust_remote_code=False)
     # Before the calibration, because dropout is on in a new model.
     model.train(False)
     initialize(model, family, seed)

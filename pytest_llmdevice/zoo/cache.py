@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from pytest_llmdevice.errors import CheckpointUnavailable
+from pytest_llmdevice.errors import CheckpointError
 from pytest_llmdevice.zoo.families import Family
 from pytest_llmdevice.zoo.manifest import damage, write_manifest
 
@@ -64,7 +64,7 @@ def cached(family: Family, seed: int, build: Callable[[Path], None], *, cache: P
     the same checkpoint at once.
 
     Raises:
-        CheckpointUnavailable: the cache directory cannot be written, or its lock cannot be acquired.
+        CheckpointError: the cache directory cannot be written, or its lock cannot be acquired.
     """
     root = cache_directory(cache)
     entry = root / "zoo" / entry_name(family, seed)
@@ -79,12 +79,12 @@ def cached(family: Family, seed: int, build: Callable[[Path], None], *, cache: P
         with FileLock(entry.with_name(f"{entry.name}.lock"), timeout=_LOCK_TIMEOUT_SECONDS):
             _replace(entry, recipe(family, seed), build)
     except Timeout:
-        raise CheckpointUnavailable(
+        raise CheckpointError(
             f"the checkpoint of {family.name} cannot be built: another process has held the lock of {entry} "
             f"for {_LOCK_TIMEOUT_SECONDS:.0f} seconds"
         ) from None
     except (OSError, NotImplementedError) as error:  # the second: a file system without locks
-        raise CheckpointUnavailable(
+        raise CheckpointError(
             f"the checkpoint of {family.name} cannot be built: the cache directory {root} cannot be written "
             f"({_reason(error)}); set {CACHE_VARIABLE} to one that can"
         ) from error

@@ -65,6 +65,21 @@ def download(repository: str, revision: str) -> Path:
     return folder
 
 
+def refuse_impossible_name(repository: str) -> None:
+    """Do nothing if a repository can have this name.
+
+    Raises:
+        ConfigurationError: none can.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError:
+        raise ConfigurationError(f"hub:{repository} is no model: expected hub:org/name@revision") from None
+
+
 def missing_file(folder: Path) -> str | None:
     """The first configuration or weight file that `from_pretrained` needs and `folder` lacks; None if complete."""
     if not (folder / "config.json").is_file():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from pytest_llmdevice.errors import CheckpointError, CheckpointUnavailable, ConfigurationError
+from pytest_llmdevice.errors import CheckpointError, ConfigurationError
+from pytest_llmdevice.matrix.suggest import nearest
 from pytest_llmdevice.zoo.cache import cached
 from pytest_llmdevice.zoo.families import family
 
@@ -24,10 +26,9 @@ def checkpoint(model: str, *, cache: Path | None = None) -> Path:
             Hub models stay in the Hugging Face cache.
 
     Raises:
-        CheckpointUnavailable: it cannot be had here: no such directory, repository or revision, gated, no
-            network, or a cache directory that cannot be written.
-        CheckpointError: the directory is there and holds no `config.json`.
-        ConfigurationError: no family has this name, or nothing is named after the prefix.
+        CheckpointUnavailable: it cannot be had from the hub: no such repository or revision, gated, or no network.
+        CheckpointError: the directory is there and holds no `config.json`, or the cache cannot be written.
+        ConfigurationError: no family has this name, there is no such directory, or nothing is named after the prefix.
     """
     scheme, separator, rest = model.partition(":")
     if separator and scheme == "path":
@@ -47,9 +48,43 @@ def checkpoint(model: str, *, cache: Path | None = None) -> Path:
 def _local(directory: str) -> Path:
     if not directory:
         raise ConfigurationError("path: names no directory: expected path:DIR")
-    folder = Path(directory).expanduser().absolute()
-    if not folder.is_dir():
-        raise CheckpointUnavailable(f"there is no directory {folder}")
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} holds no config.json: it is no checkpoint that from_pretrained reads")
-    return folder
+    folder = _named(directory)
+    try:
+        if (folder / "config.json").is_file():
+            return folder
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be read: {error.strerror or error}") from None
+    raise CheckpointError(f"{folder} holds no config.json: it is no checkpoint that from_pretrained reads")
+
+
+def _named(directory: str) -> Path:
+    """The folder that `path:` names, which the user must have spelled as it is."""
+    try:
+        folder = Path(directory).expanduser().absolute()
+        if folder.is_dir():
+            return folder
+        beside = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+        exists = folder.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # the last: `~somebody` who has no home
+        raise ConfigurationError(f"path:{directory} cannot be looked at: {error}") from None
+    if exists:
+        raise ConfigurationError(f"path:{directory}: {folder} is a file; name the folder of a checkpoint")
+    guess = nearest(folder.name, beside)
+    hint = f"; did you mean {guess!r}?" if guess else ""
+    raise ConfigurationError(f"path:{directory}: there is no directory {folder}{hint}")
+
+
+def refuse_impossible(models: Iterable[str]) -> None:
+    """Do nothing if each of `models` can be the name of a checkpoint; nothing is built, read or downloaded.
+
+    Raises:
+        ConfigurationError: a folder that is not there, or a name that no repository of the hub can have.
+    """
+    for model in models:
+        scheme, _, rest = model.partition(":")
+        if scheme == "path":
+            _named(rest)
+        elif scheme == "hub":
+            from pytest_llmdevice.zoo.hub import refuse_impossible_name
+
+            refuse_impossible_name(rest.partition("@")[0])

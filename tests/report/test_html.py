@@ -19,6 +19,7 @@ from pytest_llmdevice.report.page_data import FIELDS, page_data, peak, script_js
 from pytest_llmdevice.report.runs import time_text
 from pytest_llmdevice.results.merged_results import merge_runs
 from pytest_llmdevice.results.records import Memory
+from pytest_llmdevice.text import harmless
 
 
 def report_of(builder: ResultsBuilder, folder: Path) -> ReportModel:
@@ -72,7 +73,7 @@ def test_json_inside_a_script_has_nothing_that_html_or_javascript_would_read() -
     hostile = "</script><!--<script> & \u2028\u2029 ]]> \ud800"
     text = script_json({"text": hostile})
     assert not set(text) & set("<>&\u2028\u2029")
-    assert json.loads(text)["text"] == hostile
+    assert json.loads(text)["text"] == harmless(hostile)
 
 
 def test_numbers_that_json_does_not_have_become_words() -> None:

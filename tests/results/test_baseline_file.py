@@ -100,9 +100,9 @@ def _put(number: int, text: bytes) -> Callable[[list[bytes]], None]:
         (_put(5, b"rubbish\n"), 5, "not JSON, the line was damaged or cut off"),
         (_put(5, b"<<<<<<< HEAD\n"), 5, "a conflict of a git merge is left here; take one side whole"),
         (_put(6, b"\xff\xfe\n"), 6, "not JSON, the line was damaged or cut off"),
-        (_put(1, b"rubbish\n"), 1, "not JSON; this is no baseline, or it was damaged"),
+        (_put(1, b"rubbish\n"), 1, "not JSON, the line was damaged or cut off; this is no baseline"),
         (_put(1, b"[]\n"), 1, "not the head of a baseline"),
-        (_put(1, b"\n"), 1, "not JSON; this is no baseline"),
+        (_put(1, b"\n"), 1, "not JSON, the line was damaged or cut off"),
         (_change(1, schema=BASELINE_SCHEMA + 1), 1, f"written in schema {BASELINE_SCHEMA + 1}, and this version reads"),
         (_change(1, schema="1"), 1, "not the head of a baseline"),
         (_change(1, type="run"), 1, "these are results and no baseline"),
@@ -111,7 +111,7 @@ def _put(number: int, text: bytes) -> Callable[[list[bytes]], None]:
         (_again(2), 3, "environment 0 is there a second time"),
         (_again(1), 2, "the head is there a second time"),
         (_change(5, environment=7), 5, "points to environment 7, which no line before it describes"),
-        (_change(4, environment=-1), 4, "points to environment -1, which no line before it describes"),
+        (_change(4, environment=-1), 4, "environment: Input should be greater than or equal to 0"),
         (_change(5, outcome="failed"), 5, "the outcome 'failed' does not go with the failure None"),
         (_change(5, failure="dtype"), 5, "the outcome 'passed' does not go with the failure 'dtype'"),
         (_change(5, outcome="skipped"), 5, "outcome: Input should be"),
@@ -148,5 +148,5 @@ def test_a_file_that_is_missing_and_one_that_is_a_folder_are_named(tmp_path: Pat
 def test_an_empty_file_is_no_baseline(tmp_path: Path) -> None:
     path = tmp_path / "empty.jsonl"
     path.touch()
-    with pytest.raises(ResultsError, match=r"empty.jsonl:1: not JSON; this is no baseline"):
+    with pytest.raises(ResultsError, match=r"empty.jsonl:1: not JSON, .*; this is no baseline"):
         read_baseline(path)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pytest_llmdevice.results.records import Run
-from pytest_llmdevice.results.redaction import Redactor
+from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.results.records import Run, adapter
+from pytest_llmdevice.results.redaction import FREE, Redactor
 from pytest_llmdevice.results.store import dumped
-from results.builder import CPU_FP32, ResultsBuilder
+from results.builder import CARD, CPU_FP32, CUDA, PLAIN, SIMULATED, ResultsBuilder
 
 REDACTOR = Redactor.of(
     {
@@ -109,3 +113,63 @@ def test_a_secret_that_follows_its_flag_in_a_command_line_is_hidden() -> None:
     command = ("pytest", "--hf-token", "abc", "-k", "token", "/home/user/tests")
     line = dumped(run.model_copy(update={"command": command}), REDACTOR)
     assert '"command":["pytest","--hf-token","***","-k","token","~/tests"]' in line
+
+
+RUN = ResultsBuilder(
+    {CPU_FP32: {"dtypes": "failed", "loads": "passed"}, SIMULATED: {"loads": "xfail"}},
+    skipped={CARD: ("absent", "absent: no CUDA device")},
+    machine=CUDA,
+    simulated=("cuda:2",),
+    shard="1/2",
+)
+RECORDS = [json.loads(dumped(record, PLAIN)) for record in RUN.records()]
+
+
+def texts(data: Any, free: bool = False) -> Iterator[str]:
+    """The texts in `data` that are not free text, keys among them."""
+    if isinstance(data, str) and not free:
+        yield data
+    elif isinstance(data, list):
+        for value in data:
+            yield from texts(value, free)
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            yield key
+            yield from texts(value, free or key in FREE or (key == "devices" and isinstance(value, str)))
+
+
+@pytest.mark.parametrize("word", sorted({word for record in RECORDS for word in texts(record)}))
+def test_no_secret_makes_another_record_of_a_record(word: str) -> None:
+    redactor = Redactor.of({"CACHE_KEY": word, "HF_TOKEN": f"{word}{word}", "MY_SECRET": word[:6]}, Path("/home/user"))
+    for record in RUN.records():
+        clean = adapter().validate_json(dumped(record, redactor))
+        before, after = (list(texts(each.model_dump(mode="json"))) for each in (record, clean))
+        assert after == before
+
+
+@pytest.mark.parametrize("word", ["bfloat16", "llama", "failed", "disk-offload", "dtypes"])
+def test_a_word_that_results_are_made_of_is_no_secret(word: str) -> None:
+    assert Redactor.of({"CACHE_KEY": word}, Path("/home/user")).text(f"expected {word}") == f"expected {word}"
+
+
+@pytest.mark.parametrize(
+    ("secret", "text", "clean"),
+    [
+        ("expected", "expected unexpectedly", "*** unexpectedly"),
+        ("a1b2", "a1b2 and xa1b2x", "*** and xa1b2x"),
+        ("12345678", "12345678 of 123456789", "*** of 123456789"),
+        ("correct-horse", "xcorrect-horsex", "x***x"),
+        ("true", "true", "true"),
+        ("1234", "1234 bytes", "1234 bytes"),
+    ],
+)
+def test_a_short_secret_or_one_that_is_a_word_is_hidden_where_it_is_a_word_by_itself(
+    secret: str, text: str, clean: str
+) -> None:
+    assert Redactor.of({"MY_SECRET": secret}, Path("/home/user")).text(text) == clean
+
+
+def test_a_model_in_the_home_folder_keeps_its_name() -> None:
+    cell = Cell("path:/home/user/model", "cpu", "float32")
+    (_, planned, *_) = ResultsBuilder({cell: {"loads": "passed"}}).records()
+    assert adapter().validate_json(dumped(planned, REDACTOR)) == planned

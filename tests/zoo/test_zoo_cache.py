@@ -15,7 +15,7 @@ import platformdirs
 import pytest
 
 from pytest_llmdevice import zoo
-from pytest_llmdevice.errors import CheckpointUnavailable
+from pytest_llmdevice.errors import CheckpointError
 from pytest_llmdevice.zoo import cache as cache_module
 from pytest_llmdevice.zoo.cache import CACHE_VARIABLE, cache_directory, cached, entry_name
 from pytest_llmdevice.zoo.manifest import MANIFEST_NAME
@@ -244,7 +244,7 @@ def test_the_cache_of_the_user_is_the_default(monkeypatch: pytest.MonkeyPatch) -
 def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("", encoding="utf-8")
-    with pytest.raises(CheckpointUnavailable) as caught:
+    with pytest.raises(CheckpointError) as caught:
         cached(LLAMA, 0, build_stub, cache=blocked)
     message = str(caught.value)
     assert message.startswith("the checkpoint of llama cannot be built: the cache directory ")
@@ -257,7 +257,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     def build_on_a_full_disk(folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(CheckpointUnavailable, match="No space left on device"):
+    with pytest.raises(CheckpointError, match="No space left on device"):
         cached(LLAMA, 0, build_on_a_full_disk, cache=tmp_path)
 
 
@@ -268,6 +268,6 @@ def test_a_lock_that_is_never_released_is_one_sentence(tmp_path: Path, monkeypat
     (tmp_path / "zoo").mkdir()
     with (
         FileLock(tmp_path / "zoo" / f"{entry_name(LLAMA, 0)}.lock"),
-        pytest.raises(CheckpointUnavailable, match="another process has held the lock"),
+        pytest.raises(CheckpointError, match="another process has held the lock"),
     ):
         cached(LLAMA, 0, build_stub, cache=tmp_path)

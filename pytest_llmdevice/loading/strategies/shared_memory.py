@@ -12,6 +12,7 @@ from multiprocessing.shared_memory import SharedMemory
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.loading import attention
+from pytest_llmdevice.loading.foreign_code import without_hub_kernels
 from pytest_llmdevice.loading.pretrained import auto_class, configuration
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.dtypes import intended_dtype
@@ -29,9 +30,12 @@ def shared_memory(checkpoint: str, cell: Cell) -> nn.Module:
 
     config = configuration(checkpoint)
     config.dtype = cell.torch_dtype
-    with init_empty_weights(include_buffers=False):
+    with init_empty_weights(include_buffers=False), without_hub_kernels():
         model: Any = auto_class(config).from_config(
-            config, dtype=cell.torch_dtype, attn_implementation=attention.implementation(cell)
+            config,
+            dtype=cell.torch_dtype,
+            attn_implementation=attention.implementation(cell),
+            trust_remote_code=False,
         )
     made = model.state_dict()
     with published(checkpoint) as (weights, tied):
@@ -64,7 +68,12 @@ def published(checkpoint: str) -> Iterator[tuple[dict[str, torch.Tensor], bool]]
     """
     import torch
 
-    source = auto_class(configuration(checkpoint)).from_pretrained(checkpoint, dtype="auto", local_files_only=True)
+    config = configuration(checkpoint)
+    with without_hub_kernels():
+        # The configuration may name an implementation, also one of the hub; its weights are the same with any.
+        source = auto_class(config).from_pretrained(
+            checkpoint, dtype="auto", attn_implementation="eager", local_files_only=True, trust_remote_code=False
+        )
     state: Mapping[str, torch.Tensor] = source.state_dict()
     # A configuration may say tied while the files hold two tensors; the loaded model knows.
     tied = len({tensor.data_ptr() for tensor in state.values()}) < len(state)

@@ -1,0 +1,68 @@
+"""Keeps code out that a checkpoint brings along or names: the plugin's own loads run that of installed libraries only.
+
+A `config.json` can name Python files (`auto_map`), which every load here declines by `trust_remote_code=False`: left
+out, transformers asks on the terminal, and `yes | pytest -s` would run them. It can also name kernels of the hub, which
+transformers fetches and runs without that switch where the package `kernels` is installed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NoReturn
+
+from pytest_llmdevice.errors import UnsupportedByLibrary
+
+_OWN_EXPERTS: Final = frozenset({None, "eager", "batched_mm", "grouped_mm"})
+"""Implementations of experts that are transformers' and PyTorch's own code (`integrations/moe.py`, 5.23)."""
+
+_OF_KERNELS: Final = frozenset({"mxfp4", "mxfp8", "fp8", "fbgemm_fp8", "eetq", "nvfp4", "metal", "gguf"})
+"""Quantizations of checkpoints that transformers computes with kernels of the hub (`get_kernel` in the modules of
+`integrations`, 5.23), some of them not before the first forward pass."""
+
+
+def refuse_foreign_code(config: Any, seen: frozenset[int] = frozenset()) -> None:
+    """Do nothing if a model of `config` runs on the code of installed libraries.
+
+    Raises:
+        UnsupportedByLibrary: it or a part of it needs code of the hub.
+    """
+    experts = getattr(config, "_experts_implementation", None)
+    if experts not in _OWN_EXPERTS:
+        raise UnsupportedByLibrary(f"its config.json asks for the experts {experts!r}, which are {_CODE}")
+    quantized = getattr(config, "quantization_config", None)
+    kind = quantized.get("quant_method") if isinstance(quantized, dict) else getattr(quantized, "quant_method", None)
+    if str(getattr(kind, "value", kind)) in _OF_KERNELS:
+        raise UnsupportedByLibrary(f"its config.json asks for the quantization {kind!r}, whose kernels are {_CODE}")
+    for part in vars(config).values():
+        # Encoders, decoders and the like have configurations of their own.
+        if hasattr(part, "model_type") and id(part) not in seen:
+            refuse_foreign_code(part, seen | {id(config)})
+
+
+_CODE: Final = "code of the hub, and the plugin runs none: load it in a target of your own"
+
+
+@contextmanager
+def without_hub_kernels() -> Iterator[None]:
+    """While this holds, transformers gets no kernel of the hub; what can do without one goes on without.
+
+    Flash attention that is not installed, and models such as RWKV, would fetch one by themselves.
+    """
+    # In transformers 4 another module does it, which fetches nothing unless it was asked to.
+    module: Any = sys.modules.get("transformers.integrations.hub_kernels")
+    known = getattr(module, "get_kernel_hub", None)
+    if known is None:
+        yield
+        return
+    module.get_kernel_hub = _refuse
+    try:
+        yield
+    finally:
+        module.get_kernel_hub = known
+
+
+def _refuse(name: object, *_: object, **__: object) -> NoReturn:
+    # What transformers takes for a kernel that cannot be had.
+    raise FileNotFoundError(f"the kernel {name} is {_CODE}")
