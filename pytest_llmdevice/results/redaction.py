@@ -19,7 +19,7 @@ from pytest_llmdevice.matrix.vocabulary import (
     quantizations,
     strategies,
 )
-from pytest_llmdevice.results.vocabulary import Outcome
+from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS
 
 HIDDEN: Final = "***"
 
@@ -46,7 +46,7 @@ records are told apart and compared: hiding a part of it would make another reco
 def _vocabulary() -> frozenset[str]:
     """Words that results are made of, none of which is a secret, whatever variable has it as its value."""
     named = (DTYPES, ATTENTIONS, models(), kinds(), quantizations(), strategies(), checks())
-    return frozenset(word for words in (*named, get_args(Outcome), get_args(FailureClass)) for word in words)
+    return frozenset(word for words in (*named, OUTCOME_WORDS, get_args(FailureClass)) for word in words)
 
 
 _TOKENS: Final = re.compile(

@@ -72,7 +72,7 @@ def refuse_impossible_name(repository: str) -> None:
         ConfigurationError: none can.
     """
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(repository)
