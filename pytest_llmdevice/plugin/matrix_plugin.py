@@ -46,6 +46,10 @@ def begin(config: pytest.Config, settings: Settings) -> None:
         config.pluginmanager.register(RecordedItems(config, run), "llmdevice-recorded")
     if settings.cell_timeout:
         config.pluginmanager.register(LimitedItems(config, run), "llmdevice-limited")
+    if settings.isolate != "none" and not config.option.collectonly:
+        from pytest_llmdevice.plugin import isolated_cells
+
+        config.pluginmanager.register(isolated_cells.IsolatedItems(config, run), "llmdevice-isolated")
     if settings.simulate:
         from pytest_llmdevice.plugin import simulation_plugin
 

@@ -116,6 +116,12 @@ class Watchdog:
             # None is a handler that was not installed from Python, and cannot be put back.
             signal.signal(SIGNAL, signal.SIG_DFL if self._before is None else self._before)
 
+    def restart(self) -> None:
+        """Be ready to keep time in a process that was forked just now: threads and timers stay with the parent."""
+        self._limit = self._thread = None
+        self._armed_until = 0.0
+        self._closed = threading.Event()
+
     def close(self) -> None:
         """Stop keeping time for good."""
         self.stop()
