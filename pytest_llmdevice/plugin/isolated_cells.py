@@ -175,7 +175,7 @@ class IsolatedItems:
         where = item.name if when == "call" else f"the {when} of {item.name}"
         said = f"{cell.id}: its process {process.ending()}, in {where}"
         words, printed = process.last_words(), last_lines(self._captured()) or process.printed()
-        stack = f"\n\nWhat the process left of its stack:\n{words}" if words else ""
+        stack = f"\n\nWhat the process left behind:\n{words}" if words else ""
         return f"{said}{stack}" + (f"\n\nThe last lines that it printed:\n{printed}" if printed else "")
 
     def _captured(self) -> str:

@@ -11,9 +11,12 @@ import pytest
 
 from pytest_llmdevice.hardware import Inventory, describe
 from pytest_llmdevice.plugin import parametrize
+from pytest_llmdevice.plugin.crash_marker import CrashMarker
 from pytest_llmdevice.plugin.failures import CellSkipped, DeviceLost, detail, details_of
 from pytest_llmdevice.plugin.fixtures import RUN
 from pytest_llmdevice.plugin.options import usage_errors
+from pytest_llmdevice.plugin.process_guard import ProcessGuard
+from pytest_llmdevice.plugin.raised import RaisedInItems
 from pytest_llmdevice.plugin.registration import Registration
 from pytest_llmdevice.plugin.results_plugin import RecordedItems
 from pytest_llmdevice.plugin.session import WORKER_INPUT, MatrixRun
@@ -44,6 +47,10 @@ def begin(config: pytest.Config, settings: Settings) -> None:
     config.pluginmanager.register(MatrixPlugin(config, run, registration), "llmdevice-matrix")
     if known is None and not config.option.collectonly:
         config.pluginmanager.register(RecordedItems(config, run), "llmdevice-recorded")
+    if not config.option.collectonly:
+        config.pluginmanager.register(RaisedInItems(config), "llmdevice-raised")
+        config.pluginmanager.register(ProcessGuard(config, run), "llmdevice-guard")
+        config.pluginmanager.register(CrashMarker(config, run), "llmdevice-marker")
     if settings.cell_timeout:
         config.pluginmanager.register(LimitedItems(config, run), "llmdevice-limited")
     if settings.isolate != "none" and not config.option.collectonly:
