@@ -31,6 +31,9 @@ MARGIN_SECONDS: Final = 30.0
 TEARDOWN_SECONDS: Final = 30.0
 """How long a process may take to tear down what it holds when the session ends early."""
 
+_CARDS_UNTOUCHED: Final = "PYTORCH_NVML_BASED_CUDA_CHECK"
+"""With it PyTorch says whether there are cards without beginning to use them, which no child could do then."""
+
 Group = tuple[str, ...]
 Phase = Literal["setup", "call", "teardown"]
 
@@ -50,8 +53,9 @@ class IsolatedItems:
         self._indices: dict[pytest.Item, int] = {}
         self._threads = 0
         run.hands_over = True
-        # So that what asks for cards here leaves them for the children, as far as PyTorch can.
-        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+        if _CARDS_UNTOUCHED not in os.environ:
+            os.environ[_CARDS_UNTOUCHED] = "1"
+            config.add_cleanup(_forget_cards_untouched)
         config.add_cleanup(self._close)
 
     @pytest.hookimpl(trylast=True)
@@ -76,7 +80,7 @@ class IsolatedItems:
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         """Have another process run a test of a cell, and report it here as if it had run here."""
         cell = cell_of(item)
-        if not self._run.hands_over or cell is None or not self._run.decisions[cell].runs:
+        if cell is None or not self._hands_over(cell):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         if cell in self._dead:
@@ -95,10 +99,19 @@ class IsolatedItems:
         if self._run.hands_over:
             item.session._setupstate.teardown_exact(item)  # noqa: SLF001  # as pytest does after each test
 
+    @pytest.hookimpl(optionalhook=True, tryfirst=True)
+    def pytest_timeout_set_timer(self, item: pytest.Item) -> bool | None:
+        """Leave the limits of pytest-timeout to the process that runs the test."""
+        cell = cell_of(item)
+        return True if cell is not None and self._hands_over(cell) else None
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
         """End the process of a session that is cut short."""
         self._close()
+
+    def _hands_over(self, cell: Cell) -> bool:
+        return self._run.hands_over and self._run.decisions[cell].runs
 
     def _hand_over(self, item: pytest.Item, cell: Cell, following: pytest.Item | None) -> None:
         left = pytest.CallInfo.from_call(
@@ -263,6 +276,10 @@ def _import(names: Sequence[str]) -> None:
             if name not in sys.modules:
                 with suppress(Exception, SystemExit):
                     import_module(name)
+
+
+def _forget_cards_untouched() -> None:
+    os.environ.pop(_CARDS_UNTOUCHED, None)
 
 
 def _native_threads() -> int:

@@ -88,9 +88,14 @@ class IsolatedProcess:
                 return None
 
     def close(self, seconds: float = _LAST_SECONDS) -> None:
-        """Wait until the process has ended, and kill it when it takes longer."""
+        """Wait until the process has ended; interrupt it after a while, and kill it when it takes longer."""
         until = time.monotonic() + seconds
+        interrupted = time.monotonic() + _LAST_SECONDS
         while not self._over() and time.monotonic() < until:
+            if time.monotonic() > interrupted:
+                # In the middle of a test, when nobody but pytest's process was told to stop.
+                interrupted = until
+                os.kill(self.number, signal.SIGINT)
             # What it still says is read, so that it never waits for room in the pipe.
             if self._pipe in wait([self._pipe], 0.01):
                 try:

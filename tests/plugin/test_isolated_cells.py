@@ -33,6 +33,8 @@ DYING = """
 import ctypes, os, signal, sys, threading, time
 import pytest
 
+C = ctypes.CDLL(None)
+
 def thread_exits():
     threading.Thread(target=os._exit, args=(5,)).start()
     time.sleep(60)
@@ -55,12 +57,12 @@ def passes_after_a_thread_exits():
 WAYS = {
     "llama.cpu.fp32": lambda: ctypes.string_at(0),
     "llama.cpu.bf16": os.abort,
-    "llama.cpu.fp16": lambda: os._exit(0),
+    "llama.cpu.fp16": lambda: C._exit(0),
     "gpt2.cpu.fp32": lambda: os._exit(3),
     "gpt2.cpu.bf16": lambda: kills(signal.SIGKILL),
     "gpt2.cpu.fp16": lambda: kills(signal.SIGTERM),
-    "qwen2.cpu.fp32": lambda: ctypes.CDLL(None).exit(0),
-    "qwen2.cpu.bf16": lambda: os.execv(sys.executable, [sys.executable, "-c", "pass"]),
+    "qwen2.cpu.fp32": lambda: C.exit(0),
+    "qwen2.cpu.bf16": lambda: C.execv(b"/bin/sh", (ctypes.c_char_p * 4)(b"sh", b"-c", b"exit 8", None)),
     "qwen2.cpu.fp16": lambda: os.closerange(3, 4096),
     "qwen3.cpu.fp32": thread_exits,
     "qwen3.cpu.bf16": leaves_a_process_behind,
@@ -93,12 +95,12 @@ def test_plain():
 ENDINGS = {
     "llama.cpu.fp32": "was ended by signal 11 (SIGSEGV)",
     "llama.cpu.bf16": "was ended by signal 6 (SIGABRT)",
-    "llama.cpu.fp16": "ended with exit code 1",
+    "llama.cpu.fp16": "ended with exit code 0",
     "gpt2.cpu.fp32": "ended with exit code 3",
     "gpt2.cpu.bf16": "was ended by signal 9 (SIGKILL)",
     "gpt2.cpu.fp16": "was ended by signal 15 (SIGTERM)",
     "qwen2.cpu.fp32": "ended with exit code 1",
-    "qwen2.cpu.bf16": "ended with exit code 1",
+    "qwen2.cpu.bf16": "ended with exit code 8",
     "qwen2.cpu.fp16": "ended with exit code 70",
     "qwen3.cpu.fp32": "ended with exit code 5",
     "qwen3.cpu.bf16": "ended with exit code 4",
@@ -201,6 +203,25 @@ def test_a_device_has_one_process_and_a_crash_in_one_cell_leaves_the_others(
     lines = [line.split() for line in (dying.path / "pids.log").read_text().splitlines()]
     assert len(lines) == 18
     assert list(Counter(pid for _, pid in lines).values()) == [4, 14]
+
+
+def test_a_device_that_is_lost_is_lost_for_the_cells_of_its_process(
+    dying: pytest.Pytester, run_process: RunProcess
+) -> None:
+    dying.makepyfile(
+        test_dying="""
+        import torch
+
+        def test_loses(llm_cell):
+            if llm_cell.id == "gpt2.cpu.fp32.none.to":
+                raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+        def test_after(llm_cell): pass
+        """
+    )
+    flags = (*FLAGS, "--llm-cell=model=llama|gpt2", "test_dying.py")
+    run_process(*flags, "--llm-isolate=cell").assert_outcomes(passed=10, failed=1, errors=1)
+    run_process(*flags, "--llm-isolate=none").assert_outcomes(passed=6, failed=1, errors=5)
 
 
 OWN = """

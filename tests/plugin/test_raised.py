@@ -195,19 +195,30 @@ def test_what_callbacks_raise_is_nobodys(project: pytest.Pytester) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("isolate", ["none", "cell"])
-def test_a_user_interrupts_a_run(pytester: pytest.Pytester, run_process: RunProcess, isolate: str) -> None:
+@pytest.mark.parametrize(
+    ("isolate", "interrupted"), [("none", "MAIN,"), ("cell", "MAIN, os.getpid()"), ("cell", "MAIN,")]
+)
+def test_a_user_interrupts_a_run(
+    pytester: pytest.Pytester, run_process: RunProcess, isolate: str, interrupted: str
+) -> None:
     pytester.makefile(".toml", m=MATRIX)
     pytester.makepyfile(
-        test_own="""
+        test_own=f"""
         import os, signal, time
+        import pytest
         MAIN = int(open("pid").read())
 
-        def test_cell(llm_cell):
+        @pytest.fixture
+        def torn_down():
+            yield
+            open("torn", "w").close()
+
+        def test_cell(llm_cell, torn_down):
             if llm_cell.model == "gpt2":
-                for process in {MAIN, os.getpid()}:
+                os.path.exists("torn") and os.unlink("torn")
+                for process in {{{interrupted}}}:
                     os.kill(process, signal.SIGINT)
-                time.sleep(30)
+                time.sleep(60)
         """,
         target="def load(checkpoint, cell): ...",
     )
@@ -217,4 +228,5 @@ def test_a_user_interrupts_a_run(pytester: pytest.Pytester, run_process: RunProc
     result = run_process(*flags)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     result.stdout.fnmatch_lines(["*KeyboardInterrupt*"])
+    assert (pytester.path / "torn").exists()
     assert result.parseoutcomes()["passed"] == 3
