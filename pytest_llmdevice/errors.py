@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, Literal, TypeAlias
 
 CARRIED: Final = "llm_result"
 """The attribute by which the exception of a failed check has the result that it is about."""
 
+
+_OUTCOME: Final = ("_pytest.outcomes", "OutcomeException")
 
 FailureClass: TypeAlias = Literal[
     "out-of-memory",
@@ -24,14 +28,48 @@ FailureClass: TypeAlias = Literal[
 """What kind of thing went wrong; `other` is what a test of one's own asserts, and what has no class of its own."""
 
 
+def _always() -> bool:
+    return True
+
+
+_interrupted_by_user = _always
+
+
+def tell_of_users(interrupted: Callable[[], bool]) -> Callable[[], bool]:
+    """Say how it is known whether a user has interrupted the process; what said so before is returned.
+
+    Where nobody says, every `KeyboardInterrupt` is taken for a user's.
+    """
+    global _interrupted_by_user  # of the process, as its signals are
+    before, _interrupted_by_user = _interrupted_by_user, interrupted
+    return before
+
+
 def of_target() -> tuple[type[BaseException], ...]:
     """What the code under test may raise and is then its result: not an interruption by the user or by the plugin.
 
-    A script that ends in `sys.exit` and a task that was cancelled are results too.
+    A script that ends in `sys.exit`, a task that was cancelled and a `BaseException` of its own are results too. To be
+    called in an `except` clause, where it looks at the exception that is handled there.
     """
-    import asyncio
+    error = sys.exc_info()[1]
+    return () if error is None or steers(error) else (BaseException,)
 
-    return Exception, SystemExit, GeneratorExit, asyncio.CancelledError
+
+@contextmanager
+def target_forgiven() -> Iterator[None]:
+    """Suppress what the code under test may raise."""
+    try:
+        yield
+    except of_target():
+        pass
+
+
+def steers(error: BaseException) -> bool:
+    """Whether `error` is meant for pytest: an outcome, such as that of `pytest.skip`, or the interruption of a user."""
+    if isinstance(error, KeyboardInterrupt):
+        return _interrupted_by_user()
+    # By name: nothing here imports pytest.
+    return any((base.__module__, base.__name__) == _OUTCOME for base in type(error).__mro__)
 
 
 class LLMDeviceError(Exception):
@@ -83,7 +121,7 @@ def printed(value: object) -> str:
     """The text of `value`, an object of anyone's: its `__str__` may fail."""
     try:
         return str.__str__(str(value))
-    except Exception as second:  # noqa: BLE001  # whatever its `__str__` raises
+    except of_target() as second:  # whatever its `__str__` raises
         return f"(its text cannot be had: {type(second).__name__})"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 
 from pytest_llmdevice.checks.differences import allowed_gap
@@ -11,7 +11,7 @@ from pytest_llmdevice.checks.generation import end_tokens, token_rows, until_end
 from pytest_llmdevice.checks.noise import Inspection
 from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.hints.generation import ENDED_TOGETHER, MANY_PROMPTS, OTHER_TEXT, ROW_ORDER
-from pytest_llmdevice.errors import of_target
+from pytest_llmdevice.errors import of_target, target_forgiven
 from pytest_llmdevice.inference.generation import generate_with
 from pytest_llmdevice.inference.logits import continuation_logits
 from pytest_llmdevice.model.wrappers import configuration_of, core
@@ -156,7 +156,7 @@ def ended_findings(target: Any, model: Any, prompts: Tokens, first: object) -> I
     step = before[at].index(token)
     asked = min(len(before[at]), step + _AFTER)
     rows = None
-    with _ending(model, token), suppress(*of_target()):
+    with _ending(model, token), target_forgiven():
         rows = token_rows(generate_with(target, model, prompts, asked))
     if rows is None or len(rows) != len(before):
         return [], {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +23,7 @@ from pytest_llmdevice.diagnosis.hints.generation import RESPONSES
 from pytest_llmdevice.diagnosis.hints.raised import MEMORY
 from pytest_llmdevice.diagnosis.hints.state import CACHED, KEPT_ALIVE, OTHER_AGAIN
 from pytest_llmdevice.diagnosis.holders import every_object, held_by_frames, holders
-from pytest_llmdevice.errors import of_target
+from pytest_llmdevice.errors import of_target, target_forgiven
 from pytest_llmdevice.inference.generation import generate_with, inputs_for
 from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.loading.load import Loaded
@@ -124,7 +123,7 @@ class _Rounds:
     def _generate(self, model: nn.Module, cell: Cell) -> None:
         """Let the target generate with `model`, and check that it runs that model."""
         output = None
-        with traced(model) as trace, suppress(*of_target()):
+        with traced(model) as trace, target_forgiven():
             # The generation check reports exceptions.
             output = generate_with(self.target, model, [self.prompts[0]], FEW)
         if output is not None and self.ran and not (trace.calls or trace.modules or trace.compiled):

@@ -71,6 +71,13 @@ def add_options(parser: pytest.Parser) -> None:
         help="how long the load and all tests of a cell may take together; then it fails and the run goes on with the "
         f"next (default {CELL_TIMEOUT_SECONDS:g}, 0 for no limit)",
     )
+    group.addoption(
+        "--llm-isolate",
+        metavar="WHAT",
+        dest="llm_isolate",
+        help="run the tests of each 'cell', or of all cells of a 'device', in a process of its own, so that one that "
+        "crashes fails alone; 'none' for no such processes (default); needs fork, so not on Windows",
+    )
     _add_result_options(group)
     parser.addini("llm_matrix_file", "matrix to run with --llm-matrix, a shipped name or a path")
     parser.addini("llm_require", "devices that must be here, one a line", type="linelist", default=[])
@@ -78,6 +85,7 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini("llm_target", "the loader to test, 'module:attribute'")
     parser.addini("llm_probe_timeout", "seconds the hardware probe may take", default=str(PROBE_TIMEOUT_SECONDS))
     parser.addini("llm_cell_timeout", "seconds a cell may take, 0 for no limit", default=str(CELL_TIMEOUT_SECONDS))
+    parser.addini("llm_isolate", "cell, device or none, as --llm-isolate", default="none")
     parser.addini("llm_results", "folder for the records of runs, as --llm-results")
     parser.addini("llm_report", "reports to write, FORMAT:PATH, one a line", type="linelist", default=[])
     parser.addini("llm_grid", "axes of the grid, as --llm-grid")

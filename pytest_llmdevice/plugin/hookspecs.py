@@ -49,7 +49,7 @@ def pytest_llm_cell_loaded(
 
 
 def pytest_llm_check(config: pytest.Config, cell: Cell, result: Result) -> None:
-    """Called after each check of the suite, whether it passed or not.
+    """Called after each check of the suite, whether it passed or not, in the process that runs the cell.
 
     Collect what the checks looked at, for example::
 

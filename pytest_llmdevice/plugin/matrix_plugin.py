@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmdevice.hardware import Inventory, describe
+from pytest_llmdevice.plugin.crash_marker import CrashMarker
 from pytest_llmdevice.plugin.failures import CellSkipped, DeviceLost, detail, details_of, make_harmless
 from pytest_llmdevice.plugin.fixtures import RUN
 from pytest_llmdevice.plugin.honesty import PARTS, HonestItems, refuse_missing_parts
 from pytest_llmdevice.plugin.options import usage_errors
 from pytest_llmdevice.plugin.parametrize import FIXTURE, Parameters, cell_of, check_of
+from pytest_llmdevice.plugin.process_guard import ProcessGuard
+from pytest_llmdevice.plugin.raised import RaisedInItems
 from pytest_llmdevice.plugin.registration import Registration
 from pytest_llmdevice.plugin.results_plugin import RecordedItems
 from pytest_llmdevice.plugin.session import WORKER_INPUT, MatrixRun
@@ -50,8 +53,16 @@ def begin(config: pytest.Config, settings: Settings) -> None:
     }
     if known is None and not config.option.collectonly:
         parts["llmdevice-recorded"] = RecordedItems(config, run)
+    if not config.option.collectonly:
+        parts["llmdevice-raised"] = RaisedInItems(config)
+        parts["llmdevice-guard"] = ProcessGuard(config, run)
+        parts["llmdevice-marker"] = CrashMarker(config, run)
     if settings.cell_timeout:
         parts["llmdevice-limited"] = LimitedItems(config, run)
+    if settings.isolate != "none" and not config.option.collectonly:
+        from pytest_llmdevice.plugin.isolated_cells import IsolatedItems
+
+        parts["llmdevice-isolated"] = IsolatedItems(config, run)
     if settings.simulate:
         from pytest_llmdevice.plugin.simulation_plugin import SimulatedItems
 

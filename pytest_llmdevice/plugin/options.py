@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Settings:
         target: `module:attribute`, or None for the built-in loader.
         probe_timeout: seconds that the hardware probe may take.
         cell_timeout: seconds that all tests of a cell may take together, its load included; 0 for no limit.
+        isolate: what has a process of its own: `"cell"`, `"device"`, or `"none"`.
         results: the folder that records are written into; None for none.
         reports: what to write at the end, each `FORMAT:PATH`.
         grid: the axes of the grid, `ROWS/COLUMNS`; empty for the usual ones.
@@ -54,6 +56,7 @@ class Settings:
     target: str | None = None
     probe_timeout: float = PROBE_TIMEOUT_SECONDS
     cell_timeout: float = CELL_TIMEOUT_SECONDS
+    isolate: str = "none"
     results: Path | None = None
     reports: tuple[str, ...] = ()
     grid: str = ""
@@ -69,8 +72,8 @@ class Settings:
         called, one in the ini file to the root directory.
 
         Raises:
-            pytest.UsageError: `--llm-probe-timeout` or `--llm-cell-timeout` is no number of seconds, or an option
-                that only means something with `--llm-matrix` is given without it.
+            pytest.UsageError: `--llm-probe-timeout` or `--llm-cell-timeout` is no number of seconds, `--llm-isolate`
+                cannot be had, or an option that only means something with `--llm-matrix` is given without it.
         """
         if not config.getoption("llm_matrix"):
             orphans = [flag for flag, key in _NEEDS_MATRIX.items() if config.getoption(key) is not None]
@@ -89,6 +92,7 @@ class Settings:
             target=target_name(config),
             probe_timeout=_seconds(config, "--llm-probe-timeout"),
             cell_timeout=_seconds(config, "--llm-cell-timeout", or_none=True),
+            isolate=_isolate(config),
             results=_path(config, "llm_results"),
             reports=tuple(config.getoption("llm_report") or config.getini("llm_report")),
             grid=config.getoption("llm_grid") or config.getini("llm_grid"),
@@ -106,6 +110,7 @@ _NEEDS_MATRIX = {
     "--llm-require": "llm_require",
     "--llm-simulate": "llm_simulate",
     "--llm-cell-timeout": "llm_cell_timeout",
+    "--llm-isolate": "llm_isolate",
     "--llm-results": "llm_results",
     "--llm-report": "llm_report",
     "--llm-grid": "llm_grid",
@@ -143,6 +148,28 @@ def _seconds(config: pytest.Config, flag: str, *, or_none: bool = False) -> floa
         alternative = ", or 0 for no limit" if or_none else ""
         raise pytest.UsageError(f"{flag} {text!r} is not a positive number of seconds{alternative}")
     return seconds
+
+
+ISOLATED: Final = ("cell", "device", "none")
+"""What `--llm-isolate` can be."""
+
+
+def _isolate(config: pytest.Config) -> str:
+    given = config.getoption("llm_isolate")
+    value: str = config.getini("llm_isolate") if given is None else given
+    if value not in ISOLATED:
+        raise pytest.UsageError(f"--llm-isolate {value!r}: known are {', '.join(ISOLATED)}")
+    if value == "none":
+        return value
+    if not hasattr(os, "fork"):
+        raise pytest.UsageError(f"--llm-isolate {value}: this system cannot fork a process; use pytest -n 1")
+    for flag in ("usepdb", "trace"):
+        if config.getoption(flag, False):
+            name = "--pdb" if flag == "usepdb" else "--trace"
+            raise pytest.UsageError(
+                f"--llm-isolate {value}: {name} needs the process of the terminal; add --llm-isolate none"
+            )
+    return value
 
 
 @contextmanager

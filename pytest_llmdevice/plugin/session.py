@@ -41,12 +41,14 @@ class MatrixRun:
         matrix: the validated matrix file.
         simulated_machines: the machines that are simulated where their devices are absent.
         known: an inventory that another process made; then no probe is started.
+        hands_over: whether tests of cells run in processes that this one forks.
     """
 
     settings: Settings
     matrix: Matrix
     simulated_machines: SimulatedMachines = field(default_factory=SimulatedMachines)
     known: Inventory | None = None
+    hands_over: bool = field(default=False, init=False)
     _probe: ProbeProcess | None = field(default=None, repr=False)
 
     @classmethod

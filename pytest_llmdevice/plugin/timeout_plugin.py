@@ -6,7 +6,7 @@ import os
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Final
 
@@ -60,7 +60,19 @@ class LimitedItems:
         # pytest's own use of faulthandler's one timer goes before ours.
         hard = not float(config.getini("faulthandler_timeout") or 0.0)
         self._watchdog = Watchdog(self._stderr, GRACE_SECONDS, hard=hard)
+        self._told: Callable[[float | None], None] = lambda _: None
         config.add_cleanup(self._close)
+
+    def restart(self, output: int, told: Callable[[float | None], None]) -> None:
+        """Keep time in a process that was forked just now.
+
+        Args:
+            output: the file that is written to before the process is ended.
+            told: called with the seconds after which the process must have ended by itself, None for no limit.
+        """
+        os.dup2(output, self._stderr)
+        self._watchdog.restart()
+        self._told = told
 
     def _close(self) -> None:
         self._watchdog.close()
@@ -128,6 +140,7 @@ class LimitedItems:
     def _start(self, item: pytest.Item, cell: Cell, phase: str) -> None:
         self._now = item, cell, phase, time.monotonic()
         left = max(self._seconds - self._spent[cell], TEARDOWN_SECONDS if phase == TEARDOWN else 0.0)
+        self._told(left + GRACE_SECONDS)
         self._watchdog.start(left, self._timeout, self._last_words)
 
     def _stop(self, *, resumed: bool = True) -> None:
@@ -135,6 +148,7 @@ class LimitedItems:
         if self._now is not None:
             _, cell, _, started = self._now
             self._now = None
+            self._told(None)
             self._spent[cell] += time.monotonic() - started
 
     def _limit_words(self) -> str:

@@ -27,6 +27,8 @@ GRACE_SECONDS: Final = 60.0
 IMPORT_SHARE: Final = 0.5
 """The part of the grace in which an import may end before it is interrupted."""
 
+# As it is now: while a cell runs, `process_guard` speaks of whoever calls it.
+_end_process = os._exit
 _TICK = 0.1
 _MARGIN = 15.0
 _FIRST_PAUSE = 2.0
@@ -119,6 +121,12 @@ class Watchdog:
             # None is a handler that was not installed from Python, and cannot be put back.
             signal.signal(SIGNAL, signal.SIG_DFL if self._before is None else self._before)
 
+    def restart(self) -> None:
+        """Be ready to keep time in a process that was forked just now: threads and timers stay with the parent."""
+        self._limit = self._thread = None
+        self._armed_until = 0.0
+        self._closed = threading.Event()
+
     def close(self) -> None:
         """Stop keeping time for good."""
         self.stop()
@@ -155,7 +163,7 @@ class Watchdog:
         text = f"\n\n{limit.last_words(frame)}\n\nAll threads:\n"
         os.write(self._output, text.encode(errors="replace"))
         faulthandler.dump_traceback(self._output, all_threads=True)
-        os._exit(1)
+        _end_process(1)
 
 
 def _between(frame: FrameType | None) -> bool:

@@ -44,21 +44,49 @@ class Writer:
             self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         except OSError as error:
             raise ResultsError(f"{folder}: results cannot be written there: {error.strerror or error}") from None
+        self._process = os.getpid()
+        self._size = 0
         self.write(run)
 
     def write(self, *records: Record) -> None:
         """Append `records`. Texts are redacted here and nowhere else.
 
         Raises:
-            ResultsError: the disk is full, or the file has gone.
+            ResultsError: the disk is full, or the file is not as this process left it.
         """
+        self._refuse_others()
         lines = (dumped(record, self._redactor) for record in records)
         data = "".join(f"{line}\n" for line in lines).encode()
         try:
             while data:
-                data = data[os.write(self._file, data) :]
+                written = os.write(self._file, data)
+                self._size += written
+                data = data[written:]
         except OSError as error:
             raise ResultsError(f"{self.path}: the results cannot be written: {error.strerror or error}") from None
+
+    def _refuse_others(self) -> None:
+        """Make sure that the file is there and holds what was written into it, and nothing else.
+
+        Raises:
+            ResultsError: it does not: the records of a run that are not all there must not pass for a run.
+        """
+        if os.getpid() != self._process:
+            raise ResultsError(f"{self.path}: a process that was forked while the run wrote its results wrote too")
+        held = os.fstat(self._file)
+        try:
+            there = self.path.stat()
+        except OSError as error:
+            raise ResultsError(
+                f"{self.path}: the results were removed while the run wrote them ({error.strerror or error}); run again"
+            ) from None
+        if (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
+            raise ResultsError(f"{self.path}: the results were replaced while the run wrote them; run again")
+        if held.st_size != self._size:
+            raise ResultsError(
+                f"{self.path}: the results were changed while the run wrote them: {held.st_size} bytes, and not the "
+                f"{self._size} that were written; run again"
+            )
 
     def close(self) -> None:
         """Close the file."""
