@@ -1,8 +1,10 @@
-"""The text of an exception, whatever the exception does."""
+"""The text of an exception, whatever it does, and whose it is."""
 
 from __future__ import annotations
 
-from pytest_llmdevice.errors import first_line, message_of
+import pytest
+
+from pytest_llmdevice.errors import first_line, message_of, target_forgiven, tell_of_users
 
 
 class Mute(Exception):  # as a library might call it
@@ -23,3 +25,28 @@ def test_a_line_is_cut_where_it_was_asked_for() -> None:
 def test_an_exception_that_cannot_say_what_it_is_is_named_all_the_same() -> None:
     assert first_line(Mute()) == "Mute: (its text cannot be had: AttributeError)"
     assert message_of(Mute()) == "(its text cannot be had: AttributeError)"
+
+
+class Own(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [ValueError(), SystemExit(1), Own()])
+def test_what_a_target_raises_is_forgiven(error: BaseException) -> None:
+    with target_forgiven():
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), pytest.skip.Exception(), pytest.fail.Exception()])
+def test_what_is_meant_for_pytest_is_not(error: BaseException) -> None:
+    with pytest.raises(type(error)), target_forgiven():
+        raise error
+
+
+def test_an_interruption_is_a_users_unless_it_is_known_to_be_none() -> None:
+    before = tell_of_users(lambda: False)
+    try:
+        with target_forgiven():
+            raise KeyboardInterrupt
+    finally:
+        tell_of_users(before)

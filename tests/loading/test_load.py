@@ -79,17 +79,17 @@ def test_what_a_library_cannot_do_is_no_error() -> None:
     assert (loaded.unsupported, loaded.error, loaded.model) == ("transformers 4 cannot", "", None)
 
 
-class OfPytest(BaseException):
-    """As the exceptions of `pytest.skip` and of a time limit."""
+class Own(BaseException):
+    """Of a library that means to get past `except Exception`."""
 
 
-@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), OfPytest()])
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), pytest.skip.Exception("not here")])
 def test_an_interruption_is_not_kept_back(interruption: BaseException) -> None:
     with pytest.raises(type(interruption)):
         loading(failing(interruption))
 
 
-@pytest.mark.parametrize("end", [SystemExit(1), GeneratorExit(), asyncio.CancelledError()])
+@pytest.mark.parametrize("end", [SystemExit(1), GeneratorExit(), asyncio.CancelledError(), Own()])
 def test_a_loader_that_would_end_the_run_fails_its_cell(end: BaseException) -> None:
     loaded = loading(failing(end))
     assert loaded.error.startswith(f"{CELL.id} did not load: {type(end).__name__}")

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map
 class _Unwraps(torch.Tensor):
     """Computes on the tensor that it wraps, and wraps the result."""
 
-    inner: torch.Tensor
+    inner: Any
     options: dict[str, Any] = {}  # noqa: RUF012
 
     @staticmethod

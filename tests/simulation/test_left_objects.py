@@ -16,13 +16,8 @@ from pytest_llmdevice.loading.load import Leftovers, Loaded
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.simulation import simulate
 
-SIZES: dict[str, Any] = {
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "vocab_size": 16,
-}
+SIZES: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "vocab_size": 16}
+HEADS: dict[str, Any] = {"num_hidden_layers": 1, "num_attention_heads": 2}
 
 
 class _Target:
@@ -51,7 +46,7 @@ def _counted() -> Counter[str]:
 
 @pytest.mark.parametrize("where", ["cpu", "same machine", "new machines"])
 def test_no_object_is_left(tmp_path: Path, where: str) -> None:
-    LlamaForCausalLM(LlamaConfig(**SIZES)).save_pretrained(tmp_path)
+    LlamaForCausalLM(LlamaConfig(**SIZES, **HEADS)).save_pretrained(tmp_path)
     kept, leftovers = simulate("cuda:2"), Leftovers()
     cell = Cell("llama", "cpu" if where == "cpu" else "cuda:1", "float32", simulated=where != "cpu")
 
