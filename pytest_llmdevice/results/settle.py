@@ -8,7 +8,7 @@ the worse outcome counts and the conflict is listed. A machine that skipped a ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -66,9 +66,8 @@ def settle(view: CellView, recorded: Recorded, place: Mapping[str, int], environ
     latest = _Latest.of(view, samples, gone, place, environments)
     view.aborted = [run for run in gone if not latest.made_good(run)]
     conflicts = []
-    names = dict.fromkeys((*samples, *_unfinished(view, view.aborted)))
-    for name in names:
-        fresh = [sample for sample in samples.get(name, ()) if latest.counts(sample.run)]
+    for name, of_check in samples.items():
+        fresh = [sample for sample in of_check if latest.counts(sample.run)]
         fresh += [_aborted(view, name, run) for run in view.aborted if not latest.decided(run, fresh)]
         if fresh:
             view.checks[name], conflict = _counting(view, name, fresh, environments)
@@ -161,14 +160,6 @@ def _as_it_ran(view: CellView, recorded: Recorded) -> Cell:
 def one_question(run: Run, other: Run) -> bool:
     """Whether the code was the same: one run, or one commit without changes."""
     return run.run == other.run or (run.commit == other.commit and run.commit is not None and not run.commit.dirty)
-
-
-def _unfinished(view: CellView, gone: Iterable[Run]) -> Iterator[str]:
-    """The checks that runs were to make that were gone in the middle of the cell."""
-    for run in gone:
-        planned = next((planned for of_run, planned in view.planned if of_run.run == run.run), None)
-        exempt = planned.exempt if planned is not None else ()
-        yield from (name for name in run.required if name not in exempt and name.isidentifier())
 
 
 def _aborted(view: CellView, name: str, run: Run) -> Sample:
