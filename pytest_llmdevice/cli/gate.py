@@ -29,9 +29,8 @@ _PATH = click.Path(path_type=Path)
     "--fail-on",
     default="",
     metavar="WORDS",
-    help="Differences from the baseline that fail: regression, aborted, hollow, skipped, vanished, other-tokens, "
-    "slower:20%, memory:10%, not-comparable, expected, unused, fixed, new, failing. "
-    "By default: regression,aborted,hollow,vanished,failing.",
+    help=f"Differences from the baseline that fail: {', '.join(FAIL_ON_WORDS)}; slower and memory take a percentage, as "
+    f"in slower:20%. By default: {DEFAULT}.",
 )
 @click.option("--update", "updating", is_flag=True, help="Write the baseline from the results instead.")
 @click.option(
