@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pytest_llmdevice.cli.output import say, say_json
+from pytest_llmdevice.results.transitions import DEFAULT, FAIL_ON_WORDS
 
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.schema import Require
@@ -29,8 +30,8 @@ _PATH = click.Path(path_type=Path)
     "--fail-on",
     default="",
     metavar="WORDS",
-    help=f"Differences from the baseline that fail: {', '.join(FAIL_ON_WORDS)}; slower and memory take a percentage, as "
-    f"in slower:20%. By default: {DEFAULT}.",
+    help=f"Differences from the baseline that fail: {', '.join(FAIL_ON_WORDS)}; slower and memory take a percentage, "
+    f"as in slower:20%. By default: {DEFAULT}.",
 )
 @click.option("--update", "updating", is_flag=True, help="Write the baseline from the results instead.")
 @click.option(

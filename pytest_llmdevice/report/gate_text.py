@@ -11,8 +11,8 @@ from pytest_llmdevice.report.model import ReportModel, conflict_text
 from pytest_llmdevice.report.runs import target_text
 from pytest_llmdevice.report.texts import printable
 from pytest_llmdevice.results.cell_view import Conflict
-from pytest_llmdevice.results.gate import FAILING, GateResult, nothing_compared
-from pytest_llmdevice.results.transitions import NOT_RUN, Comparison, Name, Transition, count_text
+from pytest_llmdevice.results.gate import GateResult, nothing_compared
+from pytest_llmdevice.results.transitions import FAILING, NOT_RUN, Comparison, Name, Transition, count_text
 from pytest_llmdevice.text import listed, plural
 
 MOST_LINES: Final = 20

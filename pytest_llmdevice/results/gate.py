@@ -12,22 +12,18 @@ from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.results.compare import LARGER, SLOWER
 from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.shards import missing_shards
-from pytest_llmdevice.results.transitions import NAMES, NOT_RUN, Comparison, count_text
+from pytest_llmdevice.results.transitions import (
+    DEFAULT,
+    FAIL_ON_WORDS,
+    FAILING,
+    INCOMPLETE,
+    NAMES,
+    NOT_RUN,
+    Comparison,
+    count_text,
+)
 from pytest_llmdevice.results.vocabulary import BAD, OUTCOME_WORDS, WORST_FIRST
 from pytest_llmdevice.text import listed, plural
-
-FAILING: Final = "failing"
-"""A word of `--fail-on` beside the names: whatever makes a run red now and did not for the baseline, under any name."""
-
-INCOMPLETE: Final = "incomplete"
-"""Another such word: parts of a run are missing."""
-
-FAIL_ON_WORDS: Final = (*(name for name in NAMES if name != "larger"), "memory", FAILING, INCOMPLETE)
-"""What `--fail-on` takes; `larger` is spelled `memory`, and both are understood."""
-
-DEFAULT: Final = "regression,aborted,hollow,vanished,skipped,unsupported,unusable,excused,failing,incomplete"
-"""What fails where nothing else is asked for: what is worse for certain, and what ran and is now kept from running.
-Timings and memory are not, nor is what was not asked for or has no device here, which is for `[require]` to say."""
 
 _LARGEST_PERCENT: Final = 10_000.0
 

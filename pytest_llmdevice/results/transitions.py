@@ -53,6 +53,19 @@ OF_CAUSE: Final[dict[SkipCause, Name]] = {
 }
 """The name of what did not run, by its cause."""
 
+FAILING: Final = "failing"
+"""A word of `--fail-on` beside the names: whatever makes a run red now and did not for the baseline, under any name."""
+
+INCOMPLETE: Final = "incomplete"
+"""Another such word: parts of a run are missing."""
+
+FAIL_ON_WORDS: Final = (*(name for name in NAMES if name != "larger"), "memory", FAILING, INCOMPLETE)
+"""What `--fail-on` takes; `larger` is spelled `memory`, and both are understood."""
+
+DEFAULT: Final = "regression,aborted,hollow,vanished,skipped,unsupported,unusable,excused,failing,incomplete"
+"""What fails where nothing else is asked for: what is worse for certain, and what ran and is now kept from running.
+Timings and memory are not, nor is what was not asked for or has no device here, which is for `[require]` to say."""
+
 _PHRASES: Final[dict[Name, tuple[str, str]]] = {
     "regression": ("regression", "regressions"),
     "aborted": ("aborted", "aborted"),

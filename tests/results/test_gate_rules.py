@@ -7,10 +7,19 @@ from pathlib import Path
 import pytest
 
 from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.results.gate import DEFAULT, FAIL_ON_WORDS, FAILING, INCOMPLETE, evaluate_gate, parse_fail_on
+from pytest_llmdevice.results.gate import evaluate_gate, parse_fail_on
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.store import read
-from pytest_llmdevice.results.transitions import NAMES, Comparison, Name, Transition
+from pytest_llmdevice.results.transitions import (
+    DEFAULT,
+    FAIL_ON_WORDS,
+    FAILING,
+    INCOMPLETE,
+    NAMES,
+    Comparison,
+    Name,
+    Transition,
+)
 from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS, CheckOutcome
 from results.builder import CPU_BF16, CPU_FP32, ResultsBuilder
 
