@@ -22,8 +22,9 @@ def other_cell(fixtures: Mapping[str, Any], cell: Cell) -> str:
     A target, a model, a tokenizer, prompts may be a project's own. The cell, its device and dtype, and the weights of
     its checkpoint are what the name of the test and its record say.
     """
-    for name, wanted in (("llm_cell", cell), ("llm_device", cell.torch_device), ("llm_dtype", cell.torch_dtype)):
-        if name in fixtures and fixtures[name] != wanted:
+    # Asked for only where there is such a fixture: a test that needs no torch must not import it.
+    for name, attribute in (("llm_cell", ""), ("llm_device", "torch_device"), ("llm_dtype", "torch_dtype")):
+        if name in fixtures and fixtures[name] != (getattr(cell, attribute) if attribute else cell):
             given = getattr(fixtures[name], "id", fixtures[name])
             return _refused(name, cell, f"gave {given}", "add that cell to the matrix, or select it with --llm-cell")
     for name in ("llm_loaded", "llm_examination"):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from pytest_llmdevice.oracle import maker
 from pytest_llmdevice.oracle import reference as module
 from pytest_llmdevice.oracle.reference import Reference, compute, logits_dtype, reference
 
@@ -24,11 +25,11 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with each computation."""
     calls: list[int] = []
 
-    def counted(*arguments: object) -> Reference:
+    def counted(function: Callable[..., Reference], *arguments: object) -> Reference:
         calls.append(1)
-        return compute(*arguments)  # type: ignore[arg-type]
+        return function(*arguments)
 
-    monkeypatch.setattr(module, "compute", counted)
+    monkeypatch.setattr(module, "ask", counted)
     return calls
 
 
@@ -108,7 +109,7 @@ def test_another_version_of_a_library_is_computed_anew(
     checkpoint: Checkpoint, tmp_path: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference(checkpoint("llama"), PROMPTS, NEW, tmp_path)
-    monkeypatch.setattr(module, "version", lambda library: f"{library} of tomorrow")
+    monkeypatch.setattr(maker, "version", lambda library: f"{library} of tomorrow")
     reference(checkpoint("llama"), PROMPTS, NEW, tmp_path)
     assert len(computed) == 2
 

@@ -57,6 +57,10 @@ class FakeSimulation:
         self.profile = profile
         self.made.append(str(profile))
 
+    @property
+    def entered(self) -> bool:
+        return FakeSimulation.on is self
+
     def __enter__(self) -> Self:
         assert FakeSimulation.on is None, "a simulation inside a simulation"
         FakeSimulation.on = self

@@ -65,12 +65,6 @@ def test_a_missing_tokenizer_fails_that_cell_with_the_cause(project: pytest.Pyte
     result.stdout.fnmatch_lines(["2 cells: 1 error, 1 passed"])
 
 
-def test_an_absent_folder_is_skipped_with_the_reason(project: pytest.Pytester, broken: Path) -> None:
-    shutil.rmtree(broken)
-    result = run_both(project)
-    result.stdout.fnmatch_lines(["2 cells: 1 passed, 1 not run*"])
-
-
 def test_a_checkpoint_saved_in_another_dtype_is_loaded_in_the_cells(project: pytest.Pytester, broken: Path) -> None:
     config = json.loads((broken / "config.json").read_text())
     config["dtype"] = "bfloat16"

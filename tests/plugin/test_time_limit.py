@@ -162,7 +162,8 @@ def test_what_is_made_for_all_cells_takes_no_time_of_one(project: pytest.Pyteste
         @pytest.fixture(scope="session")
         def llm_checkpoint(llm_cell):
             time.sleep(1.5)
-            return "folder"
+            from pytest_llmdevice.zoo import checkpoint
+            return checkpoint(llm_cell.model)
 
         def test_cell(llm_checkpoint): pass
         """

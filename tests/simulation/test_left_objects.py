@@ -60,4 +60,5 @@ def test_no_object_is_left(tmp_path: Path, where: str) -> None:
     before = _counted()
     for number in range(9):
         load(number)
-    assert _counted() == before
+    # Fewer may be there: what other tests have left goes in its own time.
+    assert not _counted() - before

@@ -195,5 +195,5 @@ def test_the_suite_says_so(run_matrix: Callable[..., pytest.RunResult]) -> None:
     result = run_matrix("infolens", "systems.bugs.infolens:IgnoresBfloat16", "", *ids, more=("-k", "loads or dtypes"))
 
     assert result.ret == 1
-    result.stdout.fnmatch_lines_random(["*embed_tokens*bfloat16*float32*", "*: 1 failed, 1 passed*"])
+    result.stdout.fnmatch_lines_random(["*embed_tokens*bfloat16*float32*", "*: 1 failed, 1 partly run*"])
     result.stdout.fnmatch_lines([f"   cell     {ids[1]}"])
