@@ -15,17 +15,9 @@ from pytest_llmdevice.plugin.failures import details_of
 from pytest_llmdevice.plugin.item_record import ItemRecord
 from pytest_llmdevice.plugin.parametrize import cell_id_in
 from pytest_llmdevice.results.cell_view import lacking
-from pytest_llmdevice.results.records import (
-    Begun,
-    CellDone,
-    Check,
-    End,
-    Planned,
-    Record,
-    Run,
-    adapter,
-)
+from pytest_llmdevice.results.records import Begun, CellDone, Check, End, Planned, adapter
 from pytest_llmdevice.results.redaction import Redactor
+from pytest_llmdevice.results.run_header import Record, Run
 from pytest_llmdevice.results.store import RunFile, Writer, dumped
 from pytest_llmdevice.results.vocabulary import BAD, WORST_FIRST, Outcome
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.results.order import latest_run
-from pytest_llmdevice.results.records import BUILTIN, Commit, Machine, MachineDevice, MatrixInfo, Run
+from pytest_llmdevice.results.run_header import BUILTIN, Commit, Machine, MachineDevice, MatrixInfo, Run
 from pytest_llmdevice.text import encodable
 
 if TYPE_CHECKING:

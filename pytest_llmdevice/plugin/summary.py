@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.report.runs import TARGETS
 from pytest_llmdevice.report.terminal import terminal_lines
-from pytest_llmdevice.results.records import BUILTIN
+from pytest_llmdevice.results.run_header import BUILTIN
 from pytest_llmdevice.text import harmless, plural
 
 PROBLEMS: Final = 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_llmdevice.results.records import BUILTIN
+from pytest_llmdevice.results.run_header import BUILTIN
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Transition, count_text
 from pytest_llmdevice.results.vocabulary import outcome_text
 from pytest_llmdevice.text import plural

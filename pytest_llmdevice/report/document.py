@@ -35,7 +35,7 @@ from pytest_llmdevice.report.model import ReportModel
 from pytest_llmdevice.report.not_run import why_not
 from pytest_llmdevice.report.problems import Problem
 from pytest_llmdevice.results.cell_view import CellView, Conflict, Sample
-from pytest_llmdevice.results.records import BUILTIN
+from pytest_llmdevice.results.run_header import BUILTIN
 from pytest_llmdevice.results.transitions import Comparison
 
 SCHEMA: Final = 1

@@ -10,7 +10,7 @@ from pytest_llmdevice.report.model import ReportModel, conflict_text
 from pytest_llmdevice.report.runs import target_text
 from pytest_llmdevice.results.merge import mixtures
 from pytest_llmdevice.results.merged_results import MergedResults
-from pytest_llmdevice.results.records import Run
+from pytest_llmdevice.results.run_header import Run
 from pytest_llmdevice.results.vocabulary import WORST_FIRST
 from pytest_llmdevice.text import plural
 

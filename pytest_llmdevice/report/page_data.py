@@ -19,7 +19,8 @@ from pytest_llmdevice.report.page_sections import PAGE_ORDER
 from pytest_llmdevice.report.runs import commit_text, machine_text, time_text
 from pytest_llmdevice.results.cell_view import CellView, Conflict, Sample, base_id
 from pytest_llmdevice.results.merged_results import MergedResults
-from pytest_llmdevice.results.records import CellDone, Memory, RecordedFinding, Run
+from pytest_llmdevice.results.records import CellDone, Memory, RecordedFinding
+from pytest_llmdevice.results.run_header import Run
 from pytest_llmdevice.results.transitions import NAMES, Comparison
 from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS, WORST_FIRST, outcome_text
 from pytest_llmdevice.text import harmless

@@ -11,7 +11,7 @@ from pytest_llmdevice.report.model import ReportModel
 from pytest_llmdevice.report.outcomes import Mark
 from pytest_llmdevice.report.runs import TARGETS, commit_text, machine_text, time_text, versions_text
 from pytest_llmdevice.results.merged_results import MergedResults
-from pytest_llmdevice.results.records import MachineDevice, Run
+from pytest_llmdevice.results.run_header import MachineDevice, Run
 from pytest_llmdevice.results.vocabulary import BAD, WORST_FIRST, Outcome
 from pytest_llmdevice.text import plural
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pytest_llmdevice.results.merged_results import MergedResults
-from pytest_llmdevice.results.records import BUILTIN, Run
+from pytest_llmdevice.results.run_header import BUILTIN, Run
 from pytest_llmdevice.text import listed, plural
 
 TARGETS: Final = {BUILTIN: "builtin, the loader of pytest-llmdevice itself: no code of a project was tested"}

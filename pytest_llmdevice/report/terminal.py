@@ -17,7 +17,7 @@ from pytest_llmdevice.report.runs import environment_lines, origin_text, target_
 from pytest_llmdevice.report.spec import DEFAULT, Spec, parse_grid
 from pytest_llmdevice.report.texts import ascii_only, is_address, printable
 from pytest_llmdevice.report.wrapping import columns, paragraph
-from pytest_llmdevice.results.records import BUILTIN
+from pytest_llmdevice.results.run_header import BUILTIN
 from pytest_llmdevice.results.transitions import Comparison
 from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS
 from pytest_llmdevice.text import harmless, plural

@@ -19,7 +19,7 @@ from pytest_llmdevice.errors import FailureClass, ResultsError
 from pytest_llmdevice.results.environments import LIBRARIES, Environment
 from pytest_llmdevice.results.files import replace_file
 from pytest_llmdevice.results.lines import lines_of, parsed
-from pytest_llmdevice.results.records import BUILTIN, Commit, Count, MatrixInfo, Record, Seconds, Whole
+from pytest_llmdevice.results.run_header import BUILTIN, Commit, Count, MatrixInfo, Record, Seconds, Whole
 from pytest_llmdevice.results.store import explained
 
 BASELINE_SCHEMA: Final = 1

@@ -9,7 +9,8 @@ from typing import Final, TypeAlias
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.environments import Environment
-from pytest_llmdevice.results.records import CellDone, Check, Planned, Run
+from pytest_llmdevice.results.records import CellDone, Check, Planned
+from pytest_llmdevice.results.run_header import Run
 from pytest_llmdevice.results.vocabulary import WORST_FIRST, Outcome, SkipCause
 
 Key: TypeAlias = tuple[str, str]

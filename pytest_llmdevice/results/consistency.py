@@ -6,7 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from pytest_llmdevice.results.cell_view import worst_of
-from pytest_llmdevice.results.records import CellDone, Check, End, Planned, Record
+from pytest_llmdevice.results.records import CellDone, Check, End, Planned
+from pytest_llmdevice.results.run_header import Record
 from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS, WORST_FIRST, Outcome
 from pytest_llmdevice.text import plural
 

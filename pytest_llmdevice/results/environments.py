@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.results.records import Run
+from pytest_llmdevice.results.run_header import Run
 
 LIBRARIES: Final = ("python", "torch", "transformers", "accelerate", "bitsandbytes", "cuda", "hip", "driver")
 """What a cell's outcome may depend on; of Python only the major and minor version."""
@@ -78,3 +79,22 @@ class Environments:
 
 def _short(name: str, version: str) -> str:
     return ".".join(version.split(".")[:2]) if name == "python" else version
+
+
+def numbered(needed: set[Environment], old: Mapping[int, Environment]) -> dict[Environment, int]:
+    """A number for each: the one that it had, else that of what it replaces on the same hardware, else a new one."""
+    numbers = {value: number for number, value in old.items() if value in needed}
+    free = {number: value for number, value in old.items() if value not in needed}
+    for value in sorted(needed - set(numbers), key=lambda each: (each.hardware, each.simulated_on, each.versions)):
+        alike = (number for number, other in free.items() if _replaces(value, other))
+        number = next(alike, None)
+        if number is None:
+            number = max((*numbers.values(), *free, -1)) + 1
+        free.pop(number, None)
+        numbers[value] = number
+    return numbers
+
+
+def _replaces(new: Environment, old: Environment) -> bool:
+    same_libraries = [name for name, _ in new.versions] == [name for name, _ in old.versions]
+    return (new.hardware, new.simulated_on) == (old.hardware, old.simulated_on) and same_libraries

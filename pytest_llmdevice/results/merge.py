@@ -8,7 +8,7 @@ from pathlib import Path
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.files import replace_file
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
-from pytest_llmdevice.results.records import SUFFIX
+from pytest_llmdevice.results.run_header import SUFFIX
 from pytest_llmdevice.results.shards import unlike_shards
 from pytest_llmdevice.results.store import RunFile, read
 

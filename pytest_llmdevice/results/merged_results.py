@@ -10,7 +10,8 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.cell_view import CellView, Conflict, Key, Sample, base_id
 from pytest_llmdevice.results.environments import Environments
 from pytest_llmdevice.results.order import in_order
-from pytest_llmdevice.results.records import Planned, Run
+from pytest_llmdevice.results.records import Planned
+from pytest_llmdevice.results.run_header import Run
 from pytest_llmdevice.results.settle import Recorded, settle
 from pytest_llmdevice.results.store import RunFile
 from pytest_llmdevice.text import listed, plural

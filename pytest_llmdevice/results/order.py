@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import ValidationError
 
-from pytest_llmdevice.results.records import SUFFIX, Run, adapter
+from pytest_llmdevice.results.records import adapter
+from pytest_llmdevice.results.run_header import SUFFIX, Run
 
 if TYPE_CHECKING:
     from pytest_llmdevice.results.store import RunFile

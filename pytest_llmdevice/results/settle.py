@@ -15,7 +15,8 @@ from typing import Final
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.cell_view import CellView, Conflict, Sample, lacking
 from pytest_llmdevice.results.environments import Environment, Environments
-from pytest_llmdevice.results.records import CellDone, Check, Planned, Run
+from pytest_llmdevice.results.records import CellDone, Check, Planned
+from pytest_llmdevice.results.run_header import Run
 from pytest_llmdevice.results.vocabulary import WORST_FIRST
 
 TWOFOLD: Final = "one commit on one machine has two outcomes"

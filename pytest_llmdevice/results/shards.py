@@ -15,7 +15,7 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import kinds
 
 if TYPE_CHECKING:
-    from pytest_llmdevice.results.records import Run
+    from pytest_llmdevice.results.run_header import Run
     from pytest_llmdevice.results.store import RunFile
 
 Block: TypeAlias = list[Cell]

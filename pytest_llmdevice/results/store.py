@@ -17,8 +17,9 @@ from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.consistency import contradiction, incomplete_plan
 from pytest_llmdevice.results.lines import lines_of, parsed
 from pytest_llmdevice.results.order import in_order
-from pytest_llmdevice.results.records import SCHEMA, SUFFIX, Begun, CellDone, Check, End, Planned, Record, Run, adapter
+from pytest_llmdevice.results.records import Begun, CellDone, Check, End, Planned, adapter
 from pytest_llmdevice.results.redaction import Redactor
+from pytest_llmdevice.results.run_header import SCHEMA, SUFFIX, Record, Run
 from pytest_llmdevice.results.vocabulary import Outcome
 
 

@@ -24,7 +24,7 @@ from pytest_llmdevice.results.baseline import (
 )
 from pytest_llmdevice.results.cell_view import CellView, Sample, base_id
 from pytest_llmdevice.results.compare import refuse_other_matrix
-from pytest_llmdevice.results.environments import Environment, Environments
+from pytest_llmdevice.results.environments import Environment, Environments, numbered
 from pytest_llmdevice.results.measures import RepeatedMeasures
 from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.settle import TWOFOLD
@@ -196,7 +196,7 @@ class _Work:
         """The new baseline."""
         kept = self._kept()
         where = self.old.environments if self.old else {}
-        numbers = _numbered(self._needed(kept), where)
+        numbers = numbered(self._needed(kept), where)
         cells = {key: _pointing(line, numbers[where[line.environment]]) for key, line in kept.items()}
         checks = {
             key: _pointing(line, numbers[where[line.environment]])
@@ -296,22 +296,3 @@ def _check_lines(view: CellView, environments: Environments, numbers: Mapping[En
 
 def _pointing(line: Line, environment: int) -> Line:
     return line if line.environment == environment else line.model_copy(update={"environment": environment})
-
-
-def _numbered(needed: set[Environment], old: Mapping[int, Environment]) -> dict[Environment, int]:
-    """A number for each: the one that it had, else that of what it replaces on the same hardware, else a new one."""
-    numbers = {value: number for number, value in old.items() if value in needed}
-    free = {number: value for number, value in old.items() if value not in needed}
-    for value in sorted(needed - set(numbers), key=lambda each: (each.hardware, each.simulated_on, each.versions)):
-        alike = (number for number, other in free.items() if _replaces(value, other))
-        number = next(alike, None)
-        if number is None:
-            number = max((*numbers.values(), *free, -1)) + 1
-        free.pop(number, None)
-        numbers[value] = number
-    return numbers
-
-
-def _replaces(new: Environment, old: Environment) -> bool:
-    same_libraries = [name for name, _ in new.versions] == [name for name, _ in old.versions]
-    return (new.hardware, new.simulated_on) == (old.hardware, old.simulated_on) and same_libraries

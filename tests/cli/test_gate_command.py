@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from results.builder import CARD, CPU_FP32, CUDA, SIMULATED, ResultsBuilder
 
 from pytest_llmdevice.cli.command import command
-from pytest_llmdevice.results.records import Commit
+from pytest_llmdevice.results.run_header import Commit
 
 REQUIRED = """
 models = ["llama"]

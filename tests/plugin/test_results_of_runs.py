@@ -16,7 +16,8 @@ from answered_probe import PLUGIN, write_plugin
 
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.hardware import Inventory
-from pytest_llmdevice.results.records import Check, Record
+from pytest_llmdevice.results.records import Check
+from pytest_llmdevice.results.run_header import Record
 from pytest_llmdevice.results.store import RunFile, Writer, read
 
 RunProcess = Callable[..., pytest.RunResult]

@@ -11,7 +11,8 @@ from results.builder import CUDA, LAPTOP, ResultsBuilder, check
 from pytest_llmdevice.matrix import expand, vocabulary
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
-from pytest_llmdevice.results.records import Check, Commit, Machine, MachineDevice, Memory, RecordedFinding
+from pytest_llmdevice.results.records import Check, Memory, RecordedFinding
+from pytest_llmdevice.results.run_header import Commit, Machine, MachineDevice
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Transition
 from pytest_llmdevice.results.vocabulary import CheckOutcome
 

@@ -12,7 +12,8 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.report.html import html
 from pytest_llmdevice.report.model import ReportModel
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
-from pytest_llmdevice.results.records import Machine, RecordedFinding
+from pytest_llmdevice.results.records import RecordedFinding
+from pytest_llmdevice.results.run_header import Machine
 from pytest_llmdevice.results.transitions import Comparison, Transition
 from pytest_llmdevice.text import harmless
 from report.browser import Watched

@@ -11,23 +11,9 @@ from typing import Any
 from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import DTYPES
-from pytest_llmdevice.results.records import (
-    BUILTIN,
-    Begun,
-    CellDone,
-    Check,
-    Commit,
-    End,
-    Machine,
-    MachineDevice,
-    MatrixInfo,
-    Memory,
-    Planned,
-    Record,
-    RecordedFinding,
-    Run,
-)
+from pytest_llmdevice.results.records import Begun, CellDone, Check, End, Memory, Planned, RecordedFinding
 from pytest_llmdevice.results.redaction import Redactor
+from pytest_llmdevice.results.run_header import BUILTIN, Commit, Machine, MachineDevice, MatrixInfo, Record, Run
 from pytest_llmdevice.results.store import RunFile, Writer, read_file
 from pytest_llmdevice.results.vocabulary import WORST_FIRST, CheckOutcome, Outcome
 

@@ -11,7 +11,7 @@ import pytest
 from pytest_llmdevice.errors import ConfigurationError, ResultsError
 from pytest_llmdevice.results.baseline import Baseline, read_baseline
 from pytest_llmdevice.results.merged_results import merge_runs
-from pytest_llmdevice.results.records import Commit
+from pytest_llmdevice.results.run_header import Commit
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.update import FORCE_WORDS, update
 from results.builder import CARD, CPU_BF16, CPU_FP32, CUDA, SIMULATED, VERSIONS, ResultsBuilder

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.environments import Environment, Environments
-from pytest_llmdevice.results.records import Machine, MachineDevice, Run
+from pytest_llmdevice.results.run_header import Machine, MachineDevice, Run
 from results.builder import CARD, CPU_FP32, CUDA, LAPTOP, SIMULATED, VERSIONS, ResultsBuilder
 
 QUANTIZED = Cell("llama", "cpu", "float32", "int8")

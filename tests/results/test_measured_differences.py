@@ -10,7 +10,8 @@ import pytest
 
 from pytest_llmdevice.results.compare import compare
 from pytest_llmdevice.results.merged_results import merge_runs
-from pytest_llmdevice.results.records import Commit, Memory
+from pytest_llmdevice.results.records import Memory
+from pytest_llmdevice.results.run_header import Commit
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.transitions import Comparison
 from pytest_llmdevice.results.update import update

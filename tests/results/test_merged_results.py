@@ -10,7 +10,7 @@ import pytest
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.cell_view import CellView
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
-from pytest_llmdevice.results.records import Commit
+from pytest_llmdevice.results.run_header import Commit
 from pytest_llmdevice.results.settle import DIFFERING, TWOFOLD
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.vocabulary import CheckOutcome

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.merge import merge, mixtures
-from pytest_llmdevice.results.records import Commit
+from pytest_llmdevice.results.run_header import Commit
 from results.builder import CARD, CPU_BF16, CPU_FP32, CUDA, SIMULATED, ResultsBuilder
 
 LAPTOP_RUN = ResultsBuilder(

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from pytest_llmdevice.cli.command import command
 from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.results.records import Check, Commit, Memory
+from pytest_llmdevice.results.records import Check, Memory
+from pytest_llmdevice.results.run_header import Commit
 from pytest_llmdevice.results.transitions import NAMES, OF_CAUSE, Name, count_text
 from pytest_llmdevice.results.vocabulary import CheckOutcome, SkipCause
 from results.builder import ResultsBuilder, check

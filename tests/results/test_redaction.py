@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.results.records import Run, adapter
+from pytest_llmdevice.results.records import adapter
 from pytest_llmdevice.results.redaction import FREE, Redactor
+from pytest_llmdevice.results.run_header import Run
 from pytest_llmdevice.results.store import dumped
 from results.builder import CARD, CPU_FP32, CUDA, PLAIN, SIMULATED, ResultsBuilder
 

@@ -9,7 +9,7 @@ import pytest
 from pytest_llmdevice.errors import ResultsError
 from pytest_llmdevice.results.merged_results import merge_runs
 from pytest_llmdevice.results.order import in_order, latest_run
-from pytest_llmdevice.results.records import Commit
+from pytest_llmdevice.results.run_header import Commit
 from pytest_llmdevice.results.store import read, read_file
 from results.builder import CPU_FP32, ResultsBuilder
 

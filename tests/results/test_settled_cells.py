@@ -16,7 +16,7 @@ import pytest
 from pytest_llmdevice.results.compare import compare
 from pytest_llmdevice.results.gate import evaluate_gate, parse_fail_on
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
-from pytest_llmdevice.results.records import Commit
+from pytest_llmdevice.results.run_header import Commit
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.update import update
 from pytest_llmdevice.results.vocabulary import CheckOutcome

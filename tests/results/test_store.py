@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_llmdevice.errors import ResultsError
-from pytest_llmdevice.results.records import SCHEMA
+from pytest_llmdevice.results.run_header import SCHEMA
 from pytest_llmdevice.results.store import read, read_file
 from results.builder import CARD, CPU_BF16, CPU_FP32, ResultsBuilder
 
