@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection, Listener
+from pathlib import Path
 from typing import Any, Final
 
 from pytest_llmdevice.errors import first_line
@@ -31,16 +33,18 @@ def serve(listener: Listener, parent: int) -> None:
             question concerns no other.
         parent: the process that started this one.
     """
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    threading.Thread(target=_watch, args=(parent, Path(str(listener.address)).parent), daemon=True).start()
     while True:
         # Whoever asked may have been killed.
         with suppress(OSError, EOFError), listener.accept() as connection:
             _answer(connection)
 
 
-def _watch(parent: int) -> None:
+def _watch(parent: int, folder: Path) -> None:
     while os.getppid() == parent:
         time.sleep(WATCH_SECONDS)
+    # It was killed, and could not tidy up.
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,6 @@ def test_whoever_is_killed_while_asking_leaves_it_to_others(checkpoint: Callable
 
 
 def _slow() -> None:
-    import time
 
     time.sleep(0.2)
 
@@ -181,3 +181,21 @@ def test_models_keep_their_ties_on_the_way(checkpoint: Callable[[str], str], fam
         torch.equal(mine, other)
         for mine, other in zip(here.state_dict().values(), there.state_dict().values(), strict=True)
     )
+
+
+def test_a_process_whose_parent_was_killed_ends_and_leaves_nothing() -> None:
+    script = (
+        "import os; from pytest_llmdevice.oracle import process; process.start(); print(process._own[0].wait().path)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, sys.path))
+    killed = subprocess.run(  # our own command
+        [sys.executable, "-c", f"{script}; import sys; sys.stdout.flush(); os.kill(os.getpid(), 9)"],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    folder = Path(killed.stdout.strip()).parent
+    assert folder.name.startswith("llmdevice-"), killed.stderr
+    deadline = time.monotonic() + 30
+    while folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not folder.exists()
