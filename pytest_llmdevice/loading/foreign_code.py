@@ -2,14 +2,15 @@
 
 A `config.json` can name Python files (`auto_map`), which every load here declines by `trust_remote_code=False`: left
 out, transformers asks on the terminal, and `yes | pytest -s` would run them. It can also name kernels of the hub, which
-transformers fetches and runs without that switch where the package `kernels` is installed.
+transformers fetches and runs without that switch where the package `kernels` is installed, and bring a way to generate.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import Any, Final, NoReturn
 
 from pytest_llmdevice.errors import UnsupportedByLibrary
@@ -45,22 +46,31 @@ _CODE: Final = "code of the hub, and the plugin runs none: load it in a target o
 
 
 @contextmanager
-def without_hub_kernels() -> Iterator[None]:
-    """While this holds, transformers gets no kernel of the hub; what can do without one goes on without.
+def without_foreign_code() -> Iterator[None]:
+    """While this holds, transformers gets no kernel of the hub and no way to generate from a checkpoint's folder.
 
-    Flash attention that is not installed, and models such as RWKV, would fetch one by themselves.
+    Flash attention that is not installed, and models such as RWKV, would fetch a kernel by themselves; transformers 4
+    runs `custom_generate/generate.py` of a local folder whatever `trust_remote_code` says. What can do without goes on.
     """
-    # In transformers 4 another module does it, which fetches nothing unless it was asked to.
-    module: Any = sys.modules.get("transformers.integrations.hub_kernels")
-    known = getattr(module, "get_kernel_hub", None)
-    if known is None:
+    # In transformers 4 another module gets kernels, and fetches nothing unless it was asked to.
+    kernels: Any = sys.modules.get("transformers.integrations.hub_kernels")
+    # The class of the model, which the load imports, has it as its base.
+    generation: Any = import_module("transformers.generation.utils")
+    with ExitStack() as stack:
+        for owner, name, instead in (
+            (kernels, "get_kernel_hub", _refuse),
+            (generation.GenerationMixin, "load_custom_generate", _refuse_generation),
+        ):
+            known = getattr(owner, name, None)
+            if known is not None:
+                stack.callback(setattr, owner, name, known)
+                setattr(owner, name, instead)
         yield
-        return
-    module.get_kernel_hub = _refuse
-    try:
-        yield
-    finally:
-        module.get_kernel_hub = known
+
+
+def _refuse_generation(*_: object, **__: object) -> NoReturn:
+    # What transformers takes for a folder that has none.
+    raise OSError(f"the checkpoint's own way to generate is {_CODE}")
 
 
 def _refuse(name: object, *_: object, **__: object) -> NoReturn:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmdevice.errors import UnsupportedByLibrary
 from pytest_llmdevice.loading import attention, quantization
 from pytest_llmdevice.loading.checkpoint_files import Stamp, stamps
-from pytest_llmdevice.loading.foreign_code import refuse_foreign_code, without_hub_kernels
+from pytest_llmdevice.loading.foreign_code import refuse_foreign_code, without_foreign_code
 from pytest_llmdevice.matrix.cell import Cell
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def from_pretrained(checkpoint: str, cell: Cell, **options: Any) -> nn.Module:
     if quantized is not None:
         options["quantization_config"] = quantized
     config = configuration(checkpoint)
-    with without_hub_kernels():
+    with without_foreign_code():
         model: nn.Module = auto_class(config).from_pretrained(
             checkpoint,
             dtype=cell.torch_dtype,
@@ -72,7 +72,7 @@ def _skeleton(checkpoint: str, dtype: torch.dtype, _written: Stamp | None) -> nn
     import torch
 
     config = configuration(checkpoint)
-    with torch.device("meta"), without_hub_kernels():
+    with torch.device("meta"), without_foreign_code():
         model: nn.Module = auto_class(config).from_config(
             config, dtype=dtype, attn_implementation="eager", trust_remote_code=False
         )

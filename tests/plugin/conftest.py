@@ -11,6 +11,11 @@ from typing import ClassVar, Self
 import pytest
 from answered_probe import PLUGIN, AnsweredProbe, write_plugin
 
+# What runs in this process import too: pytester drops what a run was the first to import, and then patches of one
+# module would meet another one of the same name.
+import pytest_llmdevice.plugin.matrix_plugin
+import pytest_llmdevice.plugin.session
+import pytest_llmdevice.plugin.simulation_plugin  # noqa: F401
 from pytest_llmdevice import simulation
 from pytest_llmdevice.hardware import Inventory
 from pytest_llmdevice.simulation import Profile

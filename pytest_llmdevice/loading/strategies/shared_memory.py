@@ -12,7 +12,7 @@ from multiprocessing.shared_memory import SharedMemory
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.loading import attention
-from pytest_llmdevice.loading.foreign_code import without_hub_kernels
+from pytest_llmdevice.loading.foreign_code import without_foreign_code
 from pytest_llmdevice.loading.pretrained import auto_class, configuration
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.dtypes import intended_dtype
@@ -30,7 +30,7 @@ def shared_memory(checkpoint: str, cell: Cell) -> nn.Module:
 
     config = configuration(checkpoint)
     config.dtype = cell.torch_dtype
-    with init_empty_weights(include_buffers=False), without_hub_kernels():
+    with init_empty_weights(include_buffers=False), without_foreign_code():
         model: Any = auto_class(config).from_config(
             config,
             dtype=cell.torch_dtype,
@@ -69,7 +69,7 @@ def published(checkpoint: str) -> Iterator[tuple[dict[str, torch.Tensor], bool]]
     import torch
 
     config = configuration(checkpoint)
-    with without_hub_kernels():
+    with without_foreign_code():
         # The configuration may name an implementation, also one of the hub; its weights are the same with any.
         source = auto_class(config).from_pretrained(
             checkpoint, dtype="auto", attn_implementation="eager", local_files_only=True, trust_remote_code=False
