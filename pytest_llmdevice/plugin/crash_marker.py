@@ -101,15 +101,17 @@ def _left(folder: Path) -> list[str]:
 
 def _runs(number: int) -> bool:
     """Whether another process of this number is there; in a container each run may have the same one."""
+    import psutil
+
     if number == os.getpid():
         return False
     try:
-        os.kill(number, 0)
-    except ProcessLookupError:
+        # One that has ended and that nobody has asked for its status has a number still.
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except OSError:
+    except psutil.Error:
         return True
-    return True
 
 
 def _now() -> str:
