@@ -56,7 +56,14 @@ def test_the_readme_example_prints_what_the_readme_says(pytester: pytest.Pyteste
     # The finding whole; of the whole run, what the one model and the two checks have of it.
     missing = [line for line in finding if line != "..." and line not in result.outlines]
     assert missing == []
-    for line in ("   cell     llama.cpu.bf16.none.to", "   where    model.embed_tokens.weight"):
+    for line in (
+        "llm target llm_target",
+        "target llm_target",
+        "in all: device cpu, quantization none, strategy to",
+        "model  fp32 bf16",
+        "   cell     llama.cpu.bf16.none.to",
+        "   where    model.embed_tokens.weight",
+    ):
         assert line in run
         assert line in result.outlines
 

@@ -129,7 +129,7 @@ def start() -> None:
 
 
 def ask(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What `function`, of a module, returns for `args` where the code under test was never imported.
+    """What `function`, of a module, returns for its arguments where the code under test was never imported.
 
     In a simulation it is called in one of the same machine.
 
@@ -139,12 +139,11 @@ def ask(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """
     from pytest_llmdevice.simulation.simulate import active
 
-    assert not kwargs
     simulation = active()
     address = _address()
     try:
         with Client(address.path, authkey=address.key) as connection:
-            connection.send((function, args, "" if simulation is None else str(simulation.profile)))
+            connection.send((function, args, kwargs, "" if simulation is None else str(simulation.profile)))
             answer = connection.recv_bytes()
     except (OSError, EOFError) as error:
         raise OracleError(

@@ -50,13 +50,13 @@ def _watch(parent: int, folder: Path) -> None:
 
 def _answer(connection: Connection) -> None:
     try:
-        function, arguments, simulated = connection.recv()
+        function, arguments, keywords, simulated = connection.recv()
         with ExitStack() as stack:
             if simulated:
                 from pytest_llmdevice.simulation.simulate import simulate
 
                 stack.enter_context(simulate(simulated))
-            value: Any = function(*arguments)
+            value: Any = function(*arguments, **keywords)
         answer = packed(("value", value))
     except Exception as error:  # noqa: BLE001  # raised where it was asked
         try:
