@@ -92,13 +92,12 @@ def _mamba_reads_its_weight(cell: Cell, machine: Machine) -> str | None:
 
 
 def _deepseek_gives_int8_four_dimensions(cell: Cell, machine: Machine) -> str | None:
-    # The CUDA backend has kernels of its own; a simulated card is computed by the CPU's.
-    own_kernels = cell.kind in ("cuda", "rocm") and not cell.simulated
-    if cell.quantization != "int8" or own_kernels or below(machine, "transformers", "5.15.0.dev0"):
+    # Seen on the CPU and on an H100 with bitsandbytes 0.50.2.
+    if cell.quantization != "int8" or below(machine, "transformers", "5.15.0.dev0"):
         return None
     return (
         "transformers' DeepSeek-V3 gives kv_b_proj an input of four dimensions (5.15 and later), and "
-        "bitsandbytes' int8 kernel for this device takes at most three"
+        "bitsandbytes' int8 kernels take at most three"
     )
 
 
