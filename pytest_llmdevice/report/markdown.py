@@ -10,7 +10,7 @@ from pytest_llmdevice.report.changes import comparison_line, named_transition_te
 from pytest_llmdevice.report.escaping import address, code, literal, prose
 from pytest_llmdevice.report.folding import folded, without_attention
 from pytest_llmdevice.report.grid import Grid, blank, grids, labels
-from pytest_llmdevice.report.model import CONFLICTS, ReportModel, conflict_text
+from pytest_llmdevice.report.model import CONFLICTS, UPSTREAM, ReportModel, conflict_text
 from pytest_llmdevice.report.outcomes import MarkCounts, legend
 from pytest_llmdevice.report.problems import Problem
 from pytest_llmdevice.report.runs import environment_lines, origin_text, target_text
@@ -57,6 +57,7 @@ def markdown(report: ReportModel, *, title: str = TITLE, grid: str | None = None
     parts += _tables(results, spec)
     parts += _problems(report)
     parts += _details(OUTCOME_WORDS["xfail"].capitalize(), list(map(str, report.expected_failures)))
+    parts += _details(UPSTREAM, list(map(str, report.upstream)))
     parts += _details(OUTCOME_WORDS["partial"].capitalize(), list(map(str, report.partly_run)))
     parts += _details(OUTCOME_WORDS["skipped"].capitalize(), list(map(str, report.not_run)))
     parts += _details(CONFLICTS, list(map(conflict_text, results.conflicts)))

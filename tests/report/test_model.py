@@ -163,8 +163,9 @@ def test_all_reports_have_the_same_problems_in_the_same_order(report: ReportMode
 
 def test_all_reports_have_the_same_counts(report: ReportModel, results: Path) -> None:
     assert report.counts_line == (
-        "15 cells: 1 error, 2 failed, 1 aborted, 1 hollow, 1 passed unexpectedly, 1 failed as expected, 1 passed, "
-        "1 not run; simulated: 1 error, 1 failed, 1 hollow, 1 passed unexpectedly, 1 failed as expected, 1 passed"
+        "17 cells: 1 error, 2 failed, 1 aborted, 1 hollow, 1 passed unexpectedly, 1 failed as expected, 1 upstream, "
+        "1 passed, 1 not run; simulated: 1 error, 1 failed, 1 hollow, 1 passed unexpectedly, 1 failed as expected, "
+        "1 upstream, 1 passed"
     )
     for name, text in forms(report, results).items():
         assert report.counts_line in text, name
