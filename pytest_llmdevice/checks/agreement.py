@@ -70,6 +70,7 @@ def check_agreement(
                 f"relative error at most {tolerance:g} over all positions",
                 f"{error:.3g} (worst position {worst:.3g})",
                 NUMERIC,
+                size=error,
             )
         )
     same = sum(
@@ -139,6 +140,7 @@ def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance:
                     f"token {tokens[step]}, or one within {allowed:.3g} of its logit",
                     f"token {row[step]}, {gap:.3g} below it ({what})",
                     hint,
+                    size=gap,
                 )
             )
     return findings
@@ -182,6 +184,7 @@ def _batch_effects(
                     f"token {single[step]}, as by itself",
                     f"token {row[step]}, whose logit is {gap:.3g} away (noise explains {allowed:.3g})",
                     CHOICE,
+                    size=gap,
                 )
             )
     return findings
@@ -213,5 +216,6 @@ AGREEMENT_CHECK: Final = Check(
     needs=("generation",),
     failure="numeric",
     origin=True,
+    behaviour=True,
     after="generation",
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, get_args
 
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import generation_tolerance, tolerance
+from pytest_llmdevice.checks.upstream import judged
 from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.divergence import first_divergence
 from pytest_llmdevice.diagnosis.errors import hint_of
@@ -57,6 +58,8 @@ class Check:
         failure: what kind of thing is wrong when it finds something whose cause is unknown.
         origin: whether its findings may have begun in any module of the model, so that the first one that differs
             from a plain load is looked for.
+        behaviour: whether it is about what the model does, so that a plain load may have its findings too; those are
+            then the library's, and the outcome is `upstream`.
         after: the check behind which it runs; empty for the end.
     """
 
@@ -69,6 +72,7 @@ class Check:
     needs: tuple[Need, ...] = field(default=(), metadata={CHOICES: get_args(Need)})
     failure: FailureClass = field(default="other", metadata={CHOICES: get_args(FailureClass)})
     origin: bool = False
+    behaviour: bool = False
     after: str = ""
 
 
@@ -132,14 +136,25 @@ class Examination:
             KeyError: there is no such check.
         """
         check = current().of(Check)[name]
-        try:
-            result = check.run(self)
-        except of_target() as error:  # the model under test runs in it, and may raise anything
-            restore_offloading(self.model)
-            result = Result(name, (finding_from_exception(error, self.model, doing=name),), details=excerpt(error))
+        result = self.unjudged(name)
+        if check.behaviour:
+            result = judged(self, result)
         # An exception says itself where it was raised.
         said = any(finding.kind != "exception" for finding in result.findings)
         return replace(result, origin=self.origin) if said and check.origin else result
+
+    def unjudged(self, name: str) -> Result:
+        """The same before it is held against a plain load: `upstream` is empty.
+
+        Raises:
+            KeyError: there is no such check.
+        """
+        check = current().of(Check)[name]
+        try:
+            return check.run(self)
+        except of_target() as error:  # the model under test runs in it, and may raise anything
+            restore_offloading(self.model)
+            return Result(name, (finding_from_exception(error, self.model, doing=name),), details=excerpt(error))
 
     @cached_property
     def origin(self) -> str:

@@ -166,5 +166,6 @@ GENERATION_CHECK: Final = Check(
     needs=("generation",),
     failure="numeric",
     origin=True,
+    behaviour=True,
     after="inputs",
 )

@@ -258,5 +258,6 @@ INPUTS_CHECK: Final = Check(
     ),
     needs=("generation",),
     failure="placement",
+    behaviour=True,
     after="forward",
 )

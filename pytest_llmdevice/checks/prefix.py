@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.examination import Check
-from pytest_llmdevice.checks.noise import FLOAT32, Gap, Inspection, Limits, gap, gap_finding, own_faults
+from pytest_llmdevice.checks.noise import FLOAT32, Gap, Inspection, Limits, gap, gap_finding
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import BY_DTYPE, tolerance
 from pytest_llmdevice.diagnosis import Finding
@@ -55,8 +55,8 @@ def check_prefix(
         allowed: the largest relative error to a plain load; by default that of the dtype and quantization.
     """
     wholes: list[torch.Tensor] = []
-    own, evidence = own_faults(lambda loaded: _inspect(loaded, cell, prompts, wholes), model, cell, checkpoint)
-    findings = list(own)
+    found, evidence = _inspect(model, cell, prompts, wholes)
+    findings = list(found)
     if checkpoint is not None and wholes and not findings:
         far, counts = _far(model, wholes[0], cell, prompts, checkpoint, allowed)
         findings += far
@@ -144,7 +144,7 @@ def _far(
     where = f"logits from position {FAR_FROM} of {length} on"
     actual = f"{far.overall:.3g} (the first {SHORT}: {near:.3g})"
     hint = FAR if near < far.overall / 2 else NUMERIC
-    return [Finding(where, f"a plain load's, relative error at most {limit:.2g}", actual, hint)], {}
+    return [Finding(where, f"a plain load's, relative error at most {limit:.2g}", actual, hint, size=far.overall)], {}
 
 
 _PLAIN: Final = frozenset({"eager", "sdpa"})
@@ -181,5 +181,6 @@ PREFIX_CHECK: Final = Check(
     "A token is influenced by what comes after it.",
     failure="numeric",
     origin=True,
+    behaviour=True,
     after="padding",
 )

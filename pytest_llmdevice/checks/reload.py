@@ -251,5 +251,6 @@ RELOAD_CHECK: Final = Check(
     "A load returns, changes or keeps alive the model of another one.",
     needs=("generation", "second load"),
     failure="loader",
+    behaviour=True,
     after="state",
 )

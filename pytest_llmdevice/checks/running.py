@@ -124,5 +124,6 @@ FORWARD_CHECK: Final = Check(
     "One forward pass fails, or its logits are not of the cell.",
     failure="numeric",
     origin=True,
+    behaviour=True,
     after="mode",
 )

@@ -104,7 +104,8 @@ def _stopped(model: Any, prompts: Tokens, greedy: Rows | None) -> tuple[Rows, li
     findings = []
     rows: Rows = []
     # `min_new_tokens` has suppressed the model's own end tokens so far; now they are suppressed explicitly.
-    own = sorted(end_tokens(model) - {stop}) or None
+    # But for one that is forced at the greatest length, which cannot be both; no row is longer than that.
+    own = sorted(end_tokens(model) - {stop, *_forced(model)}) or None
     for ends in (stop, [unused, stop]):
         rows = _rows(model, prompts, eos_token_id=ends, min_new_tokens=None, suppress_tokens=own)
         for number, (row, whole) in enumerate(zip(rows, greedy, strict=True)):
@@ -114,6 +115,12 @@ def _stopped(model: Any, prompts: Tokens, greedy: Rows | None) -> tuple[Rows, li
                 where = f"prompt {number}, eos_token_id={ends}"
                 findings.append(Finding(where, f"{wanted}, ended by {stop}", str(row), generation.STOP_IGNORED))
     return rows, findings
+
+
+def _forced(model: Any) -> list[int]:
+    """The tokens that generation puts at the end of a row of the greatest length, whatever the logits are."""
+    forced = getattr(getattr(core(model), "generation_config", None), "forced_eos_token_id", None)
+    return [] if forced is None else list(forced) if isinstance(forced, (list, tuple)) else [forced]
 
 
 def _processed(model: Any, prompts: Tokens, greedy: Rows | None) -> tuple[Rows, list[Finding]]:
@@ -259,5 +266,6 @@ SAMPLING_CHECK: Final = Check(
     "What transformers' `generate` offers beyond greedy decoding does not work on this model.",
     failure="numeric",
     origin=True,
+    behaviour=True,
     after="cache",
 )
