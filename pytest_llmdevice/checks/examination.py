@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import generation_tolerance, tolerance
 from pytest_llmdevice.checks.upstream import judged
 from pytest_llmdevice.diagnosis import Finding, finding_from_exception
-from pytest_llmdevice.diagnosis.divergence import first_divergence
+from pytest_llmdevice.diagnosis.divergence import ModuleOutput, first_difference, outputs_of
 from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.errors import FailureClass, first_line, of_target
@@ -28,6 +28,7 @@ from pytest_llmdevice.model.device_map import restore_offloading
 from pytest_llmdevice.model.names import TensorNames
 from pytest_llmdevice.monitoring.change import Change
 from pytest_llmdevice.oracle.expectations import Expectations, expectations_of
+from pytest_llmdevice.oracle.process import ask
 from pytest_llmdevice.oracle.reference import Reference, reference
 from pytest_llmdevice.simulation.profiles import Profile, parse
 
@@ -167,12 +168,10 @@ class Examination:
         longest = max(self.prompts, key=len)
         try:
             modules = TensorNames(self.model).modules
-            plain = from_pretrained(
-                self.checkpoint, Cell(self.cell.model, "cpu", self.cell.dtype, self.cell.quantization)
-            )
-            found = first_divergence(
+            plain = Cell(self.cell.model, "cpu", self.cell.dtype, self.cell.quantization)
+            found = first_difference(
                 self.model,
-                plain,
+                ask(_plain_outputs, self.checkpoint, plain, tuple(longest)),
                 lambda model: forward_logits(model, inputs_for(model, [longest])),
                 generation_tolerance(self.cell),
                 lambda name: modules.get(name) or name,
@@ -180,6 +179,12 @@ class Examination:
         except Exception as error:  # noqa: BLE001  # a search for the cause must not hide the finding it is for
             return f"not found, a comparison with a plain load was not possible: {first_line(error)}"
         return SAME if found is None else str(found)
+
+
+def _plain_outputs(checkpoint: str, cell: Cell, prompt: tuple[int, ...]) -> Mapping[str, tuple[ModuleOutput, ...]]:
+    return outputs_of(
+        from_pretrained(checkpoint, cell), lambda model: forward_logits(model, inputs_for(model, [prompt]))
+    )
 
 
 def needs_cards(check: Check) -> bool:

@@ -37,8 +37,6 @@ class Family:
         tied: whether the output embedding is the input embedding.
         moe: whether some layers route tokens to experts.
         notes: what this family exercises that others do not.
-        trusted: whether a plain load of it is known to have none of the faults that checks look for, so that no
-            finding has to be compared with one.
         rules: what installed libraries cannot do with it.
     """
 
@@ -51,7 +49,6 @@ class Family:
     tied: bool = False
     moe: bool = False
     notes: str = ""
-    trusted: bool = False
     rules: tuple[Rule, ...] = ()
 
     @property
@@ -102,7 +99,7 @@ def _deepseek_gives_int8_four_dimensions(cell: Cell, machine: Machine) -> str | 
 
 
 def _family(name: str, config_class: str, arguments: Mapping[str, Any], **facts: Any) -> Family:
-    return Family(name, config_class, MappingProxyType(dict(arguments)), trusted=True, **facts)
+    return Family(name, config_class, MappingProxyType(dict(arguments)), **facts)
 
 
 FAMILIES: Final = (
