@@ -216,11 +216,14 @@ def test_the_same_fault_is_about_the_same_and_not_larger(finding: Finding, other
 def test_where_a_difference_begins_is_seen_though_the_class_was_patched(
     copied: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inner = modeling_llama.LlamaMLP.forward
+    inner: Any = modeling_llama.LlamaMLP.forward
+
+    def larger(own: Any, hidden: torch.Tensor) -> Any:
+        return inner(own, hidden) * 1.5
 
     class Patching(Right):
         def load(self, checkpoint: str, cell: Cell) -> Any:
-            monkeypatch.setattr(modeling_llama.LlamaMLP, "forward", lambda own, hidden: inner(own, hidden) * 1.5)
+            monkeypatch.setattr(modeling_llama.LlamaMLP, "forward", larger)
             return super().load(checkpoint, cell)
 
     assert results(Patching(), copied)["agreement"].origin.startswith(
