@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.inference.generation import is_encoder_decoder, pad_token
-from pytest_llmdevice.inference.stepping import NO_LIMIT, sliding_window
+from pytest_llmdevice.model.lengths import NO_LIMIT, sliding_window
 from pytest_llmdevice.model.wrappers import configuration_of
 from pytest_llmdevice.monitoring.trace import Call, TracedTensor
 

@@ -17,7 +17,8 @@ from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.device_map import embedding_device
-from pytest_llmdevice.model.wrappers import accepted_arguments, configuration_of, input_embedding
+from pytest_llmdevice.model.lengths import position_limit
+from pytest_llmdevice.model.wrappers import accepted_arguments, input_embedding
 from pytest_llmdevice.oracle.process import ask
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ Tokens = Sequence[Sequence[int]]
 
 LENGTHS: Final = (284, 300)
 """Tokens of the long prompts: more than 256, beyond which bfloat16 represents only every second integer."""
-
-UNLIMITED: Final = 1 << 30
 
 TAIL: Final = 32
 """The number of tokens at the end of a prompt, where positions are largest, that are also compared separately."""
@@ -83,9 +82,7 @@ def check_padding(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, tole
 
 def long_prompts(model: Any, prompts: Tokens) -> list[list[int]]:
     """The shortest of `prompts`, and two prompts of `LENGTHS` made of all of them, shorter if the model needs it."""
-    config = configuration_of(model)
-    text = getattr(config, "get_text_config", lambda: config)()
-    limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or UNLIMITED
+    limit = position_limit(model)
     whole = [token for prompt in prompts for token in prompt]
     if not whole:
         return []

@@ -14,6 +14,7 @@ from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation, values
 from pytest_llmdevice.inference.generation import inputs_for, is_encoder_decoder, pad_token
 from pytest_llmdevice.inference.logits import continuation_logits
+from pytest_llmdevice.model.settings import vocabulary_size
 from pytest_llmdevice.model.wrappers import configuration_of, core, generating_module
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _cut(model: Any, output: torch.Tensor, prompts: Tokens) -> Rows:
 
 
 def _outside(name: str, rows: Rows, model: Any) -> Iterator[Finding]:
-    vocabulary = getattr(configuration_of(model), "vocab_size", None)
+    vocabulary = vocabulary_size(configuration_of(model))
     for number, row in enumerate(rows):
         bad = [token for token in row if token < 0 or (vocabulary is not None and token >= vocabulary)]
         if bad:
@@ -219,7 +220,7 @@ def _configured(model: Any, checkpoint: str) -> Iterator[Finding]:
         yield Finding(
             "generation_config.eos_token_id", _listed(wanted), _listed(ends) if ends else "None", generation.STOP
         )
-    vocabulary = getattr(configuration_of(model), "vocab_size", None)
+    vocabulary = vocabulary_size(configuration_of(model))
     pad = getattr(own, "pad_token_id", None)
     if isinstance(pad, int) and vocabulary is not None and not 0 <= pad < vocabulary:
         yield Finding("generation_config.pad_token_id", f"a token id below {vocabulary}", str(pad), generation.STOP)
