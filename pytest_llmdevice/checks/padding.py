@@ -17,7 +17,7 @@ from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.device_map import embedding_device
-from pytest_llmdevice.model.lengths import position_limit
+from pytest_llmdevice.model.lengths import first_position, position_limit
 from pytest_llmdevice.model.wrappers import accepted_arguments, input_embedding
 from pytest_llmdevice.oracle.process import ask
 
@@ -174,10 +174,13 @@ def _plain(measure: str, checkpoint: str, cell: Cell, prompts: tuple[tuple[int, 
 
 
 def _positions(model: Any, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The `position_ids` that `generate` would make, if the model takes them; a forward pass alone counts padding."""
+    """The `position_ids` of the tokens, if the model takes them; a forward pass alone counts padding.
+
+    They begin where the class begins by itself, which is not where `generate` does (RoBERTa, transformers 5).
+    """
     if is_encoder_decoder(model) or "position_ids" not in accepted_arguments(model):
         return {}
-    return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+    return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0) + first_position(model)}
 
 
 def _padding(exam: Examination) -> Result:

@@ -53,6 +53,15 @@ def position_limit(model: Any) -> int:
     return min(tables or counts, default=NO_LIMIT)
 
 
+def first_position(model: Any) -> int:
+    """The position id of the first token, as callers give it: 0, or what follows the padding token's (RoBERTa).
+
+    What a table is shifted by inside (`offset`, as in OPT) is no affair of a caller's.
+    """
+    tables = list(_embeddings(core(model)))
+    return max((_first(table) for table in tables if not isinstance(_offset(table), int)), default=0)
+
+
 def unscaled_length(model: Any) -> int:
     """The largest number of tokens that are read at their plain positions; `NO_LIMIT` where there is no such number.
 
@@ -90,6 +99,12 @@ def sliding_window(model: Any) -> int | None:
 
 def _tables(module: nn.Module) -> Iterator[int]:
     """The number of tokens that each table of learned positions in `module` is long enough for."""
+    for table in _embeddings(module):
+        yield table.num_embeddings - _first(table)
+
+
+def _embeddings(module: nn.Module) -> Iterator[nn.Embedding]:
+    """The tables of learned positions in `module`, without those of pictures and sounds."""
     from torch import nn
 
     for key, child in module.named_children():
@@ -97,17 +112,21 @@ def _tables(module: nn.Module) -> Iterator[int]:
             continue
         if isinstance(child, nn.Embedding):
             if _TABLE.search(key) and not _RELATIVE.search(key) and child.num_embeddings > 1:
-                yield child.num_embeddings - _first(child)
+                yield child
         else:
-            yield from _tables(child)
+            yield from _embeddings(child)
 
 
-def _first(table: Any) -> int:
+def _first(table: nn.Embedding) -> int:
     """The row of `table` that belongs to the first token."""
-    offset = getattr(table, "offset", None)
+    offset = _offset(table)
     if isinstance(offset, int):
         return offset
     return 0 if table.padding_idx is None else int(table.padding_idx) + 1
+
+
+def _offset(table: Any) -> object:
+    return getattr(table, "offset", None)
 
 
 def _other_than_text(module: Any) -> bool:

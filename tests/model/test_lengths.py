@@ -10,7 +10,14 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from pytest_llmdevice.model.lengths import NO_LIMIT, plain_rotary, position_limit, sliding_window, unscaled_length
+from pytest_llmdevice.model.lengths import (
+    NO_LIMIT,
+    first_position,
+    plain_rotary,
+    position_limit,
+    sliding_window,
+    unscaled_length,
+)
 
 SMALL = {
     "vocab_size": 64,
@@ -91,6 +98,9 @@ LEARNED = {
 }
 
 
+TAKE_NO_POSITIONS = {"bart", "led", "whisper's decoder"}
+
+
 @pytest.mark.parametrize("name", LEARNED)
 def test_the_limit_is_the_longest_text_that_a_model_with_learned_positions_reads(name: str) -> None:
     config_class, arguments, limit = LEARNED[name]
@@ -98,6 +108,15 @@ def test_the_limit_is_the_longest_text_that_a_model_with_learned_positions_reads
     assert position_limit(model) == unscaled_length(model) == limit
     assert reads(model, limit)
     assert not reads(model, limit + 1)
+
+
+@pytest.mark.parametrize("name", [name for name in LEARNED if name.partition(",")[0] not in TAKE_NO_POSITIONS])
+def test_positions_that_are_given_begin_where_the_class_begins_by_itself(name: str) -> None:
+    config_class, arguments, _ = LEARNED[name]
+    model = made(config_class, **arguments)
+    ids = torch.tensor([[5, 6, 7]])
+    given = torch.arange(3)[None] + first_position(model)
+    torch.testing.assert_close(model(ids, position_ids=given).logits, model(ids).logits)
 
 
 def test_alibi_relative_positions_and_states_have_no_limit() -> None:
