@@ -16,11 +16,12 @@ from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints.sequences import CACHE_DEVICE, CACHE_DTYPE, CACHED
 from pytest_llmdevice.errors import first_line, of_target
-from pytest_llmdevice.inference.stepping import LONG_TEXT, Stepper, longest_text_length, position_limit, random_text
+from pytest_llmdevice.inference.stepping import LONG_TEXT, Stepper, longest_text_length, random_text
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import restore_offloading, with_index
 from pytest_llmdevice.model.kv_cache import cache_tensors, caches_used, is_offloaded, is_state_space, layer_devices
+from pytest_llmdevice.model.lengths import position_limit
 from pytest_llmdevice.model.wrappers import core, generating_module
 
 if TYPE_CHECKING:

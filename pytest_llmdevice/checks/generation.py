@@ -12,6 +12,7 @@ from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.inference.generation import is_encoder_decoder, pad_token
 from pytest_llmdevice.inference.generation_run import GenerationRun
+from pytest_llmdevice.model.settings import vocabulary_size
 from pytest_llmdevice.model.wrappers import configuration_of, core
 
 Tokens = Sequence[Sequence[int]]
@@ -43,7 +44,7 @@ def check_generation(generated: GenerationRun, prompts: Tokens, max_new_tokens: 
     if findings:
         return Result("generation", tuple(dict.fromkeys(findings)), details=CONTRACT)
     first_rows, second_rows = token_rows(first) or [], token_rows(second) or []
-    vocabulary = getattr(configuration_of(model), "vocab_size", None)
+    vocabulary = vocabulary_size(configuration_of(model))
     for number, (row, again) in enumerate(zip(first_rows, second_rows, strict=True)):
         where = f"prompt {number}"
         findings += _length(where, row, list(prompts[number]), max_new_tokens, model)

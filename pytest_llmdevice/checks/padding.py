@@ -18,7 +18,8 @@ from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.device_map import embedding_device, restore_offloading
-from pytest_llmdevice.model.wrappers import accepted_arguments, configuration_of, input_embedding
+from pytest_llmdevice.model.lengths import first_position, position_limit
+from pytest_llmdevice.model.wrappers import accepted_arguments, input_embedding
 from pytest_llmdevice.oracle.process import ask
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ Tokens = Sequence[Sequence[int]]
 
 LENGTHS: Final = (284, 300)
 """Tokens of the long prompts: more than 256, beyond which bfloat16 represents only every second integer."""
-
-UNLIMITED: Final = 1 << 30
 
 TAIL: Final = 32
 """The number of tokens at the end of a prompt, where positions are largest, that are also compared separately."""
@@ -85,9 +84,7 @@ def check_padding(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, tole
 
 def long_prompts(model: Any, prompts: Tokens) -> list[list[int]]:
     """The shortest of `prompts`, and two prompts of `LENGTHS` made of all of them, shorter if the model needs it."""
-    config = configuration_of(model)
-    text = getattr(config, "get_text_config", lambda: config)()
-    limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or UNLIMITED
+    limit = position_limit(model)
     whole = [token for prompt in prompts for token in prompt]
     if not whole:
         return []
@@ -172,10 +169,13 @@ FOUR_DIMENSIONS: Final = "a mask of four dimensions with -inf"
 
 
 def _positions(model: Any, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The `position_ids` that `generate` would make, if the model takes them; a forward pass alone counts padding."""
+    """The `position_ids` of the tokens, if the model takes them; a forward pass alone counts padding.
+
+    They begin where the class begins by itself, which is not where `generate` does (RoBERTa, transformers 5).
+    """
     if is_encoder_decoder(model) or "position_ids" not in accepted_arguments(model):
         return {}
-    return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+    return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0) + first_position(model)}
 
 
 def _padding(exam: Examination) -> Result:

@@ -13,9 +13,10 @@ from pytest_llmdevice.checks.tolerance import BY_DTYPE, tolerance
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.sequences import FAR, LEAK, LENGTH, NOISE
 from pytest_llmdevice.diagnosis.hints.values import NUMERIC
-from pytest_llmdevice.inference.stepping import Stepper, longest_text_length, random_text, sliding_window
+from pytest_llmdevice.inference.stepping import Stepper, longest_text_length, random_text
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.model.lengths import sliding_window
 from pytest_llmdevice.model.wrappers import configuration_of
 from pytest_llmdevice.oracle.process import ask
 

@@ -14,6 +14,7 @@ from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation, values
 from pytest_llmdevice.inference.generation import inputs_for, is_encoder_decoder, pad_token
 from pytest_llmdevice.inference.logits import continuation_logits
+from pytest_llmdevice.model.settings import vocabulary_size
 from pytest_llmdevice.model.wrappers import configuration_of, core, generating_module
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def _generate(model: Any, prompts: Tokens, **options: Any) -> Any:
     import torch
 
     given = {"do_sample": False, "num_beams": 1, "max_new_tokens": NEW, "min_new_tokens": NEW, **options}
-    with torch.inference_mode():
+    with torch.no_grad():
         return generating_module(model).generate(**inputs_for(model, prompts), pad_token_id=pad_token(model), **given)
 
 
@@ -200,7 +201,7 @@ def _cut(model: Any, output: torch.Tensor, prompts: Tokens) -> Rows:
 
 
 def _outside(name: str, rows: Rows, model: Any) -> Iterator[Finding]:
-    vocabulary = getattr(configuration_of(model), "vocab_size", None)
+    vocabulary = vocabulary_size(configuration_of(model))
     for number, row in enumerate(rows):
         bad = [token for token in row if token < 0 or (vocabulary is not None and token >= vocabulary)]
         if bad:
@@ -226,7 +227,7 @@ def _configured(model: Any, checkpoint: str) -> Iterator[Finding]:
         yield Finding(
             "generation_config.eos_token_id", _listed(wanted), _listed(ends) if ends else "None", generation.STOP
         )
-    vocabulary = getattr(configuration_of(model), "vocab_size", None)
+    vocabulary = vocabulary_size(configuration_of(model))
     pad = getattr(own, "pad_token_id", None)
     if isinstance(pad, int) and vocabulary is not None and not 0 <= pad < vocabulary:
         yield Finding("generation_config.pad_token_id", f"a token id below {vocabulary}", str(pad), generation.STOP)
