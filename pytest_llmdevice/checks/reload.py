@@ -153,13 +153,10 @@ class _Rounds:
             found = f"{after}, since the model was {where}"
             self.findings.append(Finding(f"{changed[0]} of the first model", str(earlier or "nothing"), found, CACHED))
             self._before = _state(self.model)
-        for name, finding in self._problems(model, cell):
+        for _, finding in self._problems(model, cell):
             if cell != self.cell or (finding.where, finding.actual) not in self._known:
-                before = self._before.get(finding.where)
-                as_first = name == "dtypes" and before is not None and before.dtype == finding.actual
-                hint = CACHED if as_first else None
                 self.findings.append(
-                    Finding(f"{finding.where}, {where}", finding.expected, finding.actual, hint or OTHER_AGAIN)
+                    Finding(f"{finding.where}, {where}", finding.expected, finding.actual, OTHER_AGAIN)
                 )
                 # One finding is enough to show that this load differs from a first one.
                 break
