@@ -18,11 +18,15 @@ from pytest_llmdevice.oracle.process import ask
 if TYPE_CHECKING:
     import torch
 
-START: Final = 259
-"""A position that bfloat16 does not know, and the first of those that a short text is given."""
+APART: Final = 12
+"""How far apart the positions are that a short text is given: rotary angles are about distances, so that a text that is
+only moved says the same."""
 
-BETTER: Final = 4.0
-"""How much smaller an error has to become, or larger, to be told from chance."""
+FAR_FROM: Final = 260
+"""Tokens of a text that has positions that bfloat16 does not know."""
+
+BETTER: Final = 2.0
+"""How much larger an error has to become to be told from chance."""
 
 
 def wrong_at_far_positions(
@@ -30,7 +34,7 @@ def wrong_at_far_positions(
 ) -> bool:
     """Whether it is the positions that make far logits wrong, by two trials for models that take position ids.
 
-    Either a short text is wrong as soon as its positions are far ones (angles that were rounded), or the position ids
+    Either a short text is wrong as soon as its positions are far apart (angles that were rounded), or the position ids
     that modules get for a long text do not go up by one (a model that counts them itself, in a half).
 
     Args:
@@ -47,13 +51,12 @@ def wrong_at_far_positions(
     if is_encoder_decoder(model) or "position_ids" not in accepted_arguments(model):
         return False
     near = overall_error([own[: len(tokens)]], [plain[: len(tokens)]])
-    shifted = torch.arange(START, START + len(tokens))
-    wanted = ask(_plain_at, checkpoint, Cell("plain", "cpu", cell.dtype, cell.quantization), tuple(tokens), START)
-    found = logits_at(model, tokens, shifted)[:, : wanted.shape[-1]]
+    wanted = ask(_plain_apart, checkpoint, Cell("plain", "cpu", cell.dtype, cell.quantization), tuple(tokens))
+    found = logits_at(model, tokens, torch.arange(len(tokens)) * APART)[:, : wanted.shape[-1]]
     far = overall_error([found], [wanted])
     if far > limit and far > BETTER * near:
         return True
-    return _counted_otherwise(model, [*tokens] * (START // len(tokens) + 2))
+    return _counted_otherwise(model, [*tokens] * (FAR_FROM // len(tokens) + 2))
 
 
 def _counted_otherwise(model: Any, text: Sequence[int]) -> bool:
@@ -77,10 +80,10 @@ def _counted_otherwise(model: Any, text: Sequence[int]) -> bool:
     return any(bool((positions.double().diff() != 1).any()) for positions in seen)
 
 
-def _plain_at(checkpoint: str, cell: Cell, tokens: tuple[int, ...], start: int) -> torch.Tensor:
+def _plain_apart(checkpoint: str, cell: Cell, tokens: tuple[int, ...]) -> torch.Tensor:
     import torch
 
-    return logits_at(from_pretrained(checkpoint, cell), tokens, torch.arange(start, start + len(tokens)))
+    return logits_at(from_pretrained(checkpoint, cell), tokens, torch.arange(len(tokens)) * APART)
 
 
 def logits_at(model: Any, tokens: Sequence[int], positions: torch.Tensor | None) -> torch.Tensor:

@@ -81,7 +81,11 @@ def _length(where: str, row: list[int], prompt: list[int], wanted: int, model: A
     if is_encoder_decoder(model) and len(row) == wanted + 1:
         actual = f"{len(row)} tokens, the first of them the decoder's start token: {row}"
         return [Finding(where, f"{wanted} new tokens", actual, generation.PROMPT_IN_FRONT)]
-    return [Finding(where, f"{wanted} new tokens (or an end token)", f"{len(row)} tokens: {row}")]
+    hint = None
+    if (extra := len(row) - wanted) > 0:
+        # A part of the prompt is in front where rows are cut at another row's length.
+        hint = generation.PROMPT_IN_FRONT if row[:extra] == prompt[-extra:] else generation.TOO_MANY
+    return [Finding(where, f"{wanted} new tokens (or an end token)", f"{len(row)} tokens: {row}", hint)]
 
 
 def _ended(row: list[int], model: Any) -> bool:

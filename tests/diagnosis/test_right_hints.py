@@ -11,11 +11,12 @@ import torch
 from checkpoints import checkpoint
 from torch import nn
 
-from pytest_llmdevice import Cell, Finding, Result, examine
+from pytest_llmdevice import Cell, Finding, Result, examine, simulate
 from pytest_llmdevice.diagnosis.finding import Hint
 from pytest_llmdevice.diagnosis.grounds import grounded
-from pytest_llmdevice.diagnosis.hints import HINTS, generation, loads, quantization, sequences, state, values
+from pytest_llmdevice.diagnosis.hints import HINTS, generation, loads, placement, quantization, sequences, state, values
 from pytest_llmdevice.diagnosis.hints import dtypes as dtype_hints
+from pytest_llmdevice.diagnosis.places import PlacementEvidence, cause_of_place
 from pytest_llmdevice.inference.generation import generate
 from pytest_llmdevice.loading.target import BuiltinTarget
 
@@ -236,6 +237,51 @@ def test_a_penalty_is_found_by_the_logits_that_its_tokens_do_not_have() -> None:
         ]
 
     assert generation.SETTINGS.name in hints_of(first(Loader(way=way), FP32))
+
+
+class Piped:
+    """Lets transformers' pipeline load the model, with a map for one device."""
+
+    def load(self, folder: str, cell: Cell) -> Any:
+        from transformers import pipeline
+
+        made: Any = pipeline("text-generation", model=folder, dtype=cell.torch_dtype, device_map={"": cell.device})
+        return made.model
+
+
+def test_a_pipeline_that_moves_the_model_to_the_first_card_is_named() -> None:
+    cell = Cell("llama", "cuda:1", "bfloat16", simulated=True)
+    with simulate("cuda:2"):
+        result = first(Piped(), cell)
+    assert result.check == "placement"
+    assert {finding.actual for finding in result.findings} == {"cuda:0"}
+    assert hints_of(result) == {placement.PIPELINE.name}
+
+
+@pytest.mark.parametrize(
+    ("seen", "place", "hint"),
+    [
+        (("cuda:0",), "cuda:0", placement.WRONG_INDEX),
+        (("cpu",), "cpu", placement.NEVER_MOVED),
+        (("cpu", "cuda:1"), "cpu", placement.LEFT_BEHIND),
+        (("cuda:0", "cuda:1"), "cuda:0", placement.WRONG_INDEX),
+        (("cuda:2", "cuda:1"), "cuda:2", None),
+        (("meta", "cuda:1"), "meta", placement.META),
+    ],
+)
+def test_a_wrong_place_is_explained_by_the_places_of_others(
+    seen: tuple[str, ...], place: str, hint: Hint | None
+) -> None:
+    evidence = PlacementEvidence(Cell("llama", "cuda:1", "bfloat16"), seen)
+    assert cause_of_place(evidence, place, buffer=False, brought=False) == hint
+
+
+def test_several_cards_that_were_asked_for_are_no_wrong_index() -> None:
+    split = Cell("llama", "cuda:0", "bfloat16", "none", "split")
+    by_hand = PlacementEvidence(split, ("cuda:0", "cuda:1"), cards=2)
+    assert cause_of_place(by_hand, "cuda:1", buffer=False, brought=False) == placement.NO_HOOKS
+    moved = PlacementEvidence(split, ("cuda:0",), ("cuda:0", "cuda:1"), hooked=True, cards=2)
+    assert cause_of_place(moved, "cuda:0", buffer=False, brought=False) == placement.STALE
 
 
 def finding_of(hint: Hint) -> Finding:

@@ -8,7 +8,8 @@ from pytest_llmdevice.diagnosis.finding import Hint
 
 DROPPED: Final = Hint(
     "dtype-dropped",
-    "the dtype was dropped on the way (dtype=, formerly torch_dtype=), or this part was created after the cast",
+    "the dtype was dropped on the way (dtype=, formerly torch_dtype=), or the whole model was cast afterwards "
+    "(.float())",
     "https://github.com/huggingface/transformers/issues/23357",
     when="no parameter is in the dtype that was asked for, and those that are wrong are in float32",
 )

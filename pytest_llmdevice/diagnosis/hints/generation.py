@@ -44,8 +44,8 @@ KEPT: Final = Hint(
 )
 SETTINGS: Final = Hint(
     "other-choice",
-    "the model says the right thing and another token is taken: a penalty, a forbidden or forced token, or sampling, "
-    "left on in the generation configuration or given with the call",
+    "the model says the right thing and another token comes back: a penalty, a forbidden or forced token, or sampling, "
+    "left on in the generation configuration or given with the call, or tokens that are changed afterwards",
     "https://huggingface.co/docs/transformers/generation_strategies",
     when=(
         "the logits of a step are those of a forward pass over the same tokens, and the token that was taken is "

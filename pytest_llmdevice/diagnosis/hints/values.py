@@ -8,8 +8,9 @@ from pytest_llmdevice.diagnosis.finding import Hint
 
 NUMERIC: Final = Hint(
     "other-logits",
-    "the logits are finite and wrong: weights of another checkpoint or dtype, buffers that were never computed "
-    "or were rounded, or another attention mask or position numbering",
+    "weights, buffers and settings are the checkpoint's, and what is computed with them is not: a forward or an "
+    "attention was replaced, a hook or an adapter changes what passes, the mask or the positions are others, or a part "
+    "computes in a lower precision",
     "https://github.com/huggingface/transformers/issues/29496",
     when=(
         "finite logits of a forward pass differ from the reference by more than the tolerance, and nothing else "
