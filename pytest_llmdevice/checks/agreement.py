@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,11 +13,13 @@ from pytest_llmdevice.checks.examination import Check, Examination
 from pytest_llmdevice.checks.generation import end_tokens, token_rows, until_end
 from pytest_llmdevice.checks.many_prompts import ended_findings, many_prompts_findings
 from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.checks.steps import watch_generation
+from pytest_llmdevice.checks.token_causes import TokenEvidence, cause_of_tokens, token_evidence
 from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding
-from pytest_llmdevice.diagnosis.hints.generation import CHOICE, ROW_ORDER, SHIFTED
-from pytest_llmdevice.diagnosis.hints.values import NUMERIC
-from pytest_llmdevice.inference.generation import inputs_for
+from pytest_llmdevice.diagnosis.hints.generation import BATCH, ROW_ORDER, SHIFTED, STOP
+from pytest_llmdevice.diagnosis.hints.values import NONFINITE, NUMERIC
+from pytest_llmdevice.inference.generation import inputs_for, pad_token
 from pytest_llmdevice.inference.logits import continuation_logits, forward_logits
 from pytest_llmdevice.oracle.reference import Reference
 
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
 Tokens = Sequence[Sequence[int]]
 
+Watch = Callable[[Sequence[int], int], TokenEvidence | None]
+"""Has the target generate some tokens for a prompt by itself, and says what was seen."""
+
 
 def check_agreement(
     model: Any,
@@ -36,6 +42,7 @@ def check_agreement(
     alone: object,
     tolerance: float,
     own_tolerance: float,
+    watch: Watch | None = None,
 ) -> Result:
     """Compare logits and generated tokens with the reference, and a batch with its prompts alone.
 
@@ -52,6 +59,7 @@ def check_agreement(
         alone: what it generated for each prompt alone.
         tolerance: the largest relative error to the reference.
         own_tolerance: the largest relative error of the model to itself.
+        watch: looks for the cause of tokens that are wrong; without it, it is not looked for.
     """
     logits = [forward_logits(model, inputs_for(model, [prompt]))[0].float().cpu() for prompt in prompts]
     # A vocabulary that was enlarged for a padding token has more logits; only the original ones are compared.
@@ -69,7 +77,7 @@ def check_agreement(
                 f"logits, first at {where}",
                 f"relative error at most {tolerance:g} over all positions",
                 f"{error:.3g} (worst position {worst:.3g})",
-                NUMERIC,
+                NUMERIC if all(bool(own.isfinite().all()) for own in logits) else NONFINITE,
                 size=error,
             )
         )
@@ -80,7 +88,9 @@ def check_agreement(
     ends = end_tokens(model)
     rows, singles = _rows(generated, logits, ends), _rows(alone, logits, ends)
     if rows:
-        findings += _choices(expected, rows, tolerance)
+        # Where forward passes are wrong already, tokens follow from that.
+        seen = None if watch is None or findings else watch
+        findings += _choices(expected, rows, tolerance, _Cause(model, prompts, seen))
     if rows and singles and not findings:
         findings += _batch_effects(model, prompts, rows, singles, own_tolerance)
     evidence: dict[str, int | float | str] = {
@@ -114,7 +124,30 @@ def _first_beyond(
     return "no single position", worst
 
 
-def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance: float) -> list[Finding]:
+Why = Callable[[int, Sequence[int], int], "tuple[str, Hint | None]"]
+"""(number of a prompt, row, step) -> what was handed to the model for it, in words, and the usual cause."""
+
+
+class _Cause:
+    """Why the tokens of a row are wrong from a step on; looked for at the first row only, the others have it too."""
+
+    def __init__(self, model: Any, prompts: Tokens, watch: Watch | None) -> None:
+        self._model, self._prompts, self._watch = model, prompts, watch
+        self._known: tuple[str, Hint | None] | None = None
+
+    def __call__(self, number: int, row: Sequence[int], step: int) -> tuple[str, Hint | None]:
+        """What was handed to the model for the prompt, in words, and the usual cause."""
+        if self._watch is None:
+            return "", None
+        if step and set(row[step:]) == {pad_token(self._model)}:
+            return "; it ended here and was filled with padding", STOP
+        if self._known is None:
+            seen = self._watch(self._prompts[number], step + 1)
+            self._known = ("", None) if seen is None else (f"; {seen.handed}", cause_of_tokens(seen))
+        return self._known
+
+
+def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance: float, why: Why) -> list[Finding]:
     findings = []
     for number, (row, tokens, steps) in enumerate(zip(generated, expected.tokens, expected.steps, strict=True)):
         step = next((at for at, pair in enumerate(zip(row, tokens, strict=False)) if pair[0] != pair[1]), None)
@@ -122,9 +155,9 @@ def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance:
             continue
         if not 0 <= row[step] < steps.shape[-1]:
             # A token of an enlarged vocabulary, for which the reference has no logit.
-            findings.append(
-                Finding(f"prompt {number}, new token {step}", f"token {tokens[step]}", f"token {row[step]}", CHOICE)
-            )
+            said, hint = why(number, row, step)
+            where = f"prompt {number}, new token {step}"
+            findings.append(Finding(where, f"token {tokens[step]}", f"token {row[step]}{said}", hint))
             continue
         # After the first difference the two sequences have different prefixes and cannot be compared.
         logits = steps[step]
@@ -133,12 +166,13 @@ def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance:
         allowed = allowed_gap(logits, tolerance)
         if not gap <= allowed:
             known = _misplaced(number, generated, expected)
-            what, hint = known or (f"number {order.index(row[step]) + 1} in its ranking", CHOICE)
+            said, hint = ("", known[1]) if known else why(number, row, step)
+            what = known[0] if known else f"number {order.index(row[step]) + 1} in its ranking"
             findings.append(
                 Finding(
                     f"prompt {number}, new token {step}",
                     f"token {tokens[step]}, or one within {allowed:.3g} of its logit",
-                    f"token {row[step]}, {gap:.3g} below it ({what})",
+                    f"token {row[step]}, {gap:.3g} below it ({what}){said}",
                     hint,
                     size=gap,
                 )
@@ -183,7 +217,7 @@ def _batch_effects(
                     f"prompt {number} in a batch, new token {step}",
                     f"token {single[step]}, as by itself",
                     f"token {row[step]}, whose logit is {gap:.3g} away (noise explains {allowed:.3g})",
-                    CHOICE,
+                    BATCH,
                     size=gap,
                 )
             )
@@ -193,7 +227,14 @@ def _batch_effects(
 def _agreement(exam: Examination) -> Result:
     own = generation_tolerance(exam.cell)
     rows, alone = exam.generated.first, exam.generated.alone
-    result = check_agreement(exam.model, exam.reference, exam.prompts, rows, alone, exam.logits_tolerance, own)
+
+    def watch(prompt: Sequence[int], new: int) -> TokenEvidence | None:
+        evidence: TokenEvidence | None = token_evidence(
+            partial(watch_generation, exam.target, exam.model, prompt, new), exam.model, prompt, own
+        )
+        return evidence
+
+    result = check_agreement(exam.model, exam.reference, exam.prompts, rows, alone, exam.logits_tolerance, own, watch)
     if result.findings or exam.generated.error is not None:
         # What is wrong with a few prompts is wrong with many.
         return result

@@ -22,7 +22,7 @@ from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import restore_offloading, with_index
 from pytest_llmdevice.model.kv_cache import cache_tensors, caches_used, is_offloaded, is_state_space, layer_devices
 from pytest_llmdevice.model.lengths import position_limit
-from pytest_llmdevice.model.wrappers import core, generating_module
+from pytest_llmdevice.model.wrappers import core, generating_module, input_embedding
 
 if TYPE_CHECKING:
     import torch
@@ -223,13 +223,16 @@ def _compare(
 def _misplaced(model: Any, cell: Cell, cache: Any, prefix: str = "") -> list[Finding]:
     """Find tensors of `cache` with another dtype or device than their layer."""
     places = layer_devices(model)
+    # A model that is in another dtype than it should be has its history in that one.
+    computed = dtype_name(getattr(getattr(input_embedding(model), "weight", None), "dtype", "none"))
     elsewhere = {"cpu"} if is_offloaded(cache) else set()
     findings = []
     for entry in cache_tensors(cache):
         dtype = dtype_name(entry.tensor.dtype)
         if dtype not in {cell.dtype, "float32"}:
             wanted_dtype = " or ".join(dict.fromkeys((cell.dtype, "float32")))
-            findings.append(Finding(f"{prefix}{entry.name}", wanted_dtype, dtype, CACHE_DTYPE))
+            hint = None if dtype == computed else CACHE_DTYPE
+            findings.append(Finding(f"{prefix}{entry.name}", wanted_dtype, dtype, hint))
         wanted = places.get(entry.layer) if entry.layer is not None else None
         place = with_index(entry.tensor.device)
         if wanted is not None and place not in wanted | elsewhere:

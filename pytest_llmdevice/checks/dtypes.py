@@ -10,6 +10,7 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import foreign, tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import dtypes as hints
+from pytest_llmdevice.diagnosis.hints.quantization import EXCLUDED
 from pytest_llmdevice.loading.pretrained import configuration
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
@@ -33,14 +34,13 @@ def check_dtypes(model: nn.Module, expectations: Expectations, cell: Cell, check
     """
     planned = {expected.name: expected for expected in expectations.tensors}
     named = list(tensors(model))
-    if another := foreign(expectations, {name for name, _, _ in named}):
+    if another := foreign(expectations, {name: tensor for name, _, tensor in named}):
         return Result("dtypes", (another,))
     packed = {weight.parameter for weight in expectations.weights if weight.quantized}
     configs = list(_configurations(configuration_of(model), checkpoint))
     # `load_checkpoint_and_dispatch` leaves the configuration as it was, and a map, also for one device.
     filled = bool(DeviceMap(model).entries) and any(dtype != cell.dtype for _, dtype, _ in configs)
-    # A quantized model that was loaded in the right dtype, and is not in it.
-    prepared = cell.quantization != "none" and any(dtype == cell.dtype != "float32" for _, dtype, _ in configs)
+    shapes = {name: tuple(tensor.shape) for name, _, tensor in named}
     findings = []
     wrong: list[tuple[Expected, Finding]] = []
     seen: dict[str, int] = {}
@@ -62,12 +62,19 @@ def check_dtypes(model: nn.Module, expectations: Expectations, cell: Cell, check
             continue
         reason = f"{wanted} ({expected.why})" if expected.why and expected.storage != "packed" else wanted
         wrong.append((expected, Finding(name, reason, dtype)))
+    # A quantized model that was loaded in the right dtype, and of which nothing that is not packed is in it any more.
+    prepared = (
+        cell.quantization != "none"
+        and bool(packed)
+        and not right
+        and any(dtype == cell.dtype != "float32" for _, dtype, _ in configs)
+    )
     findings = [
         Finding(
             finding.where,
             finding.expected,
             finding.actual,
-            _cause(expected, finding.actual, cell, others_right=right > 0, prepared=prepared),
+            _cause(expected, finding.actual, cell, shapes[expected.name], others_right=right > 0, prepared=prepared),
         )
         for expected, finding in wrong
     ] + findings
@@ -90,9 +97,12 @@ def _excused(expected: Expected, dtype: str, cell: Cell, *, filled: bool) -> boo
     return filled and expected.why == KEPT and dtype == cell.dtype
 
 
-def _cause(expected: Expected, dtype: str, cell: Cell, *, others_right: bool, prepared: bool) -> Hint:
-    """What usually makes a tensor `dtype` that was to be something else."""
-    last = expected.architecture.split(".")
+def _cause(
+    expected: Expected, dtype: str, cell: Cell, shape: tuple[int, ...], *, others_right: bool, prepared: bool
+) -> Hint | None:
+    """What usually makes a tensor of `shape` a `dtype` that was to be something else; None where nothing is known."""
+    if not dtype.startswith(("float", "bfloat")):
+        return EXCLUDED if cell.quantization != "none" else None
     if expected.role == "buffer" and expected.dtype == "float32":
         return hints.BUFFER_CAST
     if expected.dtype == "float32" and cell.dtype != "float32":
@@ -103,9 +113,7 @@ def _cause(expected: Expected, dtype: str, cell: Cell, *, others_right: bool, pr
         return hints.KBIT
     if not others_right:
         return hints.DROPPED
-    if len(expected.shape) == 2 and any("embed" in part or part in {"lm_head", "wte", "shared"} for part in last):
-        return hints.GROWN
-    return hints.LATE
+    return hints.GROWN if shape[1:] == expected.shape[1:] and shape[:1] != expected.shape[:1] else hints.LATE
 
 
 def _configurations(config: Any, checkpoint: str) -> Iterator[tuple[str, str, tuple[str, ...]]]:

@@ -15,6 +15,8 @@ from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.divergence import ModuleOutput, first_difference, outputs_of
 from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.failure import excerpt
+from pytest_llmdevice.diagnosis.grounds import grounded
+from pytest_llmdevice.diagnosis.replaced import replaced_methods
 from pytest_llmdevice.errors import FailureClass, first_line, of_target
 from pytest_llmdevice.inference.generation import inputs_for
 from pytest_llmdevice.inference.generation_run import GenerationRun, generate_traced
@@ -31,11 +33,15 @@ from pytest_llmdevice.oracle.expectations import Expectations, expectations_of
 from pytest_llmdevice.oracle.process import ask
 from pytest_llmdevice.oracle.reference import Reference, reference
 from pytest_llmdevice.simulation.profiles import Profile, parse
+from pytest_llmdevice.text import listed
 
 if TYPE_CHECKING:
     from pytest_llmdevice.loading.target import Target
 
 NEW_TOKENS: Final = 8
+
+MADE_OF: Final = ("loads", "meta", "placement", "dtypes", "tied", "quantization", "mode", "values")
+"""Checks of what a model is made of. They run nothing, and what they find is a cause of what a model says."""
 
 FEW_TOKENS: Final = 3
 """New tokens where the question is whether anything goes elsewhere, and not what it says."""
@@ -137,9 +143,11 @@ class Examination:
             KeyError: there is no such check.
         """
         check = current().of(Check)[name]
+        self._made.add(name)
         result = self.unjudged(name)
         if check.behaviour:
             result = judged(self, result)
+        result = self._grounded(result)
         # An exception says itself where it was raised.
         said = any(finding.kind != "exception" for finding in result.findings)
         return replace(result, origin=self.origin) if said and check.origin else result
@@ -156,6 +164,39 @@ class Examination:
         except of_target() as error:  # the model under test runs in it, and may raise anything
             restore_offloading(self.model)
             return Result(name, (finding_from_exception(error, self.model, doing=name),), details=excerpt(error))
+
+    @cached_property
+    def _made(self) -> set[str]:
+        """The checks that were made so far."""
+        return set()
+
+    @cached_property
+    def _found(self) -> set[str]:
+        """Those that found something."""
+        return set()
+
+    def _grounded(self, result: Result) -> Result:
+        """`result` with the hints that hold after what is known of this cell, see `Hint.inferred`."""
+        if result.findings:
+            self._found.add(result.check)
+        if not any(finding.hint is not None and finding.hint.inferred for finding in result.findings):
+            return result
+        self._look_at_parts(result.check)
+        others = self._found - {result.check}
+        changes = vars(self)["generated"].changes if "generated" in vars(self) else ()
+        changed = any(change.kind == "model" for change in changes)
+        parts = bool(others & set(MADE_OF))
+        findings = grounded(result.findings, parts=parts, cell=bool(others), changed=changed)
+        return result if findings == result.findings else replace(result, findings=findings)
+
+    def _look_at_parts(self, check: str) -> None:
+        """Make the checks of what the model is made of that nobody has asked for so far."""
+        known = current().of(Check)
+        for name in MADE_OF:
+            if name == check:
+                return
+            if name in known and name not in self._made:
+                self.check(name)
 
     @cached_property
     def origin(self) -> str:
@@ -178,7 +219,10 @@ class Examination:
             )
         except Exception as error:  # noqa: BLE001  # a search for the cause must not hide the finding it is for
             return f"not found, a comparison with a plain load was not possible: {first_line(error)}"
-        return SAME if found is None else str(found)
+        if found is not None:
+            return str(found)
+        replaced = replaced_methods(self.model)
+        return f"{REPLACED}{listed(replaced)}" if replaced else SAME
 
 
 def _plain_outputs(checkpoint: str, cell: Cell, prompt: tuple[int, ...]) -> Mapping[str, tuple[ModuleOutput, ...]]:
@@ -200,9 +244,15 @@ def not_loaded(loaded: Loaded) -> Result:
 
 
 SAME: Final = (
-    "no module of the model: for one prompt without padding each says the same as in a plain load; look at what the "
-    "target hands to it, at padding and at caches"
+    "not found: for one short prompt without padding each module says the same as in a plain load; look at what the "
+    "target hands to it, at padding, at long texts and at caches"
 )
+
+REPLACED: Final = (
+    "not found by comparison with a plain load, which is made of the same classes, and these methods were replaced in "
+    "this process: "
+)
+"""Begins the origin where a load has put other methods in the place of a model's."""
 
 
 def examine(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.examination import NEW_TOKENS, Check
 from pytest_llmdevice.checks.result import Result
@@ -14,6 +14,9 @@ from pytest_llmdevice.inference.generation import is_encoder_decoder, pad_token
 from pytest_llmdevice.inference.generation_run import GenerationRun
 from pytest_llmdevice.model.settings import vocabulary_size
 from pytest_llmdevice.model.wrappers import configuration_of, core
+
+if TYPE_CHECKING:
+    from pytest_llmdevice.diagnosis import Hint
 
 Tokens = Sequence[Sequence[int]]
 
@@ -52,9 +55,19 @@ def check_generation(generated: GenerationRun, prompts: Tokens, max_new_tokens: 
         if outside:
             findings.append(Finding(where, f"token ids below {vocabulary}", str(outside)))
         if row != again:
-            findings.append(Finding(where, f"the same tokens twice: {row}", str(again), generation.NONDETERMINISTIC))
+            findings.append(Finding(where, f"the same tokens twice: {row}", str(again), _why_not_repeated(generated)))
     evidence = {"prompts": len(first_rows), "tokens": sum(map(len, first_rows))}
     return Result("generation", tuple(findings), evidence, CONTRACT if findings else "")
+
+
+def _why_not_repeated(generated: GenerationRun) -> Hint:
+    """The usual cause of other tokens the second time, by random numbers that were drawn and what was handed over."""
+    if generated.drawn:
+        return generation.RANDOM
+    start = generated.second_starts
+    calls = [] if start is None else generated.trace.calls[start:]
+    first = next((call for call in calls if call.past is not None), None)
+    return generation.KEPT if first is not None and first.past else generation.UNREPEATED
 
 
 def _length(where: str, row: list[int], prompt: list[int], wanted: int, model: Any) -> list[Finding]:
@@ -69,7 +82,11 @@ def _length(where: str, row: list[int], prompt: list[int], wanted: int, model: A
     if is_encoder_decoder(model) and len(row) == wanted + 1:
         actual = f"{len(row)} tokens, the first of them the decoder's start token: {row}"
         return [Finding(where, f"{wanted} new tokens", actual, generation.PROMPT_IN_FRONT)]
-    return [Finding(where, f"{wanted} new tokens (or an end token)", f"{len(row)} tokens: {row}")]
+    hint = None
+    if (extra := len(row) - wanted) > 0:
+        # A part of the prompt is in front where rows are cut at another row's length.
+        hint = generation.PROMPT_IN_FRONT if row[:extra] == prompt[-extra:] else generation.TOO_MANY
+    return [Finding(where, f"{wanted} new tokens (or an end token)", f"{len(row)} tokens: {row}", hint)]
 
 
 def _ended(row: list[int], model: Any) -> bool:

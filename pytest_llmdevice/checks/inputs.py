@@ -12,6 +12,7 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.running import minds_training
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import generation
+from pytest_llmdevice.diagnosis.hints.sequences import CACHE_DTYPE
 from pytest_llmdevice.diagnosis.hints.state import TRAINING
 from pytest_llmdevice.inference.generation_run import GenerationRun
 from pytest_llmdevice.matrix.cell import Cell
@@ -190,9 +191,7 @@ def _caches(trace: Trace, model: Any) -> Iterator[Finding]:
         coarser = [layer_dtype for layer_dtype in computed.get(number, ()) if _coarser(dtype, layer_dtype)]
         # Under autocast, layers compute in its dtype and norms in float32; autocast itself is checked elsewhere.
         if coarser and len(coarser) == len(computed[number]) and not trace.autocast:
-            yield Finding(
-                where, f"{dtype_name(coarser[0])}, as the layer computes", dtype_name(dtype), generation.CACHE
-            )
+            yield Finding(where, f"{dtype_name(coarser[0])}, as the layer computes", dtype_name(dtype), CACHE_DTYPE)
 
 
 def _rounded_caches(trace: Trace, cell: Cell | None) -> Iterator[Finding]:
@@ -201,7 +200,7 @@ def _rounded_caches(trace: Trace, cell: Cell | None) -> Iterator[Finding]:
         return
     for number, kind, half in trace.exact_halves:
         exact = f"float32 in which every number is one of {dtype_name(half)}: it went through it"
-        yield Finding(f"cache, layer {number}, {kind}", "float32, as the layer computed it", exact, generation.CACHE)
+        yield Finding(f"cache, layer {number}, {kind}", "float32, as the layer computed it", exact, CACHE_DTYPE)
 
 
 def _coarser(dtype: torch.dtype, computed: torch.dtype) -> bool:

@@ -9,7 +9,7 @@ from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import foreign, tensors
 from pytest_llmdevice.diagnosis import Finding
-from pytest_llmdevice.diagnosis.hints.loads import ATTENTION, HEADLESS, OTHER_MODEL, RESIZED
+from pytest_llmdevice.diagnosis.hints.loads import ATTENTION, HEADLESS, OTHER_MODEL, RENAMED, RESIZED
 from pytest_llmdevice.loading.pretrained import configuration
 from pytest_llmdevice.loading.target import CONTRACT
 from pytest_llmdevice.matrix.cell import REFERENCE, Cell
@@ -39,6 +39,8 @@ def check_loads(model: nn.Module, expectations: Expectations, checkpoint: str, c
     kind = getattr(own, "model_type", None)
     actual = f"{type(core(model)).__name__} ({kind})" if kind else type(core(model)).__name__
     lacking = foreign(expectations, named)
+    if lacking is not None and lacking.hint is RENAMED:
+        return Result("loads", (lacking,), evidence, details=details)
     if (kind is not None and kind != stored.model_type and not _same(expectations, named)) or lacking:
         why = f"{actual}; {lacking.actual}" if lacking else actual
         return Result("loads", (Finding("the model", wanted, why, OTHER_MODEL),), evidence, details=details)

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.differences import allowed_gap
 from pytest_llmdevice.checks.generation import end_tokens, token_rows, until_end
 from pytest_llmdevice.checks.noise import Inspection
+from pytest_llmdevice.checks.steps import watch_generation
+from pytest_llmdevice.checks.token_causes import cause_of_tokens, token_evidence
 from pytest_llmdevice.diagnosis import Finding, finding_from_exception
-from pytest_llmdevice.diagnosis.hints.generation import ENDED_TOGETHER, MANY_PROMPTS, OTHER_TEXT, ROW_ORDER
+from pytest_llmdevice.diagnosis.hints.generation import (
+    BATCH,
+    ENDED_TOGETHER,
+    MANY_PROMPTS,
+    PROMPT_IN_FRONT,
+    ROW_ORDER,
+    TOO_MANY,
+)
 from pytest_llmdevice.errors import of_target, target_forgiven
 from pytest_llmdevice.inference.generation import generate_with
 from pytest_llmdevice.inference.logits import continuation_logits
 from pytest_llmdevice.model.wrappers import configuration_of, core
+
+if TYPE_CHECKING:
+    from pytest_llmdevice.diagnosis import Hint
 
 Tokens = Sequence[Sequence[int]]
 Rows = list[list[int]]
@@ -53,11 +66,13 @@ def many_prompts_findings(target: Any, model: Any, prompts: Tokens, alone: objec
     if rows is None or len(rows) != len(given):
         actual = "something else" if rows is None else f"{len(rows)} of them"
         wanted = f"{len(given)} lists of new token ids"
-        return [Finding(f"{len(given)} prompts at once", wanted, actual, MANY_PROMPTS)], {}
+        hint = None if rows is None else MANY_PROMPTS
+        return [Finding(f"{len(given)} prompts at once", wanted, actual, hint)], {}
     short = next((at for at, row in enumerate(rows) if len(row) > NEW or not row), None)
     if short is not None:
         where = f"prompt {short} of {len(given)} at once"
-        return [Finding(where, f"{NEW} new tokens", f"{len(rows[short])} tokens: {rows[short]}", MANY_PROMPTS)], {}
+        hint = _length_cause(given[short], rows[short])
+        return [Finding(where, f"{NEW} new tokens", f"{len(rows[short])} tokens: {rows[short]}", hint)], {}
     evidence: dict[str, int | float | str] = {"prompts at once": len(given)}
     ends = end_tokens(model)
     singles, rows = ([until_end(row, ends) for row in output_rows] for output_rows in (singles, rows))
@@ -65,6 +80,15 @@ def many_prompts_findings(target: Any, model: Any, prompts: Tokens, alone: objec
     own = {(tuple(prompt), tuple(row[:NEW])) for prompt, row in zip(prompts, singles, strict=True)}
     findings = list(_not_their_own(target, model, given, rows, tolerance, own)) if greedy else []
     return findings[:1], evidence
+
+
+def _length_cause(prompt: Sequence[int], row: Sequence[int]) -> Hint:
+    """The usual cause of a row without tokens, or with more than were asked for."""
+    if not row:
+        return MANY_PROMPTS
+    size = len(prompt)
+    within = any(list(row[at : at + size]) == list(prompt) for at in range(len(row) - size + 1)) if size else False
+    return PROMPT_IN_FRONT if within else TOO_MANY
 
 
 def many_prompts(prompts: Tokens) -> list[list[int]]:
@@ -95,9 +119,28 @@ def _not_their_own(
         if other is not None:
             yield Finding(where, wanted, f"{row}: the tokens of prompt {other}", ROW_ORDER)
         elif _alone(target, model, prompt) == row:
-            yield Finding(f"a prompt of {len(prompt)} tokens by itself", wanted, f"{row}: {what}", OTHER_TEXT)
+            seen = token_evidence(partial(watch_generation, target, model, prompt, NEW), model, prompt, tolerance)
+            said, hint = ("", None) if seen is None else (f"; {seen.handed}", cause_of_tokens(seen))
+            alone = f"a prompt of {len(prompt)} tokens by itself"
+            # What was right when it was watched has another cause.
+            yield Finding(alone, wanted, f"{row}: {what}{said}", None if hint is BATCH else hint)
         else:
-            yield Finding(where, wanted, f"{row}: {what}", MANY_PROMPTS)
+            yield Finding(where, wanted, f"{row}: {what}", _among_many(target, model, prompts, number, tolerance))
+
+
+def _among_many(target: Any, model: Any, prompts: Tokens, number: int, tolerance: float) -> Hint | None:
+    """The usual cause of a row that is wrong among many, by whether it is right in a batch of two with padding."""
+    prompt = prompts[number]
+    other = next((list(each) for each in prompts if len(each) > len(prompt)), None)
+    other = other or next((list(each) for each in prompts if len(each) != len(prompt)), None)
+    alone = _alone(target, model, prompt)
+    if other is None or alone is None or _best(model, prompt, alone, tolerance) is not None:
+        return None
+    rows = token_rows(generate_with(target, model, [list(prompt), other], NEW))
+    if not rows or len(rows) != 2:  # as many as were asked for
+        return None
+    pair = until_end(rows[0], end_tokens(model))
+    return MANY_PROMPTS if _best(model, prompt, pair, tolerance) is None else BATCH
 
 
 def _alone(target: Any, model: Any, prompt: Sequence[int]) -> list[int] | None:

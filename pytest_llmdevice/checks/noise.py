@@ -90,7 +90,9 @@ def gap(logits: torch.Tensor, expected: torch.Tensor, limits: Limits) -> Gap:
     return Gap(overall, max(errors, default=0.0), over[0] if over else 0, len(over), len(errors))
 
 
-def gap_finding(where: str, difference: Gap, limits: Limits, hint: Hint, *, start: int = 0, of: str = "") -> Finding:
+def gap_finding(
+    where: str, difference: Gap, limits: Limits, hint: Hint | None, *, start: int = 0, of: str = ""
+) -> Finding:
     """Make a finding of a difference; `start` is the position of its first logits, and `of` names the expected ones."""
     return Finding(
         f"{where}, first at position {start + difference.first}",

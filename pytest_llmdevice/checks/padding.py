@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.differences import overall_error
@@ -64,7 +65,7 @@ def check_padding(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, tole
                 "logits of a padded batch",
                 f"those of its prompts alone, within {tolerance:g}",
                 f"{error:.3g} away",
-                generation.PADDING,
+                generation.PADDING if isfinite(error) else generation.MASKED_ROW,
                 size=error,
             )
         )

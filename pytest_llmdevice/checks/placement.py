@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.examination import Check
@@ -10,6 +10,7 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import foreign, tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import placement as hints
+from pytest_llmdevice.diagnosis.places import PlacementEvidence, cause_of_place
 from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
@@ -20,21 +21,21 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pytest_llmdevice.diagnosis import Hint
 
-
-def check_placement(model: nn.Module, expectations: Expectations, cell: Cell) -> Result:
+def check_placement(model: nn.Module, expectations: Expectations, cell: Cell, *, piped: bool = False) -> Result:
     """Every tensor of the plan exists and is on its device, index included; so is whatever else the model has.
 
     Adapters are beside the layer they belong to, tensors that are plain attributes of a module are beside the
-    model, hooks send inputs to where the parameters are, and a strategy that spreads or offloads really did so.
+    model, hooks send inputs to where the parameters are, and a strategy that spreads or offloads really did so. `piped`
+    says whether the load made a pipeline of transformers.
     """
     present = {name: tensor for name, _, tensor in tensors(model)}
     if another := foreign(expectations, present):
         return Result("placement", (another,))
     entries = DeviceMap(model)
     places: dict[str, int] = {}
-    findings = []
+    findings: list[Finding] = []
+    wrong: list[tuple[Expected, str]] = []
     for expected in expectations.tensors:
         tensor = present.get(expected.name)
         if tensor is None:
@@ -43,12 +44,9 @@ def check_placement(model: nn.Module, expectations: Expectations, cell: Cell) ->
         place = with_index(tensor.device)
         places[place] = places.get(place, 0) + 1
         if place not in expected.devices and not _carried(model, expected.name, place, cell):
-            findings.append(_misplaced(expected, place, entries, cell))
-    if findings and len(places) == 1:
-        findings = [
-            Finding(finding.where, finding.expected, finding.actual, _whole(finding, entries, cell))
-            for finding in findings
-        ]
+            wrong.append((expected, place))
+    evidence = _evidence(model, entries, places, cell, piped=piped)
+    findings += [_misplaced(expected, place, model, evidence) for expected, place in wrong]
     findings += _strategy(model, places, cell)
     findings += _extras(model, expectations, present, cell)
     findings += _attributes(model, expectations)
@@ -57,29 +55,24 @@ def check_placement(model: nn.Module, expectations: Expectations, cell: Cell) ->
     return Result("placement", tuple(findings), {f"on {place}": count for place, count in places.items()})
 
 
-def _misplaced(expected: Expected, place: str, entries: DeviceMap, cell: Cell) -> Finding:
-    wanted = " or ".join(expected.devices)
-    return Finding(expected.name, wanted, place, _cause(expected.role, place, entries.devices, cell))
+def _evidence(
+    model: nn.Module, entries: DeviceMap, places: dict[str, int], cell: Cell, *, piped: bool
+) -> PlacementEvidence:
+    return PlacementEvidence(
+        cell=cell,
+        places=tuple(places),
+        mapped=entries.devices,
+        hooked=any(True for module in model.modules() for _ in hooks_of(module)),
+        cards=current().of(Strategy)[cell.strategy].cards,
+        automatic=current().of(Strategy)[cell.strategy].automatic,
+        piped=piped,
+    )
 
 
-def _cause(role: str, place: str, mapped: Sequence[str], cell: Cell) -> Hint:
-    kind = place.partition(":")[0]
-    if place == "meta":
-        return hints.OFFLOADED
-    if cell.kind == "cpu":
-        return hints.CARD_PREFERRED
-    if len(mapped) > 1:
-        return hints.SPREAD
-    if kind == cell.torch_device.type:
-        return hints.WRONG_INDEX
-    return hints.BUFFER_LEFT_BEHIND if role == "buffer" else hints.LEFT_BEHIND
-
-
-def _whole(finding: Finding, entries: DeviceMap, cell: Cell) -> Hint | None:
-    """The cause when all tensors are on one wrong device: it was not one of them that was forgotten."""
-    if finding.actual != "cpu" or cell.kind == "cpu":
-        return finding.hint
-    return hints.OFFLOADED if "cpu" in entries.devices else hints.NEVER_MOVED
+def _misplaced(expected: Expected, place: str, model: nn.Module, evidence: PlacementEvidence) -> Finding:
+    brought = place == "meta" and offload_hook(model, expected.name) is not None
+    hint = cause_of_place(evidence, place, buffer=expected.role == "buffer", brought=brought)
+    return Finding(expected.name, " or ".join(expected.devices), place, hint)
 
 
 def _carried(model: nn.Module, name: str, place: str, cell: Cell) -> bool:
@@ -190,7 +183,7 @@ def _own(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 PLACEMENT_CHECK: Final = Check(
     "placement",
-    lambda exam: check_placement(exam.model, exam.expectations, exam.cell),
+    lambda exam: check_placement(exam.model, exam.expectations, exam.cell, piped=exam.loaded.piped),
     "every parameter and buffer is on the device that was asked for, index included",
     "A tensor is on another device than the cell asks for.",
     failure="placement",

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.packed import packed_problems
 from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.checks.tensors import foreign, tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import quantization as hints
-from pytest_llmdevice.diagnosis.hints.loads import OTHER_MODEL
 from pytest_llmdevice.loading.quantization import layer_classes, quantization_of, storage_dtypes
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
@@ -33,7 +33,9 @@ def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell)
     lacking = [weight.module for weight in expectations.weights if weight.module not in modules]
     if len(lacking) > 3 and 2 * len(lacking) > len(expectations.weights):
         actual = f"{len(lacking)} of {len(expectations.weights)} are not there, the first one being {lacking[0]}"
-        finding = Finding("the model", "the linear layers of the checkpoint's architecture", actual, OTHER_MODEL)
+        another = foreign(expectations, {name: tensor for name, _, tensor in tensors(model)})
+        hint = another.hint if another is not None else None
+        finding = Finding("the model", "the linear layers of the checkpoint's architecture", actual, hint)
         return Result("quantization", (finding,))
     findings: list[Finding] = []
     packed_elements = 0

@@ -159,9 +159,8 @@ class _Rounds:
         else:
             new = self._only_here(problems, cell)
         # One finding is enough to show that this load differs from a first one.
-        for name, finding in new[:1]:
-            hint = CACHED if self._as_first(name, finding) else OTHER_AGAIN
-            self.findings.append(Finding(f"{finding.where}, {where}", finding.expected, finding.actual, hint))
+        for _, finding in new[:1]:
+            self.findings.append(Finding(f"{finding.where}, {where}", finding.expected, finding.actual, OTHER_AGAIN))
 
     def _only_here(self, problems: Problems, cell: Cell) -> Problems:
         """Those of `problems` that another cell has not when it is loaded by itself; its own are for its own tests."""

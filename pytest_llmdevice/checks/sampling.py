@@ -92,7 +92,7 @@ def _sampled(model: Any, prompts: Tokens, _: Rows | None) -> tuple[Rows, list[Fi
             findings.append(Finding("logits to sample from", "numbers", f"{bad} are nan", values.NONFINITE))
     if both[0] != both[1]:
         expected = f"the same tokens for the same seed: {both[0]}"
-        findings.append(Finding("seeded sampling", expected, str(both[1]), generation.NONDETERMINISTIC))
+        findings.append(Finding("seeded sampling", expected, str(both[1]), generation.UNREPEATED))
     return both[0], findings
 
 

@@ -16,7 +16,7 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.saving import CHANGED, CONFIGURED, LOGITS, TENSORS, TIES
 from pytest_llmdevice.inference.stepping import Stepper
 from pytest_llmdevice.loading.quantization import layer_classes
-from pytest_llmdevice.loading.save import is_adapted, saved_again, saved_dtype, unchanged
+from pytest_llmdevice.loading.save import is_adapted, saved_again, saved_dtype, stored_otherwise, unchanged
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.weights import is_packed
@@ -100,11 +100,12 @@ def _inspect(model: Any, expectations: Expectations, cell: Cell, prompts: Tokens
                 findings += _kept(model, again, expectations)
                 findings += _ties(again, expectations)
             after, _ = Stepper(again, longest)(longest)
+            cause = TENSORS if stored_otherwise(folder, model) else LOGITS
     evidence["tensors"] = sum(1 for _ in tensors(again))
     difference = gap(after, before, limits)
     if not difference.within(limits):
         expected = f"those of the model that was saved, relative error at most {limits.single:.2g}"
-        findings.append(Finding("logits of the reloaded model", expected, str(difference), LOGITS))
+        findings.append(Finding("logits of the reloaded model", expected, str(difference), cause))
     return findings, evidence
 
 

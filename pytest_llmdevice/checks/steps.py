@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.generation import token_rows
 from pytest_llmdevice.checks.noise import Inspection, Limits, gap, gap_finding
+from pytest_llmdevice.checks.token_causes import handed_to
 from pytest_llmdevice.diagnosis import Finding
-from pytest_llmdevice.diagnosis.hints.generation import OTHER_TEXT
 from pytest_llmdevice.diagnosis.hints.sequences import STEPS
 from pytest_llmdevice.inference.generation import generate_with
 from pytest_llmdevice.inference.logits import continuation_logits
 from pytest_llmdevice.model.wrappers import core
+from pytest_llmdevice.monitoring.trace import Trace
+from pytest_llmdevice.monitoring.tracing import traced
 
 if TYPE_CHECKING:
     import torch
@@ -44,17 +46,19 @@ class WatchedGeneration:
     Attributes:
         tokens: the new tokens; empty if it returned something else.
         logits: the logits of the last position of each forward pass, of shape (vocabulary,).
+        trace: what was handed to the model.
     """
 
     tokens: Sequence[int]
     logits: Sequence[torch.Tensor]
+    trace: Trace = field(default_factory=Trace, repr=False)
 
 
-def watch_generation(target: Any, model: Any, prompt: Sequence[int]) -> WatchedGeneration:
-    """Let `target` generate for `prompt` alone, and record the logits of each step."""
-    with last_logits(model) as steps:
-        rows = token_rows(generate_with(target, model, [list(prompt)], NEW))
-    return WatchedGeneration(rows[0] if rows else (), steps)
+def watch_generation(target: Any, model: Any, prompt: Sequence[int], new: int = NEW) -> WatchedGeneration:
+    """Let `target` generate `new` tokens for `prompt` alone, and record the logits and the inputs of each step."""
+    with last_logits(model) as steps, traced(model) as trace:
+        rows = token_rows(generate_with(target, model, [list(prompt)], new))
+    return WatchedGeneration(rows[0] if rows else (), steps, trace)
 
 
 def compare_steps(model: Any, prompt: Sequence[int], generated: WatchedGeneration, limits: Limits) -> Inspection:
@@ -72,10 +76,13 @@ def compare_steps(model: Any, prompt: Sequence[int], generated: WatchedGeneratio
     difference = gap(logits, clean, limits)
     findings: list[Finding] = []
     if not difference.within(limits):
-        hint = OTHER_TEXT if difference.beyond and difference.first == 0 else STEPS
+        handed = handed_to(generated.trace, prompt, model)
+        later = bool(difference.beyond) and difference.first > 0 and not generated.trace.autocast
+        hint = handed.hint or (STEPS if later else None)
         of = "those of a forward pass over the prompt and the tokens before"
         name = f"logits that generate chooses new tokens from, after {where}"
-        findings.append(gap_finding(name, difference, limits, hint, of=of))
+        finding = gap_finding(name, difference, limits, hint, of=of)
+        findings.append(replace(finding, actual=f"{finding.actual}; {handed}"))
     return findings, {f"steps after {where}": len(tokens)}
 
 

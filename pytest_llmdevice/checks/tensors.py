@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.diagnosis import Finding
-from pytest_llmdevice.diagnosis.hints.loads import OTHER_MODEL
+from pytest_llmdevice.diagnosis.hints.loads import OTHER_MODEL, RENAMED
 from pytest_llmdevice.oracle.expectations import Expectations
 
 if TYPE_CHECKING:
@@ -21,14 +22,25 @@ def tensors(model: Any) -> Iterator[tuple[str, str, torch.Tensor]]:
         yield name, "buffer", buffer
 
 
-def foreign(expectations: Expectations, present: Collection[str]) -> Finding | None:
-    """One finding for a model that lacks more than half of what the plan has: it is another one, not a damaged one."""
-    missing = [expected.name for expected in expectations.tensors if expected.name not in present]
+def foreign(expectations: Expectations, present: Mapping[str, torch.Tensor]) -> Finding | None:
+    """One finding for a model that lacks more than half of what the plan has, by the names that a wrapper may give it.
+
+    It is another model, or the checkpoint's with names that nobody knows: then as many other tensors have the shapes.
+    """
+    missing = [expected for expected in expectations.tensors if expected.name not in present]
     if len(expectations.tensors) < 4 or 2 * len(missing) <= len(expectations.tensors):
         return None
-    return Finding(
-        "the model",
-        "the tensors of the checkpoint's architecture",
-        f"{len(missing)} of {len(expectations.tensors)} are not there, the first one being {missing[0]}",
-        OTHER_MODEL,
+    found = f"{len(missing)} of {len(expectations.tensors)} are not there, the first one being {missing[0].name}"
+    known = {expected.name for expected in expectations.tensors}
+    others = Counter(tuple(tensor.shape) for name, tensor in present.items() if name not in known)
+    lacking = Counter(
+        expected.shape for expected in missing if expected.role == "parameter" and expected.storage != "packed"
     )
+    same = (others & lacking).total()
+    if 0 < lacking.total() == same:
+        other = next(name for name in present if name not in known)
+        found += f"; {same} others have their shapes, such as {other}"
+        return Finding(
+            "the model", "the tensors of the checkpoint under the names that they have there", found, RENAMED
+        )
+    return Finding("the model", "the tensors of the checkpoint's architecture", found, OTHER_MODEL)

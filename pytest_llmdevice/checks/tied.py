@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.result import Result
-from pytest_llmdevice.checks.tensors import foreign
+from pytest_llmdevice.checks.tensors import foreign, tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.placement import TIED
 from pytest_llmdevice.matrix.vocabulary import dtype_name
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 def check_tied(model: nn.Module, expectations: Expectations) -> Result:
     """Weights that the configuration ties share one tensor, and an untied head does not share the embedding."""
     present = dict(model.named_parameters(remove_duplicate=False))
-    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
-    if another := foreign(expectations, present.keys() | buffers):
+    if another := foreign(expectations, {name: tensor for name, _, tensor in tensors(model)}):
         return Result("tied", (another,))
     findings = []
     for group in expectations.ties:

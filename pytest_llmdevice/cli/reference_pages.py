@@ -229,12 +229,23 @@ def _rules(registry: Registry) -> Iterator[Sequence[str]]:
 
 def _hints(registry: Registry) -> Iterator[str]:
     yield "# Hints"
-    yield "Known causes of findings. Reports name the hint and its source, and put findings of one cause together."
+    yield (
+        "Known causes of findings. Reports name the hint and its source, and put findings of one cause together. Each "
+        "has a condition, and is given only where that was seen. Those with a star are inferred from what the model "
+        "says: they are not given where something is wrong with what the model is made of, and those with two stars "
+        "not where any earlier check of the cell has found something."
+    )
     rows = [
-        (code(hint.name), hint.text, f"[source]({hint.source})" * bool(hint.source), code(hint.failure or ""))
+        (
+            code(hint.name) + "\\*" * ("", "parts", "cell").index(hint.inferred),
+            hint.text,
+            hint.when,
+            f"[source]({hint.source})" * bool(hint.source),
+            code(hint.failure or ""),
+        )
         for hint in registry.of(Hint).values()
     ]
-    yield table(("hint", "usual cause", "source", "kind of failure"), rows)
+    yield table(("hint", "usual cause", "given when", "source", "kind of failure"), rows)
 
 
 def _entries(_: Registry) -> Iterator[str]:

@@ -18,6 +18,10 @@ class Hint:
         source: a public page that shows it: an issue, a pull request, or the library's source.
         failure: what kind of thing is wrong; None where that depends on the check.
         patterns: regular expressions, one of which is found in what a library raises in this case.
+        when: what must have been seen before this hint is given, in a sentence without a full stop.
+        inferred: where it is concluded from what the model says, which has as many causes as a model has parts:
+            `"parts"` for one that is only given where nothing is wrong with what the model is made of, `"cell"` for
+            one that is only given where no earlier check of the cell has found anything.
     """
 
     table: ClassVar[str] = "hint"
@@ -27,6 +31,8 @@ class Hint:
     source: str = ""
     failure: FailureClass | None = field(default=None, compare=False)
     patterns: tuple[str, ...] = field(default=(), compare=False)
+    when: str = field(default="", compare=False)
+    inferred: Literal["", "parts", "cell"] = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.text} ({self.source})" if self.source else self.text

@@ -56,6 +56,7 @@ def explain(
     wrong = _lost(actual_values, expected, buffer=buffer)
     wrong = wrong or _rounded(actual, expected, buffer=buffer)
     wrong = wrong or _misplaced(actual, expected, others or {})
+    wrong = wrong or _shifted(actual_values, expected, buffer=buffer)
     wrong = wrong or _scaled(actual_values, expected, buffer=buffer)
     if wrong is None and not buffer:
         # Checked before nearness: the initial ones of a norm are near its trained weights.
@@ -65,7 +66,7 @@ def explain(
         wrong = Explanation(f"near it, relative error {error:.2g}", values.OTHER_BUFFER if buffer else values.CHANGED)
     if wrong is None and buffer:
         wrong = Explanation("computed, from other settings", values.OTHER_BUFFER)
-    return wrong or Explanation("unrelated values", values.OTHER_CHECKPOINT)
+    return wrong or Explanation("unrelated values", values.UNRELATED)
 
 
 def _lost(actual: torch.Tensor, expected: torch.Tensor, *, buffer: bool) -> Explanation | None:
@@ -123,6 +124,22 @@ def _misplaced(actual: torch.Tensor, expected: torch.Tensor, others: Mapping[str
 
 
 _MIN_VALUES: Final = 2
+
+
+def _shifted(actual: torch.Tensor, expected: torch.Tensor, *, buffer: bool) -> Explanation | None:
+    """Recognize a constant that was added: the 1 of a norm, from the file and from the model."""
+    off = actual - expected
+    constant = float(off.mean())
+    if not constant or abs(constant) < _SHIFT * float(expected.abs().max()):
+        return None
+    # A rounding of what is stored is no more than a share of the values themselves.
+    if float((off - constant).abs().max()) > _ROUNDING * float(actual.abs().max()):
+        return None
+    return Explanation(f"{constant:.4g} added to each", values.OTHER_BUFFER if buffer else values.CHANGED)
+
+
+_SHIFT: Final = 0.05
+"""The smallest constant, as a share of the largest value, that is told from rounding."""
 
 
 def _scaled(actual: torch.Tensor, expected: torch.Tensor, *, buffer: bool) -> Explanation | None:

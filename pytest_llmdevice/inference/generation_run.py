@@ -13,6 +13,7 @@ from pytest_llmdevice.model.device_map import restore_offloading
 from pytest_llmdevice.monitoring.change import Change
 from pytest_llmdevice.monitoring.model_state import unchanged_model
 from pytest_llmdevice.monitoring.process_state import unchanged_process
+from pytest_llmdevice.monitoring.random_numbers import generator_states
 from pytest_llmdevice.monitoring.resources import Measures, Meter
 from pytest_llmdevice.monitoring.trace import Trace
 from pytest_llmdevice.monitoring.tracing import traced
@@ -34,6 +35,8 @@ class GenerationRun:
         measures: time and memory of the first call; None if it raised.
         changes: what the calls changed in the process, where it is reverted, and in the model.
         first_token: seconds from the first call to the end of its first forward pass; None without one.
+        drawn: whether the first two calls drew random numbers from torch's own generators.
+        second_starts: the number of recorded calls of the model before the second call; None where there was none.
     """
 
     first: Any = None
@@ -44,6 +47,8 @@ class GenerationRun:
     measures: Measures | None = None
     changes: Sequence[Change] = ()
     first_token: float | None = None
+    drawn: bool = False
+    second_starts: int | None = None
 
     def speed(self) -> dict[str, float]:
         """Flat `llm.*` properties: seconds to the first token, and new tokens per second of the whole call.
@@ -67,13 +72,16 @@ def generate_traced(
     run = GenerationRun()
     with unchanged_process() as process_changes, unchanged_model(model) as model_changes, traced(model) as run.trace:
         try:
+            states = generator_states()
             started = time.perf_counter()
             with Meter() as meter:
                 run.first = generate_with(target, model, prompts, max_new_tokens)
             run.measures = meter.measures
             if run.trace.first_pass is not None:
                 run.first_token = run.trace.first_pass - started
+            run.second_starts = len(run.trace.calls)
             run.second = generate_with(target, model, prompts, max_new_tokens)
+            run.drawn = generator_states() != states
             run.alone = generate_one_by_one(target, model, prompts, max_new_tokens)
         except of_target() as error:
             run.error = error

@@ -17,6 +17,7 @@ from pytest_llmdevice.loading.target import CONTRACT, Target, validate
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.monitoring.change import Change
 from pytest_llmdevice.monitoring.library_states import separate_library_states
+from pytest_llmdevice.monitoring.pipelines import pipelines_made
 from pytest_llmdevice.monitoring.process_state import unchanged_process
 from pytest_llmdevice.monitoring.resources import Measures, Meter, summarize_tensors
 
@@ -65,6 +66,7 @@ class Loaded:
         trace: the innermost frames of that exception, as Python prints them.
         returned: what the target returned instead of a model, in words; empty when it returned one or raised.
         unsupported: why an installed library cannot do what the cell asks; empty when it can.
+        piped: whether a pipeline of transformers was made, or its module imported, during the load.
         when_released: puts back what the load's libraries share among objects.
     """
 
@@ -76,6 +78,7 @@ class Loaded:
     trace: str = ""
     returned: str = ""
     unsupported: str = ""
+    piped: bool = False
     when_released: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
 
     @classmethod
@@ -114,7 +117,7 @@ class Loaded:
 
         before = stamps(checkpoint)
         try:
-            with unchanged_process() as changes, Meter() as meter:
+            with unchanged_process() as changes, pipelines_made() as piped, Meter() as meter:
                 model: object = target.load(str(checkpoint), cell)
         except UnsupportedByLibrary as error:
             return cls(cell, unsupported=message_of(error))
@@ -125,7 +128,7 @@ class Loaded:
         if not isinstance(model, nn.Module):
             return cls(cell, returned=not_a_model(model))
         measures = replace(meter.measures, summary=summarize_tensors(model))
-        return cls(cell, model, (*changes, *_written(checkpoint, before)), measures)
+        return cls(cell, model, (*changes, *_written(checkpoint, before)), measures, piped=bool(piped))
 
     @property
     def cause(self) -> str:

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.loading.pretrained import auto_class, from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
+from pytest_llmdevice.model.wrappers import core
 
 if TYPE_CHECKING:
     from torch import nn
@@ -106,3 +107,21 @@ def saved_dtype(folder: Path) -> str | None:
     words = json.loads(path.read_text("utf-8"))
     found = words.get("dtype", words.get("torch_dtype"))
     return dtype_name(found) if isinstance(found, str) else None
+
+
+def stored_otherwise(folder: Path, model: Any) -> bool:
+    """Whether a weight in the files of `folder` is in another floating-point dtype than in `model`."""
+    from safetensors import safe_open
+
+    dtypes = {name: tensor.dtype for name, tensor in core(model).named_parameters(remove_duplicate=False)}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  # it has no iterator of its own
+                own, stored = dtypes.get(name), _STORED.get(file.get_slice(name).get_dtype())
+                if own is not None and own.is_floating_point and stored not in {None, dtype_name(own)}:
+                    return True
+    return False
+
+
+_STORED: Final = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Names of dtypes in files of safetensors."""

@@ -52,6 +52,25 @@ def recorded_warnings() -> Iterator[list[str]]:
                 logging.getLogger(name).removeHandler(handler)
 
 
+@contextmanager
+def noted_warnings() -> Iterator[list[str]]:
+    """Note each warning inside the context, its class in front; whoever would have got it still does, and no more."""
+    noted: list[str] = []
+    show = warnings.showwarning
+
+    def showwarning(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+        noted.append(f"{category.__name__}: {message}")
+        show(message, category, *args, **kwargs)
+
+    warnings.showwarning = showwarning
+    try:
+        yield noted
+    finally:
+        # A load may have put its own there, as `logging.captureWarnings` does.
+        if warnings.showwarning is showwarning:
+            warnings.showwarning = show
+
+
 class _Recorder(logging.Handler):
     def __init__(self, record_text: Any) -> None:
         super().__init__(logging.WARNING)

@@ -97,10 +97,14 @@ def llm_loaded(
     Once for each cell, whatever the number of tests.
     """
     from pytest_llmdevice.loading.load import Leftovers, Loaded
+    from pytest_llmdevice.monitoring.warnings import noted_warnings
     from pytest_llmdevice.plugin.failures import CellSkipped
+    from pytest_llmdevice.plugin.load_log import keep
 
     run = request.config.stash.get(RUN, None)
-    loaded = Loaded.load(llm_target, llm_checkpoint, llm_cell, Leftovers() if run is None else run.leftovers)
+    with noted_warnings() as warned:
+        loaded = Loaded.load(llm_target, llm_checkpoint, llm_cell, Leftovers() if run is None else run.leftovers)
+    keep(request.config, llm_cell, warned)
     if loaded.unsupported:
         raise CellSkipped("unsupported", loaded.unsupported)
     if loaded.model is None:

@@ -14,6 +14,7 @@ from pytest_llmdevice.plugin.crash_marker import CrashMarker
 from pytest_llmdevice.plugin.failures import CellSkipped, DeviceLost, detail, details_of, make_harmless
 from pytest_llmdevice.plugin.fixtures import RUN
 from pytest_llmdevice.plugin.honesty import PARTS, HonestItems, refuse_missing_parts
+from pytest_llmdevice.plugin.load_log import attach_log
 from pytest_llmdevice.plugin.options import usage_errors
 from pytest_llmdevice.plugin.parametrize import FIXTURE, Parameters, cell_of, check_of
 from pytest_llmdevice.plugin.process_guard import ProcessGuard
@@ -166,6 +167,7 @@ class MatrixPlugin:
         cell = cell_of(item)
         if cell is not None:
             make_harmless(report, colours=item.config.get_terminal_writer().hasmarkup)
+            attach_log(item, cell, report)
             declared = self._run.xfail(cell, check_of(item)) is not None
             detail(item, call, report, self._run.target, declared=declared)
             if not cell.simulated and details_of(report).get("failure") == "device-lost":

@@ -12,9 +12,10 @@ import torch
 
 from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.checks import Result, check_generation
-from pytest_llmdevice.diagnosis.hints.generation import NONDETERMINISTIC, PROMPT_IN_FRONT
+from pytest_llmdevice.diagnosis.hints.generation import KEPT, PROMPT_IN_FRONT, RANDOM, UNREPEATED
 from pytest_llmdevice.inference.generation import generate
-from pytest_llmdevice.inference.generation_run import GenerationRun
+from pytest_llmdevice.inference.generation_run import GenerationRun, generate_traced
+from pytest_llmdevice.monitoring.trace import Call, Trace
 
 Load = Callable[[Cell], Any]
 Tokens = list[list[int]]
@@ -159,7 +160,17 @@ def test_without_a_vocabulary_only_negative_tokens_are_wrong() -> None:
 def test_other_tokens_the_second_time_are_found() -> None:
     result = checked(RIGHT, [RIGHT[0], [8, 1, 0]])
     assert only(result) == ("prompt 1", "the same tokens twice: [8, 9, 0]", "[8, 1, 0]")
-    assert result.findings[0].hint == NONDETERMINISTIC
+    assert result.findings[0].hint == UNREPEATED
+
+
+def test_what_is_kept_between_two_calls_is_told_from_sampling() -> None:
+    call = Call("forward", "", True, {}, 7, 2)
+    again = GenerationRun(RIGHT, [RIGHT[0], [8, 1, 0]], trace=Trace([call]), second_starts=0)
+    (finding,) = check_generation(again, PROMPTS, 3, MODEL).findings
+    assert finding.hint == KEPT
+    drawn = GenerationRun(RIGHT, [RIGHT[0], [8, 1, 0]], drawn=True)
+    (finding,) = check_generation(drawn, PROMPTS, 3, MODEL).findings
+    assert finding.hint == RANDOM
 
 
 def test_sampling_is_found(load: Load, prompts: Tokens) -> None:
@@ -172,8 +183,9 @@ def test_sampling_is_found(load: Load, prompts: Tokens) -> None:
         rows = model.generate(inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=8, min_new_tokens=8)
         return [row.tolist() for row in rows[:, inputs.shape[1] :]]
 
-    result = check_generation(GenerationRun(sample(), sample()), prompts[:1], 8, model)
-    assert [finding.hint for finding in result.findings] == [NONDETERMINISTIC]
+    target = SimpleNamespace(generate=lambda *_: sample())
+    result = check_generation(generate_traced(target, model, prompts[:1], 8), prompts[:1], 8, model)
+    assert [finding.hint for finding in result.findings] == [RANDOM]
 
 
 def test_no_prompts_are_hollow() -> None:

@@ -12,7 +12,7 @@ from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.checks.many_prompts import NEW, ORDER, ended_findings, many_prompts, many_prompts_findings
 from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding
-from pytest_llmdevice.diagnosis.hints.generation import ENDED_TOGETHER, MANY_PROMPTS, OTHER_TEXT, ROW_ORDER
+from pytest_llmdevice.diagnosis.hints.generation import ENDED_TOGETHER, IN_FRONT, MANY_PROMPTS, ROW_ORDER, TOO_MANY
 from pytest_llmdevice.inference.generation import generate, generate_one_by_one, generate_with, inputs_for, pad_token
 
 Load = Callable[[Cell], Any]
@@ -75,7 +75,7 @@ def always_as_many(model: Any, prompts: Rows, _: int) -> Rows:
 
 @pytest.mark.parametrize(
     ("way", "hint"),
-    [(by_prompt, MANY_PROMPTS), (sorted_by_length, ROW_ORDER), (by_length, ROW_ORDER), (always_as_many, MANY_PROMPTS)],
+    [(by_prompt, MANY_PROMPTS), (sorted_by_length, ROW_ORDER), (by_length, ROW_ORDER), (always_as_many, TOO_MANY)],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_rows_that_are_lost_or_mixed_are_found(way: Way, hint: Any, loaded: Load, prompts: Rows) -> None:
@@ -88,8 +88,9 @@ def test_a_prompt_that_is_changed_is_told_from_many_that_are_mixed(loaded: Load,
         return generate(model, [[257, *prompt] for prompt in given], new)
 
     (finding,) = served(way, loaded(FP32), prompts)
-    assert finding.hint == OTHER_TEXT
+    assert finding.hint == IN_FRONT
     assert "by itself" in finding.where
+    assert ": 1 token in front" in finding.actual
 
 
 def test_an_exception_for_many_prompts_is_a_finding(loaded: Load, prompts: Rows) -> None:

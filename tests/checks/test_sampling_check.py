@@ -108,7 +108,7 @@ def test_sampling_that_seeds_itself_is_found(load: Load, check: Check) -> None:
 
     (finding,) = check(wrapping(load(FP32), change, same)).findings
     assert finding.where == "seeded sampling"
-    assert finding.hint == hints.NONDETERMINISTIC
+    assert finding.hint == hints.UNREPEATED
 
 
 def test_nan_is_found(load: Load, check: Check) -> None:

@@ -13,7 +13,7 @@ from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.checks import check_cache
 from pytest_llmdevice.checks.noise import Limits
 from pytest_llmdevice.checks.steps import NEW, step_findings
-from pytest_llmdevice.diagnosis.hints.generation import OTHER_TEXT
+from pytest_llmdevice.diagnosis.hints.generation import CUT
 from pytest_llmdevice.diagnosis.hints.sequences import STEPS
 from pytest_llmdevice.inference.generation import generate
 from pytest_llmdevice.inference.stepping import random_text
@@ -81,7 +81,7 @@ def test_a_prompt_that_is_cut_is_found_at_the_first_token(loaded: Load, prompts:
         loaded(FP32),
         random_text(prompts, 200),
     )
-    assert finding.hint == OTHER_TEXT
+    assert finding.hint == CUT
     assert "a prompt of 200 tokens" in finding.where
 
 
@@ -110,4 +110,4 @@ def test_the_cache_check_generates_from_a_long_prompt(loaded: Load, prompts: Row
         return generate(model, [one[-200:] for one in given], new)
 
     (finding,) = check_cache(loaded(FP32), FP32, prompts, SimpleNamespace(generate=way)).findings
-    assert finding.hint == OTHER_TEXT
+    assert finding.hint == CUT

@@ -124,7 +124,7 @@ class Stuck:
     ("target", "words"),
     [
         (Scaled(), "first differs at model.layers.1.mlp.down_proj (Linear)"),
-        (Stuck(), "no module of the model: for one prompt without padding each says the same as in a plain load"),
+        (Stuck(), "not found: for one short prompt without padding each module says the same as in a plain load"),
     ],
 )
 def test_a_failed_check_of_what_a_model_says_tells_the_origin(target: Any, words: str) -> None:

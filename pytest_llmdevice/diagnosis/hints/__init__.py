@@ -36,9 +36,14 @@ _FAILURES: Final[tuple[tuple[ModuleType, FailureClass | None], ...]] = (
 )
 
 
+RAISED: Final = "something was raised, and its text, or that of what it came from, has one of the patterns of this hint"
+"""When hints with patterns are given."""
+
+
 def _hints(module: ModuleType, failure: FailureClass | None) -> tuple[Hint, ...]:
     found = (hint for hint in vars(module).values() if isinstance(hint, Hint))
-    return tuple(hint if failure is None else replace(hint, failure=failure) for hint in found)
+    own = (replace(hint, when=hint.when or RAISED) if hint.patterns else hint for hint in found)
+    return tuple(hint if failure is None else replace(hint, failure=failure) for hint in own)
 
 
 HINTS: Final = tuple(hint for module, failure in _FAILURES for hint in _hints(module, failure))

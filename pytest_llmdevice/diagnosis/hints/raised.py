@@ -98,6 +98,14 @@ DTYPES: Final = Hint(
         r"tensors used as indices must be",
     ),
 )
+REMOVED_ARGUMENT: Final = Hint(
+    "load-in-4bit-removed",
+    "transformers 5 has removed load_in_4bit= and load_in_8bit= from from_pretrained: give it "
+    "quantization_config=BitsAndBytesConfig(load_in_4bit=True)",
+    "https://github.com/huggingface/transformers/pull/41287",
+    failure="library-refusal",
+    patterns=(r"unexpected keyword argument '(load_in_4bit|load_in_8bit)'",),
+)
 NO_SUCH_DEVICE: Final = Hint(
     "no-such-device",
     "a device is named in the code that is not the one that was asked for: a card's name on a machine or branch "

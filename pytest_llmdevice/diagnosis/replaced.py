@@ -1,0 +1,67 @@
+"""Lists the methods of a model's modules that somebody has put others in the place of.
+
+A plain load in the same process is made of the same classes: where a loader replaces a method of one, the comparison of
+the two sees no difference.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from torch import nn
+
+METHODS: Final = ("forward", "__call__", "generate", "prepare_inputs_for_generation", "_sample", "_update_causal_mask")
+"""Methods that enter what a model says."""
+
+LIBRARIES: Final = ("accelerate", "bitsandbytes", "peft", "torch", "transformers")
+"""Packages that replace methods of modules by design: hooks of accelerate, layers of PEFT."""
+
+
+def replaced_methods(model: nn.Module) -> list[str]:
+    """In words, each once: `LlamaForCausalLM.forward, by wrapped of my_loader`."""
+    found = dict.fromkeys(words for module in model.modules() for words in _of_module(module))
+    return list(found)
+
+
+def _of_module(module: nn.Module) -> Iterator[str]:
+    kind = type(module)
+    for name in METHODS:
+        own = vars(module).get(name)
+        if own is not None and not _of_library(own):
+            yield f"{kind.__name__}.{name}, by {_words(own)}"
+            continue
+        for base in kind.__mro__:
+            method = vars(base).get(name)
+            if method is None:
+                continue
+            if base.__module__.partition(".")[0] in LIBRARIES and not _of_library(method):
+                yield f"{base.__name__}.{name}, by {_words(method)}"
+            break
+
+
+def _of_library(function: Any) -> bool:
+    """Whether the code of `function` and of all that it decorates is a library's."""
+    code = _function(function)
+    if code is None:
+        return True
+    # Decorators of the libraries keep the name of the module that they are used in; the file tells where the code is.
+    inner = getattr(function, "__wrapped__", None)
+    module = inspect.getmodule(code.__code__)
+    name = (module.__name__ if module is not None else code.__globals__.get("__name__", "")).partition(".")[0]
+    return name in {*LIBRARIES, "functools", "contextlib"} and (inner is None or _of_library(inner))
+
+
+def _function(function: Any) -> FunctionType | None:
+    inner = getattr(function, "__func__", getattr(function, "func", function))
+    return inner if isinstance(inner, FunctionType) else None
+
+
+def _words(function: Any) -> str:
+    code = _function(function)
+    if code is None:
+        return type(function).__name__
+    return f"{code.__qualname__.replace('<locals>.', '')} of {code.__globals__.get('__name__', 'nowhere')}"
