@@ -98,6 +98,7 @@ class Examination:
         beside: cards to simulate while a cpu cell is loaded once more, None for none.
         others: cells of the same model on the same machine, to be loaded between this one and itself.
         imported: what the import of the target's module changed of the process.
+        ends: the tokens that end a row, the target's own too; None until somebody has looked, see `stops.ends_of`.
     """
 
     target: Target
@@ -110,6 +111,7 @@ class Examination:
     beside: Profile | None = None
     others: tuple[Cell, ...] = ()
     imported: tuple[Change, ...] = field(default=(), repr=False)
+    ends: frozenset[int] | None = field(default=None, repr=False)
 
     @property
     def model(self) -> Any:

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_llmdevice import Cell, simulate
 from pytest_llmdevice.checks import Result, check_reload
-from pytest_llmdevice.diagnosis.hints.state import CACHED, OTHER_AGAIN
+from pytest_llmdevice.diagnosis.hints.state import OTHER_AGAIN
 
 Checkpoint = Callable[[str], str]
 
@@ -55,7 +55,7 @@ def test_a_neighbour_that_is_wrong_by_itself_is_its_own_tests_matter(
 @pytest.mark.parametrize(
     ("target", "cell", "other", "hint"),
     [
-        (neighbours.FirstDtype(), FP32, FP16, CACHED),
+        (neighbours.FirstDtype(), FP32, FP16, OTHER_AGAIN),
         (neighbours.LosesItsPlace(), card(0), card(1), OTHER_AGAIN),
     ],
 )
@@ -71,4 +71,4 @@ def test_of_a_target_that_no_other_process_can_have_only_what_is_certain_is_said
     own = SimpleNamespace(load=lambda folder, cell: neighbours.HalfIsWhole().load(folder, cell))
     assert reloaded(own, checkpoint("llama"), Cell("llama", "cpu", "bfloat16"), FP16).passed
     (finding,) = reloaded(own, checkpoint("llama"), FP32, FP16).findings
-    assert finding.hint == CACHED
+    assert finding.hint == OTHER_AGAIN
