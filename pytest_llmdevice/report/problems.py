@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_llmdevice.results.causes import Cause, Complaint, causes_of
-from pytest_llmdevice.results.cell_view import CellView
+from pytest_llmdevice.results.cell_view import CellView, Key, base_id
 from pytest_llmdevice.results.consequences import ALIKE
 from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.records import RecordedFinding
@@ -66,6 +66,7 @@ class Problem:
         findings: how many findings say it; 0 where there are only messages.
         examples: the first `EXAMPLES` different findings; empty where there are only messages.
         follows: the checks that fail because of it, by name.
+        where: by the cells that have it, the checks that found it there, and those that follow from it there.
     """
 
     outcome: Outcome
@@ -75,6 +76,7 @@ class Problem:
     findings: int = 0
     examples: list[RecordedFinding] = field(default_factory=list)
     follows: dict[str, Follower] = field(default_factory=dict)
+    where: dict[Key, tuple[set[str], set[str]]] = field(default_factory=dict, repr=False)
 
     @property
     def finding(self) -> RecordedFinding | None:
@@ -142,21 +144,27 @@ class Problem:
             self.checks.append(root.check)
             # In another cell it followed from this one.
             self.follows.pop(root.check, None)
-        self.findings += len(root.findings)
-        self.examples += [finding for finding in root.findings if finding not in self.examples]
-        del self.examples[EXAMPLES:]
+        self._add_findings(root)
+        roots, others = self.where.setdefault((view.target, base_id(view.id)), (set(), set()))
+        roots.add(root.check)
         seen: set[str] = set()
         for complaint in cause.follows:
+            (roots if _key(complaint) == _key(root) else others).add(complaint.check)
             if _key(complaint) == _key(root) and complaint.check not in self.checks:
                 # One exception, one hint: it is the cause itself that several checks have found.
                 self.checks.append(complaint.check)
                 self.follows.pop(complaint.check, None)
             if complaint.check in self.checks:
-                self.findings += len(complaint.findings)
+                self._add_findings(complaint)
                 continue
             follower = self.follows.setdefault(complaint.check, Follower(complaint.check))
             follower.add(complaint, new=complaint.check not in seen)
             seen.add(complaint.check)
+
+    def _add_findings(self, complaint: Complaint) -> None:
+        self.findings += len(complaint.findings)
+        self.examples += [finding for finding in complaint.findings if finding not in self.examples]
+        del self.examples[EXAMPLES:]
 
 
 def find_problems(results: MergedResults) -> list[Problem]:
@@ -165,9 +173,7 @@ def find_problems(results: MergedResults) -> list[Problem]:
     same = _same_causes([cause for _, cause in found])
     problems: dict[Hashable, Problem] = {}
     for view, cause in sorted(found, key=lambda pair: same[_key(pair[1].root)] != _key(pair[1].root)):
-        problem = problems.setdefault(
-            same[_key(cause.root)], Problem(cause.root.outcome, cause.root.message)
-        )
+        problem = problems.setdefault(same[_key(cause.root)], Problem(cause.root.outcome, cause.root.message))
         problem.add(view, cause)
     place = {id(view): number for number, view in enumerate(results.cells.values())}
     for problem in problems.values():

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_llmdevice.report.changes import comparison_line, worst_transitions
+from pytest_llmdevice.report.changes import comparison_line, worst_changes
 from pytest_llmdevice.report.drawing import NARROWEST, Drawing, Line
 from pytest_llmdevice.report.folding import folded, without_attention
 from pytest_llmdevice.report.grid import Grid, blank, grids
@@ -168,7 +168,7 @@ class _Terminal:
     def _changes(self, comparison: Comparison) -> Iterator[Line]:
         yield []
         yield from self._text(printable(comparison_line(comparison)), style="bold")
-        for change in worst_transitions(comparison, self.worst):
+        for change in worst_changes(comparison, self.report.problems, self.worst):
             yield from self._text(printable(change), first="  ")
         for note in comparison.notes[:MOST_LINES]:
             yield from self._text(printable(note), first="  ")
@@ -189,9 +189,11 @@ class _Terminal:
             parts += [("message", problem.message)]
         else:
             parts += [("where", finding.where), ("expected", finding.expected), ("found", finding.actual)]
-            parts += [("hint", finding.advice or finding.hint), ("source", finding.source)]
             more = problem.findings - 1
             parts += [("also", f"{plural(more, 'more finding')} of this kind")] if more else []
+        if (advised := problem.advised) is not None:
+            parts += [("hint", advised.advice or advised.hint), ("source", advised.source)]
+        parts += [("follows", problem.followers)] if problem.follows else []
         for name, text in parts:
             if name == "source" and is_address(text):
                 # Whole, so that it can be followed.

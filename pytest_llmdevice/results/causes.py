@@ -16,7 +16,7 @@ from pytest_llmdevice.results.consequences import (
     EXACT,
     FOLLOWS,
     KINDS,
-    LEAVES,
+    OF_CAUSE,
     OF_TENSORS,
     ONE_TENSOR,
     ONLY_AFTER,
@@ -65,7 +65,12 @@ class Complaint:
     def kind(self) -> Kind:
         """What it is about."""
         finding = self.finding
-        if finding is not None and self.check == "generation" and finding.where.startswith(RETURNED) and not finding.kind:
+        if (
+            finding is not None
+            and self.check == "generation"
+            and finding.where.startswith(RETURNED)
+            and not finding.kind
+        ):
             return "form"
         return consequences.kind_of(self.check, self.outcome, self.hint, finding.kind if finding is not None else "")
 
@@ -82,6 +87,11 @@ class Complaint:
         expected, actual = normalized(finding.expected), normalized(finding.actual)
         # One exception that is raised in many places is one problem, and so is a load that gives no model.
         return (expected, actual) if finding.kind else (asked, expected, actual)
+
+    def says(self, other: Complaint) -> bool:
+        """Whether it has found the same thing as `other`, at whatever place: the same dtype, or the same mode."""
+        found = {finding.actual for finding in other.findings}
+        return any(finding.actual.startswith(tuple(found)) for finding in self.findings)
 
     @cached_property
     def tensors(self) -> frozenset[str]:
@@ -123,9 +133,13 @@ def complaints_of(view: CellView) -> list[Complaint]:
     bad: list[Check] = [sample.check for sample in view.checks.values() if sample.check.outcome in BAD]
     found = [complaint for check in bad for complaint in _of_check(check)]
     if not bad and view.outcome == "aborted":
-        found.append(Complaint(WHOLE_CELL, "aborted", "its run, its worker or its device was gone before it was finished"))
+        found.append(
+            Complaint(WHOLE_CELL, "aborted", "its run, its worker or its device was gone before it was finished")
+        )
     elif not bad:
-        found.append(Complaint(WHOLE_CELL, view.outcome, f"the whole cell is recorded as {OUTCOME_WORDS[view.outcome]}"))
+        found.append(
+            Complaint(WHOLE_CELL, view.outcome, f"the whole cell is recorded as {OUTCOME_WORDS[view.outcome]}")
+        )
     return found  # fmt: skip
 
 
@@ -147,7 +161,9 @@ def _rank(complaint: Complaint) -> tuple[int, bool, int]:
     """Sorts causes before what can follow from them."""
     order = known_checks()
     place = order.index(complaint.check) if complaint.check in order else len(order)
-    return KINDS.index(complaint.kind), complaint.hint not in EXACT, place
+    # A forward pass that ends is no better than one that raises: what it gives may be what raises later on.
+    kind = "raised" if complaint.check == "forward" else complaint.kind
+    return KINDS.index(kind), complaint.hint not in EXACT, place
 
 
 def _explains(complaints: Sequence[Complaint], earlier: int, later: int) -> bool:
@@ -161,14 +177,16 @@ def _explains(complaints: Sequence[Complaint], earlier: int, later: int) -> bool
         # A traceback keeps all that it has met.
         return cause.kind == "raised"
     if other.hint in ONE_TENSOR:
-        return cause.kind in {"other model", "tensors"} and bool(cause.tensors & other.tensors)
+        again = cause.kind == "mode" and other.says(cause)
+        return again or (cause.kind in {"other model", "tensors"} and bool(cause.tensors & other.tensors))
     if cause.kind == "other model" and other.kind == "tensors":
         return other.hint in OF_TENSORS.get(cause.hint, {""})
-    if other.kind not in LEAVES.get(cause.hint, FOLLOWS.get(cause.kind, frozenset())):
+    if other.kind not in OF_CAUSE.get(cause.hint, FOLLOWS.get(cause.kind, frozenset())):
         return False
     if cause.kind in {"no model", "raised", "limit"}:
         return _keeps_from(cause, other)
-    if other.hint in ONLY_AFTER:
+    # Dropout, and a model that is another one since it generated, explain whatever is said twice differently.
+    if other.hint in ONLY_AFTER and cause.kind not in {"mode", "changed"}:
         return cause.check in ONLY_AFTER[other.hint]
     if other.kind == "raised" and not other.hint:
         return _raises(cause, other)
@@ -180,8 +198,12 @@ def _one_mistake(cause: Complaint, other: Complaint) -> bool:
     """Whether two complaints about tensors are of one mistake: about the same tensors, or a cast and its rounding."""
     if cause.hint in CASTS and other.hint in ROUNDED | {"config-dtype"}:
         return True
+    if (cause.hint, other.hint) in PAIRS:
+        return True
+    if cause.check == other.check == "dtypes":
+        return other.says(cause)
     if cause.hint in WHOLE and other.hint in WHOLE:
-        return (cause.hint, other.hint) in PAIRS
+        return False
     return bool(cause.tensors & other.tensors)
 
 
@@ -212,7 +234,7 @@ _NAME: Final = re.compile(r"[A-Za-z_][\w.]*(?:\{[\d,.]*\}[\w.]*)*")
 def _names(where: str) -> Iterator[str]:
     """The tensor that `where` begins with, each of several layers by itself: `a.{0,1}.b.weight` is `a.0.b`, `a.1.b`."""
     match = _NAME.match(where)
-    if match is None or "." not in match[0] and match[0] != where.partition(",")[0]:
+    if match is None or ("." not in match[0] and match[0] != where.partition(",")[0]):
         return
     for name in _expanded(match[0]):
         yield name.removesuffix(".weight").removesuffix(".bias")

@@ -18,6 +18,7 @@ Kind: TypeAlias = Literal[
     "process",
     "changed",
     "handed",
+    "limit",
     "raised",
     "form",
     "tokens",
@@ -27,7 +28,6 @@ Kind: TypeAlias = Literal[
     "hollow",
     "saved",
     "again",
-    "limit",
     "own",
     "expectation",
     "aborted",
@@ -120,7 +120,7 @@ ONLY_AFTER: Final[Mapping[str, frozenset[str]]] = {
     "upcast": _DTYPES,
     "saved-config-dtype": _DTYPES,
     "saved-dtype": _DTYPES,
-    "meta-tensor": frozenset({"loads", "meta", "placement"}),
+    "meta-tensor": frozenset({"loads", "meta", "placement", "inputs"}),
     "masked-row": _MODEL | {"forward"},
     "changed-by-saving": _MODEL | {"forward", "state"},
     "saved-tie": frozenset({"loads", "tied", "placement"}),
@@ -133,14 +133,17 @@ ONLY_AFTER: Final[Mapping[str, frozenset[str]]] = {
 EXACT: Final = frozenset({"mask-error", "depends-on-length", "noise-of-a-half", "another-text-than-the-prompt"})
 """Hints that say more than others of their kind, and come first among them whichever check found them."""
 
-LEAVES: Final[Mapping[str, frozenset[Kind]]] = {
+OF_CAUSE: Final[Mapping[str, frozenset[Kind]]] = {
+    "autocast": _RUN,
+    "not-finite": _RUN,
     "environment-changed": frozenset({"again"}),
     "working-folder-changed": frozenset({"again"}),
     "garbage-collection-off": frozenset({"again"}),
     "checkpoint-changed": frozenset({"again", "saved"}),
     "current-card-changed": frozenset({"again", "raised"}),
 }
-"""What follows from changes of the process that enter no arithmetic."""
+"""By hint of the cause: what follows from it, where that is more or less than from others of its kind: autocast may be
+in the model and not in the target, and some changes of the process enter no arithmetic."""
 
 _REBUILT: Final = frozenset(
     {"", "other-model", "other-shape", "other-weights", "weights-never-filled", "random-initial-value", "tie-lost",
@@ -162,8 +165,12 @@ CASTS: Final = frozenset({"buffer-cast", "other-half", "dtype-dropped", "kept-mo
 
 ROUNDED: Final = frozenset({"weights-rounded", "buffer-rounded", "weights-changed"})
 
-PAIRS: Final = frozenset({("never-moved", "dtype-dropped")})
-"""Hints of the whole model that one missing line explains: `.to(device, dtype)`."""
+PAIRS: Final = frozenset(
+    {("never-moved", "dtype-dropped"), ("random-initial-value", "other-weights"), ("other-weights", "weights-changed"),
+     ("weights-changed", "other-weights")}
+)  # fmt: skip
+"""Hints of one mistake also on different tensors: a `.to(device, dtype)` that is missing, weights that were not read
+and have initial values of two kinds, and a change that is small for some weights and large for others."""
 
 WHOLE: Final = frozenset(
     {"never-moved", "wrong-index", "card-preferred", "spread-by-a-map", "dtype-dropped", "other-half", "prepared-for-training"}

@@ -41,7 +41,9 @@ def record(cell: Cell, result: Result) -> Check:
     no_model = any(finding.kind == "no model" for finding in result.findings)
     outcome = "passed" if result.passed else "hollow" if result.hollow else "error" if no_model else "failed"
     values = {} if outcome in {"passed", "hollow"} else {"failure": class_of_findings(result.check, result.findings)}
-    findings = () if outcome == "hollow" else tuple(_finding(finding) for finding, _ in fold_findings(result.findings)[:20])
+    findings = (
+        () if outcome == "hollow" else tuple(_finding(finding) for finding, _ in fold_findings(result.findings)[:20])
+    )
     message = "" if result.passed else result.message(cell.id).partition("\n")[0]
     return Check(
         cell=cell.id, simulated=cell.simulated, check=result.check, outcome=outcome,
