@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,6 +38,7 @@ def terminal_lines(
     grid: str | None = None,
     worst: int = 3,
     origins: bool = True,
+    again: Callable[[str], str] | None = None,
 ) -> list[str]:
     """What a terminal shows of `report`.
 
@@ -49,13 +50,14 @@ def terminal_lines(
         grid: what `--llm-grid` asks for.
         worst: how many problems and transitions are shown in full.
         origins: whether to say which runs these are, and on which machines.
+        again: makes the command that runs a cell again, from its id; it stands on one line, to be copied.
 
     Raises:
         ConfigurationError: `grid` is no grid.
     """
     spec = parse_grid(grid) if grid else DEFAULT
     # Texts were made harmless one by one; where a long word was broken, a line may begin anywhere in it.
-    drawn = _Terminal(report, spec, max(width, NARROWEST), unicode, worst, origins).lines()
+    drawn = _Terminal(report, spec, max(width, NARROWEST), unicode, worst, origins, again).lines()
     lines = [[(harmless(text), style) for text, style in line] for line in drawn]
     if not unicode:
         lines = [[(ascii_only(text), style) for text, style in line] for line in lines]
@@ -95,6 +97,7 @@ class _Terminal:
     unicode: bool
     worst: int
     origins: bool
+    again: Callable[[str], str] | None
 
     def lines(self) -> Iterator[Line]:
         report, results = self.report, self.report.results
@@ -200,3 +203,5 @@ class _Terminal:
                 yield [(f"   {name:<9}{text}", "")]
             elif text:
                 yield from self._text(printable(text), first=f"   {name:<9}")
+        if self.again is not None:
+            yield [(f"   {'again':<9}{self.again(problem.first.id)}", "")]

@@ -66,7 +66,8 @@ OF_CHECK: Final[Mapping[str, Kind]] = {
 """The kind of what a check of the suite finds, where its hint does not say more."""
 
 OF_HINT: Final[Mapping[str, Kind]] = {
-    **dict.fromkeys(("other-model", "resized", "other-head", "configuration-overridden", "layer-number"), "other model"),
+    **dict.fromkeys(("other-model", "resized", "other-head"), "other model"),
+    **dict.fromkeys(("configuration-overridden", "layer-number"), "other model"),
     "training-mode": "mode",
     "model-changed-by-generating": "changed",
     "prompt-in-front": "form",
@@ -74,11 +75,11 @@ OF_HINT: Final[Mapping[str, Kind]] = {
         ("not-deterministic", "other-choice", "another-text-than-the-prompt", "history-changes-new-tokens"), "answers"
     ),
     **dict.fromkeys(
-        ("row-shifted", "rows-in-another-order", "rows-lost-or-mixed", "batch-ends-with-one-row", "answers-kept-by-prompt"),
-        "rows",
+        ("row-shifted", "rows-in-another-order", "rows-lost-or-mixed", "batch-ends-with-one-row"), "rows"
     ),
     **dict.fromkeys(("out-of-memory", "device-lost", "no-such-device", "float64", "no-kernel"), "limit"),
     "moved-after-dispatch": "limit",
+    "answers-kept-by-prompt": "rows",
 }  # fmt: skip
 """The kind of what has one of these hints, whichever check found it."""
 
@@ -125,7 +126,8 @@ ONLY_AFTER: Final[Mapping[str, frozenset[str]]] = {
     "changed-by-saving": _MODEL | {"forward", "state"},
     "saved-tie": frozenset({"loads", "tied", "placement"}),
     **dict.fromkeys(
-        ("beams-not-reordered", "beams", "logits-processors", "end-ignored"), frozenset({*STRUCTURE, "forward", "state"})
+        ("beams-not-reordered", "beams", "logits-processors", "end-ignored"),
+        frozenset({*STRUCTURE, "forward", "state"}),
     ),
 }  # fmt: skip
 """By hint: the checks whose findings explain it, where its kind alone does not say enough."""
@@ -173,7 +175,8 @@ PAIRS: Final = frozenset(
 and have initial values of two kinds, and a change that is small for some weights and large for others."""
 
 WHOLE: Final = frozenset(
-    {"never-moved", "wrong-index", "card-preferred", "spread-by-a-map", "dtype-dropped", "other-half", "prepared-for-training"}
+    {"never-moved", "wrong-index", "card-preferred", "spread-by-a-map", "dtype-dropped", "other-half",
+     "prepared-for-training"}
 )  # fmt: skip
 """Hints of the whole model: that they are about the same tensors as another one says nothing."""
 

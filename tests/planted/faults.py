@@ -1,5 +1,8 @@
 """The planted faults: each is one line of `loader`, written otherwise."""
 
+# A planted line stands as it is in the loader, on one line.
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -25,8 +28,8 @@ MOVE: Final = "    ids, mask = ids.to(device), mask.to(device)"
 OPTIONS: Final = '    options: dict[str, Any] = {"do_sample": False, "max_new_tokens": max_new_tokens}'
 CALL: Final = "        output = model.generate(input_ids=ids, attention_mask=mask, pad_token_id=PAD, **options)"
 ROWS: Final = "    rows = output[:, width:].tolist()"
-END: Final = "    return rows"
-MADE: Final = "    return model"
+END: Final = "    return rows  # noqa: RET504"
+MADE: Final = "    return model  # noqa: RET504  # a line by itself, to be written otherwise"
 FIRST: Final = "    dtype = cell.torch_dtype"
 DEVICE: Final = "    device = cell.torch_device"
 

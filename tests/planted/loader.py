@@ -29,7 +29,7 @@ def load(checkpoint: str, cell: Cell) -> Any:
     if not options:
         model = model.to(device)
     model = model.eval()
-    return model
+    return model  # noqa: RET504  # a line by itself, to be written otherwise
 
 
 def generate(model: Any, prompts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
@@ -42,4 +42,4 @@ def generate(model: Any, prompts: list[list[int]], max_new_tokens: int) -> list[
     with torch.no_grad():
         output = model.generate(input_ids=ids, attention_mask=mask, pad_token_id=PAD, **options)
     rows = output[:, width:].tolist()
-    return rows
+    return rows  # noqa: RET504
