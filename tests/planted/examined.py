@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from corpus.case import Case
 from results.builder import ResultsBuilder
@@ -13,6 +14,7 @@ from pytest_llmdevice.diagnosis.classes import class_of_findings
 from pytest_llmdevice.diagnosis.folding import fold_findings
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
 from pytest_llmdevice.results.records import Check, RecordedFinding
+from pytest_llmdevice.results.vocabulary import CheckOutcome
 
 
 def examined(target: ModuleType, cells: tuple[Cell, ...]) -> dict[Cell, list[Result]]:
@@ -39,8 +41,12 @@ def merged(results: dict[Cell, list[Result]], folder: Path) -> MergedResults:
 def record(cell: Cell, result: Result) -> Check:
     """The record that the plugin makes of a result."""
     no_model = any(finding.kind == "no model" for finding in result.findings)
-    outcome = "passed" if result.passed else "hollow" if result.hollow else "error" if no_model else "failed"
-    values = {} if outcome in {"passed", "hollow"} else {"failure": class_of_findings(result.check, result.findings)}
+    outcome: CheckOutcome = (
+        "passed" if result.passed else "hollow" if result.hollow else "error" if no_model else "failed"
+    )
+    values: dict[str, Any] = (
+        {} if outcome in {"passed", "hollow"} else {"failure": class_of_findings(result.check, result.findings)}
+    )
     findings = (
         () if outcome == "hollow" else tuple(_finding(finding) for finding, _ in fold_findings(result.findings)[:20])
     )
