@@ -59,9 +59,8 @@ def test_no_model_is_hidden_where_only_the_worst_are_told(tmp_path: Path) -> Non
     told = worst_changes(comparison, problems, 1)
     assert told[0].startswith("regression: gpt2.cpu.bf16.none.to dtypes")
     assert told[1:] == ["and 1 more difference, of zamba"]
-    assert (
-        left_text(changes_of(comparison.transitions, problems)) == "and 2 more differences, of gpt2, llama, opt, zamba"
-    )
+    changes = changes_of(comparison.transitions, problems)
+    assert left_text(changes) == "and 2 more differences, of gpt2, llama, opt, zamba"
 
 
 def test_what_is_part_of_no_problem_is_a_change_of_its_own(tmp_path: Path) -> None:
