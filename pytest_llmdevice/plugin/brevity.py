@@ -28,6 +28,9 @@ LISTED: Final = 5
 STATES: Final = ("failed", "error")
 """Under which pytest keeps the reports of what failed."""
 
+AGAIN: Final = "run this cell again"
+"""Above the command that does."""
+
 FRAMES: Final = 2
 """Of a traceback that `--tb=short` leaves."""
 
@@ -123,9 +126,12 @@ def _place(
     if report.when == "teardown":
         return None, True, cell, True
     number, root = places.get((target, base_id(cell), check), (None, True))
-    # That of a cell that does not load is the suite's own report, whoever asked for the model.
-    no_model = any(finding.kind == "no model" for _, finding in findings_of(report))
-    return number, root, cell, check not in checks() and not no_model
+    return number, root, cell, of_ones_own(report, check)
+
+
+def of_ones_own(report: Any, check: str) -> bool:
+    """Whether the text of a report is that of a test of one's own, and not of a check or of a load that failed."""
+    return check not in checks() and not any(finding.kind == "no model" for _, finding in findings_of(report))
 
 
 class _Said:
@@ -159,10 +165,14 @@ def _summed_up(report: Any, problem: Problem) -> Any:
     return made
 
 
-def as_asked(report: Any, style: str, again: str) -> Any:
+def as_asked(report: Any, check: str, style: str, again: str) -> Any:
     """`report` as `--tb` asks for it, with the command that runs its cell again at its end."""
     made = copy.copy(report)
     text = str(report.longrepr)
+    if of_ones_own(report, check):
+        # pytest has made its text, and knows the style.
+        made.sections = [*report.sections, *([] if style == "line" else [(AGAIN, again)])]
+        return made
     if style == "line":
         made.sections = []
         # Of failures pytest prints the line that `reprcrash` is, of errors all that there is.
@@ -170,14 +180,14 @@ def as_asked(report: Any, style: str, again: str) -> Any:
         return made
     if style == "short":
         made.longrepr = "\n".join(_shortened(text.split("\n")))
-    made.sections = [*_told(report.sections), ("run this cell again", again)]
+    made.sections = [*_told(report.sections), (AGAIN, again)]
     return made
 
 
 def _told(sections: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """The sections that say something: not those that hold nothing but the progress of a bar."""
     for name, content in sections:
-        kept = [line for line in content.split("\n") if line.strip() and not ("\r" in line or "it/s]" in line)]
+        kept = [line for line in content.split("\n") if line.strip() and "\r" not in line]
         if kept:
             yield name, "\n".join(kept)
 

@@ -71,10 +71,10 @@ class BriefSections:
 
     def _asked(self, report: Any, style: str, recorder: Recorder) -> Any:
         try:
-            _, cell, _ = recorder.naming(report)
+            _, cell, check = recorder.naming(report)
         except LookupError:
             return report
-        return as_asked(report, style, self._again(cell))
+        return as_asked(report, check, style, self._again(cell))
 
     def _everything(self, reporter: TerminalReporter) -> bool:
         """Whether all was asked for, by `-v` or by an `-r` that has more than the usual."""

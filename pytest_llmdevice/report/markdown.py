@@ -164,7 +164,7 @@ def _problem(problem: Problem, report: ReportModel) -> Iterator[str]:
         if advised.source:
             yield f"- source: {address(advised.source)}"
     for follower in list(problem.follows.values())[:MOST_LINES]:
-        yield f"- follows from it: {code(follower.check)}: {prose(follower.description)}"
+        yield f"- follows from it: {code(follower.check)}: {literal(follower.description, 160)}"
     cells = [code(report.cell_name(view), 160) for view in problem.cells]
     left = f" and {len(cells) - MOST_LINES:,} more" if len(cells) > MOST_LINES else ""
     yield f"- {plural(len(cells), 'cell')}: {', '.join(cells[:MOST_LINES])}{left}"

@@ -35,7 +35,7 @@ RETURNED: Final = "what generate returned"
 """Where findings are that are about the form of an answer and not about its tokens."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Complaint:
     """What one check says of a cell, as far as it has one reason.
 
@@ -44,46 +44,43 @@ class Complaint:
         outcome: of the check.
         message: its first line.
         findings: those of one hint, or those without one that say the same; empty where there is only a message.
+        finding: the first finding; None where there is only a message.
+        hint: the name of the known cause; empty where there is none.
+        kind: what it is about.
+        key: what complaints of one cause have in common: the hint; else all but places, numbers, addresses and paths.
     """
 
     check: str
     outcome: Outcome
     message: str
     findings: tuple[RecordedFinding, ...] = ()
+    finding: RecordedFinding | None = field(init=False)
+    hint: str = field(init=False)
+    kind: Kind = field(init=False)
+    key: Hashable = field(init=False)
 
-    @property
-    def finding(self) -> RecordedFinding | None:
-        """The first finding; None where there is only a message."""
-        return self.findings[0] if self.findings else None
+    def __post_init__(self) -> None:
+        self.finding = self.findings[0] if self.findings else None
+        self.hint = self.finding.hint if self.finding is not None else ""
+        self.kind = self._kind()
+        self.key = self._key()
 
-    @property
-    def hint(self) -> str:
-        """The name of the known cause; empty where there is none."""
-        return self.findings[0].hint if self.findings else ""
-
-    @cached_property
-    def kind(self) -> Kind:
-        """What it is about."""
+    def _kind(self) -> Kind:
         finding = self.finding
-        if (
-            finding is not None
-            and self.check == "generation"
-            and finding.where.startswith(RETURNED)
-            and not finding.kind
-        ):
+        raised = finding.kind if finding is not None else ""
+        returned = finding is not None and finding.where.startswith(RETURNED)
+        if returned and self.check == "generation" and not raised:
             return "form"
-        return consequences.kind_of(self.check, self.outcome, self.hint, finding.kind if finding is not None else "")
+        return consequences.kind_of(self.check, self.outcome, self.hint, raised)
 
-    @cached_property
-    def key(self) -> Hashable:
-        """What complaints of one cause have in common: the hint; else all but places, numbers, addresses and paths."""
+    def _key(self) -> Hashable:
+        if self.hint:
+            return self.hint
         # What keeps a check from being made, such as a load that fails, is one problem for all checks of a cell.
         asked = "" if self.outcome in {"error", "aborted"} else self.check
         finding = self.finding
         if finding is None:
             return asked, self.outcome, normalized(self.message)
-        if finding.hint:
-            return finding.hint
         expected, actual = normalized(finding.expected), normalized(finding.actual)
         # One exception that is raised in many places is one problem, and so is a load that gives no model.
         return (expected, actual) if finding.kind else (asked, expected, actual)
@@ -116,7 +113,8 @@ def causes_of(view: CellView) -> list[Cause]:
     """The causes of all that is bad in a cell, the earliest first; none where the cell is good."""
     if view.outcome not in BAD:
         return []
-    complaints = sorted(complaints_of(view), key=_rank)
+    order = known_checks()
+    complaints = sorted(complaints_of(view), key=lambda complaint: _rank(complaint, order))
     above: dict[int, int] = {}
     for number in range(len(complaints)):
         explaining = next((before for before in range(number) if _explains(complaints, before, number)), None)
@@ -157,9 +155,8 @@ def _of_check(check: Check) -> Iterator[Complaint]:
         yield Complaint(check.check, check.outcome, message, tuple(findings))
 
 
-def _rank(complaint: Complaint) -> tuple[int, bool, int]:
-    """Sorts causes before what can follow from them."""
-    order = known_checks()
+def _rank(complaint: Complaint, order: Sequence[str]) -> tuple[int, bool, int]:
+    """Sorts causes before what can follow from them, and what is of one kind as its checks are made."""
     place = order.index(complaint.check) if complaint.check in order else len(order)
     # A forward pass that ends is no better than one that raises: what it gives may be what raises later on.
     kind = "raised" if complaint.check == "forward" else complaint.kind

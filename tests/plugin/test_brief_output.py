@@ -173,3 +173,24 @@ def test_last_failed_runs_all_that_failed(faulty: pytest.Pytester) -> None:
     faulty.runpytest(*FLAGS, "--llm-target=faulty:Raising")
     kept = json.loads((faulty.path / ".pytest_cache" / "v" / "cache" / "lastfailed").read_text())
     assert len(kept) == 10
+
+
+def test_tests_of_ones_own_are_printed_as_pytest_does(faulty: pytest.Pytester) -> None:
+    faulty.makepyfile(
+        test_own="""
+        def test_it(llm_cell):
+            assert llm_cell.dtype == "float32", llm_cell.id
+        """
+    )
+    flags = ("--llm-matrix", "--llm-matrix-file=m.toml", "test_own.py")
+    result = faulty.runpytest(*flags)
+    result.assert_outcomes(passed=2, failed=2)
+    lines = between(result, "= FAILURES =", "short test summary")
+    assert sum(line.startswith("___") for line in lines) == 2
+    again = [line for line in lines if "pytest --llm-matrix" in line]
+    assert [shlex.split(line)[-2:] for line in again] == [
+        [f"--llm-cell={model}.cpu.bf16.none.to", "test_own.py"] for model in ("llama", "gpt2")
+    ]
+    short = faulty.runpytest(*flags, "--tb=line")
+    assert "run this cell again" not in short.stdout.str()
+    short.stdout.fnmatch_lines(["*test_own.py:2: AssertionError: llama.cpu.bf16.none.to"])
