@@ -9,7 +9,11 @@ import pytest
 
 from corpus.case import Case
 from corpus.catalog import CASES
+from corpus.hints import DOCUMENT as HINTS_DOCUMENT
+from corpus.judgement import RIGHT, verdict
+from corpus.planted import PLANTED, Planted
 from corpus.table import DOCUMENT
+from pytest_llmdevice.diagnosis.hints import HINTS
 from pytest_llmdevice.matrix import vocabulary
 
 pytestmark = pytest.mark.filterwarnings("default", "ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -33,6 +37,33 @@ def test_the_bug_is_caught_and_its_twin_passes(case: Case) -> None:
         assert caught is None, f"{case.name} is caught now: it is no longer missed"
         pytest.xfail(case.missed)
     assert caught is not None
+    wrong = [finding for finding in caught[1].findings if verdict(RIGHT[case.name], finding) == "wrong"]
+    assert not wrong, f"the hint is wrong, or corpus/judgement.py is: {wrong[0]}"
+
+
+@pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.name)
+def test_no_hint_of_a_planted_fault_is_wrong(planted: Planted) -> None:
+    """The first check that finds it; `python -m corpus.hints` looks at all."""
+    first = next(result for result in planted.results() if result.findings)
+    assert not [finding for finding in first.findings if verdict(planted.right, finding) == "wrong"]
+    assert any(finding.hint is not None for finding in first.findings)
+
+
+def test_each_bug_is_judged_with_hints_that_there_are() -> None:
+    assert list(RIGHT) != []
+    assert set(RIGHT) == {case.name for case in CASES}
+    judged = {name for right in (*RIGHT.values(), *(planted.right for planted in PLANTED)) for name in right.split()}
+    assert judged <= {hint.name for hint in HINTS}
+    names = [planted.name for planted in PLANTED]
+    assert len(names) == len(set(names))
+
+
+def test_the_page_on_hints_has_each_bug_and_no_wrong_one() -> None:
+    rows = [line.split("`")[1] for line in HINTS_DOCUMENT.read_text("utf-8").splitlines() if line.startswith("| `")]
+    assert rows == [*(case.name for case in CASES), *(planted.name for planted in PLANTED)], (
+        "python -m corpus.hints writes it again"
+    )
+    assert "| wrong |" not in "".join(HINTS_DOCUMENT.read_text("utf-8").partition("## Bugs")[2:])
 
 
 def test_names_are_given_once_and_sources_are_public() -> None:
