@@ -159,6 +159,6 @@ def _model(family: Family, seed: int) -> PreTrainedModel:
         "bos_token_id": BOS_TOKEN_ID,
         "eos_token_id": EOS_TOKEN_ID,
     }
-    start = {"decoder_start_token_id": PAD_TOKEN_ID} if config.is_encoder_decoder else {}
+    start = {"decoder_start_token_id": config.decoder_start_token_id} if config.is_encoder_decoder else {}
     model.generation_config = library.GenerationConfig(do_sample=False, **ids, **start)
     return model

@@ -36,7 +36,6 @@ _TOKENS: Final[Mapping[str, int]] = {
     "pad_token_id": PAD_TOKEN_ID,
     "bos_token_id": BOS_TOKEN_ID,
     "eos_token_id": EOS_TOKEN_ID,
-    _START: PAD_TOKEN_ID,
 }
 
 _TOKEN_NAME: Final = re.compile(r"\w*_token_(id|index)|\w+_token_ids?")
@@ -65,7 +64,7 @@ def reduced(config: PreTrainedConfig, *, decoder: bool = False) -> dict[str, Any
     if decoder:
         found |= {name: value for name, value in _DECODER.items() if name in values}
     elif config.is_encoder_decoder:
-        found[_START] = PAD_TOKEN_ID
+        found.setdefault(_START, PAD_TOKEN_ID)
     return found
 
 
@@ -118,9 +117,12 @@ def _reduced_rope(value: Mapping[str, Any]) -> Any:
 def _tokens(values: Mapping[str, Any]) -> dict[str, Any]:
     """Ids of special tokens that the zoo's tokenizer has, each other one a reserved id of its own."""
     found: dict[str, Any] = {}
-    others = [name for name in values if _TOKEN_NAME.fullmatch(name) and name not in _TOKENS]
-    given = [name for name in _TOKENS if values.get(name) is not None or name in values.keys() - {_START}]
-    found |= {name: _TOKENS[name] for name in given}
+    others = [name for name in values if _TOKEN_NAME.fullmatch(name) and name not in {*_TOKENS, _START}]
+    found |= {name: token for name, token in _TOKENS.items() if name in values}
+    if values.get(_START) is not None:
+        # The token that the class starts with by default, for a class may count from behind the padding token's id.
+        same = (token for name, token in _TOKENS.items() if values.get(name) == values[_START])
+        found[_START] = next(same, PAD_TOKEN_ID)
     for number, name in enumerate(name for name in others if isinstance(values[name], int)):
         found[name] = FIRST_RESERVED + number
     return found
