@@ -72,8 +72,12 @@ OF_HINT: Final[Mapping[str, Kind]] = {
     "model-changed-by-generating": "changed",
     "prompt-in-front": "form",
     **dict.fromkeys(
-        ("not-deterministic", "other-choice", "another-text-than-the-prompt", "history-changes-new-tokens"), "answers"
+        ("not-deterministic", "not-repeated", "kept-between-calls", "other-choice", "other-in-a-batch"), "answers"
     ),
+    "history-changes-new-tokens": "answers",
+    "prompt-cut": "answers",
+    "too-many-new-tokens": "form",
+    "modules-renamed": "other model",
     **dict.fromkeys(
         ("row-shifted", "rows-in-another-order", "rows-lost-or-mixed", "batch-ends-with-one-row"), "rows"
     ),
@@ -132,7 +136,7 @@ ONLY_AFTER: Final[Mapping[str, frozenset[str]]] = {
 }  # fmt: skip
 """By hint: the checks whose findings explain it, where its kind alone does not say enough."""
 
-EXACT: Final = frozenset({"mask-error", "depends-on-length", "noise-of-a-half", "another-text-than-the-prompt"})
+EXACT: Final = frozenset({"mask-error", "depends-on-length", "noise-of-a-half"})
 """Hints that say more than others of their kind, and come first among them whichever check found them."""
 
 OF_CAUSE: Final[Mapping[str, frozenset[Kind]]] = {
