@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, get_args
 
+from pytest_llmdevice.checks.refusals import refused
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import generation_tolerance, tolerance
 from pytest_llmdevice.checks.upstream import judged
@@ -286,7 +287,7 @@ def examine(
     profile = parse(beside) if beside else None
     # Before the load: a target may change the classes that both are made of.
     made = _expected(str(checkpoint), prompts, None if folder is None else Path(folder))
-    loaded = Loaded.load(target, Path(checkpoint), cell, Leftovers())
+    loaded = refused(Loaded.load(target, Path(checkpoint), cell, Leftovers()), str(checkpoint))
     if loaded.model is None:
         yield not_loaded(loaded)
         return

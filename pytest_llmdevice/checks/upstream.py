@@ -162,8 +162,7 @@ def _examination(
 ) -> Examination:
     from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination
 
-    known = current().of(Strategy)
-    cells = [each if each.strategy in known else replace(each, strategy="to") for each in (cell, *others)]
+    cells = [plain_strategy(each) for each in (cell, *others)]
     target = BuiltinTarget()
     loaded = Loaded.load(target, Path(checkpoint), cells[0])
     if loaded.model is None:
@@ -174,10 +173,20 @@ def _examination(
     )
 
 
+def plain_strategy(cell: Cell) -> Cell:
+    """`cell`, by a plain move where its strategy is one that only a plugin knows."""
+    return cell if cell.strategy in current().of(Strategy) else replace(cell, strategy="to")
+
+
 def _source(exam: Examination) -> str:
     """Whose the architecture is, in words: `"BartForCausalLM of transformers 5.23.0"`."""
-    names = filter(None, ("transformers", quantization_of(exam.cell).library))
-    return f"{exam.expectations.architecture} of {' with '.join(map(_versioned, names))}"
+    return f"{exam.expectations.architecture} of {libraries_of(exam.cell)}"
+
+
+def libraries_of(cell: Cell) -> str:
+    """The libraries that a plain load of `cell` takes, in words: `"transformers 5.23.0 with bitsandbytes 0.50.2"`."""
+    names = filter(None, ("transformers", quantization_of(cell).library))
+    return " with ".join(map(_versioned, names))
 
 
 def _versioned(name: str) -> str:

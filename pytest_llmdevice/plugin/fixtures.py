@@ -96,6 +96,7 @@ def llm_loaded(
 
     Once for each cell, whatever the number of tests.
     """
+    from pytest_llmdevice.checks.refusals import refused
     from pytest_llmdevice.loading.load import Leftovers, Loaded
     from pytest_llmdevice.monitoring.warnings import noted_warnings
     from pytest_llmdevice.plugin.failures import CellSkipped
@@ -105,6 +106,7 @@ def llm_loaded(
     with noted_warnings() as warned:
         loaded = Loaded.load(llm_target, llm_checkpoint, llm_cell, Leftovers() if run is None else run.leftovers)
     keep(request.config, llm_cell, warned)
+    loaded = refused(loaded, str(llm_checkpoint))
     if loaded.unsupported:
         raise CellSkipped("unsupported", loaded.unsupported)
     if loaded.model is None:
