@@ -159,7 +159,7 @@ def _rank(complaint: Complaint, order: Sequence[str]) -> tuple[int, bool, int]:
     """Sorts causes before what can follow from them, and what is of one kind as its checks are made."""
     place = order.index(complaint.check) if complaint.check in order else len(order)
     # A forward pass that ends is no better than one that raises: what it gives may be what raises later on.
-    kind = "raised" if complaint.check == "forward" else complaint.kind
+    kind = "raised" if complaint.check == "forward" and complaint.kind == "behaviour" else complaint.kind
     return KINDS.index(kind), complaint.hint not in EXACT, place
 
 
