@@ -1,8 +1,8 @@
 """Says which findings in a plain load are properties of the architecture in transformers, and why.
 
 Reasons that name a function, a setting or a class were read in the source of transformers 5.23; the others say what
-was measured on a plain load. Placement, dtypes, values, ties and settings are no properties of an architecture: no entry
-may excuse a finding of the checks in `NEVER`.
+was measured on a plain load. Placement, dtypes, values, ties and settings are no properties of an architecture: no
+entry may excuse a finding of the checks in `NEVER`.
 """
 
 from __future__ import annotations
