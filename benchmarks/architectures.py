@@ -115,6 +115,16 @@ def judged(name: str, found: tuple[tuple[str, str, str, str], ...], quantization
     return Looked(name, "upstream" if properties else "passed", "; ".join(properties), found, seconds)
 
 
+def _again(files: Sequence[Path], quantization: str) -> dict[str, Looked]:
+    """Name -> what `files` hold of it, by the properties that are known now."""
+    found = {}
+    for file in files:
+        for entry in json.loads(file.read_text()):
+            one = Looked(**{**entry, "findings": tuple(tuple(finding) for finding in entry["findings"])})
+            found[one.name] = judged(one.name, one.findings, quantization, one.seconds) if one.findings else one
+    return dict(sorted(found.items()))
+
+
 def in_child(name: str, options: argparse.Namespace) -> Looked:
     """`look` in a child, which may crash or take too long."""
     reading, writing = os.pipe()
@@ -160,9 +170,8 @@ INTRODUCTION = """# Architectures
 
 What the checks say about a plain load of every text-generation architecture of transformers, built tiny with random
 weights by `pytest_llmdevice.zoo.architectures`. A plain load is right by definition: what is `upstream` is a property
-of the architecture in this version of transformers that a check cannot agree with, understood from its source
-(`benchmarks/upstream.py`); a `false alarm` is a fault of a check. No finding was held against another plain load here,
-which would excuse everything.
+of the architecture in this version of transformers that a check cannot agree with (`benchmarks/upstream.py`); a `false
+alarm` is a fault of a check. No finding was held against another plain load here, which would excuse everything.
 
 Written by `python -m benchmarks.architectures --markdown docs/architectures.md`.
 """
@@ -201,6 +210,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--verbose", action="store_true", help="show each failure in full")
+    parser.add_argument("--again", type=Path, nargs="*", help="judge what these JSON files hold; the last one counts")
     options = parser.parse_args()
     options.strategy = options.strategy or "to"
     # Before the libraries are imported, so that it is a fork; asked by all children.
@@ -214,8 +224,8 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     from pytest_llmdevice.zoo.architectures import architectures
 
-    seen = []
-    for name in options.names or sorted(architectures()):
+    seen = list(_again(options.again, options.quantization).values()) if options.again else []
+    for name in () if seen else options.names or sorted(architectures()):
         looked = in_child(name, options)
         seen.append(looked)
         print(f"{looked.seconds:6.1f} s  {name:<26} {looked.outcome:<16} {looked.why}", flush=True)

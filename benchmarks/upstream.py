@@ -1,7 +1,8 @@
 """Says which findings in a plain load are properties of the architecture in transformers, and why.
 
-Each entry was understood from the library's source, transformers 5.23. Placement, dtypes, values, ties and settings are
-no properties of an architecture: no entry may excuse a finding of the checks in `NEVER`.
+Reasons that name a function, a setting or a class were read in the source of transformers 5.23; the others say what
+was measured on a plain load. Placement, dtypes, values, ties and settings are no properties of an architecture: no
+entry may excuse a finding of the checks in `NEVER`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-NEVER: Final = frozenset({"loads", "meta", "placement", "dtypes", "quantization", "values", "tied", "mode"})
+NEVER: Final = frozenset({"loads", "meta", "placement", "dtypes", "values", "tied", "mode"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,12 @@ PROPERTIES: Final = (
         "with a cache its decoder reads one token at a time, and several of them in both directions",
     ),
     _entry(
+        r"nemotron_h|nemo_speechlm|zamba2",
+        "cache",
+        "a scan bounds its time steps from below, a single step does not (time_step_min), in float64 too",
+        r"logits (of (new tokens|token by token|single tokens|a second prompt)|that generate chooses).*",
+    ),
+    _entry(
         r"roformer",
         "agreement padding inputs",
         "positions are counted by column, padding included (rotary tables are read by past_key_values_length)",
@@ -89,9 +96,21 @@ PROPERTIES: Final = (
         r"logits of (new tokens after a prompt|the first|a prompt|several|single|a second).*",
     ),
     _entry(
-        r"rwkv",
+        r"rwkv|xlstm",
         "agreement padding sampling inputs",
         "its state reads padding as text: there is no mask",
+        r"(?!.*beam).*",
+    ),
+    _entry(
+        r"rwkv|xlstm",
+        "sampling",
+        "beams cannot be searched, for the state cannot be reordered",
+        r".*beam.*",
+    ),
+    _entry(
+        r"xlm|xlnet",
+        "agreement padding prefix cache sampling inputs",
+        "a text is read in both directions (causal is false, attn_type is bi)",
     ),
     _entry(
         r"reformer",
@@ -136,9 +155,10 @@ PROPERTIES: Final = (
 def property_of(name: str, finding: tuple[str, str, str, str], quantization: str) -> str:
     """What about the architecture `name` makes the checks find `finding`; empty where it is a false alarm."""
     check, where, _, _ = finding
-    assert quantization is not None
     if check in NEVER:
         return ""
+    if check == "quantization" and quantization != "none" and re.search(r"expert", where):
+        return "bitsandbytes leaves stacks of experts dense, as the default matrix declares"
     fitting = (
         entry
         for entry in PROPERTIES

@@ -259,8 +259,9 @@ def _untied(bones: Any, ties: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, s
 def _weights(bones: Any, cell: Cell) -> tuple[LinearWeight, ...]:
     """Linear weights and stacks of expert weights.
 
-    Not quantized are the head (and what is tied to it) and what the class keeps in float32.
-    Source: `get_modules_to_not_convert` of transformers' base quantizer.
+    Not quantized are the head (and what is tied to it), what the class keeps in float32, and classes of their own that
+    only derive from a linear layer. Source: `get_modules_to_not_convert` of transformers' base quantizer, and
+    `replace_with_bnb_linear`: `type(module) is nn.Linear`.
     """
     from torch import nn
     from transformers.pytorch_utils import Conv1D
@@ -271,7 +272,8 @@ def _weights(bones: Any, cell: Cell) -> tuple[LinearWeight, ...]:
     found = []
     for name, module in bones.named_modules():
         if isinstance(module, (nn.Linear, Conv1D)):
-            excluded = module is head or bool(kept & set(name.split(".")))
+            plain = isinstance(module, Conv1D) or type(module) is nn.Linear
+            excluded = module is head or not plain or bool(kept & set(name.split(".")))
             found.append(
                 LinearWeight(
                     name, f"{name}.weight", module.weight.numel(), expert=False, quantized=quantize and not excluded

@@ -106,7 +106,7 @@ def config_for(family: Family) -> PreTrainedConfig:
         config: PreTrainedConfig = config_class(**family.arguments, dtype="float32")
     except Exception as error:  # a class may refuse with anything
         raise UnsupportedByLibrary(
-            f"no checkpoint of {family.name} can be built: its configuration refuses {first_line(error)}"
+            f"no checkpoint of {family.name} can be built: its configuration says {' '.join(str(error).split())}"
         ) from error
     return config
 

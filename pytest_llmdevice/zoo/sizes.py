@@ -28,7 +28,7 @@ _SIZES: Final[tuple[tuple[tuple[str, ...], int], ...]] = (
         (
             r"hidden_size|n_embd|d_model|emb_dim|embed_dim|embedding_dim|dim|embedding_size|word_embed_proj_dim|lru_width",
             r"(input|output)_embedding_size|attention_hidden_size|hidden_dim|q_lora_rank|kv_lora_rank|o_lora_rank",
-            r"\w+_embed_dim|encoder_hidden_size|cross_attention_hidden_size|router_hidden_size|out_hidden_size|output_dim",
+            r"\w+_embed_dim|(encoder|audio)_hidden_size|cross_attention_hidden_size|router_hidden_size|out_hidden_size|output_dim",
             r"prompt_mid_dim|vision_output_dim|adapter_(in|out)_dim|adapter_input_size|projector_\w+_dim|\w*channels?",
         ),
         HIDDEN,

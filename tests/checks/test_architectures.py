@@ -24,9 +24,9 @@ UNLIKE = {
 }
 
 
-def examined(name: str, dtype: str = "float32") -> Examination:
+def examined(name: str, dtype: str = "float32", quantization: str = "none") -> Examination:
     checkpoint = checkpoint_of(name)
-    cell = Cell(f"path:{name}", "cpu", dtype)
+    cell = Cell(f"path:{name}", "cpu", dtype, quantization)
     loaded = Loaded.load(BuiltinTarget(), checkpoint, cell)
     assert loaded.model is not None, loaded.cause
     prompts = encode(load_tokenizer(checkpoint))
@@ -48,3 +48,11 @@ def test_rows_of_roberta_say_padded_what_they_say_alone_up_to_its_last_position(
         assert result.findings == (), name
     # 512 positions, of which 257 are before the first token's.
     assert exam.check("prefix").evidence["longest text"] == 255
+
+
+def test_a_class_that_only_derives_from_a_linear_layer_is_not_expected_to_be_packed() -> None:
+    pytest.importorskip("bitsandbytes")
+    exam = examined("gemma3", "bfloat16", "nf4")
+    own = [weight for weight in exam.expectations.weights if weight.module.endswith("head.attention.out_proj")]
+    assert [weight.quantized for weight in own] == [False]
+    assert exam.check("quantization").findings == ()
