@@ -9,11 +9,12 @@ from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.differences import allowed_gap, overall_error, relative_errors
-from pytest_llmdevice.checks.examination import Check, Examination
+from pytest_llmdevice.checks.examination import NEW_TOKENS, Check, Examination
 from pytest_llmdevice.checks.generation import end_tokens, token_rows, until_end
 from pytest_llmdevice.checks.many_prompts import ended_findings, many_prompts_findings
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.steps import watch_generation
+from pytest_llmdevice.checks.stops import ends_of
 from pytest_llmdevice.checks.token_causes import TokenEvidence, cause_of_tokens, token_evidence
 from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding
@@ -43,6 +44,7 @@ def check_agreement(
     tolerance: float,
     own_tolerance: float,
     watch: Watch | None = None,
+    ends: Collection[int] | None = None,
 ) -> Result:
     """Compare logits and generated tokens with the reference, and a batch with its prompts alone.
 
@@ -60,6 +62,7 @@ def check_agreement(
         tolerance: the largest relative error to the reference.
         own_tolerance: the largest relative error of the model to itself.
         watch: looks for the cause of tokens that are wrong; without it, it is not looked for.
+        ends: the tokens that end a row; by default the model's end tokens.
     """
     logits = [forward_logits(model, inputs_for(model, [prompt]))[0].float().cpu() for prompt in prompts]
     # A vocabulary that was enlarged for a padding token has more logits; only the original ones are compared.
@@ -78,14 +81,15 @@ def check_agreement(
                 f"relative error at most {tolerance:g} over all positions",
                 f"{error:.3g} (worst position {worst:.3g})",
                 NUMERIC if all(bool(own.isfinite().all()) for own in logits) else NONFINITE,
+                size=error,
             )
         )
     same = sum(
         int((own.argmax(-1) == wanted.argmax(-1)).sum()) for own, wanted in zip(logits, expected.logits, strict=True)
     )
     positions = sum(map(len, logits))
-    ends = end_tokens(model)
-    rows, singles = _rows(generated, logits, ends), _rows(alone, logits, ends)
+    stops = end_tokens(model) if ends is None else ends
+    rows, singles = _rows(generated, logits, stops), _rows(alone, logits, stops)
     if rows:
         # Where forward passes are wrong already, tokens follow from that.
         seen = None if watch is None or findings else watch
@@ -173,6 +177,7 @@ def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance:
                     f"token {tokens[step]}, or one within {allowed:.3g} of its logit",
                     f"token {row[step]}, {gap:.3g} below it ({what}){said}",
                     hint,
+                    size=gap,
                 )
             )
     return findings
@@ -218,6 +223,7 @@ def _batch_effects(
                     f"token {single[step]}, as by itself",
                     f"token {row[step]}, whose logit is {gap:.3g} away (noise explains {allowed:.3g})",
                     BATCH,
+                    size=gap,
                 )
             )
     return findings
@@ -233,13 +239,16 @@ def _agreement(exam: Examination) -> Result:
         )
         return evidence
 
-    result = check_agreement(exam.model, exam.reference, exam.prompts, rows, alone, exam.logits_tolerance, own, watch)
+    ends = ends_of(exam, NEW_TOKENS)
+    result = check_agreement(
+        exam.model, exam.reference, exam.prompts, rows, alone, exam.logits_tolerance, own, watch, ends
+    )
     if result.findings or exam.generated.error is not None:
         # What is wrong with a few prompts is wrong with many.
         return result
-    findings, evidence = many_prompts_findings(exam.target, exam.model, exam.prompts, alone, own)
+    findings, evidence = many_prompts_findings(exam.target, exam.model, exam.prompts, alone, own, ends)
     if not findings:
-        findings, more = ended_findings(exam.target, exam.model, exam.prompts, rows)
+        findings, more = ended_findings(exam.target, exam.model, exam.prompts, rows, ends)
         evidence = {**evidence, **more}
     return replace(result, findings=tuple(findings), evidence={**result.evidence, **evidence})
 
@@ -256,5 +265,6 @@ AGREEMENT_CHECK: Final = Check(
     needs=("generation",),
     failure="numeric",
     origin=True,
+    behaviour=True,
     after="generation",
 )

@@ -3,110 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from pytest_llmdevice.checks.call_tensors import IDS, Row, ids_of, mask_of, masks_of, rows_of
+from pytest_llmdevice.checks.position_ids import position_findings
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.inference.generation import is_encoder_decoder, pad_token
-from pytest_llmdevice.inference.stepping import NO_LIMIT, sliding_window
-from pytest_llmdevice.model.wrappers import configuration_of
-from pytest_llmdevice.monitoring.trace import Call, TracedTensor
+from pytest_llmdevice.model.lengths import NO_LIMIT, sliding_window
+from pytest_llmdevice.monitoring.trace import Call
 
 if TYPE_CHECKING:
     import torch
 
 Tokens = Sequence[Sequence[int]]
-
-OFFSET_FAMILIES: Final = frozenset(
-    ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "xmod", "roberta-prelayernorm")
-)
-"""Model types whose positions start after the id of the padding token."""
-
-IDS: Final = ("input_ids", "inputs", "input")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The position of a prompt in a row of token ids.
-
-    Attributes:
-        prompt: the number of the prompt.
-        start: the column of its first token, after the padding.
-        stop: the column after its last token.
-        width: the length of the row.
-    """
-
-    prompt: int
-    start: int
-    stop: int
-    width: int
-
-
-def rows_of(ids: torch.Tensor, prompts: Tokens) -> list[Row] | None:
-    """Find the prompt in each row of `ids`, after nothing or one repeated token; None if a row has none."""
-    if ids.ndim != 2:
-        return None
-    order = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))
-    rows = []
-    for tokens in ids.tolist():
-        row = next((match for number in order if (match := _find(tokens, number, list(prompts[number])))), None)
-        if row is None:
-            return None
-        rows.append(row)
-    return rows
-
-
-def _find(tokens: list[int], number: int, prompt: list[int]) -> Row | None:
-    for start in range(len(tokens) - len(prompt) + 1 if prompt else 0):
-        if start > 1 and tokens[start - 1] != tokens[0]:
-            return None
-        if tokens[start : start + len(prompt)] == prompt:
-            return Row(number, start, start + len(prompt), len(tokens))
-    return None
-
-
-def ids_of(call: Call) -> torch.Tensor | None:
-    """The token ids among the arguments of `call`, as integers on the CPU; None if there are none or too many."""
-    for name in IDS:
-        tensor = call.tensors.get(name)
-        if tensor is not None and tensor.integers:
-            return tensor.values
-    return None
-
-
-MASK: Final = "attention_mask"
-
-
-def mask_of(call: Call, rows: Sequence[Row] | None = None) -> torch.Tensor | None:
-    """The attention mask of `call` as booleans of shape (batch, columns); None if it has none of a known form.
-
-    For a mask of four dimensions it is the row of each prompt's last token if `rows` are given, else of the newest
-    token. For a mapping with a mask for each kind of layer, it is the mask that hides least.
-    """
-    values = [tensor.values for tensor in _masks(call) if tensor.values is not None]
-    masks = [mask for mask in (_two_dimensional(value, call.past or 0, rows) for value in values) if mask is not None]
-    return max(masks, key=lambda mask: int(mask.sum()), default=None)
-
-
-def _masks(call: Call) -> list[TracedTensor]:
-    return [tensor for name, tensor in call.tensors.items() if name.partition("[")[0] == MASK]
-
-
-def _two_dimensional(values: torch.Tensor, past: int, rows: Sequence[Row] | None) -> torch.Tensor | None:
-    import torch
-
-    if values.ndim == 2:
-        return values != 0
-    if values.ndim != 4:
-        return None
-    visible = values[:, 0] > -1 if values.is_floating_point() else values[:, 0] != 0
-    newest = visible.shape[1] - 1
-    if rows is None or len(visible) not in {1, len(rows)}:
-        return visible[:, newest]
-    columns = [row.stop - 1 - past for row in rows]
-    at = torch.tensor([column if 0 <= column <= newest else newest for column in columns])
-    return visible.expand(len(rows), -1, -1)[torch.arange(len(rows)), at]
 
 
 def padding_findings(
@@ -129,7 +39,7 @@ def padding_findings(
     findings = _right_padding(call, rows, ids, mask, model)
     if not findings:
         findings = _masking(call, following, prompts, rows, mask_of(call, rows), model)
-    return [*findings, *_positions(call, rows, mask, model)]
+    return [*findings, *position_findings(call, rows, mask, model)]
 
 
 def _right_padding(
@@ -166,10 +76,11 @@ def _masking(
     mask: torch.Tensor | None,
     model: Any,
 ) -> list[Finding]:
-    if rows is None:
+    if rows is None or call.past:
+        # What looks like a prompt behind others is a part of one.
         return []
     width = rows[0].width
-    if mask is None and not _masks(call):
+    if mask is None and not masks_of(call):
         if all(_pads(row, call) == 0 for row in rows) or _inferred(following, prompts):
             return []
         number = next(at for at, row in enumerate(rows) if _pads(row, call))
@@ -217,7 +128,7 @@ def _masking(
 
 def _window(call: Call, model: Any) -> int:
     """The number of tokens before the last one that the mask of `call` must show."""
-    wide = any(len(tensor.shape) == 4 for tensor in _masks(call))
+    wide = any(len(tensor.shape) == 4 for tensor in masks_of(call))
     return (sliding_window(model) if wide else None) or NO_LIMIT
 
 
@@ -249,59 +160,3 @@ def _inferred(following: Sequence[Call], prompts: Tokens) -> bool:
         ):
             return True
     return False
-
-
-def _positions(call: Call, rows: list[Row] | None, mask: torch.Tensor | None, model: Any) -> list[Finding]:
-    """Check that `position_ids` of two dimensions count the tokens of each row; those of padding may be anything."""
-    import torch
-
-    tensor = call.tensors.get("position_ids")
-    given = tensor.values if tensor is not None else None
-    if given is None or given.ndim != 2 or not given.shape[-1]:
-        return []
-    columns = given.shape[-1]
-    if len(given) == 1 and int((given == 0).sum()) > 1:
-        # Several sequences are packed into one row, and each is counted from zero.
-        return []
-    real, wanted = _expected_positions(rows, mask, columns, call.past)
-    if real is None or wanted is None or (len(given) not in {1, len(real)}):
-        return []
-    given = given.expand(len(real), columns)
-    config = configuration_of(model)
-    starts = [0]
-    if getattr(config, "model_type", "") in OFFSET_FAMILIES:
-        starts.append(pad_token(model) + 1)
-    if any(bool(((given == wanted + start) | ~real).all()) for start in starts):
-        return []
-    wrong = ((given != wanted) & real).any(dim=1).nonzero()
-    number = int(wrong[0])
-    at = real[number]
-    return [
-        Finding(
-            f"position_ids, row {number}",
-            f"{_short(wanted[number][at])} at its tokens",
-            _short(torch.as_tensor(given[number][at])),
-            generation.POSITIONS,
-            subject="position_ids",
-        )
-    ]
-
-
-def _expected_positions(
-    rows: list[Row] | None, mask: torch.Tensor | None, columns: int, past: int | None
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """(where there are tokens, their positions), each of shape (batch, columns); None if unknown."""
-    import torch
-
-    numbers = torch.arange(columns)
-    if rows is not None and not past and rows[0].width == columns:
-        starts = torch.tensor([[row.start] for row in rows])
-        return numbers.expand(len(rows), -1) >= starts, numbers - starts
-    if mask is not None and past is not None and mask.shape[-1] in {columns, columns + past}:
-        return mask[:, -columns:], (mask.long().cumsum(-1) - 1)[:, -columns:]
-    return None, None
-
-
-def _short(numbers: torch.Tensor) -> str:
-    values = numbers.tolist()
-    return str(values) if len(values) <= 6 else f"[{', '.join(map(str, values[:4]))}, ... {values[-1]}]"

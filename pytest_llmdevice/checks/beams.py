@@ -61,7 +61,7 @@ def static_findings(model: Any, prompt: Sequence[int], limits: Limits) -> tuple[
 def _generate(model: Any, prompt: Sequence[int], **options: Any) -> Any:
     import torch
 
-    with torch.inference_mode():
+    with torch.no_grad():
         return generating_module(model).generate(
             **inputs_for(model, [prompt]),
             do_sample=False,

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.beams import beam_findings, static_findings
 from pytest_llmdevice.checks.examination import Check, Examination
-from pytest_llmdevice.checks.noise import Inspection, Limits, gap, gap_finding, own_faults, trusted_families
+from pytest_llmdevice.checks.noise import Inspection, Limits, gap, gap_finding
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.steps import NEW, compare_steps, step_findings, watch_generation
-from pytest_llmdevice.diagnosis import Finding
+from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.errors import hint_of
+from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints.sequences import CACHE_DEVICE, CACHE_DTYPE, CACHED
 from pytest_llmdevice.errors import first_line, of_target
-from pytest_llmdevice.inference.stepping import LONG_TEXT, Stepper, longest_text_length, position_limit, random_text
-from pytest_llmdevice.loading.target import BuiltinTarget
+from pytest_llmdevice.inference.stepping import LONG_TEXT, Stepper, longest_text_length, random_text
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
-from pytest_llmdevice.model.device_map import with_index
+from pytest_llmdevice.model.device_map import restore_offloading, with_index
 from pytest_llmdevice.model.kv_cache import cache_tensors, caches_used, is_offloaded, is_state_space, layer_devices
+from pytest_llmdevice.model.lengths import position_limit
 from pytest_llmdevice.model.wrappers import core, generating_module, input_embedding
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ _TURN: Final = 6
 _AFTER: Final = 2
 
 
-def check_cache(
-    model: Any, cell: Cell, prompts: Tokens, target: Target | None = None, checkpoint: str | None = None
-) -> Result:
+def check_cache(model: Any, cell: Cell, prompts: Tokens, target: Target | None = None) -> Result:
     """Check that logits are the same without a cache, with a carried cache, and token by token from an empty one.
 
     A long text is fed as a prompt, then single new tokens, then a second prompt (the next turn of a conversation),
@@ -53,10 +52,10 @@ def check_cache(
         cell: what was requested.
         prompts: token ids of each prompt.
         target: the target whose `generate` is checked too; None to leave it out.
-        checkpoint: the local folder of the model, to ignore faults that a plain load has too; None to report them.
     """
     evidence: dict[str, int | float | str] = {}
     findings: list[Finding] = []
+    details = ""
     parts: list[Callable[..., Inspection]] = [_carried, _static, _beams]
     if target is not None:
         parts.append(partial(_generated, target=target))
@@ -64,24 +63,20 @@ def check_cache(
         # A fault of a plain cache shows in the other kinds of use too, so they are skipped.
         if inspect in (_static, _beams) and (findings or evidence.get("cache") == NONE):
             continue
-        run = partial(inspect, cell=cell, prompts=prompts)
         try:
-            own, counts = own_faults(
-                run, model, cell, checkpoint, plain=BuiltinTarget().load, trusted=trusted_families() - _UNTRUSTED
-            )
+            found, counts = inspect(model, cell=cell, prompts=prompts)
         except of_target() as error:
             # The target need not support a static cache or beams, but errors with a known cause are findings.
+            restore_offloading(model)
             if inspect not in (_static, _beams) or hint_of(error) is not None:
-                raise
-            own, counts = (), {f"without{inspect.__name__.replace('_', ' ')}": first_line(error)}
-        findings += own
+                found, counts = [finding_from_exception(error, model, doing="cache")], {}
+                details = details or excerpt(error)
+            else:
+                found, counts = (), {f"without{inspect.__name__.replace('_', ' ')}": first_line(error)}
+        findings += found
         evidence |= counts
-    return Result("cache", tuple(dict.fromkeys(findings)), evidence)
+    return Result("cache", tuple(dict.fromkeys(findings)), evidence, details=details)
 
-
-_UNTRUSTED: Final = frozenset({"mamba"})
-"""Families whose plain load has to be looked at too. Mamba's state in transformers 4 is on one card whatever the layers
-are on, and is lost on meta where the embedding is offloaded."""
 
 NONE: Final = "none"
 
@@ -255,7 +250,7 @@ def _misplaced(model: Any, cell: Cell, cache: Any, prefix: str = "") -> list[Fin
 def _of_cell(exam: Examination) -> Result:
     # A generation that fails is the generation check's.
     target = exam.target if exam.generated.error is None else None
-    return check_cache(exam.model, exam.cell, exam.prompts, target, exam.checkpoint)
+    return check_cache(exam.model, exam.cell, exam.prompts, target)
 
 
 CACHE_CHECK: Final = Check(
@@ -270,5 +265,6 @@ CACHE_CHECK: Final = Check(
     needs=("generation",),
     failure="numeric",
     origin=True,
+    behaviour=True,
     after="prefix",
 )

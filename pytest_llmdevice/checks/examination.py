@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, get_args
 
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import generation_tolerance, tolerance
+from pytest_llmdevice.checks.upstream import judged
 from pytest_llmdevice.diagnosis import Finding, finding_from_exception
-from pytest_llmdevice.diagnosis.divergence import first_divergence
+from pytest_llmdevice.diagnosis.divergence import ModuleOutput, first_difference, outputs_of
 from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.grounds import grounded
@@ -29,6 +30,7 @@ from pytest_llmdevice.model.device_map import restore_offloading
 from pytest_llmdevice.model.names import TensorNames
 from pytest_llmdevice.monitoring.change import Change
 from pytest_llmdevice.oracle.expectations import Expectations, expectations_of
+from pytest_llmdevice.oracle.process import ask
 from pytest_llmdevice.oracle.reference import Reference, reference
 from pytest_llmdevice.simulation.profiles import Profile, parse
 from pytest_llmdevice.text import listed
@@ -63,6 +65,8 @@ class Check:
         failure: what kind of thing is wrong when it finds something whose cause is unknown.
         origin: whether its findings may have begun in any module of the model, so that the first one that differs
             from a plain load is looked for.
+        behaviour: whether it is about what the model does, so that a plain load may have its findings too; those are
+            then the library's, and the outcome is `upstream`.
         after: the check behind which it runs; empty for the end.
     """
 
@@ -75,6 +79,7 @@ class Check:
     needs: tuple[Need, ...] = field(default=(), metadata={CHOICES: get_args(Need)})
     failure: FailureClass = field(default="other", metadata={CHOICES: get_args(FailureClass)})
     origin: bool = False
+    behaviour: bool = False
     after: str = ""
 
 
@@ -93,6 +98,7 @@ class Examination:
         beside: cards to simulate while a cpu cell is loaded once more, None for none.
         others: cells of the same model on the same machine, to be loaded between this one and itself.
         imported: what the import of the target's module changed of the process.
+        ends: the tokens that end a row, the target's own too; None until somebody has looked, see `stops.ends_of`.
     """
 
     target: Target
@@ -105,6 +111,7 @@ class Examination:
     beside: Profile | None = None
     others: tuple[Cell, ...] = ()
     imported: tuple[Change, ...] = field(default=(), repr=False)
+    ends: frozenset[int] | None = field(default=None, repr=False)
 
     @property
     def model(self) -> Any:
@@ -139,15 +146,26 @@ class Examination:
         """
         check = current().of(Check)[name]
         self._made.add(name)
-        try:
-            result = check.run(self)
-        except of_target() as error:  # the model under test runs in it, and may raise anything
-            restore_offloading(self.model)
-            result = Result(name, (finding_from_exception(error, self.model, doing=name),), details=excerpt(error))
+        result = self.unjudged(name)
+        if check.behaviour:
+            result = judged(self, result)
         result = self._grounded(result)
         # An exception says itself where it was raised.
         said = any(finding.kind != "exception" for finding in result.findings)
         return replace(result, origin=self.origin) if said and check.origin else result
+
+    def unjudged(self, name: str) -> Result:
+        """The same before it is held against a plain load: `upstream` is empty.
+
+        Raises:
+            KeyError: there is no such check.
+        """
+        check = current().of(Check)[name]
+        try:
+            return check.run(self)
+        except of_target() as error:  # the model under test runs in it, and may raise anything
+            restore_offloading(self.model)
+            return Result(name, (finding_from_exception(error, self.model, doing=name),), details=excerpt(error))
 
     @cached_property
     def _made(self) -> set[str]:
@@ -193,12 +211,10 @@ class Examination:
         longest = max(self.prompts, key=len)
         try:
             modules = TensorNames(self.model).modules
-            plain = from_pretrained(
-                self.checkpoint, Cell(self.cell.model, "cpu", self.cell.dtype, self.cell.quantization)
-            )
-            found = first_divergence(
+            plain = Cell(self.cell.model, "cpu", self.cell.dtype, self.cell.quantization)
+            found = first_difference(
                 self.model,
-                plain,
+                ask(_plain_outputs, self.checkpoint, plain, tuple(longest)),
                 lambda model: forward_logits(model, inputs_for(model, [longest])),
                 generation_tolerance(self.cell),
                 lambda name: modules.get(name) or name,
@@ -209,6 +225,12 @@ class Examination:
             return str(found)
         replaced = replaced_methods(self.model)
         return f"{REPLACED}{listed(replaced)}" if replaced else SAME
+
+
+def _plain_outputs(checkpoint: str, cell: Cell, prompt: tuple[int, ...]) -> Mapping[str, tuple[ModuleOutput, ...]]:
+    return outputs_of(
+        from_pretrained(checkpoint, cell), lambda model: forward_logits(model, inputs_for(model, [prompt]))
+    )
 
 
 def needs_cards(check: Check) -> bool:

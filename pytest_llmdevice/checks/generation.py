@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.examination import NEW_TOKENS, Check
+from pytest_llmdevice.checks.examination import NEW_TOKENS, Check, Examination
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation
-from pytest_llmdevice.inference.generation import is_encoder_decoder, pad_token
+from pytest_llmdevice.inference.generation import is_encoder_decoder
 from pytest_llmdevice.inference.generation_run import GenerationRun
+from pytest_llmdevice.model.settings import vocabulary_size
 from pytest_llmdevice.model.wrappers import configuration_of, core
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ CONTRACT: Final = (
 )
 
 
-def check_generation(generated: GenerationRun, prompts: Tokens, max_new_tokens: int, model: Any) -> Result:
+def check_generation(
+    generated: GenerationRun, prompts: Tokens, max_new_tokens: int, model: Any, ends: Collection[int] | None = None
+) -> Result:
     """Two greedy generations of one batch: as many new tokens as asked, real token ids, the same twice.
 
     For one prompt by itself, too, there is a list in a list. Fewer tokens are right only where an end token is among
@@ -36,6 +39,7 @@ def check_generation(generated: GenerationRun, prompts: Tokens, max_new_tokens: 
         prompts: lists of token ids.
         max_new_tokens: how many were asked for.
         model: the model.
+        ends: the tokens that end a row; by default the model's end tokens.
     """
     if generated.error is not None:
         findings = [*_strangers(generated, model), finding_from_exception(generated.error, model, doing="generation")]
@@ -46,11 +50,14 @@ def check_generation(generated: GenerationRun, prompts: Tokens, max_new_tokens: 
     if findings:
         return Result("generation", tuple(dict.fromkeys(findings)), details=CONTRACT)
     first_rows, second_rows = token_rows(first) or [], token_rows(second) or []
-    vocabulary = getattr(configuration_of(model), "vocab_size", None)
+    stops = end_tokens(model) if ends is None else ends
+    vocabulary = vocabulary_size(configuration_of(model))
     for number, (row, again) in enumerate(zip(first_rows, second_rows, strict=True)):
         where = f"prompt {number}"
-        findings += _length(where, row, list(prompts[number]), max_new_tokens, model)
-        outside = [token for token in row if token < 0 or (vocabulary is not None and token >= vocabulary)]
+        findings += _length(where, row, list(prompts[number]), max_new_tokens, model, stops)
+        outside = [
+            token for token in until_end(row, stops) if token < 0 or (vocabulary is not None and token >= vocabulary)
+        ]
         if outside:
             findings.append(Finding(where, f"token ids below {vocabulary}", str(outside)))
         if row != again:
@@ -69,8 +76,10 @@ def _why_not_repeated(generated: GenerationRun) -> Hint:
     return generation.KEPT if first is not None and first.past else generation.UNREPEATED
 
 
-def _length(where: str, row: list[int], prompt: list[int], wanted: int, model: Any) -> list[Finding]:
-    if len(row) == wanted or (len(row) < wanted and _ended(row, model)):
+def _length(
+    where: str, row: list[int], prompt: list[int], wanted: int, model: Any, ends: Collection[int]
+) -> list[Finding]:
+    if len(row) == wanted or (len(row) < wanted and _ended(row, ends)):
         return []
     if prompt and len(row) >= len(prompt):
         # Padding may stand in front of the prompt.
@@ -88,10 +97,10 @@ def _length(where: str, row: list[int], prompt: list[int], wanted: int, model: A
     return [Finding(where, f"{wanted} new tokens (or an end token)", f"{len(row)} tokens: {row}", hint)]
 
 
-def _ended(row: list[int], model: Any) -> bool:
-    ends = end_tokens(model)
+def _ended(row: list[int], ends: Collection[int]) -> bool:
+    """Whether there is an end token in `row`, and nothing behind it but end tokens and one that fills it up."""
     at = next((at for at, token in enumerate(row) if token in ends), None)
-    return at is not None and all(token in ends or token == pad_token(model) for token in row[at:])
+    return at is not None and len({token for token in row[at:] if token not in ends}) <= 1
 
 
 def _strangers(generated: GenerationRun, model: Any) -> list[Finding]:
@@ -172,9 +181,20 @@ def end_tokens(model: Any) -> set[int]:
     return set()
 
 
+def _generation(exam: Examination) -> Result:
+    from pytest_llmdevice.checks.stops import ends_of
+
+    result = check_generation(exam.generated, exam.prompts, NEW_TOKENS, exam.model)
+    if result.findings and exam.generated.error is None:
+        # A row that is short may have ended where the target ends rows.
+        ends = ends_of(exam, NEW_TOKENS)
+        return check_generation(exam.generated, exam.prompts, NEW_TOKENS, exam.model, ends)
+    return result
+
+
 GENERATION_CHECK: Final = Check(
     "generation",
-    lambda exam: check_generation(exam.generated, exam.prompts, NEW_TOKENS, exam.model),
+    _generation,
     (
         "greedy generation gives as many tokens as were asked for, twice the same, and a list in a list "
         "for one prompt too"
@@ -183,5 +203,6 @@ GENERATION_CHECK: Final = Check(
     needs=("generation",),
     failure="numeric",
     origin=True,
+    behaviour=True,
     after="inputs",
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.batch_layout import ids_of, padding_findings
+from pytest_llmdevice.checks.batch_layout import padding_findings
+from pytest_llmdevice.checks.call_tensors import ids_of
 from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.running import minds_training
@@ -257,5 +258,6 @@ INPUTS_CHECK: Final = Check(
     ),
     needs=("generation",),
     failure="placement",
+    behaviour=True,
     after="forward",
 )

@@ -13,6 +13,7 @@ from pytest_llmdevice.diagnosis.hints.loads import ATTENTION, HEADLESS, OTHER_MO
 from pytest_llmdevice.loading.pretrained import configuration
 from pytest_llmdevice.loading.target import CONTRACT
 from pytest_llmdevice.matrix.cell import REFERENCE, Cell
+from pytest_llmdevice.model.settings import setting, vocabulary_size
 from pytest_llmdevice.model.wrappers import configuration_of, core
 from pytest_llmdevice.oracle.expectations import Expectations
 from pytest_llmdevice.oracle.plain_load import plain_skeleton
@@ -58,8 +59,8 @@ def check_loads(model: nn.Module, expectations: Expectations, checkpoint: str, c
     findings = [
         Finding(f"config.{size}", str(asked), str(found), RESIZED)
         for size in SIZES
-        if (asked := getattr(stored, size, None)) is not None
-        and (found := getattr(own, size, asked)) is not None
+        if (asked := setting(stored, size)) is not None
+        and (found := setting(own, size)) is not None
         and (found < asked if size == "vocab_size" else found != asked)
     ]
     findings += _shapes(expectations, named, stored)
@@ -77,7 +78,7 @@ def _same(expectations: Expectations, named: dict[str, Any]) -> bool:
 
 
 def _shapes(expectations: Expectations, named: dict[str, Any], config: Any) -> list[Finding]:
-    vocabulary = getattr(config, "vocab_size", None)
+    vocabulary = vocabulary_size(config)
     findings = []
     for expected in expectations.tensors:
         tensor = named.get(expected.name)
@@ -85,7 +86,8 @@ def _shapes(expectations: Expectations, named: dict[str, Any], config: Any) -> l
         if tensor is None or not tensor.is_floating_point() or expected.storage == "packed":
             continue
         shape = tuple(tensor.shape)
-        grown = shape[:1] > (vocabulary,) and shape[1:] == expected.shape[1:] and expected.shape[:1] == (vocabulary,)
+        of_tokens = vocabulary is not None and expected.shape[:1] == (vocabulary,)
+        grown = of_tokens and shape[:1] > expected.shape[:1] and shape[1:] == expected.shape[1:]
         if shape != expected.shape and not grown:
             wanted = " x ".join(map(str, expected.shape)) or "a number"
             findings.append(Finding(expected.name, wanted, " x ".join(map(str, shape)) or "a number", RESIZED))

@@ -41,7 +41,9 @@ NEW: Final = 3
 """New tokens for each prompt, a number that differs from those of the other generations."""
 
 
-def many_prompts_findings(target: Any, model: Any, prompts: Tokens, alone: object, tolerance: float) -> Inspection:
+def many_prompts_findings(
+    target: Any, model: Any, prompts: Tokens, alone: object, tolerance: float, stops: Collection[int] | None = None
+) -> Inspection:
     """Generate for many prompts at once, some equal, some of equal length, and check that each gets its continuation.
 
     Every token must have the largest of the model's own logits, or nearly so, up to a relative error of `tolerance`.
@@ -54,6 +56,7 @@ def many_prompts_findings(target: Any, model: Any, prompts: Tokens, alone: objec
         prompts: token ids of each prompt; with less than three prompts nothing is checked.
         alone: what the target generated for each prompt alone.
         tolerance: see `tolerance.generation_tolerance`.
+        stops: the tokens that end a row; by default the model's end tokens.
     """
     singles = token_rows(alone) if alone is not None else None
     if len(prompts) < max(3, 1) or singles is None or len(singles) != len(prompts):
@@ -75,7 +78,7 @@ def many_prompts_findings(target: Any, model: Any, prompts: Tokens, alone: objec
         hint = _length_cause(given[short], rows[short])
         return [Finding(where, f"{NEW} new tokens", f"{len(rows[short])} tokens: {rows[short]}", hint)], {}
     evidence: dict[str, int | float | str] = {"prompts at once": len(given)}
-    ends = end_tokens(model)
+    ends = end_tokens(model) if stops is None else stops
     singles, rows = ([until_end(row, ends) for row in output_rows] for output_rows in (singles, rows))
     greedy = all(_best(model, prompt, row, tolerance) is None for prompt, row in zip(prompts, singles, strict=True))
     own = {(tuple(prompt), tuple(row[:NEW])) for prompt, row in zip(prompts, singles, strict=True)}
@@ -193,7 +196,9 @@ _AFTER: Final = 4
 """The number of new tokens from the one that ends a row."""
 
 
-def ended_findings(target: Any, model: Any, prompts: Tokens, first: object) -> Inspection:
+def ended_findings(
+    target: Any, model: Any, prompts: Tokens, first: object, stops: Collection[int] | None = None
+) -> Inspection:
     """Make one row of a batch end early, and check that the others continue.
 
     The end token is one that occurs in one row early, and in the others later or never. Targets that do not read the
@@ -204,13 +209,14 @@ def ended_findings(target: Any, model: Any, prompts: Tokens, first: object) -> I
         model: the model that it loaded.
         prompts: token ids of each prompt.
         first: what the target generated for the batch before.
+        stops: the tokens that end a row; by default the model's end tokens.
     """
     before = token_rows(first) if first is not None else None
     chosen = _early(before) if before and len(before) == len(prompts) > 1 else None
     if before is None or chosen is None:
         return [], {}
     token, at = chosen
-    ends = end_tokens(model)
+    ends = end_tokens(model) if stops is None else stops
     step = before[at].index(token)
     asked = min(len(before[at]), step + _AFTER)
     rows = None

@@ -1,21 +1,17 @@
-"""Decides which differences of logits are numeric noise, and which faults a plain load of the model has too."""
+"""Decides which differences of logits are numeric noise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.checks.differences import overall_error, relative_errors
 from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding
-from pytest_llmdevice.errors import of_target
-from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.loading.quantization import quantization_of
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.matrix.registry import current
-from pytest_llmdevice.zoo.families import Family
 
 if TYPE_CHECKING:
     import torch
@@ -104,67 +100,9 @@ def gap_finding(
         str(difference),
         hint,
         subject=where,
+        size=max(difference.overall, difference.worst),
     )
 
 
 Inspection = tuple[Sequence[Finding], dict[str, int | float | str]]
 """The findings and the evidence of a part of a check."""
-
-SHARED: Final = "as a plain load does"
-
-
-def own_faults(
-    inspect: Callable[[Any], Inspection],
-    model: Any,
-    cell: Cell,
-    checkpoint: str | None,
-    *,
-    plain: Callable[[str, Cell], Any] | None = None,
-    trusted: Collection[str] | None = None,
-) -> Inspection:
-    """Return the faults that `inspect` finds in `model` and not in a plain load.
-
-    A fault of the architecture (bidirectional attention, a state that cannot be continued) shows in a plain load too,
-    and is no fault of the loader. The zoo's families are known to have none, so that no plain load is made for them;
-    it would not help if the loader changed the classes that a plain load uses.
-
-    Args:
-        inspect: inspects a model.
-        model: the model under test.
-        cell: what was requested.
-        checkpoint: the local folder of the model; without it there is no plain load.
-        plain: makes the plain load; by default on the CPU, in the cell's dtype and quantization.
-        trusted: models whose plain load has no such faults; by default those of `trusted_families`.
-
-    Raises:
-        Exception: what `inspect` raises for `model` and not for a plain load.
-    """
-    known = trusted_families() if trusted is None else trusted
-    own, error = _attempt(inspect, model)
-    if (error is not None or own[0]) and checkpoint is not None and cell.model not in known:
-        shared, plain_error = _attempt(inspect, (plain or _on_the_cpu)(checkpoint, cell))
-        if error is not None and type(plain_error) is type(error):
-            return [], {SHARED: 1}
-        places = {finding.about for finding in shared[0]}
-        rest = [finding for finding in own[0] if finding.about not in places]
-        if len(rest) < len(own[0]):
-            own = rest, {**own[1], SHARED: len(own[0]) - len(rest)}
-    if error is not None:
-        raise error
-    return own
-
-
-def trusted_families() -> frozenset[str]:
-    """The families whose plain loads are known to have none of the faults that checks look for."""
-    return frozenset(name for name, family in current().of(Family).items() if family.trusted)
-
-
-def _attempt(inspect: Callable[[Any], Inspection], model: Any) -> tuple[Inspection, BaseException | None]:
-    try:
-        return inspect(model), None
-    except of_target() as error:  # it runs the model under test, which may raise anything
-        return ((), {}), error
-
-
-def _on_the_cpu(checkpoint: str, cell: Cell) -> Any:
-    return from_pretrained(checkpoint, Cell(cell.model, "cpu", cell.dtype, cell.quantization))

@@ -13,12 +13,14 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.hints import generation
+from pytest_llmdevice.errors import of_target
 from pytest_llmdevice.inference.generation import batch, inputs_for, is_encoder_decoder, pad_token
 from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.model.device_map import embedding_device
-from pytest_llmdevice.model.wrappers import accepted_arguments, configuration_of, input_embedding
+from pytest_llmdevice.model.device_map import embedding_device, restore_offloading
+from pytest_llmdevice.model.lengths import first_position, position_limit
+from pytest_llmdevice.model.wrappers import accepted_arguments, input_embedding
 from pytest_llmdevice.oracle.process import ask
 
 if TYPE_CHECKING:
@@ -29,8 +31,6 @@ Tokens = Sequence[Sequence[int]]
 LENGTHS: Final = (284, 300)
 """Tokens of the long prompts: more than 256, beyond which bfloat16 represents only every second integer."""
 
-UNLIMITED: Final = 1 << 30
-
 TAIL: Final = 32
 """The number of tokens at the end of a prompt, where positions are largest, that are also compared separately."""
 
@@ -40,7 +40,6 @@ def check_padding(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, tole
 
     One batch has a short prompt and two long ones, another has a row with padding only. A mask that adds -inf to
     hidden positions must give finite logits. Padding is on the side where generation puts it: the left for a decoder.
-    A fault that a plain load of `checkpoint` for the same cell has too is the architecture's, and no finding.
 
     Args:
         model: the model.
@@ -60,22 +59,24 @@ def check_padding(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, tole
         "tolerance": f"{tolerance:g}",
     }
     # In this form a nan, which compares false with everything, is a finding.
-    if not error <= tolerance and not _plain_too("padded_error", checkpoint, cell, given, error):
+    if not error <= tolerance:
         findings.append(
             Finding(
                 "logits of a padded batch",
                 f"those of its prompts alone, within {tolerance:g}",
                 f"{error:.3g} away",
                 generation.PADDING if isfinite(error) else generation.MASKED_ROW,
+                size=error,
             )
         )
-    elif not blank <= tolerance and not _plain_too("padded_error", checkpoint, cell, short, blank):
+    elif not blank <= tolerance:
         findings.append(
             Finding(
                 "logits of a batch with a row that is all padding",
                 f"those of the other prompts alone, within {tolerance:g}",
                 "nan" if blank != blank else f"{blank:.3g} away",  # noqa: PLR0124  # a nan is not itself
                 generation.MASKED_ROW,
+                size=blank,
             )
         )
     findings += _additive(model, cell, prompts, checkpoint, evidence)
@@ -84,9 +85,7 @@ def check_padding(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, tole
 
 def long_prompts(model: Any, prompts: Tokens) -> list[list[int]]:
     """The shortest of `prompts`, and two prompts of `LENGTHS` made of all of them, shorter if the model needs it."""
-    config = configuration_of(model)
-    text = getattr(config, "get_text_config", lambda: config)()
-    limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or UNLIMITED
+    limit = position_limit(model)
     whole = [token for prompt in prompts for token in prompt]
     if not whole:
         return []
@@ -140,48 +139,44 @@ def _additive(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, evidence
         return []
     try:
         bad = masked_nonfinite(model, prompts)
-    except Exception as error:  # noqa: BLE001  # many classes take masks of two dimensions only
-        if _plain_too("masked_nonfinite", checkpoint, cell, prompts, None):
+    except of_target() as error:
+        restore_offloading(model)
+        # Many classes take masks of two dimensions only.
+        if not _takes_additive(checkpoint, cell, tuple(map(tuple, prompts))):
+            evidence["-inf masks"] = "none, the class takes masks of two dimensions"
             return []
-        return [finding_from_exception(error, model, doing="a mask of four dimensions with -inf")]
+        return [finding_from_exception(error, model, doing=FOUR_DIMENSIONS)]
     evidence["-inf masks"] = len(prompts)
-    if bad and not _plain_too("masked_nonfinite", checkpoint, cell, prompts, bad):
+    if bad:
         actual = f"{bad:g} are inf or nan"
-        return [Finding("logits under a mask with -inf", "all finite", actual, generation.MASKED_ROW)]
+        return [Finding("logits under a mask with -inf", "all finite", actual, generation.MASKED_ROW, size=bad)]
     return []
 
 
-_NOISE: Final = 1.5
-"""The allowed error of a model as a multiple of a plain load's error, if the plain load has an error too."""
-
-
-def _plain_too(measure: str, checkpoint: str, cell: Cell, prompts: Tokens, error: float | None) -> bool:
-    """Whether a plain load of the same cell has an error like `error`, or raises too if `error` is None."""
-    plain = _asked(measure, checkpoint, cell, tuple(map(tuple, prompts)))
-    if plain is None or error is None:
-        return plain is None and error is None
-    return plain != plain or error <= _NOISE * plain  # noqa: PLR0124  # a nan is not itself
-
-
 @cache
-def _asked(measure: str, checkpoint: str, cell: Cell, prompts: tuple[tuple[int, ...], ...]) -> float | None:
-    return ask(_plain, measure, checkpoint, cell, prompts)
+def _takes_additive(checkpoint: str, cell: Cell, prompts: tuple[tuple[int, ...], ...]) -> bool:
+    return ask(_plain_takes_additive, checkpoint, Cell(cell.model, "cpu", cell.dtype), prompts)
 
 
-def _plain(measure: str, checkpoint: str, cell: Cell, prompts: tuple[tuple[int, ...], ...]) -> float | None:
-    """The result of `measure` for a plain load; None if it raises."""
-    model = from_pretrained(checkpoint, cell, device_map={"": str(cell.torch_device)})
+def _plain_takes_additive(checkpoint: str, cell: Cell, prompts: tuple[tuple[int, ...], ...]) -> bool:
     try:
-        return {"padded_error": padded_error, "masked_nonfinite": masked_nonfinite}[measure](model, prompts)
-    except Exception:  # noqa: BLE001  # whether it raises is the result
-        return None
+        masked_nonfinite(from_pretrained(checkpoint, cell), prompts)
+    except Exception:  # noqa: BLE001  # whether it raises is the answer
+        return False
+    return True
+
+
+FOUR_DIMENSIONS: Final = "a mask of four dimensions with -inf"
 
 
 def _positions(model: Any, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The `position_ids` that `generate` would make, if the model takes them; a forward pass alone counts padding."""
+    """The `position_ids` of the tokens, if the model takes them; a forward pass alone counts padding.
+
+    They begin where the class begins by itself, which is not where `generate` does (RoBERTa, transformers 5).
+    """
     if is_encoder_decoder(model) or "position_ids" not in accepted_arguments(model):
         return {}
-    return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+    return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0) + first_position(model)}
 
 
 def _padding(exam: Examination) -> Result:
@@ -196,5 +191,6 @@ PADDING_CHECK: Final = Check(
     "Padding changes what a prompt is answered.",
     failure="numeric",
     origin=True,
+    behaviour=True,
     after="agreement",
 )

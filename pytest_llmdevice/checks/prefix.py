@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.examination import Check
 from pytest_llmdevice.checks.far_positions import wrong_at_far_positions
-from pytest_llmdevice.checks.noise import FLOAT32, Gap, Inspection, Limits, gap, gap_finding, own_faults
+from pytest_llmdevice.checks.noise import FLOAT32, Gap, Inspection, Limits, gap, gap_finding
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import BY_DTYPE, tolerance
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.sequences import FAR, LEAK, LENGTH, NOISE
 from pytest_llmdevice.diagnosis.hints.values import NUMERIC
-from pytest_llmdevice.inference.stepping import Stepper, longest_text_length, random_text, sliding_window
+from pytest_llmdevice.inference.stepping import Stepper, longest_text_length, random_text
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.model.lengths import sliding_window
 from pytest_llmdevice.model.wrappers import configuration_of
 from pytest_llmdevice.oracle.process import ask
 
@@ -59,8 +60,8 @@ def check_prefix(
         allowed: the largest relative error to a plain load; by default that of the dtype and quantization.
     """
     wholes: list[torch.Tensor] = []
-    own, evidence = own_faults(lambda loaded: _inspect(loaded, cell, prompts, wholes), model, cell, checkpoint)
-    findings = list(own)
+    found, evidence = _inspect(model, cell, prompts, wholes)
+    findings = list(found)
     if checkpoint is not None and wholes and not findings:
         far, counts = _far(model, wholes[0], cell, prompts, checkpoint, allowed)
         findings += far
@@ -158,7 +159,7 @@ def _far(
     hint: Hint | None = NUMERIC if isfinite(far.overall) else None
     if near < far.overall / 2:
         hint = FAR if wrong_at_far_positions(model, tokens[:SHORT], own, plain, checkpoint, cell, limit) else None
-    return [Finding(where, f"a plain load's, relative error at most {limit:.2g}", actual, hint)], {}
+    return [Finding(where, f"a plain load's, relative error at most {limit:.2g}", actual, hint, size=far.overall)], {}
 
 
 _PLAIN: Final = frozenset({"eager", "sdpa"})
@@ -195,5 +196,6 @@ PREFIX_CHECK: Final = Check(
     "A token is influenced by what comes after it.",
     failure="numeric",
     origin=True,
+    behaviour=True,
     after="padding",
 )

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.differences import overall_error
-from pytest_llmdevice.checks.dtypes import check_dtypes
 from pytest_llmdevice.checks.examination import Check, Examination
-from pytest_llmdevice.checks.placement import check_placement
+from pytest_llmdevice.checks.lone_load import Problems, lone_problems, problems_of
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import tensors
 from pytest_llmdevice.checks.tolerance import generation_tolerance
-from pytest_llmdevice.checks.values import check_values
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.hints.generation import RESPONSES
@@ -31,7 +29,6 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.wrappers import core
 from pytest_llmdevice.monitoring.tracing import traced
-from pytest_llmdevice.oracle.expectations import expectations_of
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +56,7 @@ def check_reload(
 
     Without other cells, the cell is loaded twice. Each model generates some tokens and is released, and must be freed
     when the next one is loaded; a target may keep its latest model, to generate with it. A target that cannot load
-    another cell is no finding here, because that cell's own tests report it.
+    another cell, or loads it as wrongly when it is the only one, is no finding here: that cell's own tests report it.
 
     Args:
         target: the code under test.
@@ -78,6 +75,8 @@ def check_reload(
     evidence: dict[str, int | float | str] = {"loads": rounds.loads, "models gone": rounds.gone}
     if rounds.skipped:
         evidence["not loaded"] = ", ".join(rounds.skipped)
+    if rounds.own_faults:
+        evidence["wrong by themselves"] = ", ".join(rounds.own_faults)
     if rounds.same:
         evidence["returned once more"] = rounds.same
     if rounds.in_frames:
@@ -98,7 +97,8 @@ class _Rounds:
         self.last: nn.Module | None = None
         self._before = _state(model)
         self.ran = ran
-        self._known = {(finding.where, finding.actual) for _, finding in self._problems(model, cell)}
+        self._known = {(finding.where, finding.actual) for _, finding in problems_of(model, checkpoint, cell)}
+        self.own_faults: list[str] = []
         self._previous: list[tuple[Cell, weakref.ref[nn.Module]]] = []
 
     def load(self, cell: Cell) -> None:
@@ -153,22 +153,33 @@ class _Rounds:
             found = f"{after}, since the model was {where}"
             self.findings.append(Finding(f"{changed[0]} of the first model", str(earlier or "nothing"), found, CACHED))
             self._before = _state(self.model)
-        for _, finding in self._problems(model, cell):
-            if cell != self.cell or (finding.where, finding.actual) not in self._known:
-                self.findings.append(
-                    Finding(f"{finding.where}, {where}", finding.expected, finding.actual, OTHER_AGAIN)
-                )
-                # One finding is enough to show that this load differs from a first one.
-                break
+        problems = problems_of(model, self.checkpoint, cell)
+        if cell == self.cell:
+            new = [each for each in problems if (each[1].where, each[1].actual) not in self._known]
+        else:
+            new = self._only_here(problems, cell)
+        # One finding is enough to show that this load differs from a first one.
+        for _, finding in new[:1]:
+            self.findings.append(Finding(f"{finding.where}, {where}", finding.expected, finding.actual, OTHER_AGAIN))
 
-    def _problems(self, model: nn.Module, cell: Cell) -> list[tuple[str, Finding]]:
-        expectations = expectations_of(model, self.checkpoint, cell)
-        results = (
-            check_dtypes(model, expectations, cell, self.checkpoint),
-            check_placement(model, expectations, cell),
-            check_values(model, self.checkpoint, cell),
-        )
-        return [(result.check, finding) for result in results for finding in result.findings]
+    def _only_here(self, problems: Problems, cell: Cell) -> Problems:
+        """Those of `problems` that another cell has not when it is loaded by itself; its own are for its own tests."""
+        if not problems:
+            return []
+        lone = lone_problems(self.target, self.checkpoint, cell)
+        if lone is None:
+            # Unknown: only what is as in the first model is certain to come from that.
+            new = [each for each in problems if self._as_first(*each)]
+        else:
+            new = [each for each in problems if (each[1].where, each[1].actual) not in lone]
+        if len(new) < len(problems):
+            self.own_faults.append(cell.id)
+        return new
+
+    def _as_first(self, check: str, finding: Finding) -> bool:
+        """Whether a tensor has the dtype that it has in the first model, and should not have."""
+        before = self._before.get(finding.where)
+        return check == "dtypes" and before is not None and before.dtype == finding.actual
 
     def _check_previous(self) -> None:
         previous, self._previous = self._previous, []
@@ -248,5 +259,6 @@ RELOAD_CHECK: Final = Check(
     "A load returns, changes or keeps alive the model of another one.",
     needs=("generation", "second load"),
     failure="loader",
+    behaviour=True,
     after="state",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pytest_llmdevice.diagnosis.finding import Finding, Hint
 from pytest_llmdevice.diagnosis.folding import fold_findings
@@ -26,6 +27,8 @@ class Result:
     Attributes:
         check: its name, one of `vocabulary.CHECKS`.
         findings: everything that is wrong; empty when the check passed.
+        upstream: what a plain load of the same cell has too, and what is no fault of the code under test.
+        source: whose that is: the architecture, and the libraries with their versions.
         evidence: what was looked at, as counts and figures by name. A check that looked at nothing is hollow.
         origin: the first module, in the order of execution, that does something else than it should; empty where
             nobody looked.
@@ -37,6 +40,8 @@ class Result:
     evidence: Mapping[str, int | float | str] = field(default_factory=dict)
     origin: str = ""
     details: str = ""
+    upstream: tuple[Finding, ...] = ()
+    source: str = ""
 
     @property
     def hollow(self) -> bool:
@@ -45,12 +50,21 @@ class Result:
         Words ("0%", "none") describe what was looked at; they are no sign that there was something.
         """
         counts = (value for value in self.evidence.values() if not isinstance(value, str))
-        return not self.findings and not any(counts)
+        return not self.findings and not self.upstream and not any(counts)
 
     @property
     def passed(self) -> bool:
         """Whether nothing is wrong and something was looked at."""
-        return not self.findings and not self.hollow
+        return not self.findings and not self.upstream and not self.hollow
+
+    @property
+    def outcome(self) -> Literal["passed", "failed", "hollow", "upstream"]:
+        """What became of the check. `upstream`: a plain load has all that it found."""
+        if self.findings:
+            return "failed"
+        if self.upstream:
+            return "upstream"
+        return "hollow" if self.hollow else "passed"
 
     def message(self, subject: str = "") -> str:
         """Why the check did not pass: a first line with the first finding, then offenders and hints, by cause.
@@ -60,16 +74,20 @@ class Result:
         of = f" of {subject}" if subject else ""
         if self.hollow:
             return f"{self.check}{of}: hollow: there was nothing to check"
+        if not self.findings:
+            first = self.upstream[0]
+            said = f"{first.where}: expected {first.expected}, found {first.actual}"
+            return f"{self.check}{of}: upstream: {self.source} does so too: {said}"
         return "\n".join(_lines(self, of))
 
     def require(self, subject: str = "") -> None:
-        """Do nothing if the check passed.
+        """Do nothing if the check passed, or found only what a plain load has too.
 
         Raises:
             AssertionError: something is wrong, or nothing was looked at; see `message`.
         """
         __tracebackhide__ = True
-        if not self.passed:
+        if self.findings or self.hollow:
             error = AssertionError(self.message(subject))
             vars(error)[CARRIED] = self
             raise error

@@ -15,6 +15,7 @@ from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import with_index
+from pytest_llmdevice.model.settings import vocabulary_size
 from pytest_llmdevice.model.wrappers import configuration_of, core_with_path
 from pytest_llmdevice.oracle.expectations import execution_devices
 from pytest_llmdevice.oracle.reference import logits_dtype
@@ -88,7 +89,7 @@ def check_forward(model: Any, cell: Cell, prompts: Tokens, checkpoint: str) -> R
     embedding, head = execution_devices(model)
     findings = []
     rows = len(prompts)
-    vocabulary = getattr(configuration_of(model), "vocab_size", logits.shape[-1])
+    vocabulary = vocabulary_size(configuration_of(model)) or logits.shape[-1]
     wanted_shape = (*inputs["input_ids"].shape, vocabulary)
     if tuple(logits.shape) != wanted_shape:
         findings.append(Finding("logits", f"shape {wanted_shape}", str(tuple(logits.shape))))
@@ -124,5 +125,6 @@ FORWARD_CHECK: Final = Check(
     "One forward pass fails, or its logits are not of the cell.",
     failure="numeric",
     origin=True,
+    behaviour=True,
     after="mode",
 )

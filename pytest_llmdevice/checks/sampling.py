@@ -14,6 +14,7 @@ from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation, values
 from pytest_llmdevice.inference.generation import inputs_for, is_encoder_decoder, pad_token
 from pytest_llmdevice.inference.logits import continuation_logits
+from pytest_llmdevice.model.settings import vocabulary_size
 from pytest_llmdevice.model.wrappers import configuration_of, core, generating_module
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ def _stopped(model: Any, prompts: Tokens, greedy: Rows | None) -> tuple[Rows, li
     findings = []
     rows: Rows = []
     # `min_new_tokens` has suppressed the model's own end tokens so far; now they are suppressed explicitly.
-    own = sorted(end_tokens(model) - {stop}) or None
+    # But for one that is forced at the greatest length, which cannot be both; no row is longer than that.
+    own = sorted(end_tokens(model) - {stop, *_forced(model)}) or None
     for ends in (stop, [unused, stop]):
         rows = _rows(model, prompts, eos_token_id=ends, min_new_tokens=None, suppress_tokens=own)
         for number, (row, whole) in enumerate(zip(rows, greedy, strict=True)):
@@ -114,6 +116,12 @@ def _stopped(model: Any, prompts: Tokens, greedy: Rows | None) -> tuple[Rows, li
                 where = f"prompt {number}, eos_token_id={ends}"
                 findings.append(Finding(where, f"{wanted}, ended by {stop}", str(row), generation.STOP_IGNORED))
     return rows, findings
+
+
+def _forced(model: Any) -> list[int]:
+    """The tokens that generation puts at the end of a row of the greatest length, whatever the logits are."""
+    forced = getattr(getattr(core(model), "generation_config", None), "forced_eos_token_id", None)
+    return [] if forced is None else list(forced) if isinstance(forced, (list, tuple)) else [forced]
 
 
 def _processed(model: Any, prompts: Tokens, greedy: Rows | None) -> tuple[Rows, list[Finding]]:
@@ -178,7 +186,7 @@ def _generate(model: Any, prompts: Tokens, **options: Any) -> Any:
     import torch
 
     given = {"do_sample": False, "num_beams": 1, "max_new_tokens": NEW, "min_new_tokens": NEW, **options}
-    with torch.inference_mode():
+    with torch.no_grad():
         return generating_module(model).generate(**inputs_for(model, prompts), pad_token_id=pad_token(model), **given)
 
 
@@ -193,7 +201,7 @@ def _cut(model: Any, output: torch.Tensor, prompts: Tokens) -> Rows:
 
 
 def _outside(name: str, rows: Rows, model: Any) -> Iterator[Finding]:
-    vocabulary = getattr(configuration_of(model), "vocab_size", None)
+    vocabulary = vocabulary_size(configuration_of(model))
     for number, row in enumerate(rows):
         bad = [token for token in row if token < 0 or (vocabulary is not None and token >= vocabulary)]
         if bad:
@@ -219,7 +227,7 @@ def _configured(model: Any, checkpoint: str) -> Iterator[Finding]:
         yield Finding(
             "generation_config.eos_token_id", _listed(wanted), _listed(ends) if ends else "None", generation.STOP
         )
-    vocabulary = getattr(configuration_of(model), "vocab_size", None)
+    vocabulary = vocabulary_size(configuration_of(model))
     pad = getattr(own, "pad_token_id", None)
     if isinstance(pad, int) and vocabulary is not None and not 0 <= pad < vocabulary:
         yield Finding("generation_config.pad_token_id", f"a token id below {vocabulary}", str(pad), generation.STOP)
@@ -259,5 +267,6 @@ SAMPLING_CHECK: Final = Check(
     "What transformers' `generate` offers beyond greedy decoding does not work on this model.",
     failure="numeric",
     origin=True,
+    behaviour=True,
     after="cache",
 )

@@ -5,12 +5,11 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.examination import Check
-from pytest_llmdevice.checks.noise import Inspection, Limits, gap, own_faults
+from pytest_llmdevice.checks.noise import Inspection, Limits, gap
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import tensors
 from pytest_llmdevice.diagnosis import Finding
@@ -18,7 +17,6 @@ from pytest_llmdevice.diagnosis.hints.saving import CHANGED, CONFIGURED, LOGITS,
 from pytest_llmdevice.inference.stepping import Stepper
 from pytest_llmdevice.loading.quantization import layer_classes
 from pytest_llmdevice.loading.save import is_adapted, saved_again, saved_dtype, stored_otherwise, unchanged
-from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.weights import is_packed
@@ -40,8 +38,7 @@ def check_save(model: Any, expectations: Expectations, cell: Cell, prompts: Toke
     """Save the model to a temporary folder, load it from there, and compare dtypes, ties, packing and logits.
 
     The model itself must not change. For a model with adapters only these are saved, and loaded into a plain base
-    model. A fault that a plain load of the same cell has too (bitsandbytes' 4-bit weights, after a run on some
-    processors) is the library's, and no finding. A model without `save_pretrained`, one whose files a plain load
+    model. A model without `save_pretrained`, one whose files a plain load
     cannot read, and one of more than `LARGEST` bytes are not saved; the evidence has the reason.
 
     Args:
@@ -59,8 +56,7 @@ def check_save(model: Any, expectations: Expectations, cell: Cell, prompts: Toke
         return Result("save", evidence={"parameters": count, "saved": f"no: {reason}"})
     if size > LARGEST:
         return Result("save", evidence={"parameters": count, "saved": f"no: {size / 2**30:.1f} GiB"})
-    inspect = partial(_inspect, expectations=expectations, cell=cell, prompts=prompts, checkpoint=checkpoint)
-    findings, evidence = own_faults(inspect, model, cell, checkpoint, plain=BuiltinTarget().load, trusted=())
+    findings, evidence = _inspect(model, expectations, cell, prompts, checkpoint)
     return Result("save", tuple(findings), evidence)
 
 
@@ -167,5 +163,6 @@ SAVE_CHECK: Final = Check(
     "`save_pretrained` and a plain load keep dtypes, ties, packing and logits",
     "Saved and loaded again, the model is another one.",
     failure="loader",
+    behaviour=True,
     after="sampling",
 )

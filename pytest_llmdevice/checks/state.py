@@ -117,5 +117,6 @@ STATE_CHECK: Final = Check(
     ("Something outside of the model was left changed: whatever runs later in the process is affected."),
     needs=("generation",),
     failure="loader",
+    behaviour=True,
     after="save",
 )

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.batch_layout import ids_of, mask_of, padding_findings
+from pytest_llmdevice.checks.batch_layout import padding_findings
+from pytest_llmdevice.checks.call_tensors import ids_of, mask_of
 from pytest_llmdevice.checks.differences import allowed_gap, overall_error
 from pytest_llmdevice.diagnosis.hints import generation, sequences
 from pytest_llmdevice.errors import target_forgiven

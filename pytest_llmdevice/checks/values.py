@@ -18,6 +18,7 @@ from pytest_llmdevice.matrix.axes import Quantization
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.names import NamedTensor, TensorNames
+from pytest_llmdevice.model.settings import setting, vocabulary_size
 from pytest_llmdevice.model.weights import dequantized, is_packed, offloaded_value
 from pytest_llmdevice.oracle.plain_load import plain_model
 
@@ -88,7 +89,7 @@ class Plain:
     def of(cls, checkpoint: str, dtype: str) -> Plain:
         """Load `checkpoint` for a cell in `dtype`."""
         model: Any = plain_model(checkpoint)
-        spread = getattr(model.config, "initializer_range", None)
+        spread = setting(model.config, "initializer_range")
         transposed = frozenset(
             f"{name}.weight" for name, module in model.named_modules() if type(module).__name__ == "Conv1D"
         )
@@ -101,8 +102,9 @@ class Plain:
 
     def without_new_rows(self, value: torch.Tensor, name: str) -> torch.Tensor:
         """`value` without the rows that were added to the vocabulary, for example for a padding token."""
-        expected, own = self.tensors[name], getattr(self.model.config, "vocab_size", None)
-        grown = value.shape[:1] > (own,) and expected.shape == (own, *value.shape[1:])
+        config: Any = self.model.config
+        expected, own = self.tensors[name], vocabulary_size(config)
+        grown = own is not None and value.shape[:1] > (own,) and expected.shape == (own, *value.shape[1:])
         return value[:own] if grown else value
 
     def in_dtype(self, name: str) -> torch.Tensor | None:

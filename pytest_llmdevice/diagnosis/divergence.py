@@ -66,8 +66,24 @@ def first_divergence(
         tolerance: the largest relative error, ||actual - expected|| / ||expected||, that counts as equal.
         rename: maps a module name of `model` to the name in `reference`.
     """
-    with recorded_outputs(reference) as expected:
-        run(reference)
+    return first_difference(model, outputs_of(reference, run), run, tolerance, rename)
+
+
+def outputs_of(model: nn.Module, run: Callable[[Any], object]) -> Mapping[str, tuple[ModuleOutput, ...]]:
+    """The outputs of each module of `model` in one forward pass, `run(model)`; see `recorded_outputs`."""
+    with recorded_outputs(model) as outputs:
+        run(model)
+    return outputs
+
+
+def first_difference(
+    model: nn.Module,
+    expected: Mapping[str, tuple[ModuleOutput, ...]],
+    run: Callable[[Any], object],
+    tolerance: float,
+    rename: Callable[[str], str] = str,
+) -> Divergence | None:
+    """The same as `first_divergence`, with the outputs of the reference instead of the reference."""
     # If it raises, the outputs before the exception are compared.
     with suppress(Exception), recorded_outputs(model) as actual:
         run(model)

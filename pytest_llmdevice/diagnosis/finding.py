@@ -49,6 +49,7 @@ class Finding:
         hint: what usually causes this; None where nothing is known.
         kind: `"exception"` where something was raised, `"no model"` where a load gave none; empty for all else.
         subject: `where` without a position or row in it; empty where there is none.
+        size: how large an error is, in the unit of `actual`; None where it is not a matter of size.
     """
 
     where: str
@@ -57,6 +58,7 @@ class Finding:
     hint: Hint | None = None
     kind: Literal["", "exception", "no model"] = ""
     subject: str = field(default="", compare=False)
+    size: float | None = field(default=None, compare=False)
 
     @property
     def about(self) -> str:

@@ -66,7 +66,7 @@ def generate(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) 
 
     inputs = inputs_for(model, prompts)
     # A wrapper without `generate` of its own (DataParallel) contains a module that has it.
-    with torch.inference_mode():
+    with torch.no_grad():
         output = generating_module(model).generate(
             **inputs,
             do_sample=False,

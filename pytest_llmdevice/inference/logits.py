@@ -52,7 +52,7 @@ def _shifted(model: Any, ids: torch.Tensor) -> torch.Tensor:
 def _logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     import torch
 
-    with torch.inference_mode():
+    with torch.no_grad():
         return logits_of(runnable_module(model)(**inputs))
 
 

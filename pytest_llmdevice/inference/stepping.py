@@ -11,6 +11,7 @@ from pytest_llmdevice.inference.generation import is_encoder_decoder
 from pytest_llmdevice.inference.logits import logits_of
 from pytest_llmdevice.model.device_map import embedding_device
 from pytest_llmdevice.model.kv_cache import STATE_SPACE, cache_argument, cache_of
+from pytest_llmdevice.model.lengths import plain_rotary, unscaled_length
 from pytest_llmdevice.model.wrappers import accepted_arguments, configuration_of, runnable_module
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Stepper:
             if known >= {STATE_SPACE, "cache_position"}:
                 first = past + getattr(configuration_of(self.model), "conv_kernel", 0)
                 arguments["cache_position"] = torch.arange(first, first + len(tokens), device=device)
-        with torch.inference_mode():
+        with torch.no_grad():
             output = runnable_module(self.model)(**arguments)
         return logits_of(output)[0].float().cpu(), cache_of(output)
 
@@ -77,51 +78,14 @@ def random_text(prompts: Sequence[Sequence[int]], length: int, seed: int = 0) ->
 def longest_text_length(model: Any, prompts: Sequence[Sequence[int]]) -> int:
     """The length of a long text for `model`: `LONG_TEXT` tokens, or as many as it has positions for.
 
-    Past its positions a model may raise, or scale them by design (`rope_type`), which makes the logits of the first
-    tokens depend on how many follow. Plain rotary positions are unlimited, but a precomputed table of them is not;
-    if its end is near, the text goes beyond it to test for transformers#29496.
+    Plain rotary positions are unlimited, but a precomputed table of them is not; if its end is near, the text goes
+    beyond it to test for transformers#29496.
     """
-    config = _text_config(model)
-    if config is None:
+    if configuration_of(model) is None:
         return max(map(len, prompts))
-    ends = [getattr(config, name, None) for name in ("max_position_embeddings", "original_max_position_embeddings")]
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    ends += [rope.get("original_max_position_embeddings")]
-    known = [end for end in ends if isinstance(end, int) and end > 0]
-    if not known:
-        return LONG_TEXT
-    end = min(known)
-    return end + _BEYOND if end <= _NEAR and _plain_rotary(model, rope) else min(end, LONG_TEXT)
+    end = unscaled_length(model)
+    return end + _BEYOND if end <= _NEAR and plain_rotary(model) else min(end, LONG_TEXT)
 
-
-def position_limit(model: Any) -> int:
-    """The number of positions in the model's configuration; `NO_LIMIT` if it has none."""
-    config = _text_config(model)
-    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
-    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=NO_LIMIT)
-
-
-NO_LIMIT: Final = 1 << 30
 
 _NEAR: Final = 512
 _BEYOND: Final = 8
-
-
-def _plain_rotary(model: Any, rope: Any) -> bool:
-    kinds = {"default", None}
-    parameters = [rope, *(inner for inner in rope.values() if isinstance(inner, dict))]
-    if any(entry.get("rope_type", entry.get("type")) not in kinds for entry in parameters):
-        return False
-    return any(name.rpartition(".")[2].endswith("inv_freq") for name, _ in model.named_buffers())
-
-
-def sliding_window(model: Any) -> int | None:
-    """The window of the model's sliding-attention layers in tokens; None without such layers."""
-    window = getattr(_text_config(model), "sliding_window", None)
-    return window if isinstance(window, int) and window > 0 else None
-
-
-def _text_config(model: Any) -> Any:
-    config = configuration_of(model)
-    inner = getattr(config, "get_text_config", None)
-    return inner(decoder=True) if callable(inner) else config

@@ -35,10 +35,16 @@ def configuration(checkpoint: str) -> PreTrainedConfig:
 
 
 def auto_class(config: PreTrainedConfig) -> Any:
-    """`AutoModelForSeq2SeqLM` for encoder-decoders, `AutoModelForCausalLM` for all others."""
+    """`AutoModelForSeq2SeqLM` for encoder-decoders and for what it alone knows, else `AutoModelForCausalLM`.
+
+    Some decoders that also hear (Voxtral, Qwen2-Audio) are registered with the first only.
+    """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    # Untyped upstream.
+    causal, both = (set(known._model_mapping.keys()) for known in (AutoModelForCausalLM, AutoModelForSeq2SeqLM))  # noqa: SLF001
+    only = type(config) in both and type(config) not in causal
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder or only else AutoModelForCausalLM
 
 
 def from_pretrained(checkpoint: str, cell: Cell, **options: Any) -> nn.Module:

@@ -103,6 +103,9 @@ class OracleProcess:
         self._end()
 
 
+_answering: list[bool] = []
+"""Not empty in a process that is asked: it answers its own questions."""
+
 _own: list[OracleProcess] = []
 """The process of this one, once there is one; ended with it."""
 
@@ -128,6 +131,11 @@ def start() -> None:
         _own.append(OracleProcess(fork=False))
 
 
+def answers() -> None:
+    """Say that this is a process that is asked."""
+    _answering.append(True)
+
+
 def ask(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What `function`, of a module, returns for its arguments where the code under test was never imported.
 
@@ -139,6 +147,8 @@ def ask(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """
     from pytest_llmdevice.simulation.simulate import active
 
+    if _answering:
+        return function(*args, **kwargs)
     simulation = active()
     address = _address()
     try:

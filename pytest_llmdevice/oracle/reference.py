@@ -85,7 +85,7 @@ def compute(checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: i
     for prompt in prompts:
         inputs = inputs_for(model, [prompt])
         logits.append(forward_logits(model, inputs)[0].float())
-        with torch.inference_mode():
+        with torch.no_grad():
             output = model.generate(
                 **inputs,
                 do_sample=False,

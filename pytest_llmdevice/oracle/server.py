@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_llmdevice.errors import first_line
+from pytest_llmdevice.oracle.process import answers
 
 WATCH_SECONDS: Final = 1.0
 """How often the process looks whether the one that started it is still there."""
@@ -33,6 +34,7 @@ def serve(listener: Listener, parent: int) -> None:
             question concerns no other.
         parent: the process that started this one.
     """
+    answers()
     threading.Thread(target=_watch, args=(parent, Path(str(listener.address)).parent), daemon=True).start()
     while True:
         # Whoever asked may have been killed.

@@ -11,7 +11,7 @@ import pytest
 
 # The classes behind `pytest.fail.Exception` and `pytest.skip.Exception`, under the only names that a type checker takes
 # for base classes.
-from _pytest.outcomes import Failed, Skipped
+from _pytest.outcomes import Failed, Skipped, XFailed
 
 from pytest_llmdevice.diagnosis.finding import Finding, Hint
 from pytest_llmdevice.diagnosis.folding import fold_findings
@@ -83,6 +83,21 @@ class CellSkipped(Skipped):
         self.cause = cause
 
 
+class UpstreamToo(XFailed):
+    """A check found only what a plain load of the cell has too; pytest reports it as it does an expected failure.
+
+    Attributes:
+        summary: whose it is and what it means, in words that are the same for all cells of an architecture.
+    """
+
+    __module__ = "builtins"
+
+    def __init__(self, message: str, summary: str, result: Result) -> None:
+        super().__init__(harmless(message, lines=True))
+        self.summary = summary
+        self.__dict__[CARRIED] = result
+
+
 class DeviceLost(CheckFailed):
     """A test that was not run, because an earlier one left its device unusable for the process."""
 
@@ -126,7 +141,7 @@ def briefly(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
 def attach(report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
     """Put the findings that `call` failed with, if any, into its report."""
     result: Result | None = getattr(call.excinfo.value, CARRIED, None) if call.excinfo is not None else None
-    if report.outcome == "failed" and result is not None:
+    if result is not None and (report.outcome == "failed" or result.outcome == "upstream"):
         vars(report)[FINDINGS] = list(_packed(result))
 
 
@@ -136,12 +151,15 @@ def detail(
     """Put into the report of an item of a cell what a record of it needs and no other part of the report has.
 
     A dictionary, where there is something to say: `failure` (what kind of thing went wrong), `cause` (why the cell does
-    not run here), `aborted`, `hollow` and `gave up` (by `pytest.xfail`; true or absent), `evidence`, `tokens`,
+    not run here), `aborted`, `hollow` and `gave up` (by `pytest.xfail`; true or absent), `upstream` (what a plain
+    load does too, in words that are the same for each cell of an architecture), `evidence`, `tokens`,
     `measured`, `result` and `called` (see their keys), `declared` (whether the matrix expects it to fail), and `target`
     where a fixture put another one in the place of `own`.
     """
     details: dict[str, Any] = {"declared": True} if declared else {}
-    if call.excinfo is not None and isinstance(call.excinfo.value, pytest.xfail.Exception):
+    if call.excinfo is not None and isinstance(call.excinfo.value, UpstreamToo):
+        details["upstream"] = call.excinfo.value.summary
+    elif call.excinfo is not None and isinstance(call.excinfo.value, pytest.xfail.Exception):
         details["gave up"] = True
     if report.outcome == "failed" and call.excinfo is not None:
         details |= _of_failure(call.excinfo.value)
@@ -205,7 +223,7 @@ def _of_failure(error: BaseException) -> dict[str, Any]:
 
 
 def _packed(result: Result) -> Iterator[list[str]]:
-    findings = result.findings or (Finding("the check", "something to look at", "nothing"),)
+    findings = result.findings or result.upstream or (Finding("the check", "something to look at", "nothing"),)
     for finding, _ in fold_findings(findings)[:MOST]:
         hint = finding.hint or Hint("", "")
         texts = (finding.where, finding.expected, finding.actual, hint.name, hint.text, hint.source, finding.kind)

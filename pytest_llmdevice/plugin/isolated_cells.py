@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pytest
 
+from pytest_llmdevice.plugin.cards_unused import IN_USE, answer_without_using, cards_in_use, import_without_using
 from pytest_llmdevice.plugin.failures import DETAILS
 from pytest_llmdevice.plugin.isolated_child import IsolatedChild
 from pytest_llmdevice.plugin.isolated_process import IsolatedProcess, last_lines
@@ -30,9 +28,6 @@ MARGIN_SECONDS: Final = 30.0
 
 TEARDOWN_SECONDS: Final = 30.0
 """How long a process may take to tear down what it holds when the session ends early."""
-
-_CARDS_UNTOUCHED: Final = "PYTORCH_NVML_BASED_CUDA_CHECK"
-"""With it PyTorch says whether there are cards without beginning to use them, which no child could do then."""
 
 Group = tuple[str, ...]
 Phase = Literal["setup", "call", "teardown"]
@@ -53,9 +48,7 @@ class IsolatedItems:
         self._indices: dict[pytest.Item, int] = {}
         self._threads = 0
         run.hands_over = True
-        if _CARDS_UNTOUCHED not in os.environ:
-            os.environ[_CARDS_UNTOUCHED] = "1"
-            config.add_cleanup(_forget_cards_untouched)
+        config.add_cleanup(answer_without_using())
         config.add_cleanup(self._close)
 
     @pytest.hookimpl(trylast=True)
@@ -121,6 +114,9 @@ class IsolatedItems:
         )
         if left.excinfo is not None:
             item.ihook.pytest_runtest_logreport(report=item.ihook.pytest_runtest_makereport(item=item, call=left))
+        if self._process is None and cards_in_use(cell):
+            self._fail(item, "setup", f"{cell.id}: {IN_USE}", {"aborted": True})
+            return
         try:
             process = self._process_of(self._group_of(cell), item.session)
         except OSError as error:
@@ -154,7 +150,7 @@ class IsolatedItems:
             else:
                 self._log(item, held)
                 if what == "finished":
-                    _import(values[0])
+                    import_without_using(values[0])
                     return True
                 self._stop_with(what, *values)
         self._dead[cell] = item.name
@@ -266,20 +262,6 @@ def _report(
     return pytest.TestReport(
         item.nodeid, item.location, keywords, outcome, text, when, user_properties=item.user_properties
     )
-
-
-def _import(names: Sequence[str]) -> None:
-    """Import what a child has imported of the libraries, so that the children to come need not."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name in names:
-            if name not in sys.modules:
-                with suppress(Exception, SystemExit):
-                    import_module(name)
-
-
-def _forget_cards_untouched() -> None:
-    os.environ.pop(_CARDS_UNTOUCHED, None)
 
 
 def _native_threads() -> int:

@@ -141,6 +141,10 @@ class ItemRecord:
         if reason is None:
             self.outcome = "skipped"
             self.values |= {"cause": details.get("cause", "by the test"), "message": encodable(_skipped(report))}
+        elif "upstream" in details and not details.get("declared"):
+            self.outcome = "upstream"
+            self.values |= {"message": encodable(details["upstream"])}
+            self.values["findings"] = [_finding(*finding) for finding in findings_of(report)]
         elif details.get("gave up"):
             # Raised and not found: nothing was seen to fail.
             self.outcome = "skipped"

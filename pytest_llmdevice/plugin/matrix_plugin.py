@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_llmdevice.hardware import Inventory, describe
+from pytest_llmdevice.plugin.again import SUITE, of_suite
 from pytest_llmdevice.plugin.crash_marker import CrashMarker
 from pytest_llmdevice.plugin.failures import CellSkipped, DeviceLost, detail, details_of, make_harmless
 from pytest_llmdevice.plugin.fixtures import RUN
@@ -30,8 +30,6 @@ from pytest_llmdevice.text import harmless
 if TYPE_CHECKING:
     from pytest_llmdevice.plugin.options import Settings
 
-SUITE = Path(__file__).parent.parent / "suite"
-
 
 def begin(config: pytest.Config, settings: Settings) -> None:
     """Start a run: the probe, the matrix, the hooks; and add the suite when no path was given.
@@ -46,6 +44,7 @@ def begin(config: pytest.Config, settings: Settings) -> None:
         run = MatrixRun.begin(settings, Inventory.from_json(known) if known else None)
     config.add_cleanup(run.close)
     config.stash[RUN] = run
+    config.args = [of_suite(argument, config) for argument in config.args]
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args.append(str(SUITE))
     parts: dict[str, object] = {

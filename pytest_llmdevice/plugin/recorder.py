@@ -107,12 +107,9 @@ class Recorder:
         """Take in one report. Subtests report for themselves and again with their test; only the test counts."""
         if type(report) is not pytest.TestReport:
             return
-        properties = dict(report.user_properties)
-        # The report of a test whose worker died is xdist's, without properties.
-        cell_id = properties.get("llm.cell") or cell_id_in(report.nodeid, self._ids)
+        cell_id, name = self._about(report)
         if cell_id not in self._running:
             return
-        name = str(properties.get("llm.check", "")) or _name_in(report.nodeid)
         item = self._open.setdefault(
             report.nodeid, ItemRecord(self._cells[cell_id], name, self.file.run.target, self._dry)
         )
@@ -126,6 +123,26 @@ class Recorder:
         if item.over:
             del self._open[report.nodeid]
             self._close(item)
+
+    def _about(self, report: pytest.TestReport) -> tuple[str, str]:
+        """The cell and the check of a report; the cell is empty where it has none."""
+        properties = dict(report.user_properties)
+        # The report of a test whose worker died is xdist's, without properties.
+        cell_id = properties.get("llm.cell") or cell_id_in(report.nodeid, self._ids) or ""
+        return str(cell_id), str(properties.get("llm.check", "")) or _name_in(report.nodeid)
+
+    def naming(self, report: pytest.TestReport) -> tuple[str, str, str]:
+        """The target, the cell and the check that a report is about.
+
+        Raises:
+            LookupError: it is about no cell of this run.
+        """
+        if type(report) is not pytest.TestReport:
+            raise LookupError
+        cell_id, name = self._about(report)
+        if cell_id not in self._running:
+            raise LookupError
+        return details_of(report).get("target", self.file.run.target), cell_id, name
 
     def finish(self, exit_status: int) -> None:
         """Write what was cut short, and the end. The file is closed."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from pytest_llmdevice.plugin.again import command
+from pytest_llmdevice.plugin.brief_sections import BriefSections
 from pytest_llmdevice.plugin.evaluation import Evaluation
 from pytest_llmdevice.plugin.options import usage_errors
 from pytest_llmdevice.plugin.recorder import Recorder
@@ -33,6 +35,8 @@ class RecordedItems:
         self._recorder: Recorder | None = None
         self._evaluation: Evaluation | None = None
         self._started = self._said = time.monotonic()
+        self._brief = BriefSections(config, self._again)
+        config.pluginmanager.register(self._brief, "llmdevice-brief")
         config.add_cleanup(self._close)
 
     # After the run was prepared (that hook is tryfirst), before xdist starts its workers (trylast).
@@ -103,10 +107,19 @@ class RecordedItems:
         if exitstatus == pytest.ExitCode.OK and self._evaluation.bad:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
-        """Write the grid, what did not run, and what is wrong."""
-        if self._evaluation is not None and self._evaluation.report is not None:
-            write_summary(terminalreporter, self._run, self._evaluation)
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> Generator[None, object, object]:
+        """Write the grid, what did not run, and what is wrong, after all that pytest and others have to say."""
+        report = self._evaluation.report if self._evaluation is not None else None
+        if report is None or self._evaluation is None:
+            return (yield)
+        with self._brief.printing(terminalreporter, report.problems, self._recorder):
+            result = yield
+        write_summary(terminalreporter, self._run, self._evaluation, self._again)
+        return result
+
+    def _again(self, cell: str) -> str:
+        return command(self._config, cell)
 
     def _close(self) -> None:
         if self._recorder is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.report.runs import TARGETS
@@ -41,8 +42,13 @@ def plan_line(run: MatrixRun) -> str:
     )
 
 
-def write_summary(reporter: TerminalReporter, run: MatrixRun, evaluation: Evaluation) -> None:
-    """Write the grid, what did not run, what is wrong, and what the results are worth."""
+def write_summary(
+    reporter: TerminalReporter, run: MatrixRun, evaluation: Evaluation, again: Callable[[str], str]
+) -> None:
+    """Write the grid, what did not run, what is wrong, and what the results are worth.
+
+    `again` makes the command that runs a cell again, from its id.
+    """
     assert evaluation.report is not None
     terminal = reporter.config.get_terminal_writer()
     reporter.section(harmless(f"llm matrix {run.settings.matrix}"), red=evaluation.bad or evaluation.report.red)
@@ -54,6 +60,7 @@ def write_summary(reporter: TerminalReporter, run: MatrixRun, evaluation: Evalua
         grid=run.settings.grid or None,
         worst=PROBLEMS,
         origins=False,
+        again=again,
     ):
         reporter.write_line(line)
     for line in evaluation.unmet:

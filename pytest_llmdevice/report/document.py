@@ -22,7 +22,8 @@ The keys, which keep their meaning as long as `schema` does not count up:
 - `comparison`: with a baseline, or null: `baseline`, `unchanged`, `counts`, `transitions` (`name`, `target`, `cell`,
   `check`, `before`, `after`, `detail`), `notes`.
 - `problems`: what is wrong, what concerns most cells first: `outcome`, `title`, `description`, `checks`, `cells` (each
-  `cell` and `target`), `findings` (how many) and `examples` (some of them, as in a file of results).
+  `cell` and `target`), `findings` (how many), `examples` (some of them, as in a file of results) and `follows`, what
+  fails because of it: `check`, `cells` and `findings` (how many), `description` and `hint`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from typing import Any, Final
 from pytest_llmdevice.matrix.cell import AXES
 from pytest_llmdevice.report.model import ReportModel
 from pytest_llmdevice.report.not_run import why_not
-from pytest_llmdevice.report.problems import Problem
+from pytest_llmdevice.report.problems import Follower, Problem
 from pytest_llmdevice.results.cell_view import CellView, Conflict, Sample
 from pytest_llmdevice.results.run_header import BUILTIN
 from pytest_llmdevice.results.transitions import Comparison
@@ -118,6 +119,17 @@ def _problem(problem: Problem) -> dict[str, Any]:
         "cells": [{"cell": view.id, "target": view.target} for view in problem.cells],
         "findings": problem.findings,
         "examples": [finding.model_dump(mode="json", exclude_defaults=True) for finding in problem.examples],
+        "follows": [_follower(follower) for follower in problem.follows.values()],
+    }
+
+
+def _follower(follower: Follower) -> dict[str, Any]:
+    return {
+        "check": follower.check,
+        "cells": follower.cells,
+        "findings": follower.findings,
+        "description": follower.description,
+        "hint": follower.finding.hint if follower.finding is not None else "",
     }
 
 

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from pytest_llmdevice.report.changes import differences_text, transition_text
+from pytest_llmdevice.report.changes import Change, change_text, changes_of, differences_text, left_text
 from pytest_llmdevice.report.model import ReportModel, conflict_text
+from pytest_llmdevice.report.problems import Problem
 from pytest_llmdevice.report.runs import target_text
 from pytest_llmdevice.report.texts import printable
 from pytest_llmdevice.results.cell_view import Conflict
@@ -17,6 +18,9 @@ from pytest_llmdevice.text import listed, plural
 
 MOST_LINES: Final = 20
 """Problems, conflicts and transitions of one name that are listed; of more the rest is counted."""
+
+MOST_CELLS: Final = 8
+"""Cells of one change that are listed; all of its models are."""
 
 _BY_DETAIL: Final = NOT_RUN | {"unused", "not-comparable"}
 """Names whose transitions have few causes and come by the thousand: one line for each cause."""
@@ -42,7 +46,7 @@ def gate_lines(gate_result: GateResult, report: ReportModel) -> Iterator[str]:
     else:
         if nothing_compared(comparison):
             yield "nothing could be compared with the baseline: update it here, or keep one for each environment"
-        yield from _transitions(comparison, gate_result)
+        yield from _transitions(comparison, gate_result, report.problems)
         if not gate_result.good:
             yield differences_text(comparison)
     yield from _conflicts(report.results.conflicts)
@@ -51,13 +55,13 @@ def gate_lines(gate_result: GateResult, report: ReportModel) -> Iterator[str]:
     yield from (f"note: {note}" for note in notes)
 
 
-def _transitions(comparison: Comparison, gate_result: GateResult) -> Iterator[str]:
+def _transitions(comparison: Comparison, gate_result: GateResult, problems: Sequence[Problem]) -> Iterator[str]:
     by_name: dict[Name, list[Transition]] = {}
     for transition in comparison.transitions:
         by_name.setdefault(transition.name, []).append(transition)
     # What is fixed, new or expected and no reason to fail needs no line for each.
     for same in sorted(by_name.values(), key=lambda transitions: not _fails(transitions, gate_result)):
-        yield from _of_name(same, fails=_fails(same, gate_result))
+        yield from _of_name(same, problems, fails=_fails(same, gate_result))
 
 
 def _fails(same: Sequence[Transition], gate_result: GateResult) -> bool:
@@ -66,20 +70,31 @@ def _fails(same: Sequence[Transition], gate_result: GateResult) -> bool:
     return failing or same[0].name in gate_result.failing
 
 
-def _of_name(same: Sequence[Transition], *, fails: bool) -> Iterator[str]:
+def _of_name(same: Sequence[Transition], problems: Sequence[Problem], *, fails: bool) -> Iterator[str]:
     name = same[0].name
     yield f"{'FAIL ' if fails else ''}{count_text(name, len(same))}:"
     # Those that make a run red would be lost in a summary of causes.
     single = [transition for transition in same if name not in _BY_DETAIL or transition.failing]
     rest = [transition for transition in same if name in _BY_DETAIL and not transition.failing]
-    yield from (f"  {transition_text(transition)}" for transition in single[:MOST_LINES])
-    yield from _more(len(single))
+    changes = changes_of(single, problems)
+    for change in changes[:MOST_LINES]:
+        yield from _change(change)
+    if changes[MOST_LINES:]:
+        yield f"  ... {left_text(changes[MOST_LINES:])}"
     causes = Counter(transition.detail for transition in rest).most_common()
     for detail, count in causes[:MOST_LINES]:
         cells = {transition.cell for transition in rest if transition.detail == detail}
         yield f"  {count:,} in {_few(sorted(cells))}: {detail or 'no reason given'}"
     if len(causes) > MOST_LINES:
         yield f"  ... for {len(causes) - MOST_LINES:,} more causes"
+
+
+def _change(change: Change) -> Iterator[str]:
+    yield f"  {change_text(change)}"
+    if change.elsewhere:
+        yield f"    in {listed([change.first.cell, *change.elsewhere], MOST_CELLS)}"
+    if change.follows:
+        yield f"    follows from it: {', '.join(dict.fromkeys(transition.check for transition in change.follows))}"
 
 
 def _few(cells: Sequence[str]) -> str:
@@ -92,6 +107,8 @@ def _problems(report: ReportModel) -> Iterator[str]:
     for number, problem in enumerate(report.problems[:MOST_LINES], start=1):
         yield f"  {number}. {printable(problem.title)}"
         yield f"     {printable(problem.description)}"
+        if problem.follows:
+            yield f"     follows from it: {printable(problem.followers)}"
         yield f"     in {printable(listed(map(report.cell_name, problem.cells)))}"
     yield from _more(len(report.problems))
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
-from pytest_llmdevice.report.changes import comparison_line, named_transition_text
+from pytest_llmdevice.report.changes import changes_of, comparison_line, named_change_text
 from pytest_llmdevice.report.escaping import address, code, literal, prose
 from pytest_llmdevice.report.folding import folded, without_attention
 from pytest_llmdevice.report.grid import Grid, blank, grids, labels
-from pytest_llmdevice.report.model import CONFLICTS, ReportModel, conflict_text
+from pytest_llmdevice.report.model import CONFLICTS, UPSTREAM, ReportModel, conflict_text
 from pytest_llmdevice.report.outcomes import MarkCounts, legend
 from pytest_llmdevice.report.problems import Problem
 from pytest_llmdevice.report.runs import environment_lines, origin_text, target_text
@@ -53,10 +53,11 @@ def markdown(report: ReportModel, *, title: str = TITLE, grid: str | None = None
     spec = parse_grid(grid) if grid else DEFAULT
     results, comparison = report.results, report.comparison
     parts = [f"## {prose(title)}", prose(target_text(results)), f"**{prose(report.counts_line)}**"]
-    parts += [] if comparison is None else [_changes(comparison)]
+    parts += [] if comparison is None else [_changes(report, comparison)]
     parts += _tables(results, spec)
     parts += _problems(report)
     parts += _details(OUTCOME_WORDS["xfail"].capitalize(), list(map(str, report.expected_failures)))
+    parts += _details(UPSTREAM, list(map(str, report.upstream)))
     parts += _details(OUTCOME_WORDS["partial"].capitalize(), list(map(str, report.partly_run)))
     parts += _details(OUTCOME_WORDS["skipped"].capitalize(), list(map(str, report.not_run)))
     parts += _details(CONFLICTS, list(map(conflict_text, results.conflicts)))
@@ -88,9 +89,10 @@ def _details(title: str, lines: Sequence[str], first: Sequence[str] = ()) -> lis
     return ["\n".join([f"<details><summary>{literal(title)}</summary>", "", *first, *shown, "", "</details>"])]
 
 
-def _changes(comparison: Comparison) -> str:
+def _changes(report: ReportModel, comparison: Comparison) -> str:
     line = comparison_line(comparison)
-    return "".join(_details(line, list(map(named_transition_text, comparison.transitions)))) or prose(line)
+    changes = changes_of(comparison.transitions, report.problems)
+    return "".join(_details(line, list(map(named_change_text, changes)))) or prose(line)
 
 
 def _tables(results: MergedResults, spec: Spec) -> Iterator[str]:
@@ -149,7 +151,8 @@ def _problems(report: ReportModel) -> Iterator[str]:
 def _problem(problem: Problem, report: ReportModel) -> Iterator[str]:
     finding = problem.finding
     what = literal(finding.where if finding is not None else problem.message, 120)
-    yield f"<details><summary><b>{problem.place}</b>: {literal(problem.found_by)}: {what}</summary>"
+    more = f", and {problem.following}" if problem.follows else ""
+    yield f"<details><summary><b>{problem.place}</b>: {literal(problem.found_by)}{more}: {what}</summary>"
     yield ""
     if finding is None:
         yield f"- {prose(problem.message)}"
@@ -157,10 +160,12 @@ def _problem(problem: Problem, report: ReportModel) -> Iterator[str]:
         yield f"- where: {code(finding.where)}"
         yield f"- expected: {code(finding.expected)}"
         yield f"- found: {code(finding.actual)}"
-        if finding.advice or finding.hint:
-            yield f"- hint: {prose(finding.advice or finding.hint)}"
-        if finding.source:
-            yield f"- source: {address(finding.source)}"
+    if (advised := problem.advised) is not None:
+        yield f"- hint: {prose(advised.advice or advised.hint)}"
+        if advised.source:
+            yield f"- source: {address(advised.source)}"
+    for follower in list(problem.follows.values())[:MOST_LINES]:
+        yield f"- follows from it: {code(follower.check)}: {literal(follower.description, 160)}"
     cells = [code(report.cell_name(view), 160) for view in problem.cells]
     left = f" and {len(cells) - MOST_LINES:,} more" if len(cells) > MOST_LINES else ""
     yield f"- {plural(len(cells), 'cell')}: {', '.join(cells[:MOST_LINES])}{left}"

@@ -17,8 +17,11 @@ from pytest_llmdevice.report.problems import Problem, find_problems
 from pytest_llmdevice.results.cell_view import CellView, Conflict
 from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.transitions import Comparison
-from pytest_llmdevice.results.vocabulary import BAD, OUTCOME_WORDS, WORST_FIRST
+from pytest_llmdevice.results.vocabulary import BAD, OUTCOME_WORDS, WORST_FIRST, CheckOutcome
 from pytest_llmdevice.text import plural
+
+UPSTREAM: Final = "Upstream: a plain load does so too"
+"""Above what is no fault of the code under test."""
 
 CONFLICTS: Final = "Conflicts: the worse outcome counts"
 """Above the checks that runs contradict each other about."""
@@ -39,11 +42,11 @@ class Headline:
 
 
 @dataclass
-class ExpectedFailure:
-    """Cells with a check that failed as it was expected to, for one reason.
+class ExcusedFailure:
+    """Cells with a check that failed, and that is not held against the code under test, for one reason.
 
     Attributes:
-        reason: why it was expected.
+        reason: why it is not.
         cells: the cells, in the order of the matrix.
     """
 
@@ -64,6 +67,7 @@ class ReportModel:
         counts: how many cells have each outcome, real and simulated apart.
         problems: what is wrong, what concerns most cells first.
         expected_failures: what failed as expected, by reason.
+        upstream: what a plain load does too, once for each architecture and check.
         partly_run: the cells that were not put to all that their matrix requires, by what is missing.
         not_run: the cells that ran nowhere, by device and cause.
     """
@@ -72,7 +76,8 @@ class ReportModel:
     comparison: Comparison | None
     counts: MarkCounts
     problems: tuple[Problem, ...]
-    expected_failures: tuple[ExpectedFailure, ...]
+    expected_failures: tuple[ExcusedFailure, ...]
+    upstream: tuple[ExcusedFailure, ...]
     partly_run: tuple[PartlyRun, ...]
     not_run: tuple[NotRun, ...]
 
@@ -85,7 +90,8 @@ class ReportModel:
             comparison=comparison,
             counts=MarkCounts.of_cells(views),
             problems=tuple(find_problems(results)),
-            expected_failures=tuple(_expected_failures(views)),
+            expected_failures=tuple(_excused(views, "xfail")),
+            upstream=tuple(_excused(views, "upstream")),
             partly_run=tuple(group_partly_run(views)),
             not_run=tuple(group_not_run(results)),
         )
@@ -119,7 +125,7 @@ class ReportModel:
         if bad:
             verb = "has" if bad == 1 else "have"
             return Headline("bad", f"{bad:,} of {plural(ran, 'cell')} that ran {verb} problems.")
-        if not self.counts.count({"passed", "xfail"}):
+        if not self.counts.count({"passed", "xfail", "upstream"}):
             verb = "was" if ran == 1 else "were"
             return Headline("partial", f"{plural(ran, 'cell')} {verb} partly run, none as its matrix requires.")
         partial = self.counts.count({"partial"})
@@ -142,13 +148,13 @@ def conflict_text(conflict: Conflict) -> str:
     return f"{conflict.cell} {conflict.check}: {', '.join(sides)}: {conflict.why}"
 
 
-def _expected_failures(views: Iterable[CellView]) -> list[ExpectedFailure]:
-    failures: dict[str, ExpectedFailure] = {}
+def _excused(views: Iterable[CellView], outcome: CheckOutcome) -> list[ExcusedFailure]:
+    failures: dict[str, ExcusedFailure] = {}
     for view in views:
         for sample in view.checks.values():
-            if sample.check.outcome == "xfail":
+            if sample.check.outcome == outcome:
                 reason = sample.check.message or "no reason is given"
-                failure = failures.setdefault(reason, ExpectedFailure(reason))
+                failure = failures.setdefault(reason, ExcusedFailure(reason))
                 if not failure.cells or failure.cells[-1] is not view:
                     failure.cells.append(view)
     return list(failures.values())

@@ -17,6 +17,7 @@ LETTERS: Final[dict[Outcome, str]] = {
     "xpass": "X",
     "partial": "p",
     "xfail": "x",
+    "upstream": "u",
     "passed": ".",
     "skipped": "s",
 }
@@ -33,6 +34,7 @@ _STYLES: Final[dict[Outcome, str]] = {
     "xpass": "bold yellow",
     "partial": "yellow",
     "xfail": "yellow",
+    "upstream": "yellow",
     "passed": "green",
     "skipped": "bright_black",
 }

@@ -18,6 +18,7 @@ from pytest_llmdevice.text import plural
 PAGE_ORDER: Final[tuple[Outcome, ...]] = (
     "passed",
     "xfail",
+    "upstream",
     "partial",
     *(outcome for outcome in WORST_FIRST if outcome in BAD),
     "skipped",

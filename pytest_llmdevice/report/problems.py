@@ -1,23 +1,57 @@
-"""Groups what is wrong in results: findings of many checks and cells that say the same thing are one problem."""
+"""Groups what is wrong in results: what has one cause is one problem, over checks and cells.
+
+The causes of each cell come from `results.causes`. Causes of several cells that have a hint in common, or say the same,
+are one problem, whatever follows from them in each.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Final
 
-from pytest_llmdevice.results.cell_view import CellView
+from pytest_llmdevice.results.causes import Cause, Complaint, causes_of
+from pytest_llmdevice.results.cell_view import CellView, Key, base_id
+from pytest_llmdevice.results.consequences import ALIKE
 from pytest_llmdevice.results.merged_results import MergedResults
-from pytest_llmdevice.results.records import Check, RecordedFinding
-from pytest_llmdevice.results.vocabulary import BAD, OUTCOME_WORDS, WORST_FIRST, Outcome
+from pytest_llmdevice.results.records import RecordedFinding
+from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS, WORST_FIRST, Outcome
 from pytest_llmdevice.text import listed, plural
 
 EXAMPLES: Final = 3
 """Findings that are kept of each problem."""
 
-WHOLE_CELL: Final = "the cell"
-"""What stands for a check where a cell is bad and none of its checks is."""
+
+@dataclass
+class Follower:
+    """A check that fails because of a problem that another one found.
+
+    Attributes:
+        check: its name.
+        cells: in how many cells it does.
+        findings: how many findings it has there.
+        message: what it said first.
+        finding: the first of its findings, one with a hint if there is one; None where there are only messages.
+    """
+
+    check: str
+    cells: int = 0
+    findings: int = 0
+    message: str = ""
+    finding: RecordedFinding | None = None
+
+    @property
+    def description(self) -> str:
+        """The finding in words, or the message."""
+        return described(self.finding, self.message)
+
+    def add(self, complaint: Complaint, *, new: bool) -> None:
+        """Take in a complaint; `new` says that it is the first one of its cell."""
+        self.cells += new
+        self.findings += len(complaint.findings)
+        self.message = self.message or complaint.message
+        if complaint.finding is not None and (self.finding is None or not self.finding.hint):
+            self.finding = complaint.finding if complaint.hint or self.finding is None else self.finding
 
 
 @dataclass
@@ -28,9 +62,11 @@ class Problem:
         outcome: the worst outcome of the checks that found it.
         message: what the first of them said.
         cells: the cells that have it, in the order of the matrix.
-        checks: the names of the checks, in the order in which they found it.
+        checks: the names of the checks that found it, in the order in which they did.
         findings: how many findings say it; 0 where there are only messages.
         examples: the first `EXAMPLES` different findings; empty where there are only messages.
+        follows: the checks that fail because of it, by name.
+        where: by the cells that have it, the checks that found it there, and those that follow from it there.
     """
 
     outcome: Outcome
@@ -39,6 +75,8 @@ class Problem:
     checks: list[str] = field(default_factory=list)
     findings: int = 0
     examples: list[RecordedFinding] = field(default_factory=list)
+    follows: dict[str, Follower] = field(default_factory=dict)
+    where: dict[Key, tuple[set[str], set[str]]] = field(default_factory=dict, repr=False)
 
     @property
     def finding(self) -> RecordedFinding | None:
@@ -47,8 +85,9 @@ class Problem:
 
     @property
     def title(self) -> str:
-        """`"failed in 3 cells (1 simulated): dtypes, values"`."""
-        return f"{self.place}: {self.found_by}"
+        """`"failed in 3 cells (1 simulated): dtypes, and 2 checks that follow from it"`."""
+        more = f", and {self.following}" if self.following else ""
+        return f"{self.place}: {self.found_by}{more}"
 
     @property
     def place(self) -> str:
@@ -64,12 +103,20 @@ class Problem:
         return listed(self.checks, 4)
 
     @property
+    def following(self) -> str:
+        """`"7 checks that follow from it"`; empty where nothing does."""
+        count = len(self.follows)
+        return f"{plural(count, 'check')} that {'follows' if count == 1 else 'follow'} from it" if count else ""
+
+    @property
+    def followers(self) -> str:
+        """All that follows, by name: `"forward, generation, agreement"`."""
+        return ", ".join(self.follows)
+
+    @property
     def description(self) -> str:
         """`"lm_head.weight: expected bfloat16, found float32"`, or the message where there is no finding."""
-        finding = self.finding
-        if finding is None:
-            return self.message
-        return f"{finding.where}: expected {finding.expected}, found {finding.actual}"
+        return described(self.finding, self.message)
 
     @property
     def name(self) -> str:
@@ -77,75 +124,90 @@ class Problem:
         return self.examples[0].hint if self.examples and self.examples[0].hint else self.description
 
     @property
+    def advised(self) -> RecordedFinding | None:
+        """The finding whose hint says most: of the cause, else the first one that follows and has a hint."""
+        findings = [self.finding, *(follower.finding for follower in self.follows.values())]
+        return next((finding for finding in findings if finding is not None and finding.hint), None)
+
+    @property
     def first(self) -> CellView:
         """The first cell; a real one if there is one."""
         return min(self.cells, key=lambda view: view.cell.simulated)
 
-    def add(self, view: CellView, check: str, outcome: Outcome, finding: RecordedFinding | None) -> None:
-        """Take in that `check` found it in `view`."""
-        self.outcome = min(self.outcome, outcome, key=WORST_FIRST.index)
+    def add(self, view: CellView, cause: Cause) -> None:
+        """Take in that `view` has it."""
+        root = cause.root
+        self.outcome = min(self.outcome, root.outcome, key=WORST_FIRST.index)
         if not self.cells or self.cells[-1] is not view:
             self.cells.append(view)
-        if check not in self.checks:
-            self.checks.append(check)
-        if finding is not None:
-            self.findings += 1
-            if len(self.examples) < EXAMPLES and finding not in self.examples:
-                self.examples.append(finding)
+        if root.check not in self.checks:
+            self.checks.append(root.check)
+            # In another cell it followed from this one.
+            self.follows.pop(root.check, None)
+        self._add_findings(root)
+        roots, others = self.where.setdefault((view.target, base_id(view.id)), (set(), set()))
+        roots.add(root.check)
+        seen: set[str] = set()
+        for complaint in cause.follows:
+            (roots if _key(complaint) == _key(root) else others).add(complaint.check)
+            if _key(complaint) == _key(root) and complaint.check not in self.checks:
+                # One exception, one hint: it is the cause itself that several checks have found.
+                self.checks.append(complaint.check)
+                self.follows.pop(complaint.check, None)
+            if complaint.check in self.checks:
+                self._add_findings(complaint)
+                continue
+            follower = self.follows.setdefault(complaint.check, Follower(complaint.check))
+            follower.add(complaint, new=complaint.check not in seen)
+            seen.add(complaint.check)
+
+    def _add_findings(self, complaint: Complaint) -> None:
+        self.findings += len(complaint.findings)
+        self.examples += [finding for finding in complaint.findings if finding not in self.examples]
+        del self.examples[EXAMPLES:]
 
 
 def find_problems(results: MergedResults) -> list[Problem]:
     """Everything that makes `results` red, what concerns most cells first; among equals the worst."""
+    found = [(view, cause) for view in results.cells.values() for cause in causes_of(view)]
+    same = _same_causes([cause for _, cause in found])
     problems: dict[Hashable, Problem] = {}
-    for view in results.cells.values():
-        if view.outcome not in BAD:
-            continue
-        for check, outcome, message, finding in _complaints(view):
-            key = _cause(check, outcome, message, finding)
-            problems.setdefault(key, Problem(outcome, message)).add(view, check, outcome, finding)
+    for view, cause in sorted(found, key=lambda pair: same[_key(pair[1].root)] != _key(pair[1].root)):
+        problem = problems.setdefault(same[_key(cause.root)], Problem(cause.root.outcome, cause.root.message))
+        problem.add(view, cause)
+    place = {id(view): number for number, view in enumerate(results.cells.values())}
+    for problem in problems.values():
+        problem.cells = sorted({id(view): view for view in problem.cells}.values(), key=lambda view: place[id(view)])
     return sorted(problems.values(), key=lambda problem: (-len(problem.cells), WORST_FIRST.index(problem.outcome)))
 
 
-def _complaints(view: CellView) -> Iterator[tuple[str, Outcome, str, RecordedFinding | None]]:
-    """(check, outcome, message, finding) of all that is bad in a cell."""
-    bad: list[Check] = [sample.check for sample in view.checks.values() if sample.check.outcome in BAD]
-    # What was not run because of another check of the cell says nothing that this one does not.
-    bad = [check for check in bad if check.outcome != "aborted"] or bad
-    for check in bad:
-        # A check that found nothing and still is not good, because it looked at nothing, or passed unexpectedly.
-        for finding in check.findings or (None,):
-            yield check.check, check.outcome, check.message or OUTCOME_WORDS[check.outcome], finding
-    if not bad and view.outcome == "aborted":
-        yield WHOLE_CELL, "aborted", "its run, its worker or its device was gone before it was finished", None
-    elif not bad:
-        yield WHOLE_CELL, view.outcome, f"the whole cell is recorded as {OUTCOME_WORDS[view.outcome]}", None
-
-
-def _cause(check: str, outcome: Outcome, message: str, finding: RecordedFinding | None) -> Hashable:
-    """What findings of one problem have in common: the known cause; else all but numbers, addresses and paths."""
-    # What keeps a check from being made, such as a load that fails, is one problem for all checks of a cell.
-    asked = "" if outcome in {"error", "aborted"} else check
+def described(finding: RecordedFinding | None, message: str) -> str:
+    """`"lm_head.weight: expected bfloat16, found float32"`, or the message where there is no finding."""
     if finding is None:
-        return asked, outcome, _normalized(message)
-    if finding.hint:
-        return finding.hint
-    where, expected, actual = (_normalized(text) for text in (finding.where, finding.expected, finding.actual))
-    if finding.kind:
-        # One exception that is raised in many places is one problem, and so is a load that gives no model.
-        return expected, actual
-    return asked, where, expected, actual
+        return message
+    return f"{finding.where}: expected {finding.expected}, found {finding.actual}"
 
 
-_NORMAL: Final = (
-    (re.compile(r"0x[0-9a-fA-F]+"), "0x#"),
-    (re.compile(r"(?<![\w:])(?:[~.]?/[\w.+~-]+){2,}"), "a path"),
-    # Not within a word: `float16` and `int8` are no quantities.
-    (re.compile(r"(?<![A-Za-z0-9_])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![A-Za-z_])"), "#"),
-    (re.compile(r"\[[^\[\]]*\]|\{[\d,.#]*\}"), "#"),
-)
+def _key(complaint: Complaint) -> Hashable:
+    return ALIKE.get(complaint.hint, complaint.key) if complaint.hint else complaint.key
 
 
-def _normalized(text: str) -> str:
-    for pattern, replacement in _NORMAL:
-        text = pattern.sub(replacement, text[:2000])
-    return text
+def _same_causes(causes: list[Cause]) -> dict[Hashable, Hashable]:
+    """By the key of each cause, the key of the problem that it belongs to.
+
+    What is wrong with a tensor may be a cause in one cell, and in another follow from what else is wrong with that
+    tensor: a head that was made anew is in another dtype everywhere, and on another device on a card only.
+    """
+    above: dict[Hashable, Hashable] = {_key(cause.root): _key(cause.root) for cause in causes}
+
+    def top(key: Hashable) -> Hashable:
+        while above[key] != key:
+            key = above[key]
+        return key
+
+    for cause in causes:
+        for complaint in cause.follows:
+            key = _key(complaint)
+            if cause.root.kind == complaint.kind == "tensors" and key in above and top(_key(cause.root)) != top(key):
+                above[top(key)] = top(_key(cause.root))
+    return {key: top(key) for key in above}

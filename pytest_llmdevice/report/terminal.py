@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_llmdevice.report.changes import comparison_line, worst_transitions
+from pytest_llmdevice.report.changes import comparison_line, worst_changes
 from pytest_llmdevice.report.drawing import NARROWEST, Drawing, Line
 from pytest_llmdevice.report.folding import folded, without_attention
 from pytest_llmdevice.report.grid import Grid, blank, grids
-from pytest_llmdevice.report.model import CONFLICTS, ReportModel, conflict_text
+from pytest_llmdevice.report.model import CONFLICTS, UPSTREAM, ReportModel, conflict_text
 from pytest_llmdevice.report.outcomes import legend
 from pytest_llmdevice.report.problems import Problem
 from pytest_llmdevice.report.runs import environment_lines, origin_text, target_text
@@ -38,6 +38,7 @@ def terminal_lines(
     grid: str | None = None,
     worst: int = 3,
     origins: bool = True,
+    again: Callable[[str], str] | None = None,
 ) -> list[str]:
     """What a terminal shows of `report`.
 
@@ -49,13 +50,14 @@ def terminal_lines(
         grid: what `--llm-grid` asks for.
         worst: how many problems and transitions are shown in full.
         origins: whether to say which runs these are, and on which machines.
+        again: makes the command that runs a cell again, from its id; it stands on one line, to be copied.
 
     Raises:
         ConfigurationError: `grid` is no grid.
     """
     spec = parse_grid(grid) if grid else DEFAULT
     # Texts were made harmless one by one; where a long word was broken, a line may begin anywhere in it.
-    drawn = _Terminal(report, spec, max(width, NARROWEST), unicode, worst, origins).lines()
+    drawn = _Terminal(report, spec, max(width, NARROWEST), unicode, worst, origins, again).lines()
     lines = [[(harmless(text), style) for text, style in line] for line in drawn]
     if not unicode:
         lines = [[(ascii_only(text), style) for text, style in line] for line in lines]
@@ -95,6 +97,7 @@ class _Terminal:
     unicode: bool
     worst: int
     origins: bool
+    again: Callable[[str], str] | None
 
     def lines(self) -> Iterator[Line]:
         report, results = self.report, self.report.results
@@ -114,6 +117,7 @@ class _Terminal:
             yield []
             yield from self._legend(drawn)
         yield from self._section(OUTCOME_WORDS["xfail"].capitalize(), list(map(str, report.expected_failures)))
+        yield from self._section(UPSTREAM, list(map(str, report.upstream)))
         yield from self._section(OUTCOME_WORDS["partial"].capitalize(), list(map(str, report.partly_run)))
         yield from self._section(OUTCOME_WORDS["skipped"].capitalize(), list(map(str, report.not_run)))
         if report.comparison is not None:
@@ -168,7 +172,7 @@ class _Terminal:
     def _changes(self, comparison: Comparison) -> Iterator[Line]:
         yield []
         yield from self._text(printable(comparison_line(comparison)), style="bold")
-        for change in worst_transitions(comparison, self.worst):
+        for change in worst_changes(comparison, self.report.problems, self.worst):
             yield from self._text(printable(change), first="  ")
         for note in comparison.notes[:MOST_LINES]:
             yield from self._text(printable(note), first="  ")
@@ -189,12 +193,16 @@ class _Terminal:
             parts += [("message", problem.message)]
         else:
             parts += [("where", finding.where), ("expected", finding.expected), ("found", finding.actual)]
-            parts += [("hint", finding.advice or finding.hint), ("source", finding.source)]
             more = problem.findings - 1
             parts += [("also", f"{plural(more, 'more finding')} of this kind")] if more else []
+        if (advised := problem.advised) is not None:
+            parts += [("hint", advised.advice or advised.hint), ("source", advised.source)]
+        parts += [("follows", problem.followers)] if problem.follows else []
         for name, text in parts:
             if name == "source" and is_address(text):
                 # Whole, so that it can be followed.
                 yield [(f"   {name:<9}{text}", "")]
             elif text:
                 yield from self._text(printable(text), first=f"   {name:<9}")
+        if self.again is not None:
+            yield [(f"   {'again':<9}{self.again(problem.first.id)}", "")]

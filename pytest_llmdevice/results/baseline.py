@@ -27,7 +27,7 @@ BASELINE_SCHEMA: Final = 1
 
 CellId: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){4,6}$")]
 
-KeptOutcome: TypeAlias = Literal["passed", "failed", "error", "hollow", "xfail", "xpass", "aborted"]
+KeptOutcome: TypeAlias = Literal["passed", "failed", "error", "hollow", "xfail", "xpass", "aborted", "upstream"]
 """What a check of a baseline can be: one that was skipped says nothing, and is no entry."""
 
 

@@ -94,7 +94,7 @@ class CellView:
         if self.aborted:
             outcomes.add("aborted")
         # What was expected to fail may be the load.
-        if (outcomes & {"passed", "xfail"} and self.lacking) or ("passed" in outcomes and not self.loaded):
+        if (outcomes & {"passed", "xfail", "upstream"} and self.lacking) or ("passed" in outcomes and not self.loaded):
             outcomes.add("partial")
         return worst_of(outcomes)
 

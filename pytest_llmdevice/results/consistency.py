@@ -63,7 +63,7 @@ def _other_checks(file: RunFile, record: CellDone) -> str:
             f"have {_words(counts)}"
         )
     worst = worst_of(set(counts))
-    if record.outcome == "partial" and worst in {"passed", "xfail"}:
+    if record.outcome == "partial" and worst in {"passed", "xfail", "upstream"}:
         return ""
     if record.outcome != worst:
         return f"{record.cell} is {OUTCOME_WORDS[record.outcome]}, and its checks are {_words(counts)}"

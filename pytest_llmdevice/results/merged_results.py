@@ -44,9 +44,14 @@ class MergedResults:
         return [view for view in self.cells.values() if not view.ran]
 
     def passed(self, cell: Cell) -> bool:
-        """Whether `cell` passed with every target that it ran with, and with one at least; for `[require]`."""
+        """Whether `cell` passed with every target that it ran with, and with one at least; for `[require]`.
+
+        What a plain load does not do either is nothing that a target could be required to do.
+        """
         ran = [view for view in self._by_id.get(base_id(cell.id), ()) if view.ran]
-        return bool(ran) and all(view.outcome == "passed" and view.cell.simulated == cell.simulated for view in ran)
+        return bool(ran) and all(
+            view.outcome in {"passed", "upstream"} and view.cell.simulated == cell.simulated for view in ran
+        )
 
     @cached_property
     def _by_id(self) -> dict[str, list[CellView]]:

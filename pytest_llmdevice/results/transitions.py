@@ -24,6 +24,7 @@ Name: TypeAlias = Literal[
     "slower",
     "larger",
     "not-comparable",
+    "upstream",
     "expected",
     "unused",
     "fixed",
@@ -35,7 +36,8 @@ fixture or the code under test skipped it. `unsupported`: a library or the code 
 it. `unusable`: what it needs is here and does not work. `excused`: a check of the suite that something else than
 the matrix expects to fail. `absent`: this machine has no such device. `not-requested`: the run was told to leave it
 out. `unused`: the matrix or the run has no such cell or target any more. `expected`: is now declared as an expected
-failure. `not-comparable`: other hardware or versions. docs/results.md has the table of all pairs,
+failure. `upstream`: what it finds, a plain load has too now. `not-comparable`: other hardware or versions.
+docs/results.md has the table of all pairs,
 `transition_rules.TRANSITIONS` is it."""
 
 NAMES: Final[tuple[Name, ...]] = get_args(Name)
@@ -81,6 +83,7 @@ _PHRASES: Final[dict[Name, tuple[str, str]]] = {
     "slower": ("slower", "slower"),
     "larger": ("larger", "larger"),
     "not-comparable": ("not comparable", "not comparable"),
+    "upstream": ("upstream now", "upstream now"),
     "expected": ("now expected to fail", "now expected to fail"),
     "unused": ("unused entry", "unused entries"),
     "fixed": ("fixed", "fixed"),

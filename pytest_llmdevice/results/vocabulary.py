@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias, get_args
 
-CheckOutcome: TypeAlias = Literal["passed", "failed", "error", "hollow", "skipped", "xfail", "xpass", "aborted"]
+CheckOutcome: TypeAlias = Literal[
+    "passed", "failed", "error", "hollow", "skipped", "xfail", "xpass", "aborted", "upstream"
+]
 """What a check can be. `failed`: it found something. `error`: it could not be made, the cell did not load. `hollow`: it
 looked at nothing. `xfail` and `xpass`: it was expected to fail, and did or did not. `aborted`: the run, the worker or
-the device was gone before it could end."""
+the device was gone before it could end. `upstream`: a plain load of the cell, by the library alone, has all that it
+found too."""
 
 Outcome: TypeAlias = CheckOutcome | Literal["partial"]
 """What a cell can be: the worst of its checks, or `partial`: nothing that ran is wrong, but the cell was not loaded, or
@@ -24,6 +27,7 @@ WORST_FIRST: Final[tuple[Outcome, ...]] = (
     "xpass",
     "partial",
     "xfail",
+    "upstream",
     "passed",
     "skipped",
 )
@@ -40,6 +44,7 @@ OUTCOME_WORDS: Final[dict[Outcome, str]] = {
     "xpass": "passed unexpectedly",
     "partial": "partly run",
     "xfail": "failed as expected",
+    "upstream": "upstream",
     "passed": "passed",
     "skipped": "not run",
 }

@@ -13,7 +13,12 @@ from pytest_llmdevice.simulation.rules import Operand, wrapper_rule
 
 
 def scaled_dot_product_attention(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`scaled_dot_product_attention`: it draws random numbers only with dropout, and a card has more backends."""
+    """`scaled_dot_product_attention`: it draws random numbers only with dropout, and a card has more backends.
+
+    Raises:
+        RuntimeError: PyTorch's, for a mask that is elsewhere.
+    """
+    _refuse_mask_elsewhere(mode, *args[:4], **{name: kwargs[name] for name in _ATTENDED if name in kwargs})
     has_cpu_backend = torch._C._get_math_sdp_enabled() or torch._C._get_flash_sdp_enabled()
     if not has_cpu_backend and mode.common_card(args, kwargs) is not None:
         # The backends that the user chose with `sdpa_kernel` have no kernel on the CPU.
@@ -21,6 +26,24 @@ def scaled_dot_product_attention(mode: FunctionMode, func: Any, args: tuple[Any,
             return mode.compute(func, args, kwargs)
     dropout = kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0)
     return mode.draw(func, args, kwargs) if dropout else mode.compute(func, args, kwargs)
+
+
+_ATTENDED = ("query", "key", "value", "attn_mask")
+
+
+def _refuse_mask_elsewhere(mode: FunctionMode, query: Any, key: Any, value: Any, attn_mask: Any = None) -> None:
+    """Refuse a mask as the kernel of NVIDIA's and AMD's cards does that takes masks, where PyTorch chooses it."""
+    tensors = (query, key, value)
+    if not isinstance(attn_mask, torch.Tensor) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+        return
+    card = mode.common_card(tensors)
+    if card is None or card.type != "cuda" or not torch._C._get_mem_efficient_sdp_enabled():
+        return
+    # It reads rows in pieces of 16 bytes; other shapes are left to operations.
+    if all(tensor.dim() == 4 and tensor.shape[-1] * tensor.element_size() % 16 == 0 for tensor in tensors):
+        operands = [Operand(name, tensor, card) for name, tensor in zip(_ATTENDED, tensors, strict=False)]
+        operands.append(Operand("attn_bias", attn_mask, mode.device_of(attn_mask)))
+        wrapper_rule(torch.ops.aten._scaled_dot_product_efficient_attention.default, operands)
 
 
 def dropout(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -77,6 +100,26 @@ def meshgrid(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[
     tensors = args[0] if len(args) == 1 and isinstance(args[0], (list, tuple)) else args
     if len({mode.device_of(tensor) for tensor in tensors}) > 1:
         raise RuntimeError("torch.meshgrid: expected all tensors to have the same device")
+    return mode.compute(func, args, kwargs)
+
+
+def take_along_dim(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`torch.take_along_dim`: it compares devices before it calls an operation, in words of its own.
+
+    Raises:
+        RuntimeError: PyTorch's, for indices on another device than the tensor.
+    """
+    tensor, indices = (
+        args[position] if len(args) > position else kwargs.get(name)
+        for position, name in enumerate(("input", "indices"))
+    )
+    if isinstance(tensor, torch.Tensor) and isinstance(indices, torch.Tensor):
+        device, other = mode.device_of(tensor), mode.device_of(indices)
+        if device != other:
+            raise RuntimeError(
+                f"Expected tensor to have {device} Device, but got tensor with {other} Device (while checking "
+                "arguments for torch.take_along_dim():)"
+            )
     return mode.compute(func, args, kwargs)
 
 
@@ -186,6 +229,7 @@ def handler_table() -> dict[Any, Any]:
     for name in ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"):
         table.update(dict.fromkeys(functions_named([name]), convolution))
     table.update(dict.fromkeys(functions_named(["rms_norm"]), rms_norm))
+    table.update(dict.fromkeys(functions_named(["take_along_dim"]), take_along_dim))
     for kind in ("cuda", "cpu", "mps", "xpu"):
         table[getattr(base, f"is_{kind}").__get__] = queries.is_device_type(kind)
     return table

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import pytest
 
-from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination
+from pytest_llmdevice.checks.examination import NEW_TOKENS, Check, Examination
 from pytest_llmdevice.checks.generation import token_rows
 from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.oracle.reference import Reference, reference
-from pytest_llmdevice.plugin.failures import EVIDENCE, MEASURED, RESULT, TOKENS, CheckFailed
+from pytest_llmdevice.plugin.failures import EVIDENCE, MEASURED, RESULT, TOKENS, CheckFailed, UpstreamToo
 from pytest_llmdevice.plugin.fixtures import RUN
 from pytest_llmdevice.zoo import cache_directory
 
@@ -87,12 +88,15 @@ def check(request: pytest.FixtureRequest, llm_examination: Examination) -> Calla
         __tracebackhide__ = True
         result = llm_examination.check(name)
         request.node.user_properties.extend(_measured(name, llm_examination))
-        request.node.stash[RESULT] = "passed" if result.passed else "hollow" if result.hollow else "failed"
+        request.node.stash[RESULT] = result.outcome
         request.node.stash[EVIDENCE] = dict(result.evidence)
         request.node.stash[MEASURED] = _record_fields(name, llm_examination)
         if name == "generation":
             request.node.stash[TOKENS] = token_rows(llm_examination.generated.first) or []
         request.config.hook.pytest_llm_check(config=request.config, cell=llm_examination.cell, result=result)
+        if result.outcome == "upstream":
+            summary = f"{result.source}, {name}: {current().of(Check)[name].meaning}"
+            raise UpstreamToo(result.message(llm_examination.cell.id), summary, result)
         if not result.passed:
             raise CheckFailed(result.message(llm_examination.cell.id), result)
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from pytest_llmdevice import BuiltinTarget, Cell, Result, simulate, zoo
 from pytest_llmdevice.checks import check_padding, generation_tolerance
-from pytest_llmdevice.checks.padding import LENGTHS, long_prompts, padded_error
+from pytest_llmdevice.checks.padding import LENGTHS, long_prompts
 from pytest_llmdevice.diagnosis.hints.generation import MASKED_ROW, PADDING
 from pytest_llmdevice.matrix.vocabulary import DTYPES
 
@@ -151,15 +151,6 @@ def test_a_mask_of_infinities_that_gives_nan_is_found(family: str, load: Load, c
     (finding,) = check(model, cell).findings
     assert finding.where == "logits under a mask with -inf"
     assert finding.hint == MASKED_ROW
-
-
-def test_what_a_plain_load_does_too_is_no_finding(
-    load: Load, checkpoint: Callable[[str], str], prompts: Tokens
-) -> None:
-    # With no tolerance at all, rounding is beyond it, in a plain load as well.
-    model = load(FP32)
-    assert padded_error(model, long_prompts(model, prompts)) > 0
-    assert check_padding(model, FP32, prompts, checkpoint("llama"), 0.0).passed
 
 
 def test_prompts_are_no_longer_than_the_model_takes(load: Load, prompts: Tokens) -> None:

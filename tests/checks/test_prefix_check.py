@@ -12,8 +12,9 @@ from covering import in_turn
 from pytest_llmdevice import Cell, simulate, zoo
 from pytest_llmdevice.checks import Result, check_prefix
 from pytest_llmdevice.diagnosis.hints.sequences import FAR, LEAK, LENGTH, NOISE
-from pytest_llmdevice.inference.stepping import longest_text_length, random_text, sliding_window
+from pytest_llmdevice.inference.stepping import longest_text_length, random_text
 from pytest_llmdevice.matrix import vocabulary
+from pytest_llmdevice.model.lengths import sliding_window
 
 Load = Callable[[Cell], Any]
 Tokens = list[list[int]]

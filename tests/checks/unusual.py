@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from pytest_llmdevice import BuiltinTarget, Cell
@@ -141,4 +142,54 @@ def one_by_one(model: Any, prompts: Prompts, count: int) -> list[list[int]]:
         for _ in range(count):
             ids = torch.cat([ids, model(input_ids=ids).logits[:, -1:].argmax(-1)], dim=1)
         new.append(ids[0, len(prompt) :].tolist())
+    return new
+
+
+CHUNK = 8
+
+
+@torch.no_grad()
+def in_chunks(model: Any, prompts: Prompts, count: int, *, window_of_a_chunk: bool = False) -> list[list[int]]:
+    """Reads each prompt in chunks, and then token by token, with positions and masks of four dimensions of its own."""
+    return [_in_chunks(model, list(prompt), count, window_of_a_chunk) for prompt in prompts]
+
+
+def _in_chunks(model: Any, prompt: list[int], count: int, window_of_a_chunk: bool) -> list[int]:
+    config, device = model.config, embedding_device(model)
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    cache, at, new = DynamicCache(), 0, list[int]()
+    pieces = [prompt[start : start + CHUNK] for start in range(0, len(prompt), CHUNK)]
+    while len(new) < count:
+        piece = pieces.pop(0) if pieces else new[-1:]
+        queries = torch.arange(at, at + len(piece), device=device)[:, None]
+        keys = torch.arange(at + len(piece), device=device)[None]
+        full = keys <= queries
+        # The wrong way: all tokens of a chunk have the window of its first one.
+        near = full & (keys > (queries[:1] if window_of_a_chunk else queries) - window) if window else full
+        masks = {"full_attention": added(full[None], model.dtype), "sliding_attention": added(near[None], model.dtype)}
+        logits = model(
+            torch.tensor([piece], device=device),
+            attention_mask=masks if len(kinds) > 1 else added(near[None], model.dtype),
+            position_ids=queries.T,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits
+        at += len(piece)
+        if not pieces:
+            new.append(int(logits[0, -1].argmax()))
+    return new
+
+
+@torch.no_grad()
+def padded_on_the_right(model: Any, prompts: Prompts, count: int) -> list[list[int]]:
+    """Forward passes over batches that are padded on the right, with positions that stand still over padding."""
+    rows, new = [list(prompt) for prompt in prompts], [list[int]() for _ in prompts]
+    for _ in range(count):
+        given = batch(rows, pad=256, device=embedding_device(model), left=False)
+        positions = given["attention_mask"].cumsum(-1) - 1
+        logits = model(**given, position_ids=positions, use_cache=False).logits
+        for at, (row, found) in enumerate(zip(rows, new, strict=True)):
+            found.append(int(logits[at, len(row) - 1].argmax()))
+            row.append(found[-1])
     return new

@@ -251,9 +251,10 @@ def test_quantized_mamba_is_declared_from_the_version_that_broke_it(
     assert bool(unsupported(replace(CPU, model="mamba", quantization="nf4"), here)) == speaks
 
 
-def test_deepseek_int8_is_declared_for_devices_without_kernels_of_their_own(machine: MakeMachine) -> None:
+def test_deepseek_int8_is_declared_on_every_device(machine: MakeMachine) -> None:
     card = Cell("deepseek-v3", "cuda:0", "float16", "int8")
-    assert unsupported(card, machine()) is None
+    assert unsupported(card, machine()) is not None
+    assert unsupported(replace(card, device="cpu"), machine()) is not None
     assert unsupported(replace(card, simulated=True), machine()) is not None
     old = machine(versions={"transformers": "5.14.0", "bitsandbytes": "0.50.2"})
     assert unsupported(replace(card, simulated=True), old) is None

@@ -115,7 +115,7 @@ def test_a_target_may_skip(project: pytest.Pytester) -> None:
 
 
 def test_what_failed_to_load_is_told_once_with_its_hint_and_then_in_one_line(project: pytest.Pytester) -> None:
-    result = run(project, "Raising", "-k", "test_loads or test_meta or test_mode")
+    result = run(project, "Raising", "-k", "test_loads or test_meta or test_mode", "-v")
     result.assert_outcomes(passed=3, errors=3, deselected=result.parseoutcomes()["deselected"])
     text = result.stdout.str()
     assert text.count("Traceback (most recent call last)") == 1
@@ -143,7 +143,7 @@ def test_a_projects_own_tests_get_the_full_report_at_their_first(project: pytest
     )
     project.syspathinsert()
     flags = ("--llm-matrix", "--llm-matrix-file=two.toml", "--llm-target=bad:Raising")
-    result = project.runpytest(*flags, "--llm-cell=dtype=bfloat16", "test_own.py")
+    result = project.runpytest(*flags, "--llm-cell=dtype=bfloat16", "-v", "test_own.py")
     result.assert_outcomes(errors=2, deselected=2)
     assert result.stdout.str().count("in bad\n") == 1
     result.stdout.fnmatch_lines(["*-- see test_one?llama.cpu.bf16.none.to?"])

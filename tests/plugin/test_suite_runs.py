@@ -120,7 +120,7 @@ def test_a_buggy_target_fails_the_checks_it_should_and_no_others(
     project.syspathinsert()
     result = project.runpytest(
         "--llm-matrix", "--llm-matrix-file=two.toml", "--llm-cell=dtype=bfloat16",
-        f"--llm-target=buggy:{target}", "--pyargs", SUITE, "-rf",
+        f"--llm-target=buggy:{target}", "--pyargs", SUITE, "-v",
     )  # fmt: skip
     result.stdout.fnmatch_lines_random([f"FAILED *::test_{check}?llama.cpu.bf16.none.to?*" for check in failing])
     result.assert_outcomes(passed=EACH - len(failing), failed=len(failing), skipped=1, deselected=EACH)

@@ -204,7 +204,7 @@ def test_what_was_summed_up_is_counted_and_explained(tmp_path: Path) -> None:
 
 def test_of_many_problems_those_of_most_cells_are_told(tmp_path: Path) -> None:
     def wrong(cell: Cell, number: int) -> Check:
-        finding = RecordedFinding(where=f"weight_{chr(97 + number)}", expected="x", actual="y")
+        finding = RecordedFinding(where=f"weight_{chr(97 + number)}", expected="x", actual=f"y{chr(97 + number)}")
         return check(cell, "c", "failed", findings=(finding,))
 
     cells = [Cell(f"path:m{number}", "cpu", "float32") for number in range(25)]

@@ -47,7 +47,9 @@ def test_one_exception_in_many_places_is_one_problem(tmp_path: Path) -> None:
 
 
 def test_the_same_value_in_two_places_is_two_problems(tmp_path: Path) -> None:
-    checks = {name: failed(CPU_FP32, name, raised("the same", kind="")) for name in ("forward", "generation")}
+    checks = {
+        name: failed(CPU_FP32, name, raised("the same", kind="")) for name in ("mine::test_one", "mine::test_two")
+    }
     assert len(problems(tmp_path, {CPU_FP32: checks})) == 2
 
 

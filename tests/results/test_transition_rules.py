@@ -17,21 +17,30 @@ from pytest_llmdevice.results.update import FORCE_WORDS, update
 from pytest_llmdevice.results.vocabulary import BAD, CheckOutcome
 from results.builder import CPU_FP32, ResultsBuilder
 
-BEFORE: tuple[CheckOutcome, ...] = ("passed", "failed", "error", "hollow", "xfail", "xpass", "aborted")
+BEFORE: tuple[CheckOutcome, ...] = ("passed", "failed", "error", "hollow", "xfail", "xpass", "aborted", "upstream")
 
 EXPECTED: dict[Name, str] = {
     "regression": """
         passed->failed passed->error passed->xpass xfail->failed xfail->error xpass->failed xpass->error
-        hollow->failed hollow->error
+        hollow->failed hollow->error upstream->failed upstream->error upstream->xpass
     """,
-    "aborted": "passed->aborted xfail->aborted xpass->aborted hollow->aborted failed->aborted error->aborted",
-    "hollow": "passed->hollow xfail->hollow xpass->hollow failed->hollow error->hollow aborted->hollow",
+    "aborted": """
+        upstream->aborted passed->aborted xfail->aborted xpass->aborted hollow->aborted failed->aborted error->aborted
+    """,
+    "hollow": """
+        upstream->hollow passed->hollow xfail->hollow xpass->hollow failed->hollow error->hollow aborted->hollow
+    """,
     "skipped": """
+        upstream->skipped
         passed->skipped xfail->skipped xpass->skipped hollow->skipped failed->skipped error->skipped aborted->skipped
     """,
-    "expected": "passed->xfail xpass->xfail hollow->xfail failed->xfail error->xfail aborted->xfail",
+    "expected": "upstream->xfail passed->xfail xpass->xfail hollow->xfail failed->xfail error->xfail aborted->xfail",
+    "upstream": """
+        passed->upstream xfail->upstream xpass->upstream hollow->upstream failed->upstream error->upstream
+        aborted->upstream
+    """,
     "fixed": """
-        xfail->passed xpass->passed hollow->passed failed->passed error->passed aborted->passed
+        upstream->passed xfail->passed xpass->passed hollow->passed failed->passed error->passed aborted->passed
         xfail->xpass hollow->xpass failed->xpass error->xpass aborted->xpass
     """,
 }

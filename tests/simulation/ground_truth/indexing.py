@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .declare import CARD, CPU, GENERATED, ITERATOR, KERNEL, OTHER, Case, Outcome, checked, family, gives, runtime, same
+from .declare import (
+    CARD,
+    CPU,
+    GENERATED,
+    ITERATOR,
+    KERNEL,
+    OTHER,
+    Case,
+    Outcome,
+    checked,
+    family,
+    gives,
+    placements,
+    runtime,
+    same,
+)
 
 INDEX = "aten/src/ATen/native/TensorAdvancedIndexing.cpp: check_indices_on_cpu_or_selfdevice"
 PUT = "aten/src/ATen/native/TensorAdvancedIndexing.cpp: _index_put_impl_"
@@ -13,6 +28,7 @@ NUMBER = "torch/csrc/autograd/python_variable_indexing.cpp: a 0-dim integer tens
 FILL = "aten/src/ATen/native/cuda/Indexing.cu: masked_fill__cuda"
 FILLED = "aten/src/ATen/native/Fill.cpp: fill_"
 TABLE = "aten/src/ATen/native/Embedding.cpp: embedding_symint calls index_select"
+ALONG = "aten/src/ATen/native/TensorAdvancedIndexing.cpp: take_along_dim calls checkDevice of TensorUtils.cpp"
 JOIN = "aten/src/ATen/native/TensorShape.cpp: stack, hstack and vstack call cat"
 
 A, S, IDX, M = "float32 4x3", "float32 2x3", "int64 2 index", "bool 4x3"
@@ -22,13 +38,6 @@ FAMILIES = [
     ("embedding", "F.embedding(index, self)", "_index_select", {"self": A, "index": IDX}, TABLE),
     ("embedding[2d]", "F.embedding(index, self)", "_index_select", {"self": A, "index": "int64 2x2 index"}, TABLE),
     ("gather", "self.gather(0, index)", "gather", {"self": A, "index": "int64 2x3 index"}, ""),
-    (
-        "take_along_dim",
-        "self.take_along_dim(index, 0)",
-        "gather",
-        {"self": A, "index": "int64 2x3 index"},
-        "TensorAdvancedIndexing.cpp: take_along_dim",
-    ),
     ("take", "self.take(index)", "_take", {"self": A, "index": IDX}, ""),
     (
         "scatter",
@@ -279,9 +288,25 @@ SHARED = [
 ]
 
 
+def along_dim() -> Iterator[Case]:
+    for device, other in placements(2):
+        text = (
+            f"Expected tensor to have {device} Device, but got tensor with {other} Device (while checking arguments "
+            "for torch.take_along_dim():)"
+        )
+        yield Case(
+            f"take_along_dim/{device}+{other}",
+            {"self": f"{device} {A}", "index": f"{other} int64 2x3 index"},
+            "self.take_along_dim(index, 0)",
+            gives(f"{device} float32") if device == other else runtime(text),
+            ALONG,
+        )
+
+
 def cases() -> Iterator[Case]:
     for name, code, method, operands, source in FAMILIES:
         yield from family(name, code, method, operands, "float32", source)
+    yield from along_dim()
     for name, code, method, operands, result in INTEGERS:
         yield from family(name, code, method, operands, result)
     for name, given, code, expected, source in ROWS:

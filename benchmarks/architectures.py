@@ -1,0 +1,234 @@
+"""What the checks say about a plain load of every architecture of the installed transformers, built tiny.
+
+A plain load is right by definition. What a check finds in one is either a property of the architecture in this version
+of the libraries (`benchmarks.upstream` says which, and how it was understood) or a false alarm. So the checks are made
+here without holding their findings against a plain load: such a comparison would make this measure pass whatever they
+say.
+
+    python -m benchmarks.architectures [NAME ...] [--dtype bfloat16] [--quantization nf4]
+        [--device cuda:0] [--strategy split] [--seconds 120] [--json FILE] [--markdown FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from benchmarks.upstream import property_of
+from pytest_llmdevice.oracle.process import VARIABLE, OracleProcess
+
+OUTCOMES = ("passed", "upstream", "false alarm", "cannot be built", "not supported")
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What the checks said about one architecture.
+
+    Attributes:
+        name: of the architecture.
+        outcome: one of `OUTCOMES`.
+        why: the properties upstream, the reason, or the checks that raised a false alarm.
+        findings: (check, place, expected, found) of each finding.
+        seconds: how long it took.
+    """
+
+    name: str
+    outcome: str
+    why: str
+    findings: tuple[tuple[str, str, str, str], ...] = ()
+    seconds: float = 0.0
+
+
+@contextmanager
+def without_comparison() -> Iterator[None]:
+    """Have the checks tell what they find, whether a plain load shows it too or not."""
+    from pytest_llmdevice.checks import padding
+
+    def own(inspect: Any, model: Any, *_: Any, **__: Any) -> Any:
+        return inspect(model)
+
+    users = [module for name, module in sys.modules.items() if name.startswith("pytest_llmdevice.checks.")]
+    with ExitStack() as stack:
+        for module in users:
+            if getattr(module, "own_faults", None) is not None:
+                stack.enter_context(mock.patch.object(module, "own_faults", own))
+        plain_too = getattr(padding, "_plain_too", None)
+        if plain_too is not None:
+            # That a class takes no mask of this kind at all is no fault; only a plain load can tell.
+            stack.enter_context(
+                mock.patch.object(padding, "_plain_too", lambda *given: given[-1] is None and plain_too(*given))
+            )
+        yield
+
+
+def look(name: str, options: argparse.Namespace) -> Looked:
+    """Build `name`, load it plainly, and make all checks."""
+    from pytest_llmdevice.checks.examination import examine
+    from pytest_llmdevice.errors import UnsupportedByLibrary
+    from pytest_llmdevice.loading.target import BuiltinTarget
+    from pytest_llmdevice.matrix.cell import Cell
+    from pytest_llmdevice.simulation import simulate
+    from pytest_llmdevice.zoo import cache_directory
+    from pytest_llmdevice.zoo.architectures import checkpoint_of
+
+    started = time.monotonic()
+    try:
+        folder = checkpoint_of(name)
+    except UnsupportedByLibrary as error:
+        return Looked(name, "cannot be built", str(error).partition(": ")[2])
+    simulated = options.device != "cpu"
+    cell = Cell(
+        f"arch-{name}", options.device, options.dtype, options.quantization, options.strategy, simulated=simulated
+    )
+    found = []
+    with simulate("cuda:2") if simulated else nullcontext(), without_comparison():
+        for result in examine(BuiltinTarget(), folder, cell, folder=cache_directory() / "references"):
+            if any(finding.kind == "no model" and "unsupported" in finding.actual for finding in result.findings):
+                return Looked(name, "not supported", result.findings[0].actual, (), time.monotonic() - started)
+            found += [(result.check, one.where, one.expected, one.actual) for one in result.findings]
+            if result.hollow:
+                found.append((result.check, "the check", "something to look at", "nothing"))
+            if options.verbose and not result.passed:
+                print(result.message(cell.id), flush=True)
+    return judged(name, tuple(found), cell.quantization, time.monotonic() - started)
+
+
+def judged(name: str, found: tuple[tuple[str, str, str, str], ...], quantization: str, seconds: float) -> Looked:
+    """The outcome of findings: upstream if each of them is a known property of the architecture."""
+    known = {one: property_of(name, one, quantization) for one in found}
+    alarms = list(dict.fromkeys(one[0] for one, why in known.items() if not why))
+    if alarms:
+        return Looked(name, "false alarm", ", ".join(alarms), found, seconds)
+    properties = list(dict.fromkeys(why for why in known.values() if why))
+    return Looked(name, "upstream" if properties else "passed", "; ".join(properties), found, seconds)
+
+
+def in_child(name: str, options: argparse.Namespace) -> Looked:
+    """`look` in a child, which may crash or take too long."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(reading)
+        try:
+            looked = look(name, options)
+        except BaseException as error:  # noqa: BLE001  # what the child has to say, whatever it is
+            place = error.__traceback__
+            while place is not None and place.tb_next is not None:
+                place = place.tb_next
+            where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else ""
+            looked = Looked(name, "false alarm", f"{type(error).__name__}: {error} at {where}"[:400])
+        with os.fdopen(writing, "w") as pipe:
+            json.dump(asdict(looked), pipe)
+        os._exit(0)
+    os.close(writing)
+    return _answer(name, pid, reading, options.seconds)
+
+
+def _answer(name: str, pid: int, reading: int, seconds: float) -> Looked:
+    deadline, text = time.monotonic() + seconds, b""
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        while True:
+            ready, _, _ = select.select([pipe], [], [], max(deadline - time.monotonic(), 0))
+            if not ready:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                return Looked(name, "false alarm", f"no answer in {seconds:g} s", (), seconds)
+            part = pipe.read(1 << 16)
+            if not part:
+                break
+            text += part
+    _, status = os.waitpid(pid, 0)
+    if not text:
+        return Looked(name, "false alarm", f"the process ended with {status}")
+    answer = json.loads(text)
+    return Looked(**{**answer, "findings": tuple(tuple(one) for one in answer["findings"])})
+
+
+INTRODUCTION = """# Architectures
+
+What the checks say about a plain load of every text-generation architecture of transformers, built tiny with random
+weights by `pytest_llmdevice.zoo.architectures`. A plain load is right by definition: what is `upstream` is a property
+of the architecture in this version of transformers that a check cannot agree with, understood from its source
+(`benchmarks/upstream.py`); a `false alarm` is a fault of a check. No finding was held against another plain load here,
+which would excuse everything.
+
+Written by `python -m benchmarks.architectures --markdown docs/architectures.md`.
+"""
+
+
+def page(all_of: Sequence[Looked], options: argparse.Namespace, versions: Mapping[str, str]) -> str:
+    """The results as Markdown."""
+    return f"{INTRODUCTION}\n{summary(all_of, options, versions)}\n\n" + "\n".join(
+        (
+            "| architecture | outcome | what |",
+            "|---|---|---|",
+            *(f"| `{one.name}` | {one.outcome} | {one.why.replace('|', '/')} |" for one in all_of),
+            "",
+        )
+    )
+
+
+def summary(all_of: Sequence[Looked], options: argparse.Namespace, versions: Mapping[str, str]) -> str:
+    """How many architectures had which outcome, in a line."""
+    counts = Counter(one.outcome for one in all_of)
+    cell = ", ".join(filter(None, (options.device, options.dtype, options.quantization, options.strategy)))
+    libraries = " and ".join(f"{name} {version}" for name, version in versions.items())
+    outcomes = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome])
+    return f"{cell}, with {libraries}: {outcomes}."
+
+
+def main() -> None:
+    """Print a line for each architecture, and how many had which outcome."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--quantization", default="none")
+    parser.add_argument("--device", default="cpu", help="other than the cpu: on two simulated cards")
+    parser.add_argument("--strategy", default="")
+    parser.add_argument("--seconds", type=float, default=180.0, help="for each architecture")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--verbose", action="store_true", help="show each failure in full")
+    options = parser.parse_args()
+    options.strategy = options.strategy or "to"
+    # Before the libraries are imported, so that it is a fork; asked by all children.
+    import torch
+    import transformers.modeling_utils
+
+    oracle = OracleProcess(fork=True)
+    os.environ[VARIABLE] = str(oracle.wait())
+    torch.set_num_threads(1)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    from pytest_llmdevice.zoo.architectures import architectures
+
+    seen = []
+    for name in options.names or sorted(architectures()):
+        looked = in_child(name, options)
+        seen.append(looked)
+        print(f"{looked.seconds:6.1f} s  {name:<26} {looked.outcome:<16} {looked.why}", flush=True)
+        if looked.outcome == "false alarm":
+            for check, where, expected, actual in looked.findings[:6]:
+                print(f"              {check}: {where}: expected {expected}, found {actual}"[:300], flush=True)
+        if options.json:
+            options.json.write_text(json.dumps([asdict(one) for one in seen], indent=1))
+    versions = {"transformers": transformers.__version__, "torch": torch.__version__}
+    print(summary(seen, options, versions))
+    if options.markdown:
+        options.markdown.write_text(page(seen, options, versions))
+
+
+if __name__ == "__main__":
+    main()

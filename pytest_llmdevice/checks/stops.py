@@ -1,0 +1,121 @@
+"""Finds the tokens at which a target ends a row on its own account: those of a chat's turn, a list of stop words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmdevice.checks.differences import allowed_gap
+from pytest_llmdevice.checks.generation import end_tokens, token_rows
+from pytest_llmdevice.checks.tolerance import generation_tolerance
+from pytest_llmdevice.errors import of_target
+from pytest_llmdevice.inference.generation import generate_with
+from pytest_llmdevice.inference.logits import continuation_logits
+
+if TYPE_CHECKING:
+    from pytest_llmdevice.checks.examination import Examination
+
+Tokens = Sequence[Sequence[int]]
+
+
+def ends_of(exam: Examination, wanted: int) -> frozenset[int]:
+    """The tokens that end a row of the target's generation: the model's end tokens, and the target's own.
+
+    Args:
+        exam: the examination.
+        wanted: how many new tokens the target was asked for.
+    """
+    if exam.ends is None:
+        known = frozenset(end_tokens(exam.model))
+        rows = token_rows(exam.generated.first) if exam.generated.error is None else None
+        own: frozenset[int] = frozenset()
+        if rows and len(rows) == len(exam.prompts):
+            try:
+                own = own_stops(exam.target, exam.model, exam.prompts, rows, wanted, generation_tolerance(exam.cell))
+            except of_target():
+                # The checks that ask run the same, and say so.
+                own = frozenset()
+        exam.ends = known | own
+    return exam.ends
+
+
+def own_stops(target: Any, model: Any, prompts: Tokens, rows: Tokens, wanted: int, tolerance: float) -> frozenset[int]:
+    """The tokens at which `target` ends rows, and which are none of the model's end tokens.
+
+    A row that is too short, or that is filled with what the model would not choose, may have ended at its last token
+    before that, or be wrong. It has ended at a token if the target, given the row up to there, says that token and
+    nothing else, goes on as usual when it is given that token too, and goes on behind it in no other row.
+
+    Args:
+        target: the code under test.
+        model: the model that it loaded.
+        prompts: token ids of each prompt.
+        rows: what the target generated for each.
+        wanted: how many new tokens it was asked for.
+        tolerance: the largest relative error of the model to itself.
+
+    Raises:
+        Exception: what the target or the model raises.
+    """
+    known = end_tokens(model)
+    found: set[int] = set()
+    for prompt, row in zip(prompts, rows, strict=True):
+        if known & set(row):
+            continue
+        for at in _candidates(model, prompt, row, wanted, tolerance):
+            token = row[at]
+            if token in found:
+                break
+            if any(_goes_on(other, token) for other in rows):
+                continue
+            if _ends(target, model, prompt, row, at, wanted, tolerance):
+                found.add(token)
+                break
+    return frozenset(found)
+
+
+def _candidates(model: Any, prompt: Sequence[int], row: Sequence[int], wanted: int, tolerance: float) -> Iterator[int]:
+    """The places in `row` at which it may have ended, all that is before them being what the model chooses."""
+    if not row or len(row) > wanted:
+        return
+    right = _right(model, prompt, row, tolerance)
+    if right == len(row):
+        if len(row) < wanted:
+            yield len(row) - 1
+        return
+    # What is behind the end is one token, repeated; it may be the one that ends the row.
+    if right and len(set(row[right:])) == 1:
+        yield right - 1
+
+
+def _right(model: Any, prompt: Sequence[int], row: Sequence[int], tolerance: float) -> int:
+    """How many tokens of `row` are the model's own choices, or nearly so."""
+    logits = continuation_logits(model, prompt, [max(token, 0) for token in row]).float().cpu()
+    for step, (token, choices) in enumerate(zip(row, logits, strict=True)):
+        if not 0 <= token < len(choices):
+            return step
+        if not float(choices.max() - choices[token]) <= allowed_gap(choices, tolerance):
+            return step
+    return len(row)
+
+
+def _goes_on(row: Sequence[int], token: int) -> bool:
+    """Whether more than one token follows `token` in `row`, repeated or not."""
+    return token in row and len(set(row[row.index(token) + 1 :])) > 1
+
+
+def _ends(
+    target: Any, model: Any, prompt: Sequence[int], row: Sequence[int], at: int, wanted: int, tolerance: float
+) -> bool:
+    again = _one(target, model, [*prompt, *row[:at]], wanted)
+    if not again or again[0] != row[at] or len(set(again[1:])) > 1:
+        return False
+    beyond = [*prompt, *row[: at + 1]]
+    behind = _one(target, model, beyond, wanted)
+    # One right token could be all that the target ever generates.
+    return len(behind) > 1 and _right(model, beyond, behind, tolerance) > 1
+
+
+def _one(target: Any, model: Any, prompt: Sequence[int], wanted: int) -> list[int]:
+    rows = token_rows(generate_with(target, model, [list(prompt)], wanted))
+    return rows[0] if rows and len(rows) == 1 else []

@@ -1,0 +1,164 @@
+"""Makes a tiny checkpoint of any text-generation architecture of the installed transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmdevice.errors import ConfigurationError, UnsupportedByLibrary, first_line
+from pytest_llmdevice.matrix.suggest import nearest
+from pytest_llmdevice.zoo.cache import cached
+from pytest_llmdevice.zoo.exceptions import CANNOT, adjusted
+from pytest_llmdevice.zoo.families import BOS_TOKEN_ID, EOS_TOKEN_ID, PAD_TOKEN_ID, Family, Kind
+from pytest_llmdevice.zoo.isolation import pinned_settings
+from pytest_llmdevice.zoo.reducer import reduced
+from pytest_llmdevice.zoo.spread import spread
+from pytest_llmdevice.zoo.tokenizer import build_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One way in which transformers makes text.
+
+    Attributes:
+        name: the model type; with `-decoder` for the decoder by itself of a type that is an encoder-decoder too.
+        model_type: as in a `config.json`.
+        kind: whether `AutoModelForCausalLM` or `AutoModelForSeq2SeqLM` makes it.
+        model_class: the name of the class that it makes.
+    """
+
+    name: str
+    model_type: str
+    kind: Kind
+    model_class: str
+
+
+@cache
+def architectures() -> Mapping[str, Architecture]:
+    """Name -> architecture, of all that the installed transformers makes; imports it."""
+    from transformers.models.auto import modeling_auto
+
+    causal: Mapping[str, Any] = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    both: Mapping[str, Any] = modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    found = [
+        Architecture(f"{name}-decoder" if name in both and both[name] != made else name, name, "causal", _first(made))
+        for name, made in causal.items()
+    ]
+    found += [
+        Architecture(name, name, "seq2seq", _first(made)) for name, made in both.items() if causal.get(name) != made
+    ]
+    return {one.name: one for one in found}
+
+
+def _first(made: Any) -> str:
+    return made if isinstance(made, str) else made[0]
+
+
+def architecture(name: str) -> Architecture:
+    """The architecture called `name`.
+
+    Raises:
+        ConfigurationError: transformers has none of this name.
+    """
+    known = architectures()
+    if name not in known:
+        guess = nearest(name, list(known))
+        hint = f"; did you mean {guess!r}?" if guess else ""
+        raise ConfigurationError(f"the installed transformers has no architecture {name!r} for text{hint}")
+    return known[name]
+
+
+def family_of(chosen: Architecture) -> Family:
+    """The tiny checkpoint of `chosen`, as a family of the zoo.
+
+    Raises:
+        UnsupportedByLibrary: none can be made of it, and why.
+    """
+    from transformers import CONFIG_MAPPING
+
+    if why := CANNOT.get(chosen.name):
+        raise UnsupportedByLibrary(f"no checkpoint of {chosen.name} can be built: {why}")
+    config_class = CONFIG_MAPPING[chosen.model_type]
+    arguments = reduced(config_class(), decoder=chosen.kind == "causal")
+    return Family(chosen.name, config_class.__name__, adjusted(chosen.model_type, arguments), chosen.kind)
+
+
+def config_for(family: Family) -> PreTrainedConfig:
+    """The tiny configuration of `family`.
+
+    Raises:
+        UnsupportedByLibrary: the class refuses its arguments.
+    """
+    import transformers
+
+    config_class: Any = getattr(transformers, family.config_class, None)
+    if config_class is None:
+        config_class = transformers.CONFIG_MAPPING[architecture(family.name).model_type]
+    try:
+        config: PreTrainedConfig = config_class(**family.arguments, dtype="float32")
+    except Exception as error:  # a class may refuse with anything
+        raise UnsupportedByLibrary(
+            f"no checkpoint of {family.name} can be built: its configuration refuses {first_line(error)}"
+        ) from error
+    return config
+
+
+def checkpoint_of(name: str, *, cache: Path | None = None) -> Path:
+    """The local folder of a tiny checkpoint of the architecture `name`, built unless it is there.
+
+    Raises:
+        ConfigurationError: transformers has no such architecture.
+        UnsupportedByLibrary: no checkpoint of it can be built, and why.
+        CheckpointError: the cache cannot be written.
+    """
+    family = family_of(architecture(name))
+    return cached(family, SEED, partial(build_architecture, family, seed=SEED), cache=cache)
+
+
+def build_architecture(family: Family, folder: Path, *, seed: int = SEED) -> None:
+    """Write configuration, generation defaults, float32 weights and tokenizer of `family` into `folder`.
+
+    Raises:
+        UnsupportedByLibrary: the class cannot be made, and why.
+    """
+    with pinned_settings(seed):
+        model = _model(family, seed)
+        model.save_pretrained(folder)
+        whole = config_for(family)
+        if type(model.config) is not type(whole):
+            # The class of the text part: what a loader finds is the configuration of the whole.
+            whole.architectures = [type(model).__name__]
+            whole.save_pretrained(folder)
+        build_tokenizer().save_pretrained(folder)
+
+
+def _model(family: Family, seed: int) -> PreTrainedModel:
+    import transformers
+
+    library: Any = transformers
+    config = config_for(family)
+    try:
+        model: PreTrainedModel = getattr(library, family.auto_class).from_config(config, trust_remote_code=False)
+    except Exception as error:  # a class may refuse with anything
+        raise UnsupportedByLibrary(
+            f"no checkpoint of {family.name} can be built: {type(error).__name__}: {first_line(error)}"
+        ) from error
+    model.train(False)
+    spread(model, seed)
+    pad = getattr(config, "pad_token_id", None)
+    ids = {
+        "pad_token_id": pad if isinstance(pad, int) else PAD_TOKEN_ID,
+        "bos_token_id": BOS_TOKEN_ID,
+        "eos_token_id": EOS_TOKEN_ID,
+    }
+    start = {"decoder_start_token_id": config.decoder_start_token_id} if config.is_encoder_decoder else {}
+    model.generation_config = library.GenerationConfig(do_sample=False, **ids, **start)
+    return model

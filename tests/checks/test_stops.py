@@ -1,0 +1,111 @@
+"""A target may end rows at tokens of its own, and fill them as it likes; a row that is wrong did not end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from checks.unusual import Prompts, Target
+
+from pytest_llmdevice import Cell, examine, zoo
+from pytest_llmdevice.checks.stops import own_stops
+from pytest_llmdevice.checks.tolerance import generation_tolerance
+from pytest_llmdevice.inference.generation import generate
+from pytest_llmdevice.zoo import cache_directory
+
+pytestmark = pytest.mark.filterwarnings("default", "ignore::DeprecationWarning", "ignore::FutureWarning")
+
+CELL = Cell("llama", "cpu", "float32")
+WANTED = 8
+
+Rows = list[list[int]]
+Cut = Callable[[list[int], int], list[int]]
+
+
+@pytest.fixture(scope="module")
+def model(load: Callable[[Cell], Any]) -> Any:
+    return load(CELL)
+
+
+@pytest.fixture(scope="module")
+def stop(model: Any, prompts: Rows) -> int:
+    """A token that one row has in its middle, and that no prompt ends with."""
+    row = max(generate(model, prompts, WANTED), key=lambda each: len(set(each)))
+    return next(token for token in row[1:-2] if row.count(token) == 1)
+
+
+def shortened(row: list[int], stop: int) -> list[int]:
+    return row[: row.index(stop) + 1] if stop in row else row
+
+
+def filled_with(filling: int | None) -> Cut:
+    def fill(row: list[int], stop: int) -> list[int]:
+        short = shortened(row, stop)
+        return short + [stop if filling is None else filling] * (len(row) - len(short))
+
+    return fill
+
+
+def stopping(stop: int, cut: Cut) -> Target:
+    return Target(lambda model, prompts, count: [cut(row, stop) for row in generate(model, prompts, count)])
+
+
+RIGHT = {
+    "short": shortened,
+    "filled with padding": filled_with(256),
+    "filled with another token": filled_with(7),
+    "filled with itself": filled_with(None),
+}
+
+
+@pytest.mark.parametrize("cut", RIGHT.values(), ids=RIGHT)
+def test_a_row_that_ends_at_a_token_of_the_target_s_own_is_right(cut: Cut, stop: int) -> None:
+    target = stopping(stop, cut)
+    folder = zoo.checkpoint("llama")
+    for result in examine(target, folder, CELL, folder=cache_directory() / "references"):
+        assert result.passed, result.message(CELL.id)
+
+
+def last_two_lost(model: Any, prompts: Prompts, count: int) -> Rows:
+    return generate(model, prompts, count - 2)
+
+
+def garbage_after_the_first(model: Any, prompts: Prompts, count: int) -> Rows:
+    return [[row[0], *[7] * (count - 1)] for row in generate(model, prompts, count)]
+
+
+def garbage_after_the_third(model: Any, prompts: Prompts, count: int) -> Rows:
+    return [[*row[:3], *[7] * (len(row) - 3)] for row in generate(model, prompts, count)]
+
+
+def cut_at_a_length(model: Any, prompts: Prompts, count: int) -> Rows:
+    """As if all rows had one length, prompt included."""
+    longest = max(map(len, prompts))
+    rows = generate(model, prompts, count)
+    return [row[: max(1, count - (longest - len(prompt)))] for prompt, row in zip(prompts, rows, strict=True)]
+
+
+def nothing_but_the_first(model: Any, prompts: Prompts, count: int) -> Rows:
+    return [row[:1] for row in generate(model, prompts, count)]
+
+
+WRONG = [last_two_lost, garbage_after_the_first, garbage_after_the_third, cut_at_a_length, nothing_but_the_first]
+
+
+@pytest.mark.parametrize("function", WRONG)
+def test_a_row_that_is_short_or_wrong_has_not_ended(function: Any, model: Any, prompts: Rows) -> None:
+    target = Target(function)
+    rows = function(model, prompts, WANTED)
+    assert own_stops(target, model, prompts, rows, WANTED, generation_tolerance(CELL)) == frozenset()
+    found = {result.check for result in examine(target, zoo.checkpoint("llama"), CELL) if result.findings}
+    assert found & {"generation", "agreement"}
+
+
+def test_a_token_behind_which_another_row_goes_on_ends_none(model: Any, prompts: Rows, stop: int) -> None:
+    rows = generate(model, prompts, WANTED)
+    short = [shortened(row, stop) for row in rows]
+    again = [*short[:-1], [stop, *rows[-1][:-1]]]
+    target = stopping(stop, shortened)
+    assert own_stops(target, model, prompts, short, WANTED, generation_tolerance(CELL)) == {stop}
+    assert own_stops(target, model, prompts, again, WANTED, generation_tolerance(CELL)) == frozenset()

@@ -1,0 +1,1 @@
+"""A correct loader, and faults of one line each that are planted in it."""
