@@ -18,7 +18,7 @@ from pytest_llmdevice.checks.stops import ends_of
 from pytest_llmdevice.checks.token_causes import TokenEvidence, cause_of_tokens, token_evidence
 from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding
-from pytest_llmdevice.diagnosis.hints.generation import BATCH, ROW_ORDER, SHIFTED, STOP
+from pytest_llmdevice.diagnosis.hints.generation import BATCH, MANY_PROMPTS, ROW_ORDER, SHIFTED, STOP
 from pytest_llmdevice.diagnosis.hints.values import NONFINITE, NUMERIC
 from pytest_llmdevice.inference.generation import inputs_for, pad_token
 from pytest_llmdevice.inference.logits import continuation_logits, forward_logits
@@ -189,7 +189,9 @@ def _misplaced(number: int, rows: Sequence[Sequence[int]], expected: Reference) 
     tokens = [list(wanted)[: len(actual)] for actual, wanted in zip(rows, expected.tokens, strict=True)]
     for other, wanted in enumerate(tokens):
         if other != number and row == wanted:
-            return f"all of the row is prompt {other}'s", ROW_ORDER
+            # Where each row is there once, they were put into another order; else one was lost for another.
+            moved = sorted(map(list, rows)) == sorted(tokens)
+            return f"all of the row is prompt {other}'s", ROW_ORDER if moved else MANY_PROMPTS
     # An error in cutting off the prompt affects all rows; a single row may look shifted by chance.
     pairs = [(list(actual), wanted) for actual, wanted in zip(rows, tokens, strict=True)]
     if all(len(actual) > 2 and actual[:-1] == wanted[1:] for actual, wanted in pairs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -120,7 +121,9 @@ def _not_their_own(
         wanted = f"the model's own choice at each step (step {step} is not)"
         where = f"prompt {number} of {len(prompts)} at once"
         if other is not None:
-            yield Finding(where, wanted, f"{row}: the tokens of prompt {other}", ROW_ORDER)
+            moved = _reordered(model, prompts, rows, tolerance)
+            of_other = f"{row}: the tokens of prompt {other}"
+            yield Finding(where, wanted, of_other, ROW_ORDER if moved else MANY_PROMPTS)
         elif _alone(target, model, prompt) == row:
             seen = token_evidence(partial(watch_generation, target, model, prompt, NEW), model, prompt, tolerance)
             said, hint = ("", None) if seen is None else (f"; {seen.handed}", cause_of_tokens(seen))
@@ -129,6 +132,18 @@ def _not_their_own(
             yield Finding(alone, wanted, f"{row}: {what}{said}", None if hint is BATCH else hint)
         else:
             yield Finding(where, wanted, f"{row}: {what}", _among_many(target, model, prompts, number, tolerance))
+
+
+def _reordered(model: Any, prompts: Tokens, rows: Rows, tolerance: float) -> bool:
+    """Whether each prompt has as many rows as it has to, wherever they stand: none was lost for another one's."""
+    distinct = dict.fromkeys(tuple(prompt) for prompt in prompts)
+    left = Counter(tuple(prompt) for prompt in prompts)
+    for row, count in Counter(tuple(row) for row in rows).items():
+        owner = next((prompt for prompt in distinct if _best(model, prompt, row, tolerance) is None), None)
+        if owner is None:
+            return False
+        left[owner] -= count
+    return not any(left.values())
 
 
 def _among_many(target: Any, model: Any, prompts: Tokens, number: int, tolerance: float) -> Hint | None:
@@ -224,7 +239,8 @@ def ended_findings(
         same = row == whole[: len(row)]
         where = f"prompt {number} in a batch in which prompt {at} ends at its token {step}"
         actual = f"{row}: it ended as well" if same else str(row)
-        return [Finding(where, f"{whole[:stop]}, as where none ends", actual, ENDED_TOGETHER)], {}
+        hint = ENDED_TOGETHER if same else None
+        return [Finding(where, f"{whole[:stop]}, as where none ends", actual, hint)], {}
     return [], {"rows beside one that ends": len(rows) - 1}
 
 

@@ -75,7 +75,7 @@ def always_as_many(model: Any, prompts: Rows, _: int) -> Rows:
 
 @pytest.mark.parametrize(
     ("way", "hint"),
-    [(by_prompt, MANY_PROMPTS), (sorted_by_length, ROW_ORDER), (by_length, ROW_ORDER), (always_as_many, TOO_MANY)],
+    [(by_prompt, MANY_PROMPTS), (sorted_by_length, ROW_ORDER), (by_length, MANY_PROMPTS), (always_as_many, TOO_MANY)],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_rows_that_are_lost_or_mixed_are_found(way: Way, hint: Any, loaded: Load, prompts: Rows) -> None:

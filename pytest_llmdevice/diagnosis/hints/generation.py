@@ -172,8 +172,8 @@ MANY_PROMPTS: Final = Hint(
     "others: the last batch is not full, results are kept by prompt or by length, or two lists are zipped",
     "https://github.com/ml-explore/mlx-lm/issues/1689",
     when=(
-        "other than one row for each prompt, an empty row, or a row that is right alone and in a small batch and "
-        "wrong among many"
+        "other than one row for each prompt, an empty row, a row of another prompt whose own is nowhere, or one that "
+        "is right alone and in a small batch and wrong among many"
     ),
     inferred="cell",
 )
@@ -189,7 +189,7 @@ ROW_ORDER: Final = Hint(
     "results come back in the order in which they were made (sorted by length, or as they were done) and not in that "
     "of the prompts",
     "https://github.com/vllm-project/vllm/issues/394",
-    when="a row holds the tokens of another prompt",
+    when="a row holds the tokens of another prompt, and each prompt has as many rows as it has to",
 )
 SHIFTED: Final = Hint(
     "row-shifted",
@@ -203,7 +203,7 @@ ENDED_TOGETHER: Final = Hint(
     "the loop stops when any row ends (`if next_token == eos: break`): it must go on until all rows have ended, and "
     "fill those that have with padding",
     "https://github.com/Lightning-AI/lit-llama/pull/153",
-    when="a row that is right beside others that do not end is another, or shorter, where one ends",
+    when="a row that is right beside others that do not end is as right, and shorter, where one ends",
     inferred="cell",
 )
 CUT: Final = Hint(
