@@ -13,7 +13,7 @@ from typing import Any
 _MODULES = {
     "BuiltinTarget": "pytest_llmdevice.loading.target",
     "Cell": "pytest_llmdevice.matrix.cell",
-    "Check": "pytest_llmdevice.checks.examination",
+    "Check": "pytest_llmdevice.checks.check",
     "ConfigurationError": "pytest_llmdevice.errors",
     "DeviceKind": "pytest_llmdevice.matrix.axes",
     "Examination": "pytest_llmdevice.checks.examination",

@@ -9,7 +9,7 @@ from pytest_llmdevice.checks import assert_no_meta as assert_no_meta
 from pytest_llmdevice.checks import assert_placement as assert_placement
 from pytest_llmdevice.checks import assert_quantized as assert_quantized
 from pytest_llmdevice.checks import assert_tied as assert_tied
-from pytest_llmdevice.checks.examination import Check as Check
+from pytest_llmdevice.checks.check import Check as Check
 from pytest_llmdevice.checks.examination import Examination as Examination
 from pytest_llmdevice.checks.examination import examine as examine
 from pytest_llmdevice.diagnosis import Hint as Hint

@@ -8,8 +8,9 @@ from functools import partial
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.differences import allowed_gap, overall_error, relative_errors
-from pytest_llmdevice.checks.examination import NEW_TOKENS, Check, Examination
+from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination
 from pytest_llmdevice.checks.generation import end_tokens, token_rows, until_end
 from pytest_llmdevice.checks.many_prompts import ended_findings, many_prompts_findings
 from pytest_llmdevice.checks.result import Result

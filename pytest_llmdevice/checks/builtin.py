@@ -7,7 +7,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from pytest_llmdevice import checks
-from pytest_llmdevice.checks.examination import Check
+from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.diagnosis.hints import HINTS
 from pytest_llmdevice.hardware.device_kinds import DEVICE_KINDS
 from pytest_llmdevice.loading.quantization import QUANTIZATIONS

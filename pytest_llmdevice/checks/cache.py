@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.beams import beam_findings, static_findings
-from pytest_llmdevice.checks.examination import Check, Examination
+from pytest_llmdevice.checks.check import Check
+from pytest_llmdevice.checks.examination import Examination
 from pytest_llmdevice.checks.noise import Inspection, Limits, gap, gap_finding
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.steps import NEW, compare_steps, step_findings, watch_generation

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.dtypes import check_dtypes
-from pytest_llmdevice.checks.examination import FEW_TOKENS, Check, Examination
+from pytest_llmdevice.checks.examination import FEW_TOKENS, Examination
 from pytest_llmdevice.checks.generation import check_generation, token_rows
 from pytest_llmdevice.checks.inputs import check_inputs
 from pytest_llmdevice.checks.placement import check_placement

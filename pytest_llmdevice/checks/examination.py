@@ -1,13 +1,14 @@
-"""Examines one loaded cell with the checks of the registry, and defines what a check is."""
+"""Examines one loaded cell with the checks of the registry."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.checks.check import Check, needs_cards
 from pytest_llmdevice.checks.refusals import refused
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import generation_tolerance, tolerance
@@ -18,7 +19,7 @@ from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.grounds import grounded
 from pytest_llmdevice.diagnosis.replaced import replaced_methods
-from pytest_llmdevice.errors import FailureClass, first_line, of_target
+from pytest_llmdevice.errors import first_line, of_target
 from pytest_llmdevice.inference.generation import inputs_for
 from pytest_llmdevice.inference.generation_run import GenerationRun, generate_traced
 from pytest_llmdevice.inference.logits import forward_logits
@@ -26,7 +27,7 @@ from pytest_llmdevice.inference.prompts import encode, load_tokenizer
 from pytest_llmdevice.loading.load import Leftovers, Loaded
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.matrix.registry import CHOICES, current
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.device_map import restore_offloading
 from pytest_llmdevice.model.names import TensorNames
 from pytest_llmdevice.monitoring.change import Change
@@ -49,40 +50,6 @@ FEW_TOKENS: Final = 3
 
 Tokens = Sequence[Sequence[int]]
 
-Need = Literal["generation", "second load", "simulated cards"]
-"""What a check takes beyond the loaded model: the target's generation, loads of its own, cards to simulate."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One property of a loaded cell, as a registry holds it.
-
-    Attributes:
-        name: of the check, of its test (without `test_`) and of its entry in `[[expect]]`.
-        run: makes the check; what the model or the target raises in it becomes a finding.
-        question: what must hold, a clause that goes on from "of every cell:".
-        meaning: what it means for a user when the check finds something, a sentence.
-        needs: what it takes beyond the loaded model.
-        failure: what kind of thing is wrong when it finds something whose cause is unknown.
-        origin: whether its findings may have begun in any module of the model, so that the first one that differs
-            from a plain load is looked for.
-        behaviour: whether it is about what the model does, so that a plain load may have its findings too; those are
-            then the library's, and the outcome is `upstream`.
-        after: the check behind which it runs; empty for the end.
-    """
-
-    table: ClassVar[str] = "check"
-
-    name: str
-    run: Callable[[Examination], Result]
-    question: str
-    meaning: str
-    needs: tuple[Need, ...] = field(default=(), metadata={CHOICES: get_args(Need)})
-    failure: FailureClass = field(default="other", metadata={CHOICES: get_args(FailureClass)})
-    origin: bool = False
-    behaviour: bool = False
-    after: str = ""
-
 
 @dataclass
 class Examination:
@@ -99,6 +66,7 @@ class Examination:
         beside: cards to simulate while a cpu cell is loaded once more, None for none.
         others: cells of the same model on the same machine, to be loaded between this one and itself.
         imported: what the import of the target's module changed of the process.
+        dense: patterns of the modules that are left unquantized on purpose.
         ends: the tokens that end a row, the target's own too; None until somebody has looked, see `stops.ends_of`.
     """
 
@@ -112,6 +80,7 @@ class Examination:
     beside: Profile | None = None
     others: tuple[Cell, ...] = ()
     imported: tuple[Change, ...] = field(default=(), repr=False)
+    dense: tuple[str, ...] = ()
     ends: frozenset[int] | None = field(default=None, repr=False)
 
     @property
@@ -122,7 +91,7 @@ class Examination:
     @cached_property
     def expectations(self) -> Expectations:
         """Where every tensor of the model belongs, and in which dtype."""
-        return expectations_of(self.model, self.checkpoint, self.cell)
+        return expectations_of(self.model, self.checkpoint, self.cell, self.dense)
 
     @cached_property
     def generated(self) -> GenerationRun:
@@ -234,11 +203,6 @@ def _plain_outputs(checkpoint: str, cell: Cell, prompt: tuple[int, ...]) -> Mapp
     )
 
 
-def needs_cards(check: Check) -> bool:
-    """Whether `check` is about cpu cells beside cards, and so needs cards to simulate."""
-    return "simulated cards" in check.needs
-
-
 def not_loaded(loaded: Loaded) -> Result:
     """What is wrong with a cell that has no model: one result, that of the check `loads`."""
     cause = loaded.returned or loaded.cause or f"unsupported: {loaded.unsupported}"
@@ -266,6 +230,7 @@ def examine(
     *,
     beside: str = "",
     others: Sequence[Cell] = (),
+    dense: Sequence[str] = (),
     folder: str | Path | None = None,
 ) -> Iterator[Result]:
     """Have `target` load `checkpoint` for `cell` and make every check, as the suite does, without pytest.
@@ -279,6 +244,7 @@ def examine(
         prompts: lists of token ids of unequal length; the suite's by default.
         beside: cards to simulate while a cpu cell is loaded once more, such as `"cuda:2"`; empty for none.
         others: cells of the same model, to be loaded between `cell` and `cell` once more.
+        dense: patterns of the modules that the target leaves unquantized on purpose.
         folder: where reference outputs are kept for the next time.
 
     Raises:
@@ -294,7 +260,9 @@ def examine(
     try:
         if isinstance(made, Exception):
             raise made
-        exam = Examination(target, str(checkpoint), cell, loaded, *made, beside=profile, others=tuple(others))
+        exam = Examination(
+            target, str(checkpoint), cell, loaded, *made, beside=profile, others=tuple(others), dense=tuple(dense)
+        )
         for name in exam.checks():
             yield exam.check(name)
     finally:

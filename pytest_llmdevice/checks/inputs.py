@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.batch_layout import padding_findings
 from pytest_llmdevice.checks.call_tensors import ids_of
-from pytest_llmdevice.checks.examination import Check
+from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.running import minds_training
 from pytest_llmdevice.diagnosis import Finding

@@ -7,8 +7,9 @@ from functools import cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.differences import overall_error
-from pytest_llmdevice.checks.examination import Check, Examination
+from pytest_llmdevice.checks.examination import Examination
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding, finding_from_exception

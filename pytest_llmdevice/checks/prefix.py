@@ -7,7 +7,7 @@ from functools import lru_cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.examination import Check
+from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.far_positions import wrong_at_far_positions
 from pytest_llmdevice.checks.noise import FLOAT32, Gap, Inspection, Limits, gap, gap_finding
 from pytest_llmdevice.checks.result import Result

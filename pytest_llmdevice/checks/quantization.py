@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.examination import Check
+from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.packed import packed_problems
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import foreign, tensors
@@ -16,7 +16,8 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.weights import is_packed
 from pytest_llmdevice.model.wrappers import configuration_of, wrapped_child
-from pytest_llmdevice.oracle.expectations import Expectations, LinearWeight
+from pytest_llmdevice.oracle.expectations import Expectations
+from pytest_llmdevice.oracle.linear_weights import LinearWeight
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,6 +59,12 @@ def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell)
         for name, kind in own.items()
         if kind in EMBEDDING_CLASSES
     ]
+    if cell.quantization != "none":
+        # A declaration that says nothing any more would hide what comes back under another name.
+        findings += [
+            Finding(f"{pattern!r}, declared dense", "a linear layer of that name", "none")
+            for pattern in expectations.unknown
+        ]
     if not findings:
         findings += _configured(configuration_of(model), cell)
     total = sum(weight.elements for weight in expectations.weights)

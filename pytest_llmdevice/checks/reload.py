@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.differences import overall_error
-from pytest_llmdevice.checks.examination import Check, Examination
+from pytest_llmdevice.checks.examination import Examination
 from pytest_llmdevice.checks.lone_load import Problems, lone_problems, problems_of
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import tensors

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.examination import Check
+from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import dtypes, state, values

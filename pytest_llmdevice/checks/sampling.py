@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.examination import Check
+from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.generation import end_tokens
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding, finding_from_exception

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.examination import Check
+from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.noise import Inspection, Limits, gap
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import tensors

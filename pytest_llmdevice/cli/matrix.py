@@ -158,4 +158,6 @@ def _expectation(rule: Rule) -> str:
     condition = f" (with {versions})" if versions else ""
     if rule.details["xfail"]:
         return f"{checks} will fail{condition}: {rule.reason}"
+    if rule.details["dense"]:
+        return f"left dense on purpose{condition}: {', '.join(rule.details['dense'])}"
     return f"agreement within {rule.details['tolerance']:g}{condition}"

@@ -151,6 +151,7 @@ def _expectations(matrix: Matrix, cells: Sequence[Cell]) -> tuple[Rule, ...]:
             "versions": dict(rule.versions),
             "xfail": rule.xfail is not None,
             "tolerance": rule.tolerance,
+            "dense": rule.dense,
             "source": rule.source,
         }
         count = sum(selector.matches(cell) for cell in cells)

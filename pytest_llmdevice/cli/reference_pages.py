@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any, Final
 
-from pytest_llmdevice.checks.examination import Check, Examination
+from pytest_llmdevice.checks.check import Check
+from pytest_llmdevice.checks.examination import Examination
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.cli.declarations import declared
 from pytest_llmdevice.cli.markdown import attributes_of, code, codes, first_paragraph, table, wrapped, yes
@@ -44,6 +45,10 @@ checks = ["dtypes"]
 versions = { transformers = ">=5" }
 xfail = "what is wrong"        # strict: when the check passes again, the run fails and says so
 source = "https://example.org/issue/1"
+
+[[expect]]                     # what the loader leaves unquantized on purpose
+quantization = ["nf4*"]
+dense = ["*.mlp.down_proj"]
 
 [require]                      # each value must be in a cell that passed on real hardware, or the run fails
 devices = ["cuda:0"]
@@ -123,7 +128,7 @@ def _matrix_file(registry: Registry) -> Iterator[str]:
     for heading, kind, text in (
         ("`[[exclude]]`", Exclude, "At least one axis."),
         ("`[[include]]`", Include, "An axis that is left out takes the matrix' own values."),
-        ("`[[expect]]`", Expect, "`tolerance`, `xfail` or both."),
+        ("`[[expect]]`", Expect, "`tolerance`, `dense`, `xfail` or several."),
         ("`[require]`", Require, "At least one axis. A simulated pass never satisfies it."),
     ):
         yield f"## {heading}"

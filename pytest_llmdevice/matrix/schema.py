@@ -198,13 +198,15 @@ class Exclude(Selection):
 
 
 class Expect(Selection):
-    """What is known beforehand of some cells: a wider tolerance, or a failure with its cause.
+    """What is known beforehand of some cells: a wider tolerance, layers that stay dense, or a failure with its cause.
 
     Attributes:
         checks: the checks it applies to; all of them when left out.
         tolerance: the largest relative error of the logits in the check `agreement`, at most 1, which logits that are
             all zero have.
         xfail: why the checks fail; the failure is strict, a pass is reported as a failure.
+        dense: patterns of the modules that the loader leaves unquantized on purpose, by their whole name or the end of
+            it (`"lm_head"`, `"*.mlp.down_proj"`); in a quantized cell they must be dense then.
         source: where the cause is documented, an address.
         versions: requirements on installed versions (`{ transformers = ">=5" }`), all of which must hold.
     """
@@ -212,6 +214,7 @@ class Expect(Selection):
     checks: Names | None = None
     tolerance: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     xfail: Annotated[str, Field(min_length=1)] | None = None
+    dense: Names | None = None
     source: str = ""
     versions: dict[str, str] = {}
 
@@ -235,8 +238,8 @@ class Expect(Selection):
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if self.tolerance is None and self.xfail is None:
-            raise _bad("expects nothing: give 'tolerance' or 'xfail'")
+        if self.tolerance is None and self.xfail is None and self.dense is None:
+            raise _bad("expects nothing: give 'tolerance', 'dense' or 'xfail'")
         return self
 
     def applies(self, cell: Cell, check: str, versions: dict[str, str]) -> bool:

@@ -8,7 +8,7 @@ that accelerate left on the model is read, and is compared with what the cell al
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +22,7 @@ from pytest_llmdevice.model.device_map import DeviceMap, allowed_devices, execut
 from pytest_llmdevice.model.dtypes import intended_dtype
 from pytest_llmdevice.model.names import NamedTensor, TensorNames
 from pytest_llmdevice.model.wrappers import core, input_embedding
+from pytest_llmdevice.oracle.linear_weights import LinearWeight, fits, left_dense, linear_weights
 from pytest_llmdevice.oracle.plain_load import plain_skeleton
 
 if TYPE_CHECKING:
@@ -80,17 +81,6 @@ class Extra:
 
 
 @dataclass(frozen=True, slots=True)
-class LinearWeight:
-    """One weight that quantization is about: of a linear layer, or of a stack of experts."""
-
-    module: str
-    parameter: str
-    elements: int
-    expert: bool
-    quantized: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Expectations:
     """The expectations for one loaded cell.
 
@@ -104,6 +94,7 @@ class Expectations:
         attributes: names, as `module.attribute`, under which modules of the architecture themselves keep tensors
             that are neither parameters nor buffers.
         architecture: the name of the class that transformers has for the checkpoint.
+        unknown: the patterns of modules to be left dense that fit none.
     """
 
     tensors: tuple[Expected, ...]
@@ -114,15 +105,23 @@ class Expectations:
     extras: tuple[Extra, ...] = ()
     attributes: frozenset[str] = frozenset()
     architecture: str = ""
+    unknown: tuple[str, ...] = ()
 
 
-def expectations_of(model: nn.Module, checkpoint: str, cell: Cell) -> Expectations:
-    """What is expected of `model`, which was loaded from `checkpoint` for `cell`."""
+def expectations_of(model: nn.Module, checkpoint: str, cell: Cell, dense: Sequence[str] = ()) -> Expectations:
+    """What is expected of `model`, which was loaded from `checkpoint` for `cell`.
+
+    Args:
+        model: the model.
+        checkpoint: the local folder that it was loaded from.
+        cell: what was asked for.
+        dense: patterns of the modules that are left unquantized on purpose, by their name in the architecture.
+    """
     bones = plain_skeleton(checkpoint, cell)
     names = TensorNames(model, bones)
     entries = DeviceMap(model)
     allowed = allowed_devices(model, entries, cell)
-    weights = _weights(bones, cell)
+    weights = tuple(left_dense(weight, dense) for weight in linear_weights(bones, cell))
     packed = {weight.parameter for weight in weights if weight.quantized and not weight.expert}
     tensors = tuple(
         _expected(_Place(model, entries, allowed), bones, names.loaded_name(name), name, role, tensor, packed, cell)
@@ -142,6 +141,7 @@ def expectations_of(model: nn.Module, checkpoint: str, cell: Cell) -> Expectatio
         tuple(_extras(names, tensors, allowed)),
         frozenset(_join(name, key) for name, module in bones.named_modules() for key in tensor_attributes(module)),
         type(bones).__name__,
+        tuple(pattern for pattern in dense if not any(fits(pattern, weight.module) for weight in weights)),
     )
 
 
@@ -254,38 +254,6 @@ def _untied(bones: Any, ties: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, s
     # Tied by the configuration and stored as two: either is right, and neither is asked for.
     undecided = embedding.weight is head.weight
     return () if undecided or any(set(pair) <= set(group) for group in ties) else (pair,)
-
-
-def _weights(bones: Any, cell: Cell) -> tuple[LinearWeight, ...]:
-    """Linear weights and stacks of expert weights.
-
-    Not quantized are the head (and what is tied to it), what the class keeps in float32, and classes of their own that
-    only derive from a linear layer. Source: `get_modules_to_not_convert` of transformers' base quantizer, and
-    `replace_with_bnb_linear`: `type(module) is nn.Linear`.
-    """
-    from torch import nn
-    from transformers.pytorch_utils import Conv1D
-
-    quantize = bool(quantization_of(cell).layer_class)
-    head = bones.get_output_embeddings()
-    kept = set(getattr(bones, "_keep_in_fp32_modules", None) or ())
-    found = []
-    for name, module in bones.named_modules():
-        if isinstance(module, (nn.Linear, Conv1D)):
-            plain = isinstance(module, Conv1D) or type(module) is nn.Linear
-            excluded = module is head or not plain or bool(kept & set(name.split(".")))
-            found.append(
-                LinearWeight(
-                    name, f"{name}.weight", module.weight.numel(), expert=False, quantized=quantize and not excluded
-                )
-            )
-        elif not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            found += [
-                LinearWeight(name, f"{name}.{key}", parameter.numel(), expert=True, quantized=quantize)
-                for key, parameter in module.named_parameters(recurse=False)
-                if parameter.ndim == 3 and "expert" in f"{type(module).__name__} {name}".lower()
-            ]
-    return tuple(found)
 
 
 def execution_devices(model: nn.Module) -> tuple[str, str]:

@@ -221,7 +221,7 @@ class MatrixRun:
 
     def exempt(self, cell: Cell) -> tuple[str, ...]:
         """Those of `required` that nobody asks of `cell` in this run."""
-        from pytest_llmdevice.checks.examination import Check, needs_cards
+        from pytest_llmdevice.checks.check import Check, needs_cards
 
         beside = self.beside(cell) is not None
         return tuple(name for name, check in current().of(Check).items() if needs_cards(check) and not beside)
@@ -262,6 +262,15 @@ class MatrixRun:
             if expectation.tolerance and expectation.applies(cell, "agreement", self.inventory.versions):
                 return expectation.tolerance
         return None
+
+    def dense(self, cell: Cell) -> tuple[str, ...]:
+        """Patterns of the modules that the matrix says are left unquantized in `cell` on purpose."""
+        return tuple(
+            pattern
+            for expectation in self.matrix.expect
+            if expectation.dense and expectation.applies(cell, "quantization", self.inventory.versions)
+            for pattern in expectation.dense
+        )
 
 
 def _import_on_the_real_machine() -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import pytest
 
-from pytest_llmdevice.checks.examination import NEW_TOKENS, Check, Examination
+from pytest_llmdevice.checks.check import Check
+from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination
 from pytest_llmdevice.checks.generation import token_rows
 from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.matrix.cell import Cell
@@ -65,6 +66,7 @@ def llm_examination(
     tolerance = run.tolerance(llm_cell) if run is not None else None
     beside = run.beside(llm_cell) if run is not None else None
     others = run.others(llm_cell) if run is not None else ()
+    dense = run.dense(llm_cell) if run is not None else ()
     imported = run.resolved.changes if run is not None and run.target is llm_target else ()
     return Examination(
         llm_target,
@@ -77,6 +79,7 @@ def llm_examination(
         beside,
         others,
         imported,
+        dense=dense,
     )
 
 

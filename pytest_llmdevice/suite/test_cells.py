@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_llmdevice.checks.examination import Check, Examination, needs_cards
+from pytest_llmdevice.checks.check import Check, needs_cards
+from pytest_llmdevice.checks.examination import Examination
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.plugin.failures import CellSkipped
 

@@ -25,7 +25,8 @@ from pytest_llmdevice.diagnosis.hints.quantization import (
     WRAPPED,
 )
 from pytest_llmdevice.matrix import vocabulary
-from pytest_llmdevice.oracle.expectations import Expectations, LinearWeight
+from pytest_llmdevice.oracle.expectations import Expectations
+from pytest_llmdevice.oracle.linear_weights import LinearWeight
 
 pytest.importorskip("bitsandbytes")
 
@@ -242,7 +243,7 @@ def test_a_missing_expert_weight_is_found() -> None:
 
 @pytest.mark.parametrize("quantization", vocabulary.quantizations())
 def test_a_model_without_linear_weights_is_hollow(quantization: str) -> None:
-    expectations = SimpleNamespace(weights=())
+    expectations = SimpleNamespace(weights=(), unknown=())
     result = check_quantization(nn.ReLU(), expectations, llama(quantization))  # type: ignore[arg-type]
     assert result.hollow
     assert not result.passed

@@ -89,7 +89,7 @@ def test_a_matrix_cannot_be_changed(tmp_path: Path) -> None:
             "[[expect]]\ntolerence = 1.0",
             (
                 "expect[0].tolerence: unknown key 'tolerence'; did you mean 'tolerance'? "
-                f"(valid: {AXIS_KEYS}, checks, tolerance, xfail, source, versions)"
+                f"(valid: {AXIS_KEYS}, checks, tolerance, xfail, dense, source, versions)"
             ),
         ),
         (
@@ -219,7 +219,7 @@ def test_a_value_of_another_type_is_named_with_what_was_given(extra: str, messag
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ('checks = ["forward"]', "expect[0]: expects nothing: give 'tolerance' or 'xfail'"),
+        ('checks = ["forward"]', "expect[0]: expects nothing: give 'tolerance', 'dense' or 'xfail'"),
         ("tolerance = -1", "expect[0].tolerance: input should be greater than 0 (got integer -1)"),
         ("tolerance = 0.0", "expect[0].tolerance: input should be greater than 0 (got float 0.0)"),
         ("tolerance = nan", "expect[0].tolerance: input should be a finite number (got float nan)"),

@@ -1,0 +1,64 @@
+"""Lists the weights that quantization is about, and says which of them are to be packed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pytest_llmdevice.loading.quantization import quantization_of
+from pytest_llmdevice.matrix.cell import Cell
+
+
+@dataclass(frozen=True, slots=True)
+class LinearWeight:
+    """One weight that quantization is about: of a linear layer, or of a stack of experts."""
+
+    module: str
+    parameter: str
+    elements: int
+    expert: bool
+    quantized: bool
+
+
+def left_dense(weight: LinearWeight, patterns: Sequence[str]) -> LinearWeight:
+    """`weight`, not to be quantized if one of `patterns` fits its module."""
+    return replace(weight, quantized=False) if any(fits(each, weight.module) for each in patterns) else weight
+
+
+def fits(pattern: str, module: str) -> bool:
+    """Whether `pattern` is the name of `module`, or the end of it."""
+    return fnmatchcase(module, pattern) or fnmatchcase(module, f"*.{pattern}")
+
+
+def linear_weights(bones: Any, cell: Cell) -> tuple[LinearWeight, ...]:
+    """Linear weights and stacks of expert weights.
+
+    Not quantized are the head (and what is tied to it), what the class keeps in float32, and classes of their own that
+    only derive from a linear layer. Source: `get_modules_to_not_convert` of transformers' base quantizer, and
+    `replace_with_bnb_linear`: `type(module) is nn.Linear`.
+    """
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    quantize = bool(quantization_of(cell).layer_class)
+    head = bones.get_output_embeddings()
+    kept = set(getattr(bones, "_keep_in_fp32_modules", None) or ())
+    found = []
+    for name, module in bones.named_modules():
+        if isinstance(module, (nn.Linear, Conv1D)):
+            plain = isinstance(module, Conv1D) or type(module) is nn.Linear
+            excluded = module is head or not plain or bool(kept & set(name.split(".")))
+            found.append(
+                LinearWeight(
+                    name, f"{name}.weight", module.weight.numel(), expert=False, quantized=quantize and not excluded
+                )
+            )
+        elif not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            found += [
+                LinearWeight(name, f"{name}.{key}", parameter.numel(), expert=True, quantized=quantize)
+                for key, parameter in module.named_parameters(recurse=False)
+                if parameter.ndim == 3 and "expert" in f"{type(module).__name__} {name}".lower()
+            ]
+    return tuple(found)
