@@ -109,8 +109,15 @@ def _problems(report: ReportModel) -> Iterator[str]:
         yield f"     {printable(problem.description)}"
         if problem.follows:
             yield f"     follows from it: {printable(problem.followers)}"
-        yield f"     in {printable(listed(map(report.cell_name, problem.cells)))}"
-    yield from _more(len(report.problems))
+        yield f"     in {printable(listed(map(report.cell_name, problem.cells)))}{_models([problem])}"
+    if left := report.problems[MOST_LINES:]:
+        yield f"  ... and {len(left):,} more{_models(left)}"
+
+
+def _models(problems: Sequence[Problem]) -> str:
+    """`", of gpt2 and llama"`, where there are several: of many cells a few are listed, of their models all."""
+    models = sorted({view.cell.model for problem in problems for view in problem.cells})
+    return f", of {printable(', '.join(models))}" if len(models) > 1 else ""
 
 
 def _conflicts(conflicts: Sequence[Conflict]) -> Iterator[str]:

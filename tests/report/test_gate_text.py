@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from results.builder import CPU_BF16, CPU_FP32, ResultsBuilder
 
+from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.report.gate_text import MOST_LINES, gate_lines
 from pytest_llmdevice.report.model import ReportModel
 from pytest_llmdevice.results.gate import evaluate_gate, parse_fail_on
@@ -51,6 +52,13 @@ def test_without_a_baseline_the_problems_are_listed(tmp_path: Path, outcome: Che
         f"  1. {words} in 1 cell: dtypes",
     ]
     assert lines[-1] == f"     in {CPU_FP32.id}"
+
+
+def test_of_many_cells_a_few_are_listed_and_of_their_models_all(tmp_path: Path) -> None:
+    models = ("gpt2", "llama", "mistral", "opt", "qwen2")
+    cells = [Cell(model, "cpu", "float32") for model in models]
+    ResultsBuilder({cell: {"dtypes": "failed"} for cell in cells}).write(tmp_path)
+    assert without_baseline(tmp_path)[-1].endswith(" and 2 more, of gpt2, llama, mistral, opt, qwen2")
 
 
 def test_without_a_baseline_an_aborted_cell_is_listed(tmp_path: Path) -> None:
