@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BartConfig
+from checkpoints import bart_decoder
+from transformers import AutoModelForCausalLM
 from transformers.models.llama import modeling_llama
 
 from pytest_llmdevice import Cell, Finding, examine
@@ -17,7 +18,6 @@ from pytest_llmdevice.checks import Result
 from pytest_llmdevice.checks.upstream import SHARED, UNKNOWN, findings_of_plain_load, is_among
 from pytest_llmdevice.inference.generation import inputs_for
 from pytest_llmdevice.loading.target import BuiltinTarget
-from pytest_llmdevice.zoo.families import VOCAB_SIZE
 
 pytestmark = pytest.mark.filterwarnings("default", "ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -25,17 +25,9 @@ Tokens = Sequence[Sequence[int]]
 
 
 @pytest.fixture(scope="module")
-def bart(tmp_path_factory: pytest.TempPathFactory, checkpoint: Callable[[str], str]) -> str:
-    """Bart as a decoder, whose positions count padding: by design a padded prompt says something else."""
-    folder = tmp_path_factory.mktemp("bart")
-    sizes: dict[str, Any] = {"d_model": 64, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 128}
-    torch.manual_seed(0)
-    config = BartConfig(vocab_size=VOCAB_SIZE, is_encoder_decoder=False, is_decoder=True, encoder_layers=2, **sizes)
-    automatic: Any = AutoModelForCausalLM
-    automatic.from_config(config).eval().save_pretrained(folder)
-    for file in Path(checkpoint("llama")).glob("*token*"):
-        shutil.copy(file, folder)
-    return str(folder)
+def bart(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Bart as a decoder."""
+    return bart_decoder(tmp_path_factory.mktemp("bart"))
 
 
 @pytest.fixture
