@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.differences import allowed_gap
 from pytest_llmdevice.checks.generation import end_tokens, token_rows
@@ -11,6 +12,7 @@ from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.errors import of_target
 from pytest_llmdevice.inference.generation import generate_with
 from pytest_llmdevice.inference.logits import continuation_logits
+from pytest_llmdevice.model.wrappers import core
 
 if TYPE_CHECKING:
     from pytest_llmdevice.checks.examination import Examination
@@ -44,7 +46,8 @@ def own_stops(target: Any, model: Any, prompts: Tokens, rows: Tokens, wanted: in
 
     A row that is too short, or that is filled with what the model would not choose, may have ended at its last token
     before that, or be wrong. It has ended at a token if the target, given the row up to there, says that token and
-    nothing else, goes on as usual when it is given that token too, and goes on behind it in no other row.
+    nothing else, goes on as usual when it is given that token too, goes on behind it in no other row, and ends rows at
+    the model's end tokens as well.
 
     Args:
         target: the code under test.
@@ -71,7 +74,59 @@ def own_stops(target: Any, model: Any, prompts: Tokens, rows: Tokens, wanted: in
             if _ends(target, model, prompt, row, at, wanted, tolerance):
                 found.add(token)
                 break
+    if found and not all(heeds(target, model, prompts[0], end, wanted, tolerance) for end in sorted(known)[:MOST]):
+        # Not besides the model's end tokens but instead of them: those of another model.
+        return frozenset()
     return frozenset(found)
+
+
+MOST: Final = 4
+"""How many of the model's end tokens are tried."""
+
+_CALLS: Final = 6
+"""How many forward passes it may take until one gives a new token that is not the last one."""
+
+
+def heeds(target: Any, model: Any, prompt: Sequence[int], end: int, wanted: int, tolerance: float) -> bool:
+    """Whether `target` ends a row at `end`, which the model is made to say; true if it cannot be made to.
+
+    Args:
+        target: the code under test.
+        model: the model that it loaded.
+        prompt: token ids.
+        end: a token.
+        wanted: how many new tokens to ask for.
+        tolerance: the largest relative error of the model to itself.
+    """
+    for number in range(1, _CALLS + 1):
+        with _saying(model, end, number):
+            row = _one(target, model, prompt, wanted)
+        if end not in row[:-1]:
+            continue
+        at = row.index(end)
+        behind = row[at + 1 :]
+        return len(set(behind)) <= 1 and _right(model, [*prompt, *row[: at + 1]], behind, tolerance) < len(behind)
+    return True
+
+
+@contextmanager
+def _saying(model: Any, token: int, number: int) -> Iterator[None]:
+    """Have the model choose `token` in its forward pass of that number, and in no other."""
+    passes = 0
+
+    def choose(_: Any, __: Any, output: Any) -> None:
+        nonlocal passes
+        passes += 1
+        logits = getattr(output, "logits", None)
+        if passes == number and logits is not None:
+            with suppress(RuntimeError):
+                logits[..., token] = logits.detach().amax(dim=-1) + 1
+
+    handle = core(model).register_forward_hook(choose)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _candidates(model: Any, prompt: Sequence[int], row: Sequence[int], wanted: int, tolerance: float) -> Iterator[int]:

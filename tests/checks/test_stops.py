@@ -9,9 +9,9 @@ import pytest
 from checks.unusual import Prompts, Target
 
 from pytest_llmdevice import Cell, examine, zoo
-from pytest_llmdevice.checks.stops import own_stops
+from pytest_llmdevice.checks.stops import heeds, own_stops
 from pytest_llmdevice.checks.tolerance import generation_tolerance
-from pytest_llmdevice.inference.generation import generate
+from pytest_llmdevice.inference.generation import generate, inputs_for
 from pytest_llmdevice.zoo import cache_directory
 
 pytestmark = pytest.mark.filterwarnings("default", "ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -109,3 +109,29 @@ def test_a_token_behind_which_another_row_goes_on_ends_none(model: Any, prompts:
     target = stopping(stop, shortened)
     assert own_stops(target, model, prompts, short, WANTED, generation_tolerance(CELL)) == {stop}
     assert own_stops(target, model, prompts, again, WANTED, generation_tolerance(CELL)) == frozenset()
+
+
+def ending_at(ends: Callable[[Any], list[int]]) -> Target:
+    def answer(model: Any, prompts: Prompts, count: int) -> Rows:
+        given = [inputs_for(model, [prompt]) for prompt in prompts]
+        stops = ends(model)
+        outputs = [
+            model.generate(**one, max_new_tokens=count, do_sample=False, eos_token_id=stops, pad_token_id=256)
+            for one in given
+        ]
+        return [out[0, one["input_ids"].shape[1] :].tolist() for out, one in zip(outputs, given, strict=True)]
+
+    return Target(answer)
+
+
+def test_a_token_of_one_s_own_is_right_beside_the_model_s_end_and_wrong_instead_of_it(
+    model: Any, prompts: Rows, stop: int
+) -> None:
+    end = model.generation_config.eos_token_id
+    beside, instead = ending_at(lambda _: [end, stop]), ending_at(lambda _: [stop])
+    tolerance = generation_tolerance(CELL)
+    assert heeds(beside, model, prompts[0], end, WANTED, tolerance)
+    assert not heeds(instead, model, prompts[0], end, WANTED, tolerance)
+    for target, found in ((beside, {stop}), (instead, set())):
+        rows = target.generate(model, prompts, WANTED)
+        assert own_stops(target, model, prompts, rows, WANTED, tolerance) == found
