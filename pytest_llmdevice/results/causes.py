@@ -22,6 +22,7 @@ from pytest_llmdevice.results.consequences import (
     ONLY_AFTER,
     PAIRS,
     ROUNDED,
+    SEEN_BY,
     WHOLE,
     Kind,
 )
@@ -83,7 +84,7 @@ class Complaint:
             return asked, self.outcome, normalized(self.message)
         expected, actual = normalized(finding.expected), normalized(finding.actual)
         # One exception that is raised in many places is one problem, and so is a load that gives no model.
-        return (expected, actual) if finding.kind else (asked, expected, actual)
+        return (expected, actual) if finding.kind in {"exception", "no model"} else (asked, expected, actual)
 
     def says(self, other: Complaint) -> bool:
         """Whether it has found the same thing as `other`, at whatever place: the same dtype, or the same mode."""
@@ -155,12 +156,13 @@ def _of_check(check: Check) -> Iterator[Complaint]:
         yield Complaint(check.check, check.outcome, message, tuple(findings))
 
 
-def _rank(complaint: Complaint, order: Sequence[str]) -> tuple[int, bool, int]:
+def _rank(complaint: Complaint, order: Sequence[str]) -> tuple[int, bool, bool, int]:
     """Sorts causes before what can follow from them, and what is of one kind as its checks are made."""
     place = order.index(complaint.check) if complaint.check in order else len(order)
     # A forward pass that ends is no better than one that raises: what it gives may be what raises later on.
     kind = "raised" if complaint.check == "forward" and complaint.kind == "behaviour" else complaint.kind
-    return KINDS.index(kind), complaint.hint not in EXACT, place
+    concluded = SEEN_BY.get(complaint.hint, complaint.check) != complaint.check
+    return KINDS.index(kind), complaint.hint not in EXACT, concluded, place
 
 
 def _explains(complaints: Sequence[Complaint], earlier: int, later: int) -> bool:
