@@ -25,6 +25,7 @@ from pytest_llmdevice.diagnosis.hints.generation import (
 from pytest_llmdevice.errors import of_target, target_forgiven
 from pytest_llmdevice.inference.generation import generate_with
 from pytest_llmdevice.inference.logits import continuation_logits
+from pytest_llmdevice.model.settings import vocabulary_size
 from pytest_llmdevice.model.wrappers import configuration_of, core
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def _whose(model: Any, prompts: Tokens, number: int, row: list[int], tolerance: 
 
 def _best(model: Any, prompt: Sequence[int], row: Sequence[int], tolerance: float) -> tuple[int, str] | None:
     """The first step of `row` whose token is not the model's choice, and how far it is from it; None if all are."""
-    size = getattr(configuration_of(model), "vocab_size", None)
+    size = vocabulary_size(configuration_of(model))
     outside = next((at for at, token in enumerate(row) if token < 0 or (size is not None and token >= size)), None)
     if outside is not None:
         return outside, f"token {row[outside]} is none of {size}"
