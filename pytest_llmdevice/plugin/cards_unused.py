@@ -23,6 +23,14 @@ _NVML: Final = "PYTORCH_NVML_BASED_CUDA_CHECK"
 """With it PyTorch says whether there are cards without beginning to use them."""
 
 
+class CardsOutOfReach(BaseException):
+    """A module wants to use a card.
+
+    No `Exception`, so that its import ends: what catches one (bitsandbytes does) goes on for the CPU alone, in the
+    processes to come too.
+    """
+
+
 def answer_without_using() -> Callable[[], None]:
     """Have PyTorch ask the driver's monitor for cards, here and in children; returns what takes that back."""
     if _NVML in os.environ:
@@ -41,7 +49,7 @@ def import_without_using(names: Sequence[str]) -> None:
         warnings.simplefilter("ignore")
         for name in names:
             if name not in sys.modules:
-                with suppress(Exception, SystemExit):
+                with suppress(Exception, SystemExit, CardsOutOfReach):
                     import_module(name)
 
 
@@ -71,4 +79,4 @@ def _out_of_reach() -> Iterator[None]:
 
 
 def _refuse() -> NoReturn:
-    raise RuntimeError("a card that is used here can be used by none of the processes to come")
+    raise CardsOutOfReach

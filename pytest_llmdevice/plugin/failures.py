@@ -159,6 +159,10 @@ def detail(
     details: dict[str, Any] = {"declared": True} if declared else {}
     if call.excinfo is not None and isinstance(call.excinfo.value, UpstreamToo):
         details["upstream"] = call.excinfo.value.summary
+        marker = item.get_closest_marker("xfail")
+        if declared and marker is not None:
+            # The matrix knows it, and says it in its own words.
+            details["reason"] = str(marker.kwargs.get("reason", ""))
     elif call.excinfo is not None and isinstance(call.excinfo.value, pytest.xfail.Exception):
         details["gave up"] = True
     if report.outcome == "failed" and call.excinfo is not None:

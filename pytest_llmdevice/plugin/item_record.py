@@ -151,7 +151,7 @@ class ItemRecord:
             self.values |= {"cause": "by the test", "message": encodable(f"xfail: {reason.removeprefix('reason: ')}")}
         else:
             self.outcome = "xfail"
-            self.values["message"] = encodable(reason)
+            self.values["message"] = encodable(details.get("reason") or reason)
             self.values["undeclared"] = self.check in checks() and not details.get("declared")
 
 

@@ -71,6 +71,8 @@ class Complaint:
         returned = finding is not None and finding.where.startswith(RETURNED)
         if returned and self.check == "generation" and not raised:
             return "form"
+        if self.check == "agreement" and not (self.hint or raised) and not _of_forward_passes(finding):
+            return "answers"
         return consequences.kind_of(self.check, self.outcome, self.hint, raised)
 
     def _key(self) -> Hashable:
@@ -107,6 +109,11 @@ class Cause:
 
     root: Complaint
     follows: list[Complaint] = field(default_factory=list)
+
+
+def _of_forward_passes(finding: RecordedFinding | None) -> bool:
+    """Whether a finding of `agreement` is about forward passes, and not about what the target answers."""
+    return finding is None or finding.where.startswith("logits")
 
 
 def causes_of(view: CellView) -> list[Cause]:

@@ -45,6 +45,11 @@ FOUND: list[tuple[dict[str, Said | CheckOutcome], dict[str, list[str]]]] = [
     ({"values": WEIGHT, "agreement": LOGITS, "reload": ("other-the-second-time", "a.b", "0")},
      {"values": ["agreement", "reload"]}),
     ({"inputs": ("wrong-mask", "attention_mask", "none"), "agreement": TOKENS}, {"inputs": ["agreement"]}),
+    # Tokens are what the target answers, also where nothing is known of their cause.
+    ({"inputs": ("wrong-mask", "attention_mask", "none"), "agreement": ("", "prompt 0, new token 1", "token 3")},
+     {"inputs": ["agreement"]}),
+    ({"inputs": ("wrong-mask", "attention_mask", "none"), "agreement": ("", "logits, first at position 2", "0.9")},
+     {"inputs": [], "agreement": []}),
     # A wrong mask is handed over by the target: the weights have nothing to do with it, nor has it with the logits.
     ({"values": WEIGHT, "inputs": ("wrong-mask", "attention_mask", "none"), "agreement": LOGITS},
      {"values": ["agreement"], "inputs": []}),
