@@ -69,7 +69,7 @@ def check_loads(model: nn.Module, expectations: Expectations, checkpoint: str, c
     attention = getattr(own, "_attn_implementation", None)
     if cell is not None and cell.attention != "default" and attention is not None and attention != cell.attention:
         findings.append(Finding("attention implementation", cell.attention, str(attention), ATTENTION))
-    return Result("loads", tuple(findings), evidence, details=details if findings else "")
+    return Result("loads", tuple(findings), evidence)
 
 
 def _same(expectations: Expectations, named: dict[str, Any]) -> bool:

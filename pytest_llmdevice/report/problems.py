@@ -63,7 +63,8 @@ class Problem:
         message: what the first of them said.
         cells: the cells that have it, in the order of the matrix.
         checks: the names of the checks that found it, in the order in which they did.
-        findings: how many findings say it; 0 where there are only messages.
+        findings: how many findings say it, those once that several checks of a cell have; 0 where there are only
+            messages.
         examples: the first `EXAMPLES` different findings; empty where there are only messages.
         follows: the checks that fail because of it, by name.
         where: by the cells that have it, the checks that found it there, and those that follow from it there.
@@ -144,7 +145,8 @@ class Problem:
             self.checks.append(root.check)
             # In another cell it followed from this one.
             self.follows.pop(root.check, None)
-        self._add_findings(root)
+        told: set[RecordedFinding] = set()
+        self._add_findings(root, told)
         roots, others = self.where.setdefault((view.target, base_id(view.id)), (set(), set()))
         roots.add(root.check)
         seen: set[str] = set()
@@ -155,14 +157,15 @@ class Problem:
                 self.checks.append(complaint.check)
                 self.follows.pop(complaint.check, None)
             if complaint.check in self.checks:
-                self._add_findings(complaint)
+                self._add_findings(complaint, told)
                 continue
             follower = self.follows.setdefault(complaint.check, Follower(complaint.check))
             follower.add(complaint, new=complaint.check not in seen)
             seen.add(complaint.check)
 
-    def _add_findings(self, complaint: Complaint) -> None:
-        self.findings += len(complaint.findings)
+    def _add_findings(self, complaint: Complaint, told: set[RecordedFinding]) -> None:
+        self.findings += len(set(complaint.findings) - told)
+        told.update(complaint.findings)
         self.examples += [finding for finding in complaint.findings if finding not in self.examples]
         del self.examples[EXAMPLES:]
 

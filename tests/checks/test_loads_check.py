@@ -70,6 +70,14 @@ def test_layers_that_were_cut_off_are_found(checkpoint: Checkpoint, check: Check
     ]
 
 
+def test_a_setting_that_was_dropped_is_not_explained_by_what_load_must_return(load: Load, check: Check) -> None:
+    model = load(cell("llama"))
+    model.model.rotary_emb.attention_scaling = 2.0
+    result = check(model, "llama")
+    assert [finding.where for finding in result.findings] == ["model.rotary_emb.attention_scaling"]
+    assert not result.details
+
+
 def test_a_vocabulary_may_grow_and_not_shrink(load: Load, check: Check) -> None:
     model = load(cell("llama"))
     model.resize_token_embeddings(328)

@@ -58,6 +58,8 @@ def test_a_load_that_fails_is_one_problem_of_all_checks(tmp_path: Path) -> None:
     checks = {name: failed(CPU_FP32, name, finding, outcome="error") for name in ("loads", "meta", "dtypes")}
     [problem] = problems(tmp_path, {CPU_FP32: checks})
     assert problem.title == "error in 1 cell: loads, meta, dtypes"
+    # The same finding at each of them is not another one.
+    assert problem.findings == 1
 
 
 def test_a_failure_without_findings_is_grouped_by_what_it_says(tmp_path: Path) -> None:
