@@ -147,10 +147,17 @@ class Examination:
         """Those that found something."""
         return set()
 
+    @cached_property
+    def _raised(self) -> set[str]:
+        """Those that met an exception."""
+        return set()
+
     def _grounded(self, result: Result) -> Result:
         """`result` with the hints that hold after what is known of this cell, see `Hint.inferred`."""
         if result.findings:
             self._found.add(result.check)
+        if any(finding.kind == "exception" for finding in result.findings):
+            self._raised.add(result.check)
         if not any(finding.hint is not None and finding.hint.inferred for finding in result.findings):
             return result
         self._look_at_parts(result.check)
@@ -158,7 +165,8 @@ class Examination:
         changes = vars(self)["generated"].changes if "generated" in vars(self) else ()
         changed = any(change.kind == "model" for change in changes)
         parts = bool(others & set(MADE_OF))
-        findings = grounded(result.findings, parts=parts, cell=bool(others), changed=changed)
+        raised = bool(self._raised - {result.check})
+        findings = grounded(result.findings, parts=parts, cell=bool(others), raised=raised, changed=changed)
         return result if findings == result.findings else replace(result, findings=findings)
 
     def _look_at_parts(self, check: str) -> None:

@@ -238,11 +238,12 @@ def _hints(registry: Registry) -> Iterator[str]:
         "Known causes of findings. Reports name the hint and its source, and put findings of one cause together. Each "
         "has a condition, and is given only where that was seen. Those with a star are inferred from what the model "
         "says: they are not given where something is wrong with what the model is made of, and those with two stars "
-        "not where any earlier check of the cell has found something."
+        "not where any earlier check of the cell has found something. One with three stars is not given where an "
+        "earlier check has met an exception."
     )
     rows = [
         (
-            code(hint.name) + "\\*" * ("", "parts", "cell").index(hint.inferred),
+            code(hint.name) + "\\*" * ("", "parts", "cell", "raised").index(hint.inferred),
             hint.text,
             hint.when,
             f"[source]({hint.source})" * bool(hint.source),

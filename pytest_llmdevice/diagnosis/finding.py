@@ -21,7 +21,8 @@ class Hint:
         when: what must have been seen before this hint is given, in a sentence without a full stop.
         inferred: where it is concluded from what the model says, which has as many causes as a model has parts:
             `"parts"` for one that is only given where nothing is wrong with what the model is made of, `"cell"` for
-            one that is only given where no earlier check of the cell has found anything.
+            one that is only given where no earlier check of the cell has found anything, `"raised"` for one that is
+            only given where none has met an exception.
     """
 
     table: ClassVar[str] = "hint"
@@ -32,7 +33,7 @@ class Hint:
     failure: FailureClass | None = field(default=None, compare=False)
     patterns: tuple[str, ...] = field(default=(), compare=False)
     when: str = field(default="", compare=False)
-    inferred: Literal["", "parts", "cell"] = field(default="", compare=False)
+    inferred: Literal["", "parts", "cell", "raised"] = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.text} ({self.source})" if self.source else self.text

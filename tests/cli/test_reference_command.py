@@ -41,7 +41,8 @@ def test_the_command_writes_what_is_missing_or_stale_and_then_finds_nothing_to_d
 
 @pytest.mark.parametrize("table", ["check", "hint"])
 def test_every_entry_has_a_row(table: str) -> None:
-    page = pages()[f"{table}s.md"]
+    # A hint that is inferred has stars behind its name.
+    page = pages()[f"{table}s.md"].replace("\\*", "")
     assert [name for name in built_in().names(table) if f"\n| `{name}` |" not in page] == []
 
 

@@ -290,16 +290,20 @@ def finding_of(hint: Hint) -> Finding:
 
 def test_what_is_inferred_holds_only_where_nothing_else_is_wrong() -> None:
     inferred, seen = finding_of(values.NUMERIC), finding_of(generation.MASK)
-    proved = finding_of(sequences.LEAK)
+    proved, kept = finding_of(sequences.LEAK), finding_of(state.KEPT_ALIVE)
 
-    def left(*, parts: bool = False, cell: bool = False, changed: bool = False) -> list[Hint | None]:
-        given = grounded([inferred, proved, seen], parts=parts, cell=cell, changed=changed)
+    def left(
+        *, parts: bool = False, cell: bool = False, raised: bool = False, changed: bool = False
+    ) -> list[Hint | None]:
+        findings = [inferred, proved, kept, seen]
+        given = grounded(findings, parts=parts, cell=cell, raised=raised, changed=changed)
         return [finding.hint for finding in given]
 
-    assert left() == [values.NUMERIC, sequences.LEAK, generation.MASK]
-    assert left(cell=True) == [None, sequences.LEAK, generation.MASK]
-    assert left(parts=True) == [None, None, generation.MASK]
-    assert left(changed=True) == [state.MODEL, state.MODEL, generation.MASK]
+    assert left() == [values.NUMERIC, sequences.LEAK, state.KEPT_ALIVE, generation.MASK]
+    assert left(cell=True) == [None, sequences.LEAK, state.KEPT_ALIVE, generation.MASK]
+    assert left(parts=True) == [None, None, state.KEPT_ALIVE, generation.MASK]
+    assert left(cell=True, raised=True) == [None, sequences.LEAK, None, generation.MASK]
+    assert left(changed=True) == [state.MODEL, state.MODEL, state.KEPT_ALIVE, generation.MASK]
 
 
 @pytest.mark.parametrize("hint", HINTS, ids=lambda hint: hint.name)

@@ -97,7 +97,7 @@ KEPT_ALIVE: Final = Hint(
     "its memory is never given back",
     "https://github.com/facebookresearch/ParlAI/pull/2487",
     when="an object holds a model after the next one was loaded",
-    inferred="cell",
+    inferred="raised",
 )
 OTHER_AGAIN: Final = Hint(
     "other-the-second-time",
