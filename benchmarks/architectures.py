@@ -80,7 +80,7 @@ def look(name: str, options: argparse.Namespace) -> Looked:
             found += findings_of(result)
             if options.verbose and not result.passed:
                 print(result.message(cell.id), flush=True)
-    return judged(name, tuple(found), cell.quantization, time.monotonic() - started)
+    return judged(name, tuple(found), cell.quantization, time.monotonic() - started, cell.dtype)
 
 
 def results_of(checkpoint: str, cell: Cell) -> Iterator[Result]:
@@ -122,9 +122,9 @@ def findings_of(result: Result) -> list[Found]:
     return [*found, (result.check, "the check", "something to look at", "nothing")] if result.hollow else found
 
 
-def judged(name: str, found: tuple[Found, ...], quantization: str, seconds: float) -> Looked:
+def judged(name: str, found: tuple[Found, ...], quantization: str, seconds: float, dtype: str = "float32") -> Looked:
     """The outcome of findings: upstream if each of them is a known property of the architecture."""
-    known = {one: property_of(name, one, quantization) for one in found}
+    known = {one: property_of(name, one, quantization, dtype) for one in found}
     alarms = list(dict.fromkeys(one[0] for one, why in known.items() if not why))
     if alarms:
         return Looked(name, "false alarm", ", ".join(alarms), found, seconds)
@@ -132,13 +132,13 @@ def judged(name: str, found: tuple[Found, ...], quantization: str, seconds: floa
     return Looked(name, "upstream" if properties else "passed", "; ".join(properties), found, seconds)
 
 
-def _again(files: Sequence[Path], quantization: str) -> dict[str, Looked]:
+def _again(files: Sequence[Path], quantization: str, dtype: str) -> dict[str, Looked]:
     """Name -> what `files` hold of it, by the properties that are known now."""
     found = {}
     for file in files:
         for entry in json.loads(file.read_text()):
             one = Looked(**{**entry, "findings": tuple(tuple(finding) for finding in entry["findings"])})
-            found[one.name] = judged(one.name, one.findings, quantization, one.seconds) if one.findings else one
+            found[one.name] = judged(one.name, one.findings, quantization, one.seconds, dtype) if one.findings else one
     return dict(sorted(found.items()))
 
 
@@ -241,7 +241,7 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     from pytest_llmdevice.zoo.architectures import architectures
 
-    seen = list(_again(options.again, options.quantization).values()) if options.again else []
+    seen = list(_again(options.again, options.quantization, options.dtype).values()) if options.again else []
     if not seen:
         warm_up(options)
     for name in () if seen else options.names or sorted(architectures()):

@@ -23,16 +23,21 @@ class Property:
         checks: the names of the checks that see it.
         reason: what it does.
         where: a pattern of the places of its findings.
+        dtypes: the dtypes in which it does so; empty for all.
     """
 
     names: str
     checks: frozenset[str]
     reason: str
     where: str = r".*"
+    dtypes: frozenset[str] = frozenset()
 
 
-def _entry(names: str, checks: str, reason: str, where: str = r".*") -> Property:
-    return Property(names, frozenset(checks.split()), reason, where)
+def _entry(names: str, checks: str, reason: str, where: str = r".*", dtypes: str = "") -> Property:
+    return Property(names, frozenset(checks.split()), reason, where, frozenset(dtypes.split()))
+
+
+HALVES: Final = "float16 bfloat16"
 
 
 PROPERTIES: Final = (
@@ -44,34 +49,38 @@ PROPERTIES: Final = (
     _entry(
         r"roberta|camembert|data2vec-text|xlm-roberta|xlm-roberta-xl|xmod|roberta-prelayernorm",
         "cache",
-        "generate counts positions from 0, a forward pass by itself from behind the padding token",
+        "generate counts positions from 0 (_prepare_position_ids_for_generation), a forward pass by itself from "
+        "behind the padding token (create_position_ids_from_input_ids)",
         r"logits of beam .*|logits that generate .*|logits from which .*|.*generate.*|static cache.*",
     ),
     _entry(
         r"big_bird",
         "prefix",
-        "after one short text it attends fully from then on (BigBirdModel.set_attention_type)",
+        "a long text is read in blocks and in both directions, and after one short text fully from then on "
+        "(BigBirdModel.set_attention_type)",
         r"logits from position .*",
     ),
     _entry(
         r"cpmant",
         "agreement padding prefix cache sampling",
-        "a prompt is read in both directions, behind tokens of its own",
+        "a text is read in both directions (its context is all ones), behind tokens of its own, and padding is token 0 "
+        "whatever the mask (CpmAntModel.forward)",
     ),
     _entry(
         r"deepseek_v4",
         "agreement padding",
-        "keys are compressed in windows of columns, padding included",
+        "keys are compressed in windows of columns, padding included (its compressors are given no mask)",
     ),
     _entry(
         r"doge",
         "padding prefix cache",
-        "of keys with equal weights, which equal tokens have, it keeps any",
+        "of keys with equal weights, which equal tokens have, topk keeps any (DogeAttention.prepare_dynamic_mask)",
     ),
     _entry(
         r"fsmt",
         "padding cache sampling agreement",
-        "with a cache its decoder reads one token at a time, and several of them in both directions",
+        "with a cache its decoder is given neither a causal nor a padding mask, so that several tokens at once are "
+        "read in both directions (FSMTModel.forward)",
     ),
     _entry(
         r"nemotron_h|nemo_speechlm|zamba2",
@@ -98,7 +107,7 @@ PROPERTIES: Final = (
     _entry(
         r"rwkv|xlstm",
         "agreement padding sampling inputs",
-        "its state reads padding as text: there is no mask",
+        "its state reads padding as text: its forward pass takes no mask",
         r"(?!.*beam).*",
     ),
     _entry(
@@ -120,7 +129,8 @@ PROPERTIES: Final = (
     _entry(
         r"prophetnet(-decoder)?",
         "agreement padding prefix cache sampling inputs",
-        "what it says at a position depends on how long the text is, whatever follows (positions of its streams)",
+        "heads and positions of its buckets are mixed up, so that what it says at a position depends on how long the "
+        "text is (get_predict_relative_pos_embeddings)",
     ),
     _entry(
         r"git",
@@ -136,23 +146,52 @@ PROPERTIES: Final = (
     _entry(
         r"moshi",
         "cache agreement",
-        "its cache keeps a window, of which a pass without a cache knows nothing (create_causal_mask)",
+        "its cache keeps a window (DynamicCache reads sliding_window), of which a pass without a cache knows nothing "
+        "(MoshiModel calls create_causal_mask)",
     ),
     _entry(
         r"bamba",
         "cache",
-        "after a cache it begins at position 0 again unless positions are given",
+        "after a cache it begins at position 0 again unless positions are given (BambaModel.forward)",
     ),
     _entry(
         r"jamba|falcon_mamba|zamba",
         "cache",
-        "several tokens on a carried cache start from an empty state",
+        "several tokens on a carried cache start from an empty state (mamba_selective_scan is given none)",
         r"logits of (a second prompt on a carried cache|several tokens on single ones).*",
+    ),
+    _entry(
+        r"mixtral|dbrx",
+        "agreement",
+        "where rounding changes which experts weigh most, a router takes others, and that one token is another",
+        r"logits, first at .*|prompt \d+, new token .*",
+        HALVES,
+    ),
+    _entry(
+        r"xlstm",
+        "prefix cache save",
+        "with a carried state a chunk multiplies that in float32 with what is not (mlstm_backend)",
+        r".*, in backbone\.blocks\.\d+\.mlstm_layer\.mlstm_backend",
+        HALVES,
+    ),
+    _entry(
+        r"xlnet",
+        "forward generation agreement padding prefix cache sampling save",
+        "its attention multiplies float32 with what is not (XLNetRelativeAttention)",
+        r".*, in transformer\.layer\.\d+\.rel_attn",
+        HALVES,
+    ),
+    _entry(
+        r"reformer",
+        "forward generation agreement padding prefix cache sampling save",
+        "its table of positions stays in float32 (AxialPositionEmbeddings), which its layers do not take",
+        r".*, in reformer\.encoder\.layers\.\d+\.attention\.layer_norm",
+        HALVES,
     ),
 )
 
 
-def property_of(name: str, finding: tuple[str, str, str, str], quantization: str) -> str:
+def property_of(name: str, finding: tuple[str, str, str, str], quantization: str, dtype: str = "float32") -> str:
     """What about the architecture `name` makes the checks find `finding`; empty where it is a false alarm."""
     check, where, _, _ = finding
     if check in NEVER:
@@ -162,6 +201,9 @@ def property_of(name: str, finding: tuple[str, str, str, str], quantization: str
     fitting = (
         entry
         for entry in PROPERTIES
-        if check in entry.checks and re.fullmatch(entry.names, name) and re.fullmatch(entry.where, where)
+        if check in entry.checks
+        and (not entry.dtypes or dtype in entry.dtypes)
+        and re.fullmatch(entry.names, name)
+        and re.fullmatch(entry.where, where)
     )
     return next((entry.reason for entry in fitting), "")

@@ -20,8 +20,8 @@ PADDED: Found = ("padding", "logits of a padded batch", "those of its prompts al
 NAMES = ("bart", "roberta", "big_bird", "cpmant", "deepseek_v4", "doge", "fsmt", "jamba", "moshi", "xlstm")
 
 
-def outcome(name: str, *found: Found, quantization: str = "none") -> tuple[str, str]:
-    looked = judged(name, found, quantization, 0.0)
+def outcome(name: str, *found: Found, quantization: str = "none", dtype: str = "float32") -> tuple[str, str]:
+    looked = judged(name, found, quantization, 0.0, dtype)
     return looked.outcome, looked.why
 
 
@@ -63,6 +63,13 @@ def test_dense_experts_are_excused_only_where_something_was_to_be_packed() -> No
     assert outcome("mixtral", experts, quantization="nf4")[0] == "upstream"
     assert outcome("mixtral", experts)[0] == "false alarm"
     assert not property_of("mixtral", ("quantization", "model.layers.0.self_attn.q_proj", "", ""), "nf4")
+
+
+def test_what_rounding_does_is_excused_in_half_precision_only() -> None:
+    routed: Found = ("agreement", "logits, first at prompt 2, position 4 of 24", "0.08", "0.0806")
+    assert outcome("mixtral", routed, dtype="bfloat16")[0] == "upstream"
+    assert outcome("mixtral", routed)[0] == "false alarm"
+    assert outcome("llama", routed, dtype="bfloat16")[0] == "false alarm"
 
 
 def test_what_a_result_excuses_and_what_a_check_did_not_look_at_are_findings_here() -> None:
