@@ -1,9 +1,9 @@
 """What the checks say about a plain load of every architecture of the installed transformers, built tiny.
 
 A plain load is right by definition. What a check finds in one is either a property of the architecture in this version
-of the libraries (`benchmarks.upstream` says which, and how it was understood) or a false alarm. So the checks are made
-here without holding their findings against a plain load: such a comparison would make this measure pass whatever they
-say.
+of the libraries (`benchmarks.upstream` says which, and how it was understood) or a false alarm. So findings are taken
+here as the checks make them, before they are held against a plain load: that would make this measure pass whatever
+they say.
 
     python -m benchmarks.architectures [NAME ...] [--dtype bfloat16] [--quantization nf4]
         [--device cuda:0] [--strategy split] [--seconds 120] [--json FILE] [--markdown FILE]
@@ -16,18 +16,23 @@ import json
 import os
 import select
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-from unittest import mock
+from typing import TYPE_CHECKING
 
 from benchmarks.upstream import property_of
 from pytest_llmdevice.oracle.process import VARIABLE, OracleProcess
+
+if TYPE_CHECKING:
+    from pytest_llmdevice.checks.result import Result
+    from pytest_llmdevice.matrix.cell import Cell
+
+Found = tuple[str, str, str, str]
+"""A finding: check, place, expected, found."""
 
 OUTCOMES = ("passed", "upstream", "false alarm", "cannot be built", "not supported")
 
@@ -40,47 +45,22 @@ class Looked:
         name: of the architecture.
         outcome: one of `OUTCOMES`.
         why: the properties upstream, the reason, or the checks that raised a false alarm.
-        findings: (check, place, expected, found) of each finding.
+        findings: what the checks found.
         seconds: how long it took.
     """
 
     name: str
     outcome: str
     why: str
-    findings: tuple[tuple[str, str, str, str], ...] = ()
+    findings: tuple[Found, ...] = ()
     seconds: float = 0.0
-
-
-@contextmanager
-def without_comparison() -> Iterator[None]:
-    """Have the checks tell what they find, whether a plain load shows it too or not."""
-    from pytest_llmdevice.checks import padding
-
-    def own(inspect: Any, model: Any, *_: Any, **__: Any) -> Any:
-        return inspect(model)
-
-    users = [module for name, module in sys.modules.items() if name.startswith("pytest_llmdevice.checks.")]
-    with ExitStack() as stack:
-        for module in users:
-            if getattr(module, "own_faults", None) is not None:
-                stack.enter_context(mock.patch.object(module, "own_faults", own))
-        plain_too = getattr(padding, "_plain_too", None)
-        if plain_too is not None:
-            # That a class takes no mask of this kind at all is no fault; only a plain load can tell.
-            stack.enter_context(
-                mock.patch.object(padding, "_plain_too", lambda *given: given[-1] is None and plain_too(*given))
-            )
-        yield
 
 
 def look(name: str, options: argparse.Namespace) -> Looked:
     """Build `name`, load it plainly, and make all checks."""
-    from pytest_llmdevice.checks.examination import examine
     from pytest_llmdevice.errors import UnsupportedByLibrary
-    from pytest_llmdevice.loading.target import BuiltinTarget
     from pytest_llmdevice.matrix.cell import Cell
     from pytest_llmdevice.simulation import simulate
-    from pytest_llmdevice.zoo import cache_directory
     from pytest_llmdevice.zoo.architectures import checkpoint_of
 
     started = time.monotonic()
@@ -92,20 +72,57 @@ def look(name: str, options: argparse.Namespace) -> Looked:
     cell = Cell(
         f"arch-{name}", options.device, options.dtype, options.quantization, options.strategy, simulated=simulated
     )
-    found = []
-    with simulate("cuda:2") if simulated else nullcontext(), without_comparison():
-        for result in examine(BuiltinTarget(), folder, cell, folder=cache_directory() / "references"):
+    found: list[Found] = []
+    with simulate("cuda:2") if simulated else nullcontext():
+        for result in results_of(str(folder), cell):
             if any(finding.kind == "no model" and "unsupported" in finding.actual for finding in result.findings):
                 return Looked(name, "not supported", result.findings[0].actual, (), time.monotonic() - started)
-            found += [(result.check, one.where, one.expected, one.actual) for one in result.findings]
-            if result.hollow:
-                found.append((result.check, "the check", "something to look at", "nothing"))
+            found += findings_of(result)
             if options.verbose and not result.passed:
                 print(result.message(cell.id), flush=True)
     return judged(name, tuple(found), cell.quantization, time.monotonic() - started)
 
 
-def judged(name: str, found: tuple[tuple[str, str, str, str], ...], quantization: str, seconds: float) -> Looked:
+def results_of(checkpoint: str, cell: Cell) -> Iterator[Result]:
+    """What every check says about a plain load of `checkpoint`, not held against another one."""
+    from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination, not_loaded
+    from pytest_llmdevice.checks.refusals import refused
+    from pytest_llmdevice.inference.prompts import encode, load_tokenizer
+    from pytest_llmdevice.loading.load import Leftovers, Loaded
+    from pytest_llmdevice.loading.target import BuiltinTarget
+    from pytest_llmdevice.oracle.reference import reference
+    from pytest_llmdevice.zoo import cache_directory
+
+    target, prompts = BuiltinTarget(), encode(load_tokenizer(checkpoint))
+    expected = reference(checkpoint, prompts, NEW_TOKENS, cache_directory() / "references")
+    loaded = refused(Loaded.load(target, Path(checkpoint), cell, Leftovers()), checkpoint)
+    if loaded.model is None:
+        yield not_loaded(loaded)
+        return
+    try:
+        exam = Examination(target, checkpoint, cell, loaded, prompts, expected)
+        for name in exam.checks():
+            yield exam.unjudged(name)
+    finally:
+        loaded.release()
+
+
+def warm_up(options: argparse.Namespace) -> None:
+    """Import here what all children need, by the checks of one small model: most of the time goes into that."""
+    from pytest_llmdevice.matrix.cell import Cell
+    from pytest_llmdevice.zoo.architectures import checkpoint_of
+
+    for _ in results_of(str(checkpoint_of("llama")), Cell("llama", "cpu", options.dtype, options.quantization, "to")):
+        pass
+
+
+def findings_of(result: Result) -> list[Found]:
+    """The findings of a result, what it excuses included: nothing is excused here but by `benchmarks.upstream`."""
+    found = [(result.check, one.where, one.expected, one.actual) for one in (*result.findings, *result.upstream)]
+    return [*found, (result.check, "the check", "something to look at", "nothing")] if result.hollow else found
+
+
+def judged(name: str, found: tuple[Found, ...], quantization: str, seconds: float) -> Looked:
     """The outcome of findings: upstream if each of them is a known property of the architecture."""
     known = {one: property_of(name, one, quantization) for one in found}
     alarms = list(dict.fromkeys(one[0] for one, why in known.items() if not why))
@@ -225,6 +242,8 @@ def main() -> None:
     from pytest_llmdevice.zoo.architectures import architectures
 
     seen = list(_again(options.again, options.quantization).values()) if options.again else []
+    if not seen:
+        warm_up(options)
     for name in () if seen else options.names or sorted(architectures()):
         looked = in_child(name, options)
         seen.append(looked)

@@ -50,10 +50,10 @@ def test_the_readme_example_prints_what_the_readme_says(pytester: pytest.Pyteste
     for name, text in files.items():
         (pytester.path / name).write_text(text)
     options = ("--llm-matrix", "-p", "no:cacheprovider", "-p", "no:xdist")
-    result = pytester.runpytest_subprocess(*options, "--llm-cell", "model=llama", "-k", "loads or dtypes")
+    result = pytester.runpytest_subprocess(*options, "--llm-cell", "model=llama", "-k", "loads or dtypes or reload")
     printed = re.findall(r"```text\n(.*?)```", readme, re.DOTALL)
     finding, run = (block.splitlines() for block in printed[:2])
-    # The finding whole; of the whole run, what the one model and the two checks have of it.
+    # The finding whole; of the whole run, what the one model and the three checks have of it.
     missing = [line for line in finding if line != "..." and line not in result.outlines]
     assert missing == []
     for line in (
@@ -61,11 +61,15 @@ def test_the_readme_example_prints_what_the_readme_says(pytester: pytest.Pyteste
         "target llm_target",
         "in all: device cpu, quantization none, strategy to",
         "model  fp32 bf16",
+        "1 problem",
         "   cell     llama.cpu.bf16.none.to",
         "   where    model.embed_tokens.weight",
     ):
         assert line in run
         assert line in result.outlines
+    # The float32 cell passes, though `reload` loads a bfloat16 one in between: that is the other cell's fault.
+    assert "llama  .    F" in run
+    assert result.parseoutcomes()["failed"] == 1
 
 
 def test_the_test_command_of_the_readme_is_the_one_that_ci_runs() -> None:

@@ -161,7 +161,7 @@ def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance:
             # A token of an enlarged vocabulary, for which the reference has no logit.
             said, hint = why(number, row, step)
             where = f"prompt {number}, new token {step}"
-            findings.append(Finding(where, f"token {tokens[step]}", f"token {row[step]}{said}", hint))
+            findings.append(Finding(where, f"token {tokens[step]}", f"token {row[step]}{said}", hint, "answer"))
             continue
         # After the first difference the two sequences have different prefixes and cannot be compared.
         logits = steps[step]
@@ -178,6 +178,7 @@ def _choices(expected: Reference, generated: Sequence[Sequence[int]], tolerance:
                     f"token {tokens[step]}, or one within {allowed:.3g} of its logit",
                     f"token {row[step]}, {gap:.3g} below it ({what}){said}",
                     hint,
+                    "answer",
                     size=gap,
                 )
             )
@@ -224,6 +225,7 @@ def _batch_effects(
                     f"token {single[step]}, as by itself",
                     f"token {row[step]}, whose logit is {gap:.3g} away (noise explains {allowed:.3g})",
                     BATCH,
+                    "answer",
                     size=gap,
                 )
             )

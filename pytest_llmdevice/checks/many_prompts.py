@@ -25,6 +25,7 @@ from pytest_llmdevice.diagnosis.hints.generation import (
 from pytest_llmdevice.errors import of_target, target_forgiven
 from pytest_llmdevice.inference.generation import generate_with
 from pytest_llmdevice.inference.logits import continuation_logits
+from pytest_llmdevice.model.settings import vocabulary_size
 from pytest_llmdevice.model.wrappers import configuration_of, core
 
 if TYPE_CHECKING:
@@ -71,12 +72,12 @@ def many_prompts_findings(
         actual = "something else" if rows is None else f"{len(rows)} of them"
         wanted = f"{len(given)} lists of new token ids"
         hint = None if rows is None else MANY_PROMPTS
-        return [Finding(f"{len(given)} prompts at once", wanted, actual, hint)], {}
+        return [Finding(f"{len(given)} prompts at once", wanted, actual, hint, "answer")], {}
     short = next((at for at, row in enumerate(rows) if len(row) > NEW or not row), None)
     if short is not None:
         where = f"prompt {short} of {len(given)} at once"
         hint = _length_cause(given[short], rows[short])
-        return [Finding(where, f"{NEW} new tokens", f"{len(rows[short])} tokens: {rows[short]}", hint)], {}
+        return [Finding(where, f"{NEW} new tokens", f"{len(rows[short])} tokens: {rows[short]}", hint, "answer")], {}
     evidence: dict[str, int | float | str] = {"prompts at once": len(given)}
     ends = end_tokens(model) if stops is None else stops
     singles, rows = ([until_end(row, ends) for row in output_rows] for output_rows in (singles, rows))
@@ -123,15 +124,16 @@ def _not_their_own(
         if other is not None:
             moved = _reordered(model, prompts, rows, tolerance)
             of_other = f"{row}: the tokens of prompt {other}"
-            yield Finding(where, wanted, of_other, ROW_ORDER if moved else MANY_PROMPTS)
+            yield Finding(where, wanted, of_other, ROW_ORDER if moved else MANY_PROMPTS, "answer")
         elif _alone(target, model, prompt) == row:
             seen = token_evidence(partial(watch_generation, target, model, prompt, NEW), model, prompt, tolerance)
             said, hint = ("", None) if seen is None else (f"; {seen.handed}", cause_of_tokens(seen))
             alone = f"a prompt of {len(prompt)} tokens by itself"
             # What was right when it was watched has another cause.
-            yield Finding(alone, wanted, f"{row}: {what}{said}", None if hint is BATCH else hint)
+            yield Finding(alone, wanted, f"{row}: {what}{said}", None if hint is BATCH else hint, "answer")
         else:
-            yield Finding(where, wanted, f"{row}: {what}", _among_many(target, model, prompts, number, tolerance))
+            hint = _among_many(target, model, prompts, number, tolerance)
+            yield Finding(where, wanted, f"{row}: {what}", hint, "answer")
 
 
 def _reordered(model: Any, prompts: Tokens, rows: Rows, tolerance: float) -> bool:
@@ -178,7 +180,7 @@ def _whose(model: Any, prompts: Tokens, number: int, row: list[int], tolerance: 
 
 def _best(model: Any, prompt: Sequence[int], row: Sequence[int], tolerance: float) -> tuple[int, str] | None:
     """The first step of `row` whose token is not the model's choice, and how far it is from it; None if all are."""
-    size = getattr(configuration_of(model), "vocab_size", None)
+    size = vocabulary_size(configuration_of(model))
     outside = next((at for at, token in enumerate(row) if token < 0 or (size is not None and token >= size)), None)
     if outside is not None:
         return outside, f"token {row[outside]} is none of {size}"
@@ -240,7 +242,7 @@ def ended_findings(
         where = f"prompt {number} in a batch in which prompt {at} ends at its token {step}"
         actual = f"{row}: it ended as well" if same else str(row)
         hint = ENDED_TOGETHER if same else None
-        return [Finding(where, f"{whole[:stop]}, as where none ends", actual, hint)], {}
+        return [Finding(where, f"{whole[:stop]}, as where none ends", actual, hint, "answer")], {}
     return [], {"rows beside one that ends": len(rows) - 1}
 
 

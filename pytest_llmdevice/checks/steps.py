@@ -82,7 +82,7 @@ def compare_steps(model: Any, prompt: Sequence[int], generated: WatchedGeneratio
         of = "those of a forward pass over the prompt and the tokens before"
         name = f"logits that generate chooses new tokens from, after {where}"
         finding = gap_finding(name, difference, limits, hint, of=of)
-        findings.append(replace(finding, actual=f"{finding.actual}; {handed}"))
+        findings.append(replace(finding, actual=f"{finding.actual}; {handed}", kind="answer"))
     return findings, {f"steps after {where}": len(tokens)}
 
 

@@ -47,7 +47,8 @@ class Finding:
         expected: what it should have been.
         actual: what it is.
         hint: what usually causes this; None where nothing is known.
-        kind: `"exception"` where something was raised, `"no model"` where a load gave none; empty for all else.
+        kind: `"exception"` where something was raised, `"no model"` where a load gave none, `"answer"` where the
+            target's own generation says something else than its model; empty for all else.
         subject: `where` without a position or row in it; empty where there is none.
         size: how large an error is, in the unit of `actual`; None where it is not a matter of size.
     """
@@ -56,7 +57,7 @@ class Finding:
     expected: str
     actual: str
     hint: Hint | None = None
-    kind: Literal["", "exception", "no model"] = ""
+    kind: Literal["", "exception", "no model", "answer"] = ""
     subject: str = field(default="", compare=False)
     size: float | None = field(default=None, compare=False)
 

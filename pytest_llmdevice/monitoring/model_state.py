@@ -52,8 +52,8 @@ MOST_NUMBERS: Final = 2**28
 """Up to this number of parameter elements, values are compared: summing more would take longer than generating."""
 
 
-def _sums(model: nn.Module) -> dict[str, tuple[float, float]]:
-    """Two sums over each dense parameter, which change with its values."""
+def _sums(model: nn.Module) -> dict[str, tuple[float, float, int]]:
+    """Of each dense parameter two sums over its finite values and their number, which change with its values."""
     import torch
 
     sums = {}
@@ -63,7 +63,10 @@ def _sums(model: nn.Module) -> dict[str, tuple[float, float]]:
         for name, parameter in model.named_parameters():
             if parameter.is_floating_point() and not parameter.is_meta and not has_packed_class(parameter):
                 values = parameter.float()
-                sums[name] = float(values.sum()), float(values.abs().sum())
+                # No nan is equal to another one: a weight that has one would always be another than before.
+                finite = values.isfinite()
+                values = values.where(finite, 0.0)
+                sums[name] = float(values.sum()), float(values.abs().sum()), int(finite.sum())
     return sums
 
 

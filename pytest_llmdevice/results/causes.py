@@ -22,6 +22,7 @@ from pytest_llmdevice.results.consequences import (
     ONLY_AFTER,
     PAIRS,
     ROUNDED,
+    SEEN_BY,
     WHOLE,
     Kind,
 )
@@ -71,8 +72,6 @@ class Complaint:
         returned = finding is not None and finding.where.startswith(RETURNED)
         if returned and self.check == "generation" and not raised:
             return "form"
-        if self.check == "agreement" and not (self.hint or raised) and not _of_forward_passes(finding):
-            return "answers"
         return consequences.kind_of(self.check, self.outcome, self.hint, raised)
 
     def _key(self) -> Hashable:
@@ -85,7 +84,7 @@ class Complaint:
             return asked, self.outcome, normalized(self.message)
         expected, actual = normalized(finding.expected), normalized(finding.actual)
         # One exception that is raised in many places is one problem, and so is a load that gives no model.
-        return (expected, actual) if finding.kind else (asked, expected, actual)
+        return (expected, actual) if finding.kind in {"exception", "no model"} else (asked, expected, actual)
 
     def says(self, other: Complaint) -> bool:
         """Whether it has found the same thing as `other`, at whatever place: the same dtype, or the same mode."""
@@ -109,11 +108,6 @@ class Cause:
 
     root: Complaint
     follows: list[Complaint] = field(default_factory=list)
-
-
-def _of_forward_passes(finding: RecordedFinding | None) -> bool:
-    """Whether a finding of `agreement` is about forward passes, and not about what the target answers."""
-    return finding is None or finding.where.startswith("logits")
 
 
 def causes_of(view: CellView) -> list[Cause]:
@@ -162,12 +156,13 @@ def _of_check(check: Check) -> Iterator[Complaint]:
         yield Complaint(check.check, check.outcome, message, tuple(findings))
 
 
-def _rank(complaint: Complaint, order: Sequence[str]) -> tuple[int, bool, int]:
+def _rank(complaint: Complaint, order: Sequence[str]) -> tuple[int, bool, bool, int]:
     """Sorts causes before what can follow from them, and what is of one kind as its checks are made."""
     place = order.index(complaint.check) if complaint.check in order else len(order)
     # A forward pass that ends is no better than one that raises: what it gives may be what raises later on.
     kind = "raised" if complaint.check == "forward" and complaint.kind == "behaviour" else complaint.kind
-    return KINDS.index(kind), complaint.hint not in EXACT, place
+    concluded = SEEN_BY.get(complaint.hint, complaint.check) != complaint.check
+    return KINDS.index(kind), complaint.hint not in EXACT, concluded, place
 
 
 def _explains(complaints: Sequence[Complaint], earlier: int, later: int) -> bool:

@@ -166,6 +166,9 @@ OF_TENSORS: Final[Mapping[str, frozenset[str]]] = {
 ONE_TENSOR: Final = frozenset({"served-from-a-cache", "model-changed-by-generating"})
 """Hints that follow only where they are about a tensor that the cause is about too: it was wrong before."""
 
+SEEN_BY: Final[Mapping[str, str]] = {"model-changed-by-generating": "state"}
+"""By hint: the check that sees it. Others that have it only conclude it from what that one has seen."""
+
 CASTS: Final = frozenset({"buffer-cast", "other-half", "dtype-dropped", "kept-module-cast"})
 """Hints of dtypes that explain rounded values, also of tensors that are in the right dtype again."""
 
@@ -201,7 +204,7 @@ def kind_of(check: str, outcome: str, hint: str, raised: str) -> Kind:
         check: the check that found it.
         outcome: of that check.
         hint: the name of its hint; empty where it has none.
-        raised: the `kind` of its finding: `"exception"`, `"no model"`, or empty.
+        raised: the `kind` of its finding: `"exception"`, `"no model"`, `"answer"`, or empty.
     """
     if outcome == "aborted":
         return "aborted"
@@ -213,7 +216,7 @@ def kind_of(check: str, outcome: str, hint: str, raised: str) -> Kind:
         return "hollow" if check in OF_CHECK else "own"
     if raised == "exception":
         return "limit" if OF_HINT.get(hint) == "limit" else "raised"
-    return OF_HINT.get(hint) or OF_CHECK.get(check, "own")
+    return OF_HINT.get(hint) or ("answers" if raised == "answer" else OF_CHECK.get(check, "own"))
 
 
 def runs_target(check: str) -> bool:

@@ -14,6 +14,8 @@ from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.generation import ENDED_TOGETHER, IN_FRONT, MANY_PROMPTS, ROW_ORDER, TOO_MANY
 from pytest_llmdevice.inference.generation import generate, generate_one_by_one, generate_with, inputs_for, pad_token
+from pytest_llmdevice.loading.target import BuiltinTarget
+from pytest_llmdevice.zoo.architectures import checkpoint_of
 
 Load = Callable[[Cell], Any]
 Rows = list[list[int]]
@@ -118,6 +120,21 @@ def with_ends(model: Any, prompts: Rows, new: int) -> Rows:
     output = model.generate(**inputs, do_sample=False, max_new_tokens=new, pad_token_id=pad_token(model))
     rows: Rows = output[:, inputs["input_ids"].shape[1] :].tolist()
     return rows
+
+
+def test_a_token_that_there_is_not_is_named_where_the_text_part_has_a_configuration_of_its_own(
+    prompts: Rows,
+) -> None:
+    model: Any = BuiltinTarget().load(str(checkpoint_of("gemma3")), Cell("path:gemma3", "cpu", "float32"))
+    size: int = model.config.text_config.vocab_size
+    assert getattr(model.config, "vocab_size", None) is None
+
+    def way(model: Any, given: Rows, new: int) -> Rows:
+        rows = generate(model, given, new)
+        return rows if len(given) < len(ORDER) else [[size, *row[1:]] for row in rows]
+
+    (finding,) = served(way, model, prompts)
+    assert f"token {size} is none of {size}" in finding.actual
 
 
 def test_rows_go_on_beside_one_that_ends(loaded: Load, prompts: Rows) -> None:

@@ -30,6 +30,15 @@ def test_a_model_that_is_only_run_is_as_before() -> None:
     assert became(lambda model: model(torch.ones(1, 3))) == []
 
 
+@pytest.mark.parametrize("numbers", [[float("nan")], [float("inf"), float("-inf")]])
+def test_a_model_with_numbers_that_are_not_finite_is_as_before(numbers: list[float]) -> None:
+    model: Any = small()
+    with torch.no_grad():
+        model[0].weight[0, : len(numbers)] = torch.tensor(numbers)
+    assert became(lambda model: model(torch.ones(1, 3)), model) == []
+    assert [one.name for one in became(lambda model: model[0].weight.data[0, 0].zero_(), model)] == ["0.weight"]
+
+
 def test_a_cast_is_seen_in_each_tensor() -> None:
     assert became(lambda model: model.half()) == [
         Change("model", "0.weight", "float32", "float16"),

@@ -129,7 +129,7 @@ FAULTS: Final = (
     Fault("padded-on-the-right", IDS, "    ids = torch.tensor([list(prompt) + [PAD] * (width - len(prompt)) for prompt in prompts])", (CPU, HALF), "inputs"),
     Fault("inputs-left-on-the-cpu", MOVE, "    pass", (CARD,), "inputs"),
     Fault("ids-as-numbers", IDS, "    ids = torch.tensor([[PAD] * (width - len(prompt)) + list(prompt) for prompt in prompts]).float()", (CPU, HALF), "inputs"),
-    Fault("prompt-cut", IDS, "    ids = torch.tensor([[PAD] * (width - len(prompt)) + [PAD] + list(prompt)[1:] for prompt in prompts])", (CPU,), "cache"),
+    Fault("prompt-cut", IDS, "    ids = torch.tensor([[PAD] * (width - len(prompt)) + [PAD] + list(prompt)[1:] for prompt in prompts])", (CPU,), "agreement"),
     Fault("autocast-on", CALL, CALL.replace("        output", "        with torch.autocast('cpu', torch.bfloat16): output"), (CPU,), "inputs"),
     # generation
     Fault("sampling-left-on", OPTIONS, OPTIONS.replace("False", "True"), (CPU, HALF), "generation"),

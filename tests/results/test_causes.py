@@ -19,7 +19,7 @@ from pytest_llmdevice.results.vocabulary import CheckOutcome
 from results.builder import CPU_FP32, ResultsBuilder, check
 
 Said = tuple[str, str, str]
-"""Hint, where, what was found; the hint `"!"` is an exception without one."""
+"""Hint, where, what was found; the hint `"!"` is an exception without one, `"?"` an answer of the target's."""
 
 
 def causes(folder: Path, said: Mapping[str, Said | CheckOutcome]) -> dict[str, list[str]]:
@@ -30,8 +30,8 @@ def causes(folder: Path, said: Mapping[str, Said | CheckOutcome]) -> dict[str, l
             made[name] = check(CPU_FP32, name, one, findings=(), message=one)
         else:
             hint, where, found = one
-            kind = "exception" if found.startswith("raised") else ""
-            finding = RecordedFinding(where=where, expected="x", actual=found, hint=hint.strip("!"), kind=kind)
+            kind = "exception" if found.startswith("raised") else "answer" if hint == "?" else ""
+            finding = RecordedFinding(where=where, expected="x", actual=found, hint=hint.strip("!?"), kind=kind)
             made[name] = check(CPU_FP32, name, "failed", findings=(finding,))
     [view] = merge_runs([ResultsBuilder({CPU_FP32: made}).file(folder)]).cells.values()
     return {cause.root.check: [one.check for one in cause.follows] for cause in causes_of(view)}
@@ -40,16 +40,22 @@ def causes(folder: Path, said: Mapping[str, Said | CheckOutcome]) -> dict[str, l
 WEIGHT: Said = ("weights-never-filled", "model.norm.weight", "0")
 LOGITS: Said = ("other-logits", "logits", "0.9")
 TOKENS: Said = ("other-choice", "prompt 0, new token 1", "token 3")
+ANSWER: Said = ("?", "prompt 0, new token 1", "token 3")
 FOUND: list[tuple[dict[str, Said | CheckOutcome], dict[str, list[str]]]] = [
     # Wrong weights explain what the model says, and a mask what the target says.
     ({"values": WEIGHT, "agreement": LOGITS, "reload": ("other-the-second-time", "a.b", "0")},
      {"values": ["agreement", "reload"]}),
     ({"inputs": ("wrong-mask", "attention_mask", "none"), "agreement": TOKENS}, {"inputs": ["agreement"]}),
-    # Tokens are what the target answers, also where nothing is known of their cause.
-    ({"inputs": ("wrong-mask", "attention_mask", "none"), "agreement": ("", "prompt 0, new token 1", "token 3")},
-     {"inputs": ["agreement"]}),
-    ({"inputs": ("wrong-mask", "attention_mask", "none"), "agreement": ("", "logits, first at position 2", "0.9")},
-     {"inputs": [], "agreement": []}),
+    # So is it without hints, which are taken back where something else was found before.
+    ({"inputs": ("wrong-mask", "attention_mask", "none"), "agreement": ANSWER, "cache": ANSWER},
+     {"inputs": ["agreement", "cache"]}),
+    ({"generation": ("not-deterministic", "prompt 0", "[3]"), "agreement": ANSWER}, {"generation": ["agreement"]}),
+    ({"generation": ("", "prompt 0", "7 tokens"), "agreement": ("row-shifted", "prompt 0", "[3]"), "cache": ANSWER},
+     {"generation": ["cache", "agreement"]}),
+    # What generating did to the model is seen by one check, and concluded by others.
+    ({"agreement": ("model-changed-by-generating", "logits", "0.9"),
+      "state": ("model-changed-by-generating", "a.b", "float16")},
+     {"state": ["agreement"]}),
     # A wrong mask is handed over by the target: the weights have nothing to do with it, nor has it with the logits.
     ({"values": WEIGHT, "inputs": ("wrong-mask", "attention_mask", "none"), "agreement": LOGITS},
      {"values": ["agreement"], "inputs": []}),
