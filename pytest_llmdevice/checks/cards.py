@@ -69,8 +69,11 @@ def check_cards(
                 replace(result, findings=tuple(finding for finding in result.findings if finding.where not in wrong))
             )
             parts.append(check_inputs(generated, prompts, model, cell))
-        found = (finding for part in parts for finding in part.findings)
-        findings = [_with_cards(finding, profile) for finding in found if finding not in known]
+        found = [finding for part in parts for finding in part.findings if finding not in known]
+        if any(not finding.kind for finding in found):
+            # What is raised by a model that went elsewhere, or by what was handed to it there, follows from that.
+            found = [finding for finding in found if not finding.kind]
+        findings = [_with_cards(finding, profile) for finding in found]
         # A last token may be forced.
         before, rows = (_started(run.first, max_new_tokens - 1) for run in (alone, generated))
         if alone.error is None and generated.error is None and rows != before:

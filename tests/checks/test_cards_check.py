@@ -95,6 +95,20 @@ def test_a_model_that_goes_to_the_card_is_found() -> None:
     assert first.hint in {CARD_PREFERRED, LEFT_BEHIND}
 
 
+class LeavesTheHead(PrefersTheCard):
+    def load(self, checkpoint: str, cell: Cell) -> Any:
+        model = super().load(checkpoint, cell)
+        model.lm_head.to("cpu")
+        return model
+
+
+def test_what_a_model_on_the_card_raises_is_not_a_second_cause() -> None:
+    findings = looked(LeavesTheHead(), CELL).findings
+    assert findings
+    assert {finding.kind for finding in findings} == {""}
+    assert {finding.hint for finding in findings} <= {CARD_PREFERRED, LEFT_BEHIND}
+
+
 def test_inputs_that_go_to_the_card_are_found() -> None:
     result = looked(SendsInputsToTheCard(), CELL)
     assert any("cuda:0" in finding.actual for finding in result.findings)
