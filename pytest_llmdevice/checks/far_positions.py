@@ -18,9 +18,9 @@ from pytest_llmdevice.oracle.process import ask
 if TYPE_CHECKING:
     import torch
 
-APART: Final = 12
+APART: Final = 21
 """How far apart the positions are that a short text is given: rotary angles are about distances, so that a text that is
-only moved says the same."""
+only moved says the same. It is odd, because bfloat16 knows the even numbers up to 512."""
 
 FAR_FROM: Final = 260
 """Tokens of a text that has positions that bfloat16 does not know."""
@@ -93,6 +93,6 @@ def logits_at(model: Any, tokens: Sequence[int], positions: torch.Tensor | None)
     device = embedding_device(model)
     ids = torch.tensor([list(tokens)], dtype=torch.long, device=device)
     given = {} if positions is None else {"position_ids": positions[None].to(device)}
-    with torch.inference_mode():
+    with torch.no_grad():
         output = runnable_module(model)(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **given)
     return logits_of(output)[0].float().cpu()
