@@ -126,7 +126,14 @@ def printed(value: object) -> str:
 
 
 def first_line(error: BaseException, longest: int = 0) -> str:
-    """`"TypeName: the first line of its text"`, cut to `longest` characters; 0 for no limit."""
-    first, _, _ = message_of(error).partition("\n")
+    """`"TypeName: the first line of its text"`, cut to `longest` characters; 0 for no limit.
+
+    Where that line only announces others ("See the original errors:"), the one that says what went wrong follows: the
+    last, if they are tracebacks, else the next.
+    """
+    first, _, rest = message_of(error).partition("\n")
     line = f"{type(error).__name__}: {first.strip()}" if first else type(error).__name__
+    others = [other.strip() for other in rest.splitlines() if other.strip()]
+    if first.rstrip().endswith(":") and others:
+        line += f" {others[-1 if any(other.startswith('Traceback ') for other in others) else 0]}"
     return line[:longest] if longest else line

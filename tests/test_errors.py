@@ -18,6 +18,14 @@ def test_the_first_line_is_named_with_its_type() -> None:
     assert first_line(ValueError("  \n padded \n")) == "ValueError: padded"
 
 
+def test_a_line_that_announces_others_is_followed_by_the_one_that_says_what_went_wrong() -> None:
+    missing = RuntimeError("Error(s) in loading:\n\tsize mismatch for a\n\tsize mismatch for b")
+    assert first_line(missing) == "RuntimeError: Error(s) in loading: size mismatch for a"
+    chained = "no class fits:\n\nan error:\nTraceback (most recent call last):\n  File 'a'\nValueError: no such map\n"
+    assert first_line(ValueError(chained)) == "ValueError: no class fits: ValueError: no such map"
+    assert first_line(ValueError("nothing:")) == "ValueError: nothing:"
+
+
 def test_a_line_is_cut_where_it_was_asked_for() -> None:
     assert first_line(ValueError("x" * 50), 20) == "ValueError: xxxxxxxx"
 

@@ -19,6 +19,9 @@ SHOWN_OF_ONE_CAUSE = 3
 WIDEST = 100
 """Characters of a column; the first finding is told in full above the table."""
 
+WIDEST_TABLE = 120
+"""Characters of a row; findings that need more are sentences, since a terminal breaks the rows of a wider table."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -133,10 +136,12 @@ def _table(groups: Mapping[Hint | None, Sequence[Row]]) -> Iterable[str]:
     widths = [
         max(map(len, column)) for column in zip(head, *(row for rows in shown.values() for row in rows), strict=True)
     ]
-    yield _line(head, widths)
-    yield _line(tuple("-" * width for width in widths), widths)
+    narrow = sum(widths) + 2 * len(widths) <= WIDEST_TABLE
+    if narrow:
+        yield _line(head, widths)
+        yield _line(tuple("-" * width for width in widths), widths)
     for hint, rows in groups.items():
-        yield from (_line(row, widths) for row in shown[hint])
+        yield from (_line(row, widths) if narrow else _sentence(row) for row in shown[hint])
         left_out = sum(count for _, count in rows[each:])
         if left_out:
             yield f"  ... and {left_out} more"
@@ -151,6 +156,11 @@ def _cells(finding: Finding) -> tuple[str, str, str]:
 def _cut(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."
+
+
+def _sentence(row: Sequence[str]) -> str:
+    where, expected, actual = row
+    return f"  {where}: expected {expected}, found {actual}"
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

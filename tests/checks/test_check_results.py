@@ -90,6 +90,15 @@ def test_a_long_text_does_not_widen_the_table() -> None:
     assert max(map(len, lines[1:])) < 160
 
 
+def test_findings_too_long_for_a_table_are_sentences() -> None:
+    long = Finding("prompt 0", "token 109 " * 7, "token 104 " * 9, CAUSE)
+    assert Result("agreement", (long, ONE)).message().splitlines()[2:] == [
+        f"  prompt 0: expected {long.expected.strip()}, found {long.actual.strip()}",
+        "  lm_head.weight: expected bfloat16, found float32",
+        "hint: the dtype was dropped (https://example.org/1)",
+    ]
+
+
 def test_the_origin_comes_before_the_table() -> None:
     lines = Result("agreement", (ONE, TWO), origin="first differs at model.norm").message().splitlines()
     assert lines[1] == "origin: first differs at model.norm"

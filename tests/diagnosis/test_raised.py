@@ -56,6 +56,7 @@ TEXTS: dict[Hint, list[str]] = {
         "Torch not compiled with CUDA enabled",
         "Found no NVIDIA driver on your system.",
         "Expected one of cpu, cuda, ipu, xpu, mkldnn device type at start of device string: auto",
+        "Invalid device string: 'cuda:x'",
     ],
     hints.FLOAT64: ["Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."],
     hints.CAPABILITY: [
@@ -72,7 +73,16 @@ def test_what_libraries_say_has_a_hint(hint: Hint, text: str) -> None:
     assert hint_of(RuntimeError(text)) == hint
 
 
-@pytest.mark.parametrize("text", ["no kernel", "the size of tensor a must match", "", "weights not found in ./model"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no kernel",
+        "the size of tensor a must match",
+        "",
+        "weights not found in ./model",
+        "Invalid device string: 'mine'",
+    ],
+)
 def test_other_texts_have_none(text: str) -> None:
     assert hint_of(RuntimeError(text)) is None
 

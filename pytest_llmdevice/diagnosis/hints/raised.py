@@ -119,7 +119,8 @@ NO_SUCH_DEVICE: Final = Hint(
         r"Found no NVIDIA driver",
         r"device type at start of device string",
         r"Attempting to deserialize object on",
-        r"Invalid device string",
+        # Another word is no card's name.
+        r"Invalid device string: '(?:cuda|cpu|mps|xpu|hip|npu|hpu)",
     ),
 )
 FLOAT64: Final = Hint(
