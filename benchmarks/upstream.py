@@ -24,6 +24,7 @@ class Property:
         reason: what it does.
         where: a pattern of the places of its findings.
         dtypes: the dtypes in which it does so; empty for all.
+        packed: whether it does so only where weights are packed.
     """
 
     names: str
@@ -31,10 +32,13 @@ class Property:
     reason: str
     where: str = r".*"
     dtypes: frozenset[str] = frozenset()
+    packed: bool = False
 
 
-def _entry(names: str, checks: str, reason: str, where: str = r".*", dtypes: str = "") -> Property:
-    return Property(names, frozenset(checks.split()), reason, where, frozenset(dtypes.split()))
+def _entry(
+    names: str, checks: str, reason: str, where: str = r".*", dtypes: str = "", *, packed: bool = False
+) -> Property:
+    return Property(names, frozenset(checks.split()), reason, where, frozenset(dtypes.split()), packed)
 
 
 HALVES: Final = "float16 bfloat16"
@@ -155,7 +159,7 @@ PROPERTIES: Final = (
         "after a cache it begins at position 0 again unless positions are given (BambaModel.forward)",
     ),
     _entry(
-        r"jamba|falcon_mamba|zamba",
+        r"jamba|zamba",
         "cache",
         "several tokens on a carried cache start from an empty state (mamba_selective_scan is given none)",
         r"logits of (a second prompt on a carried cache|several tokens on single ones).*",
@@ -166,6 +170,13 @@ PROPERTIES: Final = (
         "where rounding changes which experts weigh most, a router takes others, and that one token is another",
         r"logits, first at .*|prompt \d+, new token .*",
         HALVES,
+    ),
+    _entry(
+        r"mamba",
+        "forward generation agreement padding prefix cache sampling save",
+        "it multiplies the weight of dt_proj by itself, packed as it is (MambaMixer)",
+        r".*, in backbone\.layers\.\d+\.mixer",
+        packed=True,
     ),
     _entry(
         r"xlstm",
@@ -203,6 +214,7 @@ def property_of(name: str, finding: tuple[str, str, str, str], quantization: str
         for entry in PROPERTIES
         if check in entry.checks
         and (not entry.dtypes or dtype in entry.dtypes)
+        and (not entry.packed or quantization != "none")
         and re.fullmatch(entry.names, name)
         and re.fullmatch(entry.where, where)
     )
