@@ -24,6 +24,7 @@ class Property:
         reason: what it does.
         where: a pattern of the places of its findings.
         dtypes: the dtypes in which it does so; empty for all.
+        packed: whether it does so only where weights are packed.
     """
 
     names: str
@@ -31,10 +32,13 @@ class Property:
     reason: str
     where: str = r".*"
     dtypes: frozenset[str] = frozenset()
+    packed: bool = False
 
 
-def _entry(names: str, checks: str, reason: str, where: str = r".*", dtypes: str = "") -> Property:
-    return Property(names, frozenset(checks.split()), reason, where, frozenset(dtypes.split()))
+def _entry(
+    names: str, checks: str, reason: str, where: str = r".*", dtypes: str = "", *, packed: bool = False
+) -> Property:
+    return Property(names, frozenset(checks.split()), reason, where, frozenset(dtypes.split()), packed)
 
 
 HALVES: Final = "float16 bfloat16"
@@ -43,7 +47,7 @@ HALVES: Final = "float16 bfloat16"
 PROPERTIES: Final = (
     _entry(
         r"(bart|plbart|mbart|mvp|blenderbot|blenderbot-small|bigbird_pegasus|pegasus|marian|trocr|whisper)(-decoder)?",
-        "agreement padding inputs",
+        "agreement padding",
         "positions are counted by column, padding included (its embedding of positions is given no mask)",
     ),
     _entry(
@@ -62,7 +66,7 @@ PROPERTIES: Final = (
     ),
     _entry(
         r"cpmant",
-        "agreement padding prefix cache sampling",
+        "agreement padding prefix cache",
         "a text is read in both directions (its context is all ones), behind tokens of its own, and padding is token 0 "
         "whatever the mask (CpmAntModel.forward)",
     ),
@@ -78,7 +82,7 @@ PROPERTIES: Final = (
     ),
     _entry(
         r"fsmt",
-        "padding cache sampling agreement",
+        "padding cache",
         "with a cache its decoder is given neither a causal nor a padding mask, so that several tokens at once are "
         "read in both directions (FSMTModel.forward)",
     ),
@@ -90,25 +94,24 @@ PROPERTIES: Final = (
     ),
     _entry(
         r"roformer",
-        "agreement padding inputs",
+        "agreement padding",
         "positions are counted by column, padding included (rotary tables are read by past_key_values_length)",
     ),
     _entry(
         r"recurrent_gemma",
-        "agreement padding inputs",
+        "padding",
         "its recurrent layers are given the mask and do not use it (RecurrentGemmaRecurrentBlock)",
     ),
     _entry(
-        r"switch_transformers|nllb-moe",
-        "cache prefix",
+        r"switch_transformers",
+        "cache",
         "an expert takes only so many tokens of one text (expert_capacity), and passes the others by",
         r"logits of (new tokens after a prompt|the first|a prompt|several|single|a second).*",
     ),
     _entry(
         r"rwkv|xlstm",
-        "agreement padding sampling inputs",
+        "agreement padding",
         "its state reads padding as text: its forward pass takes no mask",
-        r"(?!.*beam).*",
     ),
     _entry(
         r"rwkv|xlstm",
@@ -118,7 +121,7 @@ PROPERTIES: Final = (
     ),
     _entry(
         r"xlm|xlnet",
-        "agreement padding prefix cache sampling inputs",
+        "agreement prefix cache",
         "a text is read in both directions (causal is false, attn_type is bi)",
     ),
     _entry(
@@ -128,24 +131,24 @@ PROPERTIES: Final = (
     ),
     _entry(
         r"prophetnet(-decoder)?",
-        "agreement padding prefix cache sampling inputs",
+        "agreement padding prefix cache sampling",
         "heads and positions of its buckets are mixed up, so that what it says at a position depends on how long the "
         "text is (get_predict_relative_pos_embeddings)",
     ),
     _entry(
         r"git",
-        "agreement sampling padding",
+        "agreement sampling",
         "after a text without a picture it widens the mask over tokens of a picture that its cache does not hold",
     ),
     _entry(
         r"minimax",
-        "cache sampling",
+        "cache",
         "the states of its linear layers do not follow the beams (MiniMaxCache has none of its own for them)",
         r"logits of beam .*|.*beams.*",
     ),
     _entry(
         r"moshi",
-        "cache agreement",
+        "cache",
         "its cache keeps a window (DynamicCache reads sliding_window), of which a pass without a cache knows nothing "
         "(MoshiModel calls create_causal_mask)",
     ),
@@ -155,7 +158,7 @@ PROPERTIES: Final = (
         "after a cache it begins at position 0 again unless positions are given (BambaModel.forward)",
     ),
     _entry(
-        r"jamba|falcon_mamba|zamba",
+        r"jamba|zamba",
         "cache",
         "several tokens on a carried cache start from an empty state (mamba_selective_scan is given none)",
         r"logits of (a second prompt on a carried cache|several tokens on single ones).*",
@@ -166,6 +169,13 @@ PROPERTIES: Final = (
         "where rounding changes which experts weigh most, a router takes others, and that one token is another",
         r"logits, first at .*|prompt \d+, new token .*",
         HALVES,
+    ),
+    _entry(
+        r"mamba",
+        "forward generation agreement padding prefix cache sampling save",
+        "it multiplies the weight of dt_proj by itself, packed as it is (MambaMixer)",
+        r".*, in backbone\.layers\.\d+\.mixer",
+        packed=True,
     ),
     _entry(
         r"xlstm",
@@ -203,6 +213,7 @@ def property_of(name: str, finding: tuple[str, str, str, str], quantization: str
         for entry in PROPERTIES
         if check in entry.checks
         and (not entry.dtypes or dtype in entry.dtypes)
+        and (not entry.packed or quantization != "none")
         and re.fullmatch(entry.names, name)
         and re.fullmatch(entry.where, where)
     )

@@ -72,6 +72,12 @@ def test_what_rounding_does_is_excused_in_half_precision_only() -> None:
     assert outcome("llama", routed, dtype="bfloat16")[0] == "false alarm"
 
 
+def test_what_packed_weights_do_is_excused_only_where_they_are_packed() -> None:
+    raised: Found = ("forward", "forward, in backbone.layers.0.mixer", "no exception", "RuntimeError")
+    assert outcome("mamba", raised, quantization="nf4")[0] == "upstream"
+    assert outcome("mamba", raised)[0] == "false alarm"
+
+
 def test_what_a_result_excuses_and_what_a_check_did_not_look_at_are_findings_here() -> None:
     finding = Finding("logits", "0", "1")
     said = ("prefix", "logits", "0", "1")
