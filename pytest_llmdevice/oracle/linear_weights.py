@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -35,9 +36,9 @@ def fits(pattern: str, module: str) -> bool:
 def linear_weights(bones: Any, cell: Cell) -> tuple[LinearWeight, ...]:
     """Linear weights and stacks of expert weights.
 
-    Not quantized are the head (and what is tied to it), what the class keeps in float32, and classes of their own that
-    only derive from a linear layer. Source: `get_modules_to_not_convert` of transformers' base quantizer, and
-    `replace_with_bnb_linear`: `type(module) is nn.Linear`.
+    Not quantized are the head, the last weight, what is tied to another one, what the class keeps in float32, and
+    classes of their own that only derive from a linear layer. Source: `get_keys_to_not_convert` of transformers' base
+    quantizer, and `replace_with_bnb_linear`: `type(module) is nn.Linear`.
     """
     from torch import nn
     from transformers.pytorch_utils import Conv1D
@@ -45,11 +46,15 @@ def linear_weights(bones: Any, cell: Cell) -> tuple[LinearWeight, ...]:
     quantize = bool(quantization_of(cell).layer_class)
     head = bones.get_output_embeddings()
     kept = set(getattr(bones, "_keep_in_fp32_modules", None) or ())
+    # A weight that several modules have is tied. The last one is taken for a head, also where the class names another.
+    last = next(reversed(dict(bones.named_parameters())), "")
+    owners = Counter(id(one) for module in bones.modules() for one in module.parameters(recurse=False))
     found = []
     for name, module in bones.named_modules():
         if isinstance(module, (nn.Linear, Conv1D)):
             plain = isinstance(module, Conv1D) or type(module) is nn.Linear
-            excluded = module is head or not plain or bool(kept & set(name.split(".")))
+            left = owners[id(module.weight)] > 1 or f"{name}.weight" == last
+            excluded = module is head or left or not plain or bool(kept & set(name.split(".")))
             found.append(
                 LinearWeight(
                     name, f"{name}.weight", module.weight.numel(), expert=False, quantized=quantize and not excluded

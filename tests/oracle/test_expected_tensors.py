@@ -255,3 +255,26 @@ def test_integers_and_booleans_are_not_cast(present: torch.dtype) -> None:
 def test_floating_point_is_cast_unless_the_class_keeps_it(present: torch.dtype) -> None:
     assert intended_dtype(Insistent(), "up.weight", present, torch.float16) is torch.float16
     assert intended_dtype(Insistent(), "wo.weight", present, torch.float16) is torch.float32
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_that_the_class_does_not_name_is_not_expected_to_be_packed(tmp_path: Path, *, tied: bool) -> None:
+    config = transformers.FSMTConfig(
+        langs=["en", "de"],
+        src_vocab_size=32,
+        tgt_vocab_size=32,
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        tie_word_embeddings=tied,
+    )
+    model: Any = transformers.FSMTForConditionalGeneration(config)
+    model.save_pretrained(tmp_path)
+    found = expectations_of(nn.Module(), str(tmp_path), Cell(f"path:{tmp_path}", "cpu", "bfloat16", "nf4"))
+    dense = [weight.module for weight in found.weights if not weight.quantized]
+    assert dense == ["model.decoder.output_projection"]
+    assert len(found.weights) > 10
