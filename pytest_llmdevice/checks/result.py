@@ -70,13 +70,15 @@ class Result:
         return "hollow" if self.hollow else "passed"
 
     def message(self, subject: str = "") -> str:
-        """Why the check did not pass: a first line with the first finding, then offenders and hints, by cause.
+        """Why the check did not pass, or that it did: a first line with the first finding, then offenders and hints, by cause.
 
         Repeated layers are one row: `model.layers.{0,1}.mlp.up_proj.weight`.
         """
         of = f" of {subject}" if subject else ""
         if self.hollow:
             return f"{self.check}{of}: hollow: there was nothing to check"
+        if self.passed:
+            return f"{self.check}{of}: passed"
         if not self.findings:
             first = self.upstream[0]
             said = f"{first.where}: expected {first.expected}, found {first.actual}"

@@ -116,3 +116,9 @@ def test_the_failure_is_the_message() -> None:
     with pytest.raises(AssertionError) as caught:
         result.require("a.cell")
     assert str(caught.value) == result.message("a.cell")
+
+
+def test_the_message_of_a_check_that_passed_says_so() -> None:
+    assert Result("dtypes", (), {"tensors": 3}).message("llama.cpu.fp32.none.to") == (
+        "dtypes of llama.cpu.fp32.none.to: passed"
+    )
