@@ -70,7 +70,7 @@ class Result:
         return "hollow" if self.hollow else "passed"
 
     def message(self, subject: str = "") -> str:
-        """Why the check did not pass, or that it did: a first line with the first finding, then offenders and hints, by cause.
+        """Why the check did not pass: a first line with the first finding, then offenders and hints, by cause.
 
         Repeated layers are one row: `model.layers.{0,1}.mlp.up_proj.weight`.
         """
