@@ -10,7 +10,6 @@ import tempfile
 from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.dtypes import check_dtypes
@@ -18,6 +17,7 @@ from pytest_llmdevice.checks.placement import check_placement
 from pytest_llmdevice.checks.values import check_values
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.loading.load import Loaded
+from pytest_llmdevice.loading.pristine import ModuleName, pristine
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.oracle.expectations import expectations_of
 
@@ -53,18 +53,15 @@ def lone_problems(target: Target, checkpoint: str, cell: Cell) -> frozenset[tupl
         cell: what to load; in a simulation, in one of the same machine.
 
     Returns:
-        (where, actual) of each finding; None where that cannot be known: the target is no module and nothing that a
-        module has (a fixture made it), or cannot load the cell there.
+        (where, actual) of each finding; None where that cannot be known: the target cannot be had as it was before its
+        first load (a fixture made it of what no module has), or cannot load the cell there.
     """
     from pytest_llmdevice.simulation.simulate import active
 
     simulation = active()
-    try:
-        asked = pickle.dumps(
-            (_name_or_self(target), checkpoint, cell, "" if simulation is None else str(simulation.profile))
-        )
-    except Exception:  # noqa: BLE001  # an object of a user's may raise anything
+    if not (before := pristine(target)):
         return None
+    asked = pickle.dumps((before, checkpoint, cell, "" if simulation is None else str(simulation.profile)))
     with tempfile.TemporaryDirectory(prefix="llmdevice-lone-", ignore_cleanup_errors=True) as folder:
         answer = Path(folder) / "answer"
         paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
@@ -84,25 +81,16 @@ def lone_problems(target: Target, checkpoint: str, cell: Cell) -> frozenset[tupl
         return found
 
 
-def _name_or_self(target: Any) -> Any:
-    return _Module(target.__name__) if isinstance(target, ModuleType) else target
-
-
-class _Module(str):
-    """The name of a module that is a target."""
-
-    __slots__ = ()
-
-
 def main(answer: Path) -> None:
     """Answer the question that is on the standard input into the file `answer`."""
-    target, checkpoint, cell, profile = pickle.load(sys.stdin.buffer)  # noqa: S301  # of the process that started this
+    before, checkpoint, cell, profile = pickle.load(sys.stdin.buffer)  # noqa: S301  # of the process that started this
     with ExitStack() as stack:
         if profile:
             from pytest_llmdevice.simulation.simulate import simulate
 
             stack.enter_context(simulate(profile))
-        found = import_module(target) if isinstance(target, _Module) else target
+        target: Any = pickle.loads(before)  # noqa: S301  # of the process that started this
+        found = import_module(target) if isinstance(target, ModuleName) else target
         loaded = Loaded.load(found, Path(checkpoint), cell)
         if loaded.model is None:
             sys.exit("not loaded")

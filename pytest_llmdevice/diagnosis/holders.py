@@ -65,7 +65,7 @@ def holders(kept: object) -> tuple[str, ...]:
                 if id(owner) in known or examined > MOST_REFERRERS:
                     continue
                 known.add(id(owner))
-                name = _name(owner, referred)
+                name = _name(owner, referred, known)
                 if name:
                     names[name] = None
                 else:
@@ -82,8 +82,11 @@ def _referrers(referred: object, own: list[object]) -> Iterator[object]:
             yield owner
 
 
-def _name(owner: Any, referred: object) -> str:
-    """Describe `owner`, which refers to `referred`, by name; empty if it has no name and its own referrers matter."""
+def _name(owner: Any, referred: object, known: set[int]) -> str:
+    """Describe `owner`, which refers to `referred`, by name; empty if it has no name and its own referrers matter.
+
+    `known` has the ids of all that was followed so far.
+    """
     if isinstance(owner, dict):
         key = next((key for key, value in owner.items() if value is referred), None)
         module = owner.get("__name__") if isinstance(owner.get("__name__"), str) else None
@@ -99,7 +102,8 @@ def _name(owner: Any, referred: object) -> str:
     if isinstance(owner, (list, tuple, set, frozenset, ModuleType)) or not hasattr(owner, "__dict__"):
         return ""
     # Up to Python 3.12 the referrer may be the instance or its dictionary; the attributes are searched in both cases.
-    key = next((key for key, value in vars(owner).items() if value is referred), None)
+    held = known if vars(owner) is referred else {id(referred)}
+    key = next((key for key, value in vars(owner).items() if id(value) in held), None)
     kind = owner.__qualname__ if isinstance(owner, type) else type(owner).__qualname__
     return f"the attribute {key} of {type(owner).__module__}.{kind}" if key else f"a {kind}"
 

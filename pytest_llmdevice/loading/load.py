@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.errors import UnsupportedByLibrary, first_line, message_of, of_target
 from pytest_llmdevice.loading.checkpoint_files import Stamp, stamps
+from pytest_llmdevice.loading.pristine import remember
 from pytest_llmdevice.loading.return_value import not_a_model
 from pytest_llmdevice.loading.target import CONTRACT, Target, validate
 from pytest_llmdevice.matrix.cell import Cell
@@ -97,6 +98,7 @@ class Loaded:
         validate(target, "fixture llm_target")
         if leftovers is not None:
             leftovers.collect()
+        remember(target)
         put_states_back = separate_library_states()
         try:
             loaded = cls._load(target, checkpoint, cell)

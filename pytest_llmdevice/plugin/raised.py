@@ -27,8 +27,10 @@ class Interruptions:
     def __init__(self) -> None:
         self.seen = False
         self._before: Any = None
-        self._others = tell_of_users(lambda: self.seen or self._before is None)
-        if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
+        # Elsewhere signals cannot be looked at; where they are ignored, as in the background of a shell, none arrives.
+        known = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not None
+        self._others = tell_of_users(lambda: self.seen or not known)
+        if known and callable(signal.getsignal(signal.SIGINT)):
             self._before = signal.signal(signal.SIGINT, self._note)
 
     def close(self) -> None:

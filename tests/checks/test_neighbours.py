@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from pytest_llmdevice import Cell, simulate
 from pytest_llmdevice.checks import Result, check_reload
 from pytest_llmdevice.diagnosis.hints.state import OTHER_AGAIN
+from pytest_llmdevice.loading.load import Loaded
 
 Checkpoint = Callable[[str], str]
 
@@ -33,7 +35,8 @@ def card(number: int) -> Cell:
 
 def reloaded(target: Any, folder: str, cell: Cell, other: Cell) -> Result:
     with simulate("cuda:2") if cell.simulated else nullcontext():
-        return check_reload(target, target.load(folder, cell), folder, cell, [other], PROMPTS)
+        first = Loaded.load(target, Path(folder), cell)
+        return check_reload(target, first.model, folder, cell, [other], PROMPTS)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,7 @@ def test_a_neighbour_that_is_wrong_by_itself_is_its_own_tests_matter(
     [
         (neighbours.FirstDtype(), FP32, FP16, OTHER_AGAIN),
         (neighbours.LosesItsPlace(), card(0), card(1), OTHER_AGAIN),
+        (neighbours.FirstCard(), card(0), card(1), OTHER_AGAIN),
     ],
 )
 def test_what_a_load_leaves_behind_for_a_neighbour_is_found(

@@ -159,13 +159,27 @@ def test_a_stale_expectation_fails(project: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*XPASS(strict)*was broken once*"])
 
 
+SLIGHTLY_OFF = """
+from pytest_llmdevice import BuiltinTarget
+
+def load(checkpoint, cell):
+    model = BuiltinTarget().load(checkpoint, cell)
+    model.lm_head.weight.data *= 1.0005
+    return model
+"""
+
+
 def test_the_tolerance_of_the_matrix_holds(project: pytest.Pytester) -> None:
+    project.makepyfile(slightly_off=SLIGHTLY_OFF)
     (project.path / "tight.toml").write_text(
-        'extends = "two.toml"\n[[expect]]\ndtypes = "bfloat16"\nchecks = "agreement"\ntolerance = 1e-9\n'
+        'extends = "two.toml"\n[[expect]]\ndtypes = "float32"\nchecks = "agreement"\ntolerance = 1e-4\n'
     )
-    result = project.runpytest("--llm-matrix", "--llm-matrix-file=tight.toml", "--pyargs", SUITE, "-k", "agreement")
-    result.assert_outcomes(passed=1, failed=1, deselected=2 * EACH - 1)
-    result.stdout.fnmatch_lines(["agreement of llama.cpu.bf16.none.to: *relative error at most 1e-09*"])
+    project.syspathinsert()
+    arguments = ("--llm-matrix", "--llm-target=slightly_off", "--pyargs", SUITE, "-k", "agreement")
+    project.runpytest(*arguments, "--llm-matrix-file=two.toml").assert_outcomes(passed=2, deselected=2 * EACH)
+    result = project.runpytest(*arguments, "--llm-matrix-file=tight.toml")
+    result.assert_outcomes(passed=1, failed=1, deselected=2 * EACH)
+    result.stdout.fnmatch_lines(["agreement of llama.cpu.fp32.none.to: *relative error at most 0.0001*"])
 
 
 @pytest.mark.parametrize(("device", "code"), [("cpu", pytest.ExitCode.OK), ("cuda:0", pytest.ExitCode.TESTS_FAILED)])
