@@ -83,7 +83,7 @@ def many_prompts_findings(
     singles, rows = ([until_end(row, ends) for row in output_rows] for output_rows in (singles, rows))
     greedy = all(_best(model, prompt, row, tolerance) is None for prompt, row in zip(prompts, singles, strict=True))
     own = {(tuple(prompt), tuple(row[:NEW])) for prompt, row in zip(prompts, singles, strict=True)}
-    findings = list(_not_their_own(target, model, given, rows, tolerance, own)) if greedy else []
+    findings = list(_not_their_own(target, model, given, rows, tolerance, own, ends)) if greedy else []
     return findings[:1], evidence
 
 
@@ -106,7 +106,13 @@ _Pair = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def _not_their_own(
-    target: Any, model: Any, prompts: Tokens, rows: Rows, tolerance: float, own: Collection[_Pair]
+    target: Any,
+    model: Any,
+    prompts: Tokens,
+    rows: Rows,
+    tolerance: float,
+    own: Collection[_Pair],
+    ends: Collection[int],
 ) -> Iterator[Finding]:
     """Find rows that do not continue their prompt; the pairs (prompt, row) in `own` are known to be right."""
     known: dict[_Pair, tuple[int, str] | None] = dict.fromkeys(own)
@@ -125,14 +131,14 @@ def _not_their_own(
             moved = _reordered(model, prompts, rows, tolerance)
             of_other = f"{row}: the tokens of prompt {other}"
             yield Finding(where, wanted, of_other, ROW_ORDER if moved else MANY_PROMPTS, "answer")
-        elif _alone(target, model, prompt) == row:
+        elif _alone(target, model, prompt, ends) == row:
             seen = token_evidence(partial(watch_generation, target, model, prompt, NEW), model, prompt, tolerance)
             said, hint = ("", None) if seen is None else (f"; {seen.handed}", cause_of_tokens(seen))
             alone = f"a prompt of {len(prompt)} tokens by itself"
             # What was right when it was watched has another cause.
             yield Finding(alone, wanted, f"{row}: {what}{said}", None if hint is BATCH else hint, "answer")
         else:
-            hint = _among_many(target, model, prompts, number, tolerance)
+            hint = _among_many(target, model, prompts, number, tolerance, ends)
             yield Finding(where, wanted, f"{row}: {what}", hint, "answer")
 
 
@@ -148,25 +154,27 @@ def _reordered(model: Any, prompts: Tokens, rows: Rows, tolerance: float) -> boo
     return not any(left.values())
 
 
-def _among_many(target: Any, model: Any, prompts: Tokens, number: int, tolerance: float) -> Hint | None:
+def _among_many(
+    target: Any, model: Any, prompts: Tokens, number: int, tolerance: float, ends: Collection[int]
+) -> Hint | None:
     """The usual cause of a row that is wrong among many, by whether it is right in a batch of two with padding."""
     prompt = prompts[number]
     other = next((list(each) for each in prompts if len(each) > len(prompt)), None)
     other = other or next((list(each) for each in prompts if len(each) != len(prompt)), None)
-    alone = _alone(target, model, prompt)
+    alone = _alone(target, model, prompt, ends)
     if other is None or alone is None or _best(model, prompt, alone, tolerance) is not None:
         return None
     rows = token_rows(generate_with(target, model, [list(prompt), other], NEW))
     if not rows or len(rows) != 2:  # as many as were asked for
         return None
-    pair = until_end(rows[0], end_tokens(model))
+    pair = until_end(rows[0], ends)
     return MANY_PROMPTS if _best(model, prompt, pair, tolerance) is None else BATCH
 
 
-def _alone(target: Any, model: Any, prompt: Sequence[int]) -> list[int] | None:
+def _alone(target: Any, model: Any, prompt: Sequence[int], ends: Collection[int]) -> list[int] | None:
     """What the target generates for `prompt` alone, up to an end token."""
     rows = token_rows(generate_with(target, model, [list(prompt)], NEW))
-    return until_end(rows[0], end_tokens(model)) if rows and len(rows) == 1 else None
+    return until_end(rows[0], ends) if rows and len(rows) == 1 else None
 
 
 def _whose(model: Any, prompts: Tokens, number: int, row: list[int], tolerance: float) -> int | None:
