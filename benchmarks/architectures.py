@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.upstream import property_of
 from pytest_llmdevice.oracle.process import VARIABLE, OracleProcess
@@ -237,8 +237,9 @@ def main() -> None:
     oracle = OracleProcess(fork=True)
     os.environ[VARIABLE] = str(oracle.wait())
     torch.set_num_threads(1)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    logging: Any = transformers.utils.logging
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     from pytest_llmdevice.zoo.architectures import architectures
 
     seen = list(_again(options.again, options.quantization, options.dtype).values()) if options.again else []

@@ -70,9 +70,9 @@ def run(project: pytest.Pytester, run_process: Callable[..., pytest.RunResult]) 
         project.makepyfile(loader=LOADER.format(before=way.before, after=way.after))
         project.syspathinsert()
         arguments = ("--llm-matrix", "--llm-matrix-file=one.toml", "--llm-target=loader:Loader", "--llm-results=r")
-        project.makepyfile(planted=way.plugin)
+        project.makepyfile(planted_way=way.plugin)
         given = (*arguments, *way.arguments, *way.chosen)
-        given = ("-p", "planted", *given) if way.plugin else given
+        given = ("-p", "planted_way", *given) if way.plugin else given
         return run_process(*given) if way.own_process else project.runpytest(*given)
 
     return run_way
