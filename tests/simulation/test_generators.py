@@ -3,7 +3,6 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from timeit import timeit
 from typing import Any
 
 import pytest
@@ -212,18 +211,6 @@ def test_an_error_while_drawing_changes_nothing_on_the_cpu(drive: Drive) -> None
         torch.rand(2).reshape(3)
 
     assert torch.get_rng_state().equal(cpu)
-
-
-def test_drawing_is_cheap(drive: Drive) -> None:
-    machine = drive("cuda")
-
-    def draw() -> None:
-        with drawing(machine.generators[0]):
-            pass
-
-    fastest = min(timeit(draw, number=200) for _ in range(20)) / 200
-
-    assert fastest < 15e-6
 
 
 def test_a_generator_of_another_kind_is_refused(drive: Drive) -> None:
