@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import select
-import signal
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,10 @@ from benchmarks.upstream import property_of
 from pytest_llmdevice.oracle.process import VARIABLE, OracleProcess
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from pytest_llmdevice.checks.result import Result
+    from pytest_llmdevice.loading.load import Loaded
     from pytest_llmdevice.matrix.cell import Cell
 
 Found = tuple[str, str, str, str]
@@ -74,33 +77,40 @@ def look(name: str, options: argparse.Namespace) -> Looked:
     )
     found: list[Found] = []
     with simulate("cuda:2") if simulated else nullcontext():
-        for result in results_of(str(folder), cell):
-            if any(finding.kind == "no model" and "unsupported" in finding.actual for finding in result.findings):
-                return Looked(name, "not supported", result.findings[0].actual, (), time.monotonic() - started)
+        loaded = load(str(folder), cell)
+        if loaded.unsupported:
+            return Looked(name, "not supported", loaded.unsupported, (), time.monotonic() - started)
+        for result in results_of(str(folder), loaded):
             found += findings_of(result)
             if options.verbose and not result.passed:
                 print(result.message(cell.id), flush=True)
     return judged(name, tuple(found), cell.quantization, time.monotonic() - started, cell.dtype)
 
 
-def results_of(checkpoint: str, cell: Cell) -> Iterator[Result]:
-    """What every check says about a plain load of `checkpoint`, not held against another one."""
-    from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination, not_loaded
+def load(checkpoint: str, cell: Cell) -> Loaded:
+    """A plain load of `checkpoint`."""
     from pytest_llmdevice.checks.refusals import refused
-    from pytest_llmdevice.inference.prompts import encode, load_tokenizer
     from pytest_llmdevice.loading.load import Leftovers, Loaded
+    from pytest_llmdevice.loading.target import BuiltinTarget
+
+    return refused(Loaded.load(BuiltinTarget(), Path(checkpoint), cell, Leftovers()), checkpoint)
+
+
+def results_of(checkpoint: str, loaded: Loaded) -> Iterator[Result]:
+    """What every check says about a plain load of `checkpoint`, not held against another one; releases it."""
+    from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination, not_loaded
+    from pytest_llmdevice.inference.prompts import encode, load_tokenizer
     from pytest_llmdevice.loading.target import BuiltinTarget
     from pytest_llmdevice.oracle.reference import reference
     from pytest_llmdevice.zoo import cache_directory
 
-    target, prompts = BuiltinTarget(), encode(load_tokenizer(checkpoint))
-    expected = reference(checkpoint, prompts, NEW_TOKENS, cache_directory() / "references")
-    loaded = refused(Loaded.load(target, Path(checkpoint), cell, Leftovers()), checkpoint)
     if loaded.model is None:
         yield not_loaded(loaded)
         return
+    prompts = encode(load_tokenizer(checkpoint))
+    expected = reference(checkpoint, prompts, NEW_TOKENS, cache_directory() / "references")
     try:
-        exam = Examination(target, checkpoint, cell, loaded, prompts, expected)
+        exam = Examination(BuiltinTarget(), checkpoint, loaded.cell, loaded, prompts, expected)
         for name in exam.checks():
             yield exam.unjudged(name)
     finally:
@@ -112,7 +122,8 @@ def warm_up(options: argparse.Namespace) -> None:
     from pytest_llmdevice.matrix.cell import Cell
     from pytest_llmdevice.zoo.architectures import checkpoint_of
 
-    for _ in results_of(str(checkpoint_of("llama")), Cell("llama", "cpu", options.dtype, options.quantization, "to")):
+    folder = str(checkpoint_of("llama"))
+    for _ in results_of(folder, load(folder, Cell("llama", "cpu", options.dtype, options.quantization, "to"))):
         pass
 
 
@@ -144,43 +155,33 @@ def _again(files: Sequence[Path], quantization: str, dtype: str) -> dict[str, Lo
 
 def in_child(name: str, options: argparse.Namespace) -> Looked:
     """`look` in a child, which may crash or take too long."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.close(reading)
+    fork = get_context("fork")
+    reading, writing = fork.Pipe(duplex=False)
+    child = fork.Process(target=_look_and_tell, args=(name, options, writing))
+    child.start()
+    writing.close()
+    if not reading.poll(options.seconds):
+        child.kill()
+        looked = Looked(name, "false alarm", f"no answer in {options.seconds:g} s", (), options.seconds)
+    else:
         try:
-            looked = look(name, options)
-        except BaseException as error:  # noqa: BLE001  # what the child has to say, whatever it is
-            place = error.__traceback__
-            while place is not None and place.tb_next is not None:
-                place = place.tb_next
-            where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else ""
-            looked = Looked(name, "false alarm", f"{type(error).__name__}: {error} at {where}"[:400])
-        with os.fdopen(writing, "w") as pipe:
-            json.dump(asdict(looked), pipe)
-        os._exit(0)
-    os.close(writing)
-    return _answer(name, pid, reading, options.seconds)
+            looked = reading.recv()
+        except EOFError:
+            child.join()
+            looked = Looked(name, "false alarm", f"the process ended with {child.exitcode}")
+    child.join()
+    return looked
 
 
-def _answer(name: str, pid: int, reading: int, seconds: float) -> Looked:
-    deadline, text = time.monotonic() + seconds, b""
-    with os.fdopen(reading, "rb", buffering=0) as pipe:
-        while True:
-            ready, _, _ = select.select([pipe], [], [], max(deadline - time.monotonic(), 0))
-            if not ready:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                return Looked(name, "false alarm", f"no answer in {seconds:g} s", (), seconds)
-            part = pipe.read(1 << 16)
-            if not part:
-                break
-            text += part
-    _, status = os.waitpid(pid, 0)
-    if not text:
-        return Looked(name, "false alarm", f"the process ended with {status}")
-    answer = json.loads(text)
-    return Looked(**{**answer, "findings": tuple(tuple(one) for one in answer["findings"])})
+def _look_and_tell(name: str, options: argparse.Namespace, pipe: Connection) -> None:
+    try:
+        looked = look(name, options)
+    except BaseException as error:  # noqa: BLE001  # what the child has to say, whatever it is
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        looked = Looked(
+            name, "false alarm", f"{type(error).__name__}: {error} at {place.filename}:{place.lineno}"[:400]
+        )
+    pipe.send(looked)
 
 
 INTRODUCTION = """# Architectures
@@ -222,14 +223,13 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--quantization", default="none")
     parser.add_argument("--device", default="cpu", help="other than the cpu: on two simulated cards")
-    parser.add_argument("--strategy", default="")
+    parser.add_argument("--strategy", default="to")
     parser.add_argument("--seconds", type=float, default=180.0, help="for each architecture")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--verbose", action="store_true", help="show each failure in full")
     parser.add_argument("--again", type=Path, nargs="*", help="judge what these JSON files hold; the last one counts")
     options = parser.parse_args()
-    options.strategy = options.strategy or "to"
     # Before the libraries are imported, so that it is a fork; asked by all children.
     import torch
     import transformers.modeling_utils

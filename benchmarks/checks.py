@@ -36,8 +36,8 @@ def look(cell: Cell, folder: Path, prompts: Any) -> dict[str, float]:
     took: dict[str, float] = {}
     with simulate("cuda:2") if cell.simulated else nullcontext():
         loaded = Loaded.load(BuiltinTarget(), folder, cell)
-        exam = Examination(BuiltinTarget(), str(folder), cell, loaded.model, prompts, expected)
-        for name in ("plan", "generated"):
+        exam = Examination(BuiltinTarget(), str(folder), cell, loaded, prompts, expected)
+        for name in ("expectations", "generated"):
             started = time.process_time()
             getattr(exam, name)
             took[f"({name}, shared)"] = time.process_time() - started

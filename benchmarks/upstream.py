@@ -46,7 +46,7 @@ HALVES: Final = "float16 bfloat16"
 
 PROPERTIES: Final = (
     _entry(
-        r"(bart|plbart|mbart|mvp|blenderbot|blenderbot-small|bigbird_pegasus|pegasus|marian|trocr|whisper)(-decoder)?",
+        r"(bart|plbart|mbart|mvp|blenderbot|blenderbot-small|bigbird_pegasus|pegasus|marian)-decoder|trocr|whisper",
         "agreement padding",
         "positions are counted by column, padding included (its embedding of positions is given no mask)",
     ),

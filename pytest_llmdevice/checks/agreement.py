@@ -237,10 +237,7 @@ def _agreement(exam: Examination) -> Result:
     rows, alone = exam.generated.first, exam.generated.alone
 
     def watch(prompt: Sequence[int], new: int) -> TokenEvidence | None:
-        evidence: TokenEvidence | None = token_evidence(
-            partial(watch_generation, exam.target, exam.model, prompt, new), exam.model, prompt, own
-        )
-        return evidence
+        return token_evidence(partial(watch_generation, exam.target, exam.model, prompt, new), exam.model, prompt, own)
 
     ends = ends_of(exam, NEW_TOKENS)
     result = check_agreement(

@@ -39,5 +39,10 @@ def allowed_gap(logits: torch.Tensor, tolerance: float) -> float:
     return 2 * tolerance * float((logits - logits.mean()).std()) * PEAK
 
 
+def is_choice(logits: torch.Tensor, token: int, tolerance: float) -> bool:
+    """Whether `token` has the largest of `logits`, or one that noise may have made the largest."""
+    return 0 <= token < len(logits) and float(logits.max() - logits[token]) <= allowed_gap(logits, tolerance)
+
+
 PEAK: Final = 4.0
 """How many standard deviations the largest of a few hundred normally distributed errors reaches, rounded up."""

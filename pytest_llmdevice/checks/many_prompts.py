@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.differences import allowed_gap
+from pytest_llmdevice.checks.differences import is_choice
 from pytest_llmdevice.checks.generation import end_tokens, token_rows, until_end
 from pytest_llmdevice.checks.noise import Inspection
 from pytest_llmdevice.checks.steps import watch_generation
@@ -60,7 +60,7 @@ def many_prompts_findings(
         stops: the tokens that end a row; by default the model's end tokens.
     """
     singles = token_rows(alone) if alone is not None else None
-    if len(prompts) < max(3, 1) or singles is None or len(singles) != len(prompts):
+    if len(prompts) < 3 or singles is None or len(singles) != len(prompts):
         return [], {}
     given = many_prompts(prompts)
     try:
@@ -196,8 +196,8 @@ def _best(model: Any, prompt: Sequence[int], row: Sequence[int], tolerance: floa
     for step, (token, choices) in enumerate(zip(row, logits, strict=True)):
         if not 0 <= token < len(choices):
             return step, f"token {token} is none of {len(choices)}"
-        gap = float(choices.max() - choices[token])
-        if not gap <= allowed_gap(choices, tolerance):
+        if not is_choice(choices, token, tolerance):
+            gap = float(choices.max() - choices[token])
             return step, f"token {token} is {gap:.3g} below token {int(choices.argmax())}"
     return None
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.differences import allowed_gap
+from pytest_llmdevice.checks.differences import is_choice
 from pytest_llmdevice.checks.generation import end_tokens, token_rows
 from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.errors import of_target
@@ -147,9 +147,7 @@ def _right(model: Any, prompt: Sequence[int], row: Sequence[int], tolerance: flo
     """How many tokens of `row` are the model's own choices, or nearly so."""
     logits = continuation_logits(model, prompt, [max(token, 0) for token in row]).float().cpu()
     for step, (token, choices) in enumerate(zip(row, logits, strict=True)):
-        if not 0 <= token < len(choices):
-            return step
-        if not float(choices.max() - choices[token]) <= allowed_gap(choices, tolerance):
+        if not is_choice(choices, token, tolerance):
             return step
     return len(row)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.batch_layout import padding_findings
 from pytest_llmdevice.checks.call_tensors import ids_of, mask_of
-from pytest_llmdevice.checks.differences import allowed_gap, overall_error
+from pytest_llmdevice.checks.differences import is_choice, overall_error
 from pytest_llmdevice.diagnosis.hints import generation, sequences
 from pytest_llmdevice.errors import target_forgiven
 from pytest_llmdevice.inference.generation import pad_token
@@ -144,7 +144,9 @@ def cause_of_tokens(seen: TokenEvidence) -> Hint | None:
     return sequences.STEPS if seen.logits is False and seen.step else None
 
 
-def token_evidence(watch: Callable[[], WatchedGeneration], model: Any, prompt: Sequence[int], tolerance: float) -> Any:
+def token_evidence(
+    watch: Callable[[], WatchedGeneration], model: Any, prompt: Sequence[int], tolerance: float
+) -> TokenEvidence | None:
     """`TokenEvidence` of a generation for `prompt` alone, or None for a target that raises or returns no tokens.
 
     Args:
@@ -162,7 +164,7 @@ def token_evidence(watch: Callable[[], WatchedGeneration], model: Any, prompt: S
     tokens = list(watched.tokens)
     handed = handed_to(watched.trace, prompt, model)
     clean = continuation_logits(model, prompt, tokens).float().cpu()
-    step = next((at for at, token in enumerate(tokens) if not _chosen(clean[at], token, tolerance)), None)
+    step = next((at for at, token in enumerate(tokens) if not is_choice(clean[at], token, tolerance)), None)
     if step is None:
         return TokenEvidence(handed, alone=True)
     own = list(watched.logits)[-len(tokens) :]
@@ -170,7 +172,3 @@ def token_evidence(watch: Callable[[], WatchedGeneration], model: Any, prompt: S
         return TokenEvidence(handed, alone=False, step=step)
     error = overall_error([own[step][None]], [clean[step][None]])
     return TokenEvidence(handed, alone=False, step=step, logits=error <= tolerance)
-
-
-def _chosen(logits: Any, token: int, tolerance: float) -> bool:
-    return 0 <= token < len(logits) and bool(float(logits.max() - logits[token]) <= allowed_gap(logits, tolerance))

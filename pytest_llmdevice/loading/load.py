@@ -67,7 +67,7 @@ class Loaded:
         trace: the innermost frames of that exception, as Python prints them.
         returned: what the target returned instead of a model, in words; empty when it returned one or raised.
         unsupported: why an installed library cannot do what the cell asks; empty when it can.
-        piped: whether a pipeline of transformers was made, or its module imported, during the load.
+        piped: whether a pipeline of transformers was made during the load.
         when_released: puts back what the load's libraries share among objects.
     """
 

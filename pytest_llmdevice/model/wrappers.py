@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.model.settings import vocabulary_size
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -73,7 +75,7 @@ def _has_head(whole: nn.Module, key: str, body: Any) -> bool:
     # Before transformers 5, Gemma 3's body has the prefix `language_model`, but the attribute is called `model`.
     if body.base_model is not body or key not in {body.base_model_prefix, "model"}:
         return False
-    size = getattr(body.config, "vocab_size", None)
+    size = vocabulary_size(body.config)
     heads = (child for name, child in whole.named_children() if name != key)
     weights = (getattr(head, "weight", None) for head in heads)
     return any(weight is not None and tuple(weight.shape[:1]) == (size,) for weight in weights)

@@ -19,6 +19,7 @@ from pytest_llmdevice.text import encodable
 if TYPE_CHECKING:
     import pytest
 
+    from pytest_llmdevice.diagnosis import Finding
     from pytest_llmdevice.matrix.cell import Cell
 
 LONGEST: Final = 600
@@ -131,7 +132,7 @@ class ItemRecord:
     def _add_failure(self, report: pytest.TestReport, details: Mapping[str, Any]) -> None:
         self.outcome = _of_failure(report, details)
         self.values |= {"failure": details.get("failure", "other"), "message": encodable(_message(report))}
-        self.values["findings"] = [_finding(*finding) for finding in findings_of(report)]
+        self.values["findings"] = [recorded_finding(finding) for _, finding in findings_of(report)]
         if self.outcome in {"hollow", "xpass"}:
             del self.values["failure"]
             self.values["findings"] = []
@@ -144,7 +145,7 @@ class ItemRecord:
         elif "upstream" in details and not details.get("declared"):
             self.outcome = "upstream"
             self.values |= {"message": encodable(details["upstream"])}
-            self.values["findings"] = [_finding(*finding) for finding in findings_of(report)]
+            self.values["findings"] = [recorded_finding(finding) for _, finding in findings_of(report)]
         elif details.get("gave up"):
             # Raised and not found: nothing was seen to fail.
             self.outcome = "skipped"
@@ -178,7 +179,8 @@ def _skipped(report: pytest.TestReport) -> str:
     return str(reason).removeprefix("Skipped: ")
 
 
-def _finding(_: str, finding: Any) -> RecordedFinding:
+def recorded_finding(finding: Finding) -> RecordedFinding:
+    """`finding` as a record has it."""
     hint = finding.hint
     known = {} if hint is None else {"hint": hint.name, "advice": hint.text, "source": hint.source}
     return RecordedFinding(

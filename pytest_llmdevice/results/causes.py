@@ -132,14 +132,12 @@ def complaints_of(view: CellView) -> list[Complaint]:
     bad: list[Check] = [sample.check for sample in view.checks.values() if sample.check.outcome in BAD]
     found = [complaint for check in bad for complaint in _of_check(check)]
     if not bad and view.outcome == "aborted":
-        found.append(
-            Complaint(WHOLE_CELL, "aborted", "its run, its worker or its device was gone before it was finished")
-        )
+        said = "its run, its worker or its device was gone before it was finished"
+        found.append(Complaint(WHOLE_CELL, "aborted", said))
     elif not bad:
-        found.append(
-            Complaint(WHOLE_CELL, view.outcome, f"the whole cell is recorded as {OUTCOME_WORDS[view.outcome]}")
-        )
-    return found  # fmt: skip
+        said = f"the whole cell is recorded as {OUTCOME_WORDS[view.outcome]}"
+        found.append(Complaint(WHOLE_CELL, view.outcome, said))
+    return found
 
 
 def _of_check(check: Check) -> Iterator[Complaint]:
@@ -227,7 +225,8 @@ def _raises(cause: Complaint, other: Complaint) -> bool:
     return cause.kind == "other model" or not consequences.runs_target(other.check)
 
 
-_NAME: Final = re.compile(r"[A-Za-z_][\w.]*(?:\{[\d,.]*\}[\w.]*)*")
+_LAYERS: Final = r"\{\d+(?:\.\.\d+)?(?:,\d+(?:\.\.\d+)?)*\}"
+_NAME: Final = re.compile(rf"[A-Za-z_][\w.]*(?:{_LAYERS}[\w.]*)*")
 
 
 def _names(where: str) -> Iterator[str]:

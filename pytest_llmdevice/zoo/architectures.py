@@ -15,13 +15,12 @@ from pytest_llmdevice.zoo.exceptions import CANNOT, adjusted
 from pytest_llmdevice.zoo.families import BOS_TOKEN_ID, EOS_TOKEN_ID, PAD_TOKEN_ID, Family, Kind
 from pytest_llmdevice.zoo.isolation import pinned_settings
 from pytest_llmdevice.zoo.reducer import reduced
+from pytest_llmdevice.zoo.resolve import SEED
 from pytest_llmdevice.zoo.spread import spread
 from pytest_llmdevice.zoo.tokenizer import build_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
-
-SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +96,9 @@ def config_for(family: Family) -> PreTrainedConfig:
     Raises:
         UnsupportedByLibrary: the class refuses its arguments.
     """
-    import transformers
+    from transformers import CONFIG_MAPPING
 
-    config_class: Any = getattr(transformers, family.config_class, None)
-    if config_class is None:
-        config_class = transformers.CONFIG_MAPPING[architecture(family.name).model_type]
+    config_class: Any = CONFIG_MAPPING[architecture(family.name).model_type]
     try:
         config: PreTrainedConfig = config_class(**family.arguments, dtype="float32")
     except Exception as error:  # a class may refuse with anything

@@ -21,6 +21,8 @@ class Adjustment:
     arguments: Mapping[str, Any] = field(hash=False)
 
 
+_CODEBOOKS = "it reads codebooks of audio, and its class does not take the configuration that is registered for it"
+
 _HYBRID = "which layers attend is computed from periods, and without one that does there is no length of the cache"
 
 _MULTI_HEAD = {"num_key_value_heads": 4}
@@ -165,10 +167,8 @@ CANNOT: Final[Mapping[str, str]] = {
     "gemma3n": "its vision tower is made by timm, an optional package; gemma3n_text is its text part",
     "gemma4_assistant": _ASSISTANT,
     "gemma4_unified_assistant": _ASSISTANT,
-    "musicgen": "it reads codebooks of audio, and its class does not take the configuration that is registered for it",
-    "musicgen_melody": (
-        "it reads codebooks of audio, and its class does not take the configuration that is registered for it"
-    ),
+    "musicgen": _CODEBOOKS,
+    "musicgen_melody": _CODEBOOKS,
     "voxtral_realtime": "it adds a piece of audio to each token, and reads no text alone",
 }
 """Names of architectures that no checkpoint for text can be made of, and why."""

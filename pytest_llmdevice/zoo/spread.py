@@ -7,7 +7,14 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.zoo.families import PAD_TOKEN_ID, VOCAB_SIZE
-from pytest_llmdevice.zoo.weights import generator
+from pytest_llmdevice.zoo.weights import (
+    NORM_SPREAD,
+    POSITION_SCALE,
+    QUERY_KEY_GAIN,
+    SPECIAL_TOKEN_SCALE,
+    TIED_SCALE,
+    generator,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -19,17 +26,9 @@ _RECURRENT: Final = re.compile(
 )
 """Names of parameters of recurrences, whose range decides how much is remembered: the library's own values stay."""
 
-_GAIN: Final = 1.5
-"""Of weights that make queries and keys, so that no layer just averages its context."""
-
 _QUERY_KEY: Final = re.compile(
     r"(^|\.)(q|k|query|key|q_\w*proj|k_\w*proj|wq|wk|c_attn|qkv\w*|query_key_value|Wqkv)\.weight$"
 )
-
-_NORM_SPREAD: Final = 0.1
-_POSITION_SCALE: Final = 0.5
-_TIED_SCALE: Final = 0.3
-_SPECIAL_SCALE: Final = 0.25
 
 
 def spread(model: nn.Module, seed: int) -> None:
@@ -51,14 +50,14 @@ def spread(model: nn.Module, seed: int) -> None:
                 continue
             if parameter.ndim <= 1:
                 start = parameter if bool(parameter.isfinite().all()) else torch.ones_like(parameter)
-                parameter.copy_(start + _NORM_SPREAD * draw)
+                parameter.copy_(start + NORM_SPREAD * draw)
                 continue
             parameter.copy_(draw * _scale(owners[id(parameter)], name, parameter, tied=tied))
         for module in () if table is None else (table, head):
             weight = getattr(module, "weight", None)
             if weight is not None and weight.shape[0] == VOCAB_SIZE and (module is table or not tied):
                 # Small rows keep the logits of special tokens below those of bytes, so that none is generated.
-                weight[PAD_TOKEN_ID:] *= _SPECIAL_SCALE
+                weight[PAD_TOKEN_ID:] *= SPECIAL_TOKEN_SCALE
 
 
 def _scale(owner: nn.Module, name: str, parameter: torch.Tensor, *, tied: bool) -> float:
@@ -66,13 +65,13 @@ def _scale(owner: nn.Module, name: str, parameter: torch.Tensor, *, tied: bool) 
 
     if isinstance(owner, nn.Embedding):
         if owner.num_embeddings != VOCAB_SIZE:
-            return _POSITION_SCALE
-        # A large embedding that is also the head would make each token predict itself. Some classes scale it up.
-        scale = _TIED_SCALE if tied else 1.0
+            return POSITION_SCALE
+        # Some classes scale it up.
+        scale = TIED_SCALE if tied else 1.0
         factor = getattr(owner, "embed_scale", getattr(owner, "scalar_embed_scale", 1.0))
         return scale / float(factor)
     # transformers' Conv1D is (inputs, outputs), unlike linear layers.
     inputs = parameter.shape[0] if type(owner).__name__ == "Conv1D" else math.prod(parameter.shape[1:])
     if parameter.ndim == 3 and not isinstance(owner, nn.Conv1d):
         inputs = parameter.shape[-1]
-    return (_GAIN if _QUERY_KEY.search(name) else 1.0) / math.sqrt(max(inputs, 1))
+    return (QUERY_KEY_GAIN if _QUERY_KEY.search(name) else 1.0) / math.sqrt(max(inputs, 1))

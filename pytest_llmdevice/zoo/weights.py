@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-_POSITION_SCALE: Final = 0.5
+POSITION_SCALE: Final = 0.5
 """Standard deviation of learned absolute positions, comparable to that of token embeddings."""
 
-_NORM_SPREAD: Final = 0.1
+NORM_SPREAD: Final = 0.1
 
-_QUERY_KEY_GAIN: Final = 1.5
+QUERY_KEY_GAIN: Final = 1.5
 """A gain that spreads attention scores over more than one nat, so that no layer just averages its context."""
 
 _QUERY_KEY_NAMES: Final = (
@@ -37,7 +37,10 @@ _ROUTER_NAMES: Final = ("block_sparse_moe.gate.weight", "mlp.gate.weight")
 
 _RESIDUAL_WRITER_NAMES: Final = ("o_proj.weight", "down_proj.weight", "experts.down_proj", ".w2.weight")
 
-_SPECIAL_TOKEN_SCALE: Final = 0.25
+SPECIAL_TOKEN_SCALE: Final = 0.25
+
+TIED_SCALE: Final = 0.3
+"""Of an embedding that is also the output embedding: a large one would make every token predict itself."""
 
 _GEMMA_FINAL_NORM: Final = 3.0
 
@@ -59,7 +62,7 @@ def initialize(model: PreTrainedModel, family: Family, seed: int) -> None:
                 continue
             draw = torch.randn(parameter.shape, generator=generator(seed, name))
             if parameter.ndim == 1:
-                parameter.add_(_NORM_SPREAD * draw)
+                parameter.add_(NORM_SPREAD * draw)
             else:
                 parameter.copy_(draw * _scale(model, family, name, parameter))
         if family.name == "gemma3":
@@ -70,7 +73,7 @@ def initialize(model: PreTrainedModel, family: Family, seed: int) -> None:
             keep_routing_apart(model)
         for table in _vocabulary_tables(model):
             # Small rows keep the logits of special tokens below those of bytes, so that none is generated.
-            table[PAD_TOKEN_ID:] *= _SPECIAL_TOKEN_SCALE
+            table[PAD_TOKEN_ID:] *= SPECIAL_TOKEN_SCALE
 
 
 def is_router(name: str) -> bool:
@@ -114,13 +117,13 @@ def _scale(model: PreTrainedModel, family: Family, name: str, parameter: nn.Para
     owner = model.get_submodule(name.rpartition(".")[0])
     if isinstance(owner, nn.Embedding):
         if owner.num_embeddings != VOCAB_SIZE:
-            return _POSITION_SCALE if owner.embedding_dim == model.config.hidden_size else 1.0
+            return POSITION_SCALE if owner.embedding_dim == model.config.hidden_size else 1.0
         return _embedding_scale(family, owner.embedding_dim)
     if isinstance(owner, nn.Conv1d):
         return math.sqrt(1 / owner.kernel_size[0])
     # The weight of transformers' Conv1D is (in, out), unlike those of nn.Linear and stacked experts.
     fan_in = parameter.shape[0] if type(owner).__name__ == "Conv1D" else parameter.shape[-1]
-    gain = _QUERY_KEY_GAIN if any(part in name for part in _QUERY_KEY_NAMES) else 1.0
+    gain = QUERY_KEY_GAIN if any(part in name for part in _QUERY_KEY_NAMES) else 1.0
     if family.name == "t5" and name.endswith(".q.weight"):
         # T5 does not divide its scores by sqrt(d_kv); its query weights are smaller by that factor instead.
         gain /= math.sqrt(model.config.d_kv)
@@ -130,9 +133,7 @@ def _scale(model: PreTrainedModel, family: Family, name: str, parameter: nn.Para
 def _embedding_scale(family: Family, hidden_size: int) -> float:
     if not family.tied or family.kind == "seq2seq":
         return 1.0
-    # A large embedding that is also the output embedding would make every token predict itself.
-    scale = 0.3
-    return scale / math.sqrt(hidden_size) if family.name == "gemma3" else scale
+    return TIED_SCALE / math.sqrt(hidden_size) if family.name == "gemma3" else TIED_SCALE
 
 
 def _initialize_state_space(name: str, parameter: nn.Parameter, source: torch.Generator) -> bool:

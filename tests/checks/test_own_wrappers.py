@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from pytest_llmdevice import Cell, examine, zoo
 from pytest_llmdevice.inference.generation import generate
 from pytest_llmdevice.zoo import cache_directory
+from pytest_llmdevice.zoo.architectures import checkpoint_of
 
 Wrap = Callable[[Any], Any]
 
@@ -44,6 +46,20 @@ class OfItsOwn(nn.Module):
 
     def generate(self, prompts: list[list[int]], new: int) -> list[list[int]]:
         return generate(self.net, prompts, new)
+
+
+class BodyAndHead(nn.Module):
+    """Takes a model's body and head, and runs them itself."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.lm_head, self.config = model.model, model.lm_head, model.config
+        self.generate, self.generation_config = model.generate, model.generation_config
+
+    def forward(self, input_ids: torch.Tensor, **inputs: Any) -> Any:
+        output = self.model(input_ids=input_ids, **inputs)
+        output.logits = self.lm_head(output.last_hidden_state)
+        return output
 
 
 class GivesLogits(HandsOn):
@@ -83,9 +99,18 @@ def with_more_positions(model: Any) -> Any:
         (with_a_padding_token, "deepseek-v3", "bfloat16"),
         (with_a_fresh_rotary_embedding, "llama", "bfloat16"),
         (with_more_positions, "mistral", "float32"),
+        (BodyAndHead, "qwen2", "float32"),
     ],
 )
 def test_it_passes_every_check(wrap: Wrap, family: str, dtype: str) -> None:
+    assert complaints(wrap, zoo.checkpoint(family), Cell(family, "cpu", dtype)) == []
+
+
+def test_it_passes_every_check_around_a_model_that_sees_too() -> None:
+    assert complaints(BodyAndHead, checkpoint_of("gemma3"), Cell("gemma3", "cpu", "float32")) == []
+
+
+def complaints(wrap: Wrap, checkpoint: Path, cell: Cell) -> list[str]:
     def load(folder: str, cell: Cell) -> Any:
         return wrap(AutoModelForCausalLM.from_pretrained(folder, dtype=cell.torch_dtype))
 
@@ -93,10 +118,9 @@ def test_it_passes_every_check(wrap: Wrap, family: str, dtype: str) -> None:
         return generate(getattr(model, "net", getattr(model, "inner", model)), prompts, new)
 
     target: Any = SimpleNamespace(load=load, generate=own)
-    cell = Cell(family, "cpu", dtype)
-    results = list(examine(target, zoo.checkpoint(family), cell, folder=cache_directory() / "references"))
-    assert [result.message(cell.id) for result in results if not result.passed] == []
+    results = list(examine(target, checkpoint, cell, folder=cache_directory() / "references"))
     assert len(results) > 1
+    return [result.message(cell.id) for result in results if not result.passed]
 
 
 def test_a_wrapper_that_gives_logits_is_run_like_any_other() -> None:

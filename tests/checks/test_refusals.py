@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM, GPTNeoConfig
+from transformers import AutoModelForCausalLM
 
 from pytest_llmdevice import Cell
 from pytest_llmdevice.checks.refusals import refused
 from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.loading.target import BuiltinTarget
+from pytest_llmdevice.zoo.architectures import checkpoint_of
 
 
 class Own(BuiltinTarget):
@@ -32,13 +33,9 @@ class Failing(BuiltinTarget):
 
 
 @pytest.fixture(scope="module")
-def eager_only(tmp_path_factory: pytest.TempPathFactory) -> str:
+def eager_only() -> str:
     """A model whose class has one way of attention."""
-    folder = str(tmp_path_factory.mktemp("eager-only"))
-    sizes: dict[str, Any] = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 64}
-    automatic: Any = AutoModelForCausalLM
-    automatic.from_config(GPTNeoConfig(**sizes, attention_types=[[["global", "local"], 1]])).save_pretrained(folder)
-    return folder
+    return str(checkpoint_of("gpt_neo"))
 
 
 def loaded(target: Any, folder: str, cell: Cell) -> Loaded:

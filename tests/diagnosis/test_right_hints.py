@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,8 @@ from torch import nn
 from pytest_llmdevice import Cell, Finding, Result, examine, simulate
 from pytest_llmdevice.diagnosis.finding import Hint
 from pytest_llmdevice.diagnosis.grounds import grounded
-from pytest_llmdevice.diagnosis.hints import HINTS, generation, loads, placement, quantization, sequences, state, values
 from pytest_llmdevice.diagnosis.hints import dtypes as dtype_hints
+from pytest_llmdevice.diagnosis.hints import generation, loads, placement, quantization, sequences, state, values
 from pytest_llmdevice.diagnosis.places import PlacementEvidence, cause_of_place
 from pytest_llmdevice.inference.generation import generate
 from pytest_llmdevice.loading.target import BuiltinTarget
@@ -115,15 +116,18 @@ def test_a_history_that_is_kept_is_not_called_sampling() -> None:
     assert hints_of(result) == {generation.KEPT.name}
 
 
-def test_dropout_and_sampling_are_called_so() -> None:
-    def way(model: Any, prompts: Rows, new: int) -> Rows:
-        return [
-            model.generate(
-                torch.tensor([prompt]), do_sample=True, temperature=9.0, max_new_tokens=new, min_new_tokens=new
-            )[0, len(prompt) :].tolist()
-            for prompt in prompts
-        ]
+def generating(**settings: Any) -> Any:
+    """A way to generate for each prompt by itself, as many tokens as are asked for, with `settings`."""
 
+    def way(model: Any, prompts: Rows, new: int) -> Rows:
+        options = {"max_new_tokens": new, "min_new_tokens": new, **settings}
+        return [model.generate(torch.tensor([prompt]), **options)[0, len(prompt) :].tolist() for prompt in prompts]
+
+    return way
+
+
+def test_sampling_is_called_so() -> None:
+    way = generating(do_sample=True, temperature=9.0)
     assert hints_of(first(Loader(way=way), FP32)) == {generation.RANDOM.name}
 
 
@@ -192,7 +196,7 @@ def test_a_router_in_half_is_not_called_positions_in_half() -> None:
         assert not hints_of(result) & {sequences.FAR.name, generation.POSITIONS.name, sequences.LENGTH.name}, result
 
 
-def test_what_a_load_replaced_is_named_where_no_module_differs() -> None:
+def test_what_a_load_replaced_is_named_where_no_module_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import LlamaForCausalLM
 
     own = LlamaForCausalLM.forward
@@ -204,12 +208,9 @@ def test_what_a_load_replaced_is_named_where_no_module_differs() -> None:
         return output
 
     def change(model: Any) -> None:
-        LlamaForCausalLM.forward = far_ones_only  # type: ignore[method-assign]
+        monkeypatch.setattr(LlamaForCausalLM, "forward", far_ones_only)
 
-    try:
-        result = first(Loader(change), FP32)
-    finally:
-        LlamaForCausalLM.forward = own  # type: ignore[method-assign]
+    result = first(Loader(change), FP32)
     assert "no module" not in result.origin
     assert "LlamaForCausalLM.forward, by " in result.origin
     assert "far_ones_only" in result.origin
@@ -228,14 +229,7 @@ def test_what_was_handed_to_the_model_stands_beside_the_prompt() -> None:
 
 
 def test_a_penalty_is_found_by_the_logits_that_its_tokens_do_not_have() -> None:
-    def way(model: Any, prompts: Rows, new: int) -> Rows:
-        return [
-            model.generate(
-                torch.tensor([prompt]), do_sample=False, repetition_penalty=9.0, max_new_tokens=new, min_new_tokens=new
-            )[0, len(prompt) :].tolist()
-            for prompt in prompts
-        ]
-
+    way = generating(do_sample=False, repetition_penalty=9.0)
     assert generation.SETTINGS.name in hints_of(first(Loader(way=way), FP32))
 
 
@@ -256,6 +250,25 @@ def test_a_pipeline_that_moves_the_model_to_the_first_card_is_named() -> None:
     assert result.check == "placement"
     assert {finding.actual for finding in result.findings} == {"cuda:0"}
     assert hints_of(result) == {placement.PIPELINE.name}
+
+
+class Unpiped:
+    """Imports what makes pipelines, makes none, and takes the first card."""
+
+    def load(self, folder: str, cell: Cell) -> Any:
+        from transformers import AutoModelForCausalLM, pipeline
+
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=cell.torch_dtype).to("cuda")
+        return model if callable(pipeline) else None
+
+
+def test_an_import_of_pipelines_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("transformers.pipelines")]:
+        monkeypatch.delitem(sys.modules, name)
+    cell = Cell("llama", "cuda:1", "bfloat16", simulated=True)
+    with simulate("cuda:2"):
+        result = first(Unpiped(), cell)
+    assert hints_of(result) == {placement.WRONG_INDEX.name}
 
 
 @pytest.mark.parametrize(
@@ -304,13 +317,6 @@ def test_what_is_inferred_holds_only_where_nothing_else_is_wrong() -> None:
     assert left(parts=True) == [None, None, state.KEPT_ALIVE, generation.MASK]
     assert left(cell=True, raised=True) == [None, sequences.LEAK, None, generation.MASK]
     assert left(changed=True) == [state.MODEL, state.MODEL, state.KEPT_ALIVE, generation.MASK]
-
-
-@pytest.mark.parametrize("hint", HINTS, ids=lambda hint: hint.name)
-def test_every_hint_says_when_it_is_given_and_where_it_is_from(hint: Hint) -> None:
-    assert hint.when
-    assert not hint.when.endswith(".")
-    assert hint.source.startswith("https://")
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ from results.builder import ResultsBuilder
 from pytest_llmdevice import Cell, Result
 from pytest_llmdevice.diagnosis.classes import class_of_findings
 from pytest_llmdevice.diagnosis.folding import fold_findings
+from pytest_llmdevice.plugin.failures import MOST
+from pytest_llmdevice.plugin.item_record import recorded_finding
 from pytest_llmdevice.results.merged_results import MergedResults, merge_runs
-from pytest_llmdevice.results.records import Check, RecordedFinding
+from pytest_llmdevice.results.records import Check
 from pytest_llmdevice.results.vocabulary import CheckOutcome
 
 
@@ -41,23 +43,14 @@ def merged(results: dict[Cell, list[Result]], folder: Path) -> MergedResults:
 def record(cell: Cell, result: Result) -> Check:
     """The record that the plugin makes of a result."""
     no_model = any(finding.kind == "no model" for finding in result.findings)
-    outcome: CheckOutcome = (
-        "passed" if result.passed else "hollow" if result.hollow else "error" if no_model else "failed"
-    )
+    outcome: CheckOutcome = "error" if no_model else result.outcome
     values: dict[str, Any] = (
         {} if outcome in {"passed", "hollow"} else {"failure": class_of_findings(result.check, result.findings)}
     )
-    findings = (
-        () if outcome == "hollow" else tuple(_finding(finding) for finding, _ in fold_findings(result.findings)[:20])
-    )
+    folded = [finding for finding, _ in fold_findings(result.findings)]
+    findings = () if outcome == "hollow" else tuple(map(recorded_finding, folded[:MOST]))
     message = "" if result.passed else result.message(cell.id).partition("\n")[0]
     return Check(
         cell=cell.id, simulated=cell.simulated, check=result.check, outcome=outcome,
         message=message, findings=findings, **values,
     )  # fmt: skip
-
-
-def _finding(finding: object) -> RecordedFinding:
-    from pytest_llmdevice.plugin.item_record import _finding as recorded
-
-    return recorded("", finding)

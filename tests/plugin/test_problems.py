@@ -12,7 +12,7 @@ import torch
 
 SUITE = "pytest_llmdevice.suite"
 
-THREE = """
+FOUR_CELLS = """
 models = ["llama", "gpt2"]
 devices = "cpu"
 dtypes = ["float32", "bfloat16"]
@@ -31,7 +31,7 @@ def load(checkpoint, cell):
 @pytest.fixture
 def buggy(project: pytest.Pytester) -> pytest.Pytester:
     """A loader that drops the dtype, and leaves one model in training mode."""
-    project.makefile(".toml", four=THREE)
+    project.makefile(".toml", four=FOUR_CELLS)
     project.makepyfile(buggy=BUGGY)
     project.makeini("[pytest]\npythonpath = .\n")
     return project
@@ -123,7 +123,9 @@ def test_a_check_that_looked_at_nothing_is_a_cause(buggy: pytest.Pytester) -> No
 
 
 def test_an_expected_failure_and_a_good_run_list_none(buggy: pytest.Pytester) -> None:
-    text = THREE + '[[expect]]\nmodels = "*"\nchecks = ["dtypes"]\nxfail = "known"\n[[exclude]]\ndtypes = "float32"\n'
+    text = (
+        FOUR_CELLS + '[[expect]]\nmodels = "*"\nchecks = ["dtypes"]\nxfail = "known"\n[[exclude]]\ndtypes = "float32"\n'
+    )
     (buggy.path / "four.toml").write_text(text)
     result = buggy.runpytest(*FLAGS, "-k", "test_dtypes")
     result.assert_outcomes(xfailed=2, deselected=result.parseoutcomes()["deselected"])

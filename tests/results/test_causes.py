@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmdevice.diagnosis.finding import Hint
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.vocabulary import checks as known_checks
 from pytest_llmdevice.results import consequences
@@ -127,4 +126,3 @@ def test_every_check_has_a_kind_and_every_hint_of_a_table_is_registered() -> Non
     named = {hint for table in tables for hint in table} | {hint for pair in consequences.PAIRS for hint in pair}
     assert named <= set(current().names("hint"))
     assert all(set(of) <= set(known_checks()) for of in consequences.ONLY_AFTER.values())
-    assert Hint.table == "hint"

@@ -2,7 +2,7 @@
 
 From the repository's root:
 
-    python -m tests.simulation.ground_truth.record tests/simulation/ground_truth/recorded.json
+    python -m tests.simulation.ground_truth.record tests/simulation/ground_truth/recorded-CARD.json
     python -m tests.simulation.ground_truth.record --documented
 """
 
