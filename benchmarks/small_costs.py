@@ -1,6 +1,6 @@
 """What happens once for each load or each draw, and must stay small beside it.
 
-`python -m benchmarks.small_costs` prints the least of many runs of each, in microseconds: a machine that is busy with
+`python benchmarks/small_costs.py` prints the least of many runs of each, in microseconds: a machine that is busy with
 something else then says little. Drawing random numbers for a simulated card should cost under 15, measuring a call
 under 5,000.
 """
