@@ -224,8 +224,8 @@ SAME: Final = (
 )
 
 REPLACED: Final = (
-    "not found by comparison with a plain load, which is made of the same classes, and these methods were replaced in "
-    "this process: "
+    "not found: for one short prompt without padding each module says the same as in a plain load; these methods were "
+    "replaced in this process: "
 )
 """Begins the origin where a load has put other methods in the place of a model's."""
 

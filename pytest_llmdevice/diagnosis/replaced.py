@@ -1,7 +1,7 @@
 """Lists the methods of a model's modules that somebody has put others in the place of.
 
-A plain load in the same process is made of the same classes: where a loader replaces a method of one, the comparison of
-the two sees no difference.
+What a replacement does may be seen in none of the modules that are compared with a plain load's: it may concern padding
+only, or what lies between the modules.
 """
 
 from __future__ import annotations
