@@ -31,6 +31,18 @@ def joined(names: Iterable[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
+_PROGRESS: Final = re.compile(r"\d+%\|.*\|")
+
+
+def without_progress(text: str) -> list[str]:
+    """The lines of `text` as a terminal shows them in the end, without progress bars.
+
+    What a carriage return has covered was not to stay.
+    """
+    lines = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+    return [line for line in lines if not _PROGRESS.search(line)]
+
+
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 

@@ -128,9 +128,9 @@ def _malformed(output: object, prompts: Tokens) -> list[Finding]:
     where = "what generate returned"
     rows = token_rows(output)
     if rows is None:
-        return [Finding(where, contract, _described(output))]
+        return [Finding(where, contract, _described(output), kind="form")]
     if len(rows) != len(prompts):
-        return [Finding(where, contract, f"{len(rows)} of them")]
+        return [Finding(where, contract, f"{len(rows)} of them", kind="form")]
     return []
 
 
@@ -140,7 +140,7 @@ def _malformed_alone(alone: Sequence[object] | None) -> list[Finding]:
         if token_rows([row]) is None:
             where = f"what generate returned for prompt {number} by itself"
             actual = "nothing" if row is None else f"a list that begins with {_described(row)}"
-            return [Finding(where, "1 list of new token ids, in a list", actual)]
+            return [Finding(where, "1 list of new token ids, in a list", actual, kind="form")]
     return []
 
 

@@ -65,6 +65,7 @@ def _evidence(
         hooked=any(True for module in model.modules() for _ in hooks_of(module)),
         cards=current().of(Strategy)[cell.strategy].cards,
         automatic=current().of(Strategy)[cell.strategy].automatic,
+        offload=bool(offloads(cell)),
         piped=piped,
     )
 

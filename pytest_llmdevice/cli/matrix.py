@@ -158,6 +158,7 @@ def _expectation(rule: Rule) -> str:
     condition = f" (with {versions})" if versions else ""
     if rule.details["xfail"]:
         return f"{checks} will fail{condition}: {rule.reason}"
-    if rule.details["dense"]:
-        return f"left dense on purpose{condition}: {', '.join(rule.details['dense'])}"
-    return f"agreement within {rule.details['tolerance']:g}{condition}"
+    dense, tolerance = rule.details["dense"], rule.details["tolerance"]
+    said = [f"left dense on purpose: {', '.join(dense)}"] if dense else []
+    said += [f"agreement within {tolerance:g}"] if tolerance is not None else []
+    return f"{'; '.join(said)}{condition}"

@@ -47,28 +47,6 @@ class Divergence:
         return f"first differs at {where}: expected {self.expected}, found {self.actual}"
 
 
-def first_divergence(
-    model: nn.Module,
-    reference: nn.Module,
-    run: Callable[[Any], object],
-    tolerance: float,
-    rename: Callable[[str], str] = str,
-) -> Divergence | None:
-    """The first module of `model` whose output differs from that of the module of the same name in `reference`.
-
-    Both are run once with `run(model)`. Modules are compared in the order in which those of the reference finish, so
-    that a module comes before the one that contains it.
-
-    Args:
-        model: the model under test.
-        reference: a correct model, on any device.
-        run: makes one forward pass.
-        tolerance: the largest relative error, ||actual - expected|| / ||expected||, that counts as equal.
-        rename: maps a module name of `model` to the name in `reference`.
-    """
-    return first_difference(model, outputs_of(reference, run), run, tolerance, rename)
-
-
 def outputs_of(model: nn.Module, run: Callable[[Any], object]) -> Mapping[str, tuple[ModuleOutput, ...]]:
     """The outputs of each module of `model` in one forward pass, `run(model)`; see `recorded_outputs`."""
     with recorded_outputs(model) as outputs:
@@ -83,7 +61,18 @@ def first_difference(
     tolerance: float,
     rename: Callable[[str], str] = str,
 ) -> Divergence | None:
-    """The same as `first_divergence`, with the outputs of the reference instead of the reference."""
+    """The first module of `model` whose output differs from that of the module of the same name in a reference.
+
+    Modules are compared in the order in which those of the reference finish, so that a module comes before the one that
+    contains it.
+
+    Args:
+        model: the model under test.
+        expected: the outputs of a correct model, on any device, in the same pass; see `outputs_of`.
+        run: makes one forward pass.
+        tolerance: the largest relative error, ||actual - expected|| / ||expected||, that counts as equal.
+        rename: maps a module name of `model` to the name in the reference.
+    """
     # If it raises, the outputs before the exception are compared.
     with suppress(Exception), recorded_outputs(model) as actual:
         run(model)

@@ -49,7 +49,8 @@ class Finding:
         actual: what it is.
         hint: what usually causes this; None where nothing is known.
         kind: `"exception"` where something was raised, `"no model"` where a load gave none, `"answer"` where the
-            target's own generation says something else than its model; empty for all else.
+            target's own generation says something else than its model, `"form"` where it returns no lists of token ids;
+            empty for all else.
         subject: `where` without a position or row in it; empty where there is none.
         size: how large an error is, in the unit of `actual`; None where it is not a matter of size.
     """
@@ -58,7 +59,7 @@ class Finding:
     expected: str
     actual: str
     hint: Hint | None = None
-    kind: Literal["", "exception", "no model", "answer"] = ""
+    kind: Literal["", "exception", "no model", "answer", "form"] = ""
     subject: str = field(default="", compare=False)
     size: float | None = field(default=None, compare=False)
 

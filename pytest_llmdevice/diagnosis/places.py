@@ -23,6 +23,7 @@ class PlacementEvidence:
         hooked: whether a module has a hook of accelerate's.
         cards: the cards that the cell's strategy takes.
         automatic: whether its strategy leaves the choice of the cards to accelerate.
+        offload: whether the cell asks for a part of the model to be kept elsewhere.
         piped: whether the load made a pipeline of transformers.
     """
 
@@ -32,6 +33,7 @@ class PlacementEvidence:
     hooked: bool = False
     cards: int = 1
     automatic: bool = False
+    offload: bool = False
     piped: bool = False
 
 
@@ -55,9 +57,9 @@ def cause_of_place(seen: PlacementEvidence, place: str, *, buffer: bool, brought
     if asked == "cpu":
         return hints.CARD_PREFERRED
     several = len(seen.mapped) > 1
-    if several and seen.cards < 2 and not seen.automatic:  # of two cards, not one
+    if several and seen.cards < 2 and not seen.automatic and not seen.offload:
         return hints.OFFLOADED if place in {"cpu", "disk"} and place in seen.mapped else hints.SPREAD
-    if seen.cell.strategy in {"auto", "balanced", "sequential", "split"} and (several or seen.hooked):
+    if (seen.automatic or seen.cards > 1) and (several or seen.hooked):
         return hints.STALE
     if kind == asked:
         if seen.cards > 1 and not alone and not seen.hooked:

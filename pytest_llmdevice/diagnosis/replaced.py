@@ -47,7 +47,7 @@ def _of_library(function: Any) -> bool:
     """Whether the code of `function` and of all that it decorates is a library's."""
     code = _function(function)
     if code is None:
-        return True
+        return type(function).__module__.partition(".")[0] in {*LIBRARIES, "builtins", "functools"}
     # Decorators of the libraries keep the name of the module that they are used in; the file tells where the code is.
     inner = getattr(function, "__wrapped__", None)
     module = inspect.getmodule(code.__code__)

@@ -17,7 +17,8 @@ def command(config: pytest.Config, cell: str) -> str:
     """What to type to run the cell `cell` again, in the folder in which pytest was called.
 
     It has what decides what is run on what: the matrix, the target, the machines to simulate, pytest's own
-    configuration and the paths, each as it was given. What came from an ini file is there again by itself.
+    configuration, plugins and the paths, each as it was given. What came from an ini file is there again by itself;
+    what `addopts` has is said twice, and cells that it names are run too.
     """
     option = config.option
     words = [*_program(), "--llm-matrix"]
@@ -26,6 +27,7 @@ def command(config: pytest.Config, cell: str) -> str:
     words += [f"--llm-simulate={machine}" for machine in option.llm_simulate or ()]
     words += [f"--llm-isolate={option.llm_isolate}"] if option.llm_isolate else []
     words.append(f"--llm-cell={cell}")
+    words += [word for name in option.plugins or () for word in ("-p", name)]
     words += ["-c", option.inifilename] if option.inifilename else []
     words += [f"--rootdir={option.rootdir}"] if option.rootdir else []
     words += [word for setting in option.override_ini or () for word in ("-o", setting)]

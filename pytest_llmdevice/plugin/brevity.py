@@ -16,8 +16,9 @@ import pytest
 
 from pytest_llmdevice.matrix.vocabulary import checks
 from pytest_llmdevice.plugin.failures import findings_of
+from pytest_llmdevice.report.problems import places_of
 from pytest_llmdevice.results.cell_view import base_id
-from pytest_llmdevice.text import harmless, plural
+from pytest_llmdevice.text import harmless, plural, without_progress
 
 if TYPE_CHECKING:
     from pytest_llmdevice.report.problems import Problem
@@ -66,7 +67,7 @@ def brief(stats: dict[str, list[Any]], problems: Sequence[Problem], naming: Nami
         problems: what is wrong.
         naming: says of a report what it is about; raises `LookupError` where it is about no cell.
     """
-    places = _places(problems)
+    places = places_of(problems)
     made = Brief()
     told: set[int] = set()
     listed: dict[int, set[str]] = {}
@@ -99,20 +100,6 @@ def brief(stats: dict[str, list[Any]], problems: Sequence[Problem], naming: Nami
             made.listed[state].append(report)
             made.left -= 1
     return made
-
-
-def _places(problems: Sequence[Problem]) -> dict[tuple[str, str, str], tuple[int, bool]]:
-    """By target, cell and check: the problem, and whether the check has found its cause."""
-    places: dict[tuple[str, str, str], tuple[int, bool]] = {}
-    for number, problem in enumerate(problems):
-        for (target, cell), (roots, others) in problem.where.items():
-            for check in others:
-                places.setdefault((target, cell, check), (number, False))
-            for check in roots:
-                # Of a check that has found several causes, each is told.
-                if not places.get((target, cell, check), (number, False))[1]:
-                    places[target, cell, check] = number, True
-    return places
 
 
 def _place(
@@ -187,8 +174,8 @@ def as_asked(report: Any, check: str, style: str, again: str) -> Any:
 def _told(sections: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """The sections that say something: not those that hold nothing but the progress of a bar."""
     for name, content in sections:
-        kept = [line for line in content.split("\n") if line.strip() and "\r" not in line]
-        if kept:
+        kept = without_progress(content)
+        if any(line.strip() for line in kept):
             yield name, "\n".join(kept)
 
 

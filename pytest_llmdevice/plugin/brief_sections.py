@@ -54,7 +54,7 @@ class BriefSections:
         finally:
             self._hand(reporter, self._all)
             self._brief = None
-        if chosen.rest and not reporter.no_summary and reporter.reportchars:
+        if chosen.rest and not reporter.no_summary and set(reporter.reportchars) & set("fE"):
             reporter.write_line(chosen.rest)
 
     @pytest.hookimpl(specname="pytest_terminal_summary", tryfirst=True)

@@ -8,7 +8,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from pytest_llmdevice.simulation.patches import Patches
 
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.cell import Cell
@@ -67,15 +69,15 @@ def _out_of_reach() -> Iterator[None]:
     """Have every beginning to use a card raise."""
     import torch
 
-    kinds: list[Any] = [torch.cuda, torch.xpu]
-    before = [kind._lazy_init for kind in kinds]  # noqa: SLF001  # all of PyTorch's functions for cards call it first
-    for kind in kinds:
-        kind._lazy_init = _refuse  # noqa: SLF001
+    patches = Patches()
     try:
+        for kind in (torch.cuda, torch.xpu):
+            # All of PyTorch's functions for cards call it first; some modules have it by a name of their own.
+            for module in (kind, kind.memory, kind.random):
+                patches.set(module, "_lazy_init", _refuse)
         yield
     finally:
-        for kind, function in zip(kinds, before, strict=True):
-            kind._lazy_init = function  # noqa: SLF001
+        patches.undo()
 
 
 def _refuse() -> NoReturn:

@@ -146,23 +146,22 @@ def attach(report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
 
 
 def detail(
-    item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport, own: object, *, declared: bool
+    item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport, own: object, *, declared: str | None
 ) -> None:
     """Put into the report of an item of a cell what a record of it needs and no other part of the report has.
 
     A dictionary, where there is something to say: `failure` (what kind of thing went wrong), `cause` (why the cell does
     not run here), `aborted`, `hollow` and `gave up` (by `pytest.xfail`; true or absent), `upstream` (what a plain
     load does too, in words that are the same for each cell of an architecture), `evidence`, `tokens`,
-    `measured`, `result` and `called` (see their keys), `declared` (whether the matrix expects it to fail), and `target`
-    where a fixture put another one in the place of `own`.
+    `measured`, `result` and `called` (see their keys), `declared` (true where the matrix expects it to fail), and
+    `target` where a fixture put another one in the place of `own`.
     """
-    details: dict[str, Any] = {"declared": True} if declared else {}
+    details: dict[str, Any] = {} if declared is None else {"declared": True}
     if call.excinfo is not None and isinstance(call.excinfo.value, UpstreamToo):
         details["upstream"] = call.excinfo.value.summary
-        marker = item.get_closest_marker("xfail")
-        if declared and marker is not None:
+        if declared is not None:
             # The matrix knows it, and says it in its own words.
-            details["reason"] = str(marker.kwargs.get("reason", ""))
+            details["reason"] = declared
     elif call.excinfo is not None and isinstance(call.excinfo.value, pytest.xfail.Exception):
         details["gave up"] = True
     if report.outcome == "failed" and call.excinfo is not None:
@@ -217,11 +216,12 @@ def _of_failure(error: BaseException) -> dict[str, Any]:
     result: Result | None = getattr(error, CARRIED, None)
     failure = getattr(error, "failure", None)
     if failure is None:
-        failure = class_of_error(error) if result is None else class_of_findings(result.check, result.findings)
+        found = () if result is None else result.findings or result.upstream
+        failure = class_of_error(error) if result is None else class_of_findings(result.check, found)
     details: dict[str, Any] = {"failure": failure}
     if getattr(error, "aborted", False):
         details["aborted"] = True
-    if result is not None and not result.findings:
+    if result is not None and result.outcome == "hollow":
         details["hollow"] = True
     return details
 

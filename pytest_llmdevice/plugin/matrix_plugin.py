@@ -167,8 +167,7 @@ class MatrixPlugin:
         if cell is not None:
             make_harmless(report, colours=item.config.get_terminal_writer().hasmarkup)
             attach_log(item, cell, report)
-            declared = self._run.xfail(cell, check_of(item)) is not None
-            detail(item, call, report, self._run.target, declared=declared)
+            detail(item, call, report, self._run.target, declared=self._run.xfail(cell, check_of(item)))
             if not cell.simulated and details_of(report).get("failure") == "device-lost":
                 self._lost.setdefault((cell.kind, cell.device), item.name)
         return report

@@ -88,7 +88,8 @@ class Settings:
             here=config.invocation_params.dir,
             cells=tuple(config.getoption("llm_cell") or ()),
             require=tuple(config.getoption("llm_require") or config.getini("llm_require")),
-            simulate=tuple(config.getoption("llm_simulate") or config.getini("llm_simulate")),
+            # What `addopts` has too is one machine, and not two of one kind.
+            simulate=tuple(dict.fromkeys(config.getoption("llm_simulate") or config.getini("llm_simulate"))),
             target=target_name(config),
             probe_timeout=_seconds(config, "--llm-probe-timeout"),
             cell_timeout=_seconds(config, "--llm-cell-timeout", or_none=True),

@@ -19,7 +19,7 @@ from pytest_llmdevice.results.records import Begun, CellDone, Check, End, Planne
 from pytest_llmdevice.results.redaction import Redactor
 from pytest_llmdevice.results.run_header import Record, Run
 from pytest_llmdevice.results.store import RunFile, Writer, dumped
-from pytest_llmdevice.results.vocabulary import BAD, WORST_FIRST, Outcome
+from pytest_llmdevice.results.vocabulary import BAD, GOOD, WORST_FIRST, Outcome
 
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.cell import Cell
@@ -180,7 +180,7 @@ class Recorder:
         ran = {check.check for check in checks if check.outcome != "skipped"}
         left = lacking(self.file.run.required, self.file.planned[cell.id].exempt, ran)
         unloaded = not loaded and "passed" in counts
-        partial = worst.outcome in {"passed", "xfail"} and bool(left or unloaded)
+        partial = worst.outcome in GOOD and bool(left or unloaded)
         return CellDone(
             cell=cell.id,
             target=worst.target,

@@ -268,8 +268,8 @@ class MatrixRun:
         return tuple(
             pattern
             for expectation in self.matrix.expect
-            if expectation.dense and expectation.applies(cell, "quantization", self.inventory.versions)
-            for pattern in expectation.dense
+            if expectation.applies(cell, "quantization", self.inventory.versions)
+            for pattern in expectation.dense or ()
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pytest_llmdevice.report.problems import Problem
+from pytest_llmdevice.report.problems import Place, Problem, places_of
 from pytest_llmdevice.results.cell_view import base_id
 from pytest_llmdevice.results.run_header import BUILTIN
 from pytest_llmdevice.results.transitions import NAMES, Comparison, Transition, count_text
@@ -34,14 +34,23 @@ class Change:
         return [cell for cell in cells if cell != self.first.cell]
 
     @property
+    def also_found_by(self) -> list[str]:
+        """The other checks that have found the cause itself."""
+        checks = dict.fromkeys(transition.check for transition in self.alike)
+        return [check for check in checks if check != self.first.check]
+
+    @property
     def tail(self) -> str:
-        """`"; also in 3 cells of gpt2 and llama; and 7 checks that follow from it"`; empty where it is alone."""
+        """`"; found by save too; also in 3 cells, of gpt2, llama; and 7 checks that follow from it"`, what there is."""
+        others = self.also_found_by
+        too = f"; found by {', '.join(others)} too" if others else ""
         elsewhere = self.elsewhere
         models = sorted({model_in(cell) for cell in elsewhere})
         also = f"; also in {plural(len(elsewhere), 'cell')}, of {', '.join(models)}" if elsewhere else ""
         checks = list(dict.fromkeys(transition.check for transition in self.follows))
         verb = "follows" if len(checks) == 1 else "follow"
-        return f"{also}; and {plural(len(checks), 'check')} that {verb} from it" if checks else also
+        rest = f"; and {plural(len(checks), 'check')} that {verb} from it" if checks else ""
+        return f"{too}{also}{rest}"
 
 
 def changes_of(transitions: Sequence[Transition], problems: Sequence[Problem]) -> list[Change]:
@@ -50,12 +59,7 @@ def changes_of(transitions: Sequence[Transition], problems: Sequence[Problem]) -
     A transition that is part of no problem, such as one of a check that was skipped, is a change of its own; those come
     last among their name, in their order.
     """
-    places: dict[tuple[str, str, str], tuple[int, bool]] = {}
-    for number, problem in enumerate(problems):
-        for (target, cell), (roots, others) in problem.where.items():
-            places |= {(target, cell, check): (number, True) for check in roots}
-            for check in others:
-                places.setdefault((target, cell, check), (number, False))
+    places = places_of(problems)
     changes: dict[tuple[int, int, int], Change] = {}
     for place, transition in enumerate(transitions):
         key = transition.target, base_id(transition.cell), transition.check
@@ -72,7 +76,7 @@ def changes_of(transitions: Sequence[Transition], problems: Sequence[Problem]) -
     return [changes[where] for where in sorted(changes)]
 
 
-def _is_root(transition: Transition, places: dict[tuple[str, str, str], tuple[int, bool]]) -> bool:
+def _is_root(transition: Transition, places: dict[Place, tuple[int, bool]]) -> bool:
     return places[transition.target, base_id(transition.cell), transition.check][1]
 
 
@@ -120,6 +124,6 @@ def worst_changes(comparison: Comparison, problems: Sequence[Problem], most: int
 
 
 def left_text(changes: Sequence[Change]) -> str:
-    """`"and 12 more differences, of gpt2, llama"`."""
+    """`"and 12 more changes, of gpt2, llama"`."""
     cells = [cell for change in changes for cell in (change.first.cell, *change.elsewhere)]
-    return f"and {plural(len(changes), 'more difference')}, of {', '.join(sorted(set(map(model_in, cells))))}"
+    return f"and {plural(len(changes), 'more change')}, of {', '.join(sorted(set(map(model_in, cells))))}"

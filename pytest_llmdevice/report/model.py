@@ -17,7 +17,7 @@ from pytest_llmdevice.report.problems import Problem, find_problems
 from pytest_llmdevice.results.cell_view import CellView, Conflict
 from pytest_llmdevice.results.merged_results import MergedResults
 from pytest_llmdevice.results.transitions import Comparison
-from pytest_llmdevice.results.vocabulary import BAD, OUTCOME_WORDS, WORST_FIRST, CheckOutcome
+from pytest_llmdevice.results.vocabulary import BAD, GOOD, OUTCOME_WORDS, WORST_FIRST, CheckOutcome
 from pytest_llmdevice.text import plural
 
 UPSTREAM: Final = "Upstream: a plain load does so too"
@@ -125,7 +125,7 @@ class ReportModel:
         if bad:
             verb = "has" if bad == 1 else "have"
             return Headline("bad", f"{bad:,} of {plural(ran, 'cell')} that ran {verb} problems.")
-        if not self.counts.count({"passed", "xfail", "upstream"}):
+        if not self.counts.count(GOOD):
             verb = "was" if ran == 1 else "were"
             return Headline("partial", f"{plural(ran, 'cell')} {verb} partly run, none as its matrix requires.")
         partial = self.counts.count({"partial"})

@@ -6,7 +6,7 @@ are one problem, whatever follows from them in each.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -50,8 +50,8 @@ class Follower:
         self.cells += new
         self.findings += len(complaint.findings)
         self.message = self.message or complaint.message
-        if complaint.finding is not None and (self.finding is None or not self.finding.hint):
-            self.finding = complaint.finding if complaint.hint or self.finding is None else self.finding
+        if complaint.finding is not None and (self.finding is None or (complaint.hint and not self.finding.hint)):
+            self.finding = complaint.finding
 
 
 @dataclass
@@ -166,7 +166,7 @@ class Problem:
     def _add_findings(self, complaint: Complaint, told: set[RecordedFinding]) -> None:
         self.findings += len(set(complaint.findings) - told)
         told.update(complaint.findings)
-        self.examples += [finding for finding in complaint.findings if finding not in self.examples]
+        self.examples += [finding for finding in dict.fromkeys(complaint.findings) if finding not in self.examples]
         del self.examples[EXAMPLES:]
 
 
@@ -182,6 +182,26 @@ def find_problems(results: MergedResults) -> list[Problem]:
     for problem in problems.values():
         problem.cells = sorted({id(view): view for view in problem.cells}.values(), key=lambda view: place[id(view)])
     return sorted(problems.values(), key=lambda problem: (-len(problem.cells), WORST_FIRST.index(problem.outcome)))
+
+
+Place = tuple[str, str, str]
+"""Target, cell by its base id, and check."""
+
+
+def places_of(problems: Sequence[Problem]) -> dict[Place, tuple[int, bool]]:
+    """By target, cell and check: the number of the problem, and whether the check has found its cause.
+
+    Of a check that has found several causes, it is that of the first problem.
+    """
+    places: dict[Place, tuple[int, bool]] = {}
+    for number, problem in enumerate(problems):
+        for (target, cell), (roots, others) in problem.where.items():
+            for check in others:
+                places.setdefault((target, cell, check), (number, False))
+            for check in roots:
+                if not places.get((target, cell, check), (number, False))[1]:
+                    places[target, cell, check] = number, True
+    return places
 
 
 def described(finding: RecordedFinding | None, message: str) -> str:

@@ -32,9 +32,6 @@ from pytest_llmdevice.results.vocabulary import BAD, OUTCOME_WORDS, Outcome
 WHOLE_CELL: Final = "the cell"
 """What stands for a check where a cell is bad and none of its checks is."""
 
-RETURNED: Final = "what generate returned"
-"""Where findings are that are about the form of an answer and not about its tokens."""
-
 
 @dataclass(eq=False)
 class Complaint:
@@ -67,12 +64,8 @@ class Complaint:
         self.key = self._key()
 
     def _kind(self) -> Kind:
-        finding = self.finding
-        raised = finding.kind if finding is not None else ""
-        returned = finding is not None and finding.where.startswith(RETURNED)
-        if returned and self.check == "generation" and not raised:
-            return "form"
-        return consequences.kind_of(self.check, self.outcome, self.hint, raised)
+        of_finding = self.finding.kind if self.finding is not None else ""
+        return consequences.kind_of(self.check, self.outcome, self.hint, of_finding)
 
     def _key(self) -> Hashable:
         if self.hint:

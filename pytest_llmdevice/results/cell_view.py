@@ -11,7 +11,7 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.results.environments import Environment
 from pytest_llmdevice.results.records import CellDone, Check, Planned
 from pytest_llmdevice.results.run_header import Run
-from pytest_llmdevice.results.vocabulary import WORST_FIRST, Outcome, SkipCause
+from pytest_llmdevice.results.vocabulary import GOOD, WORST_FIRST, Outcome, SkipCause
 
 Key: TypeAlias = tuple[str, str]
 """(target, id of the cell without `.sim`): what two runs have in common that ask the same question."""
@@ -94,7 +94,7 @@ class CellView:
         if self.aborted:
             outcomes.add("aborted")
         # What was expected to fail may be the load.
-        if (outcomes & {"passed", "xfail", "upstream"} and self.lacking) or ("passed" in outcomes and not self.loaded):
+        if (outcomes & GOOD and self.lacking) or ("passed" in outcomes and not self.loaded):
             outcomes.add("partial")
         return worst_of(outcomes)
 

@@ -204,7 +204,7 @@ def kind_of(check: str, outcome: str, hint: str, raised: str) -> Kind:
         check: the check that found it.
         outcome: of that check.
         hint: the name of its hint; empty where it has none.
-        raised: the `kind` of its finding: `"exception"`, `"no model"`, `"answer"`, or empty.
+        raised: the `kind` of its finding: `"exception"`, `"no model"`, `"answer"`, `"form"`, or empty.
     """
     if outcome == "aborted":
         return "aborted"
@@ -216,6 +216,8 @@ def kind_of(check: str, outcome: str, hint: str, raised: str) -> Kind:
         return "hollow" if check in OF_CHECK else "own"
     if raised == "exception":
         return "limit" if OF_HINT.get(hint) == "limit" else "raised"
+    if raised == "form":
+        return "form"
     return OF_HINT.get(hint) or ("answers" if raised == "answer" else OF_CHECK.get(check, "own"))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_llmdevice.results.cell_view import worst_of
 from pytest_llmdevice.results.records import CellDone, Check, End, Planned
 from pytest_llmdevice.results.run_header import Record
-from pytest_llmdevice.results.vocabulary import OUTCOME_WORDS, WORST_FIRST, Outcome
+from pytest_llmdevice.results.vocabulary import GOOD, OUTCOME_WORDS, WORST_FIRST, Outcome
 from pytest_llmdevice.text import plural
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _other_checks(file: RunFile, record: CellDone) -> str:
             f"have {_words(counts)}"
         )
     worst = worst_of(set(counts))
-    if record.outcome == "partial" and worst in {"passed", "xfail", "upstream"}:
+    if record.outcome == "partial" and worst in GOOD:
         return ""
     if record.outcome != worst:
         return f"{record.cell} is {OUTCOME_WORDS[record.outcome]}, and its checks are {_words(counts)}"

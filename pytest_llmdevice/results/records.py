@@ -95,8 +95,8 @@ class RecordedFinding(Record):
         where, expected, actual: the tensor, module or step, what it should be, and is; of an exception its text.
         hint, advice, source: the known cause, what to do, and an address to read on; empty where no cause is known.
         kind: `"exception"` where something was raised, `"no model"` where a load gave none, `"answer"` where the
-            target's own generation says something else than its model; empty where another value is wrong, and in
-            files from before this key.
+            target's own generation says something else than its model, `"form"` where it returns no lists of token ids;
+            empty where another value is wrong, and in files from before this key.
     """
 
     where: str

@@ -36,6 +36,9 @@ WORST_FIRST: Final[tuple[Outcome, ...]] = (
 BAD: Final[frozenset[Outcome]] = frozenset({"error", "failed", "aborted", "hollow", "xpass"})
 """Outcomes that make a run red."""
 
+GOOD: Final[frozenset[Outcome]] = frozenset({"passed", "xfail", "upstream"})
+"""Outcomes with which nothing is held against the code under test."""
+
 OUTCOME_WORDS: Final[dict[Outcome, str]] = {
     "error": "error",
     "failed": "failed",

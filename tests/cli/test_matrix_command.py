@@ -42,6 +42,7 @@ source = "https://example.org/1"
 [[expect]]
 devices = ["cuda:*"]
 tolerance = 0.5
+dense = ["lm_head", "*.gate"]
 
 [require]
 devices = ["cpu", "cuda:0"]
@@ -101,7 +102,7 @@ def test_the_summary_says_what_the_rules_are_about(small: str) -> None:
     assert "device        cpu 5, cuda:0 6" in out
     assert "values will fail (with torch >=2): it is known" in out
     assert "https://example.org/1" in out
-    assert "agreement within 0.5" in out
+    assert "left dense on purpose: lm_head, *.gate; agreement within 0.5" in " ".join(out.split())
     assert "Required: each of these in a cell that passed on real hardware\n  devices  cpu cuda:0" in out
 
 

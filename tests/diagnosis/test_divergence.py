@@ -11,7 +11,7 @@ from covering import in_turn
 from torch import nn
 
 from pytest_llmdevice import BuiltinTarget, Cell, examine, simulate, zoo
-from pytest_llmdevice.diagnosis.divergence import first_divergence
+from pytest_llmdevice.diagnosis.divergence import first_difference, outputs_of
 from pytest_llmdevice.inference.generation import inputs_for
 from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.matrix import vocabulary
@@ -24,7 +24,10 @@ def load(cell: Cell) -> Any:
 
 
 def compared(model: Any, plain: Any, tolerance: float = 0.02) -> Any:
-    return first_divergence(model, plain, lambda one: forward_logits(one, inputs_for(one, PROMPT)), tolerance)
+    def run(one: Any) -> Any:
+        return forward_logits(one, inputs_for(one, PROMPT))
+
+    return first_difference(model, outputs_of(plain, run), run, tolerance)
 
 
 @pytest.mark.parametrize(("family", "dtype"), in_turn(vocabulary.models(), ["float32", "bfloat16"]))

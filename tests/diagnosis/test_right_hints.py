@@ -18,6 +18,7 @@ from pytest_llmdevice.diagnosis.grounds import grounded
 from pytest_llmdevice.diagnosis.hints import dtypes as dtype_hints
 from pytest_llmdevice.diagnosis.hints import generation, loads, placement, quantization, sequences, state, values
 from pytest_llmdevice.diagnosis.places import PlacementEvidence, cause_of_place
+from pytest_llmdevice.diagnosis.replaced import replaced_methods
 from pytest_llmdevice.inference.generation import generate
 from pytest_llmdevice.loading.target import BuiltinTarget
 
@@ -258,8 +259,8 @@ class Unpiped:
     def load(self, folder: str, cell: Cell) -> Any:
         from transformers import AutoModelForCausalLM, pipeline
 
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=cell.torch_dtype).to("cuda")
-        return model if callable(pipeline) else None
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=cell.torch_dtype)
+        return model.to("cuda") if pipeline.__name__ else None
 
 
 def test_an_import_of_pipelines_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,6 +296,35 @@ def test_several_cards_that_were_asked_for_are_no_wrong_index() -> None:
     assert cause_of_place(by_hand, "cuda:1", buffer=False, brought=False) == placement.NO_HOOKS
     moved = PlacementEvidence(split, ("cuda:0",), ("cuda:0", "cuda:1"), hooked=True, cards=2)
     assert cause_of_place(moved, "cuda:0", buffer=False, brought=False) == placement.STALE
+
+
+def test_an_offload_that_was_asked_for_is_no_spread() -> None:
+    cell = Cell("llama", "cuda:1", "bfloat16", "none", "cpu-offload")
+    seen = PlacementEvidence(cell, ("cuda:0", "meta"), ("cuda:0", "cpu"), hooked=True, offload=True)
+    assert cause_of_place(seen, "cuda:0", buffer=False, brought=False) == placement.WRONG_INDEX
+
+
+def test_a_strategy_of_a_plugin_is_judged_by_what_it_is() -> None:
+    own = Cell("llama", "cuda:0", "bfloat16", "none", "by-speed")
+    seen = PlacementEvidence(own, ("cuda:0",), ("cuda:0", "cuda:1"), hooked=True, automatic=True)
+    assert cause_of_place(seen, "cuda:0", buffer=False, brought=False) == placement.STALE
+
+
+class Caller:
+    """Stands for a method, and is none."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner(*args, **kwargs)
+
+
+def test_an_object_in_the_place_of_a_method_is_named() -> None:
+    model: Any = nn.Linear(2, 2)
+    assert replaced_methods(model) == []
+    model.forward = Caller(model.forward)
+    assert replaced_methods(model) == ["Linear.forward, by Caller"]
 
 
 def finding_of(hint: Hint) -> Finding:

@@ -17,6 +17,7 @@ MODULES = {
     "asks_a_card_at_import": "import torch\nNAME = torch.cuda.get_device_name(0)\n",
     "asks_whether_there_is_one": "import torch\nHERE = torch.cuda.is_available()\n",
     "needs_one_that_uses_it": "import uses_cuda_at_import\n",
+    "draws_at_import": "import torch\nSTATE = torch.cuda.get_rng_state()\n",
     "does_without_a_card": "import torch\ntry:\n    torch.cuda.init()\nexcept Exception:\n    CARDS = 0\n",
 }
 
@@ -28,7 +29,8 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     begun: list[str] = []
-    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: begun.append("cuda"))
+    for module in (torch.cuda, torch.cuda.random):
+        monkeypatch.setattr(module, "_lazy_init", lambda: begun.append("cuda"))
     return begun
 
 

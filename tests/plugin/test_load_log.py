@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_llmdevice.plugin.load_log import MOST_LINES, SECTION, LoadLog, _parts, _text
+from pytest_llmdevice.plugin import load_log
+from pytest_llmdevice.plugin.brevity import _told
+from pytest_llmdevice.plugin.load_log import LOOKED_AT, MOST_LINES, SECTION, LoadLog, _text
 
 RunProcess = Callable[..., pytest.RunResult]
 
@@ -101,8 +103,32 @@ def test_a_log_is_bounded_and_says_nothing_twice() -> None:
         [("Captured stdout setup", printed), ("Captured stderr setup", f"{bars}taking card 0\n"),
          ("Captured log setup", "WARNING  langchain:loader.py:7 taking card 0\n")],
     )  # fmt: skip
-    lines = _text(_parts(log)).splitlines()
+    lines = log.told.splitlines()
     assert len(lines) == MOST_LINES + 1
     assert lines[0] == "... 71 lines before"
     assert lines[-2:] == ["stdout: line 99", "stderr: taking card 0"]
     assert _text([("stderr", bars)]) == ""
+
+
+def test_what_was_written_over_is_not_told_and_a_line_that_ends_in_two_characters_is() -> None:
+    log = LoadLog([], "test_one", [("Captured stderr setup", "Fetching 10 MB\rFetched\r\nnext\r\n")])
+    assert log.told.splitlines() == ["stderr: Fetched", "stderr: next"]
+    (section,) = _told([("Captured stdout call", "50%\rloaded 3 shards\n\nready\r\n"), ("bar", "\r 10%|#  |\r")])
+    assert section == ("Captured stdout call", "loaded 3 shards\n\nready\n")
+
+
+def test_of_a_load_that_prints_without_end_the_last_lines_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+
+    def known(line: str, _: object) -> bool:
+        compared.append(line)
+        return False
+
+    monkeypatch.setattr(load_log, "_is_known", known)
+    printed = "".join(f"line {number} of many\n" for number in range(20_000))
+    log = LoadLog([], "test_one", [("Captured stdout setup", printed), ("Captured stderr setup", printed)])
+    lines = log.told.splitlines()
+    assert lines[0] == f"... {40_000 - MOST_LINES:,} lines before"
+    assert lines[-1] == "stderr: line 19999 of many"
+    assert log.told
+    assert len(compared) == 2 * LOOKED_AT

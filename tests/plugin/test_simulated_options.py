@@ -108,3 +108,10 @@ def test_nothing_is_simulated_after_a_failed_probe(
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["llm matrix card.toml: 1 cell, 0 run here, 1 unusable"])
     result.stdout.no_fnmatch_line("  simulated *")
+
+
+def test_a_machine_that_is_named_twice_is_one(project: pytest.Pytester) -> None:
+    project.makeini("[pytest]\naddopts = --llm-simulate=cuda:2\n")
+    project.makepyfile("def test_cell(llm_cell): pass")
+    result = project.runpytest("--llm-matrix", "--llm-matrix-file=one.toml", "--llm-simulate=cuda:2", ".")
+    assert result.stdout.str().count("  simulated ") == 1

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from pytest_llmdevice.matrix import vocabulary
-from pytest_llmdevice.results.store import read
+from pytest_llmdevice.results.store import RunFile, read
 from pytest_llmdevice.zoo.architectures import checkpoint_of
 
 MATRIX = 'models = ["path:bart", "llama"]\ndevices = "cpu"\ndtypes = ["float32", "bfloat16"]\n'
@@ -53,3 +53,25 @@ def test_a_gate_does_not_fail_for_it(project: pytest.Pytester, ran: pytest.RunRe
     gate = project.run("llmdevice", "gate", "res", "--baseline", "b.jsonl")
     assert gate.ret == 0
     gate.stdout.fnmatch_lines(["gate passed: *"])
+
+
+BART = ("--llm-matrix", "--llm-matrix-file=m.toml", "--llm-results=more", "--llm-cell=path-bart.cpu.fp32.none.to")
+
+
+def recorded(project: pytest.Pytester, ran: pytest.RunResult, *more: str) -> RunFile:
+    assert ran.ret == 0
+    project.runpytest(*BART, *more, "--pyargs", "pytest_llmdevice.suite")
+    (run,) = (file for path in (project.path / "more").glob("*.jsonl") for file in read(path))
+    return run
+
+
+def test_a_cell_of_which_a_part_ran_is_partly_run(project: pytest.Pytester, ran: pytest.RunResult) -> None:
+    run = recorded(project, ran, "-k", "test_agreement or test_loads")
+    assert [done.outcome for done in run.cells.values()] == ["partial"]
+
+
+def test_with_runxfail_it_is_a_failure_with_its_findings(project: pytest.Pytester, ran: pytest.RunResult) -> None:
+    run = recorded(project, ran, "--runxfail", "-k", "test_agreement")
+    (check,) = (check for check in run.checks if check.check == "agreement")
+    assert (check.outcome, check.failure) == ("failed", "numeric")
+    assert check.findings

@@ -58,9 +58,9 @@ def test_no_model_is_hidden_where_only_the_worst_are_told(tmp_path: Path) -> Non
     comparison, problems = made(tmp_path)
     told = worst_changes(comparison, problems, 1)
     assert told[0].startswith("regression: gpt2.cpu.bf16.none.to dtypes")
-    assert told[1:] == ["and 1 more difference, of zamba"]
+    assert told[1:] == ["and 1 more change, of zamba"]
     changes = changes_of(comparison.transitions, problems)
-    assert left_text(changes) == "and 2 more differences, of gpt2, llama, opt, zamba"
+    assert left_text(changes) == "and 2 more changes, of gpt2, llama, opt, zamba"
 
 
 def test_what_is_part_of_no_problem_is_a_change_of_its_own(tmp_path: Path) -> None:
@@ -74,3 +74,22 @@ def test_names_are_told_apart_and_the_worst_comes_first(tmp_path: Path) -> None:
     hollow = Transition("hollow", CELLS[0].id, "agreement", BUILTIN, "passed", "hollow", "", failing=True)
     changes = changes_of([hollow, regression(CELLS[0], "dtypes")], problems)
     assert [change.first.name for change in changes] == ["regression", "hollow"]
+
+
+def test_all_checks_that_found_the_cause_are_named(tmp_path: Path) -> None:
+    same = RecordedFinding(where="forward", expected="no exception", actual="no kernel", hint="h", kind="exception")
+    names = ("forward", "generation", "cache")
+    outcomes = {ALONE: {name: failed(ALONE, name, same) for name in names}}
+    problems = find_problems(merge_runs([ResultsBuilder(outcomes).file(tmp_path)]))
+    (change,) = changes_of([regression(ALONE, name) for name in names], problems)
+    assert change.also_found_by == ["generation", "cache"]
+    assert change_text(change).endswith("; found by generation, cache too")
+
+
+def test_a_check_with_two_causes_counts_for_the_problem_of_most_cells(tmp_path: Path) -> None:
+    left, empty = (RecordedFinding(where="head", expected="a", actual=hint, hint=hint) for hint in ("left", "empty"))
+    outcomes = {cell: {"placement": failed(cell, "placement", left)} for cell in CELLS}
+    outcomes[CELLS[0]] = {"placement": check(CELLS[0], "placement", "failed", findings=(empty, left))}
+    problems = find_problems(merge_runs([ResultsBuilder(outcomes).file(tmp_path)]))
+    changes = changes_of([regression(cell, "placement") for cell in CELLS], problems)
+    assert [change.elsewhere for change in changes] == [[cell.id for cell in CELLS[1:]]]

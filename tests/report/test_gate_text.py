@@ -98,7 +98,7 @@ def test_what_fails_comes_first_then_the_rest_then_notes() -> None:
 def test_of_many_the_first_are_listed_and_the_rest_counted() -> None:
     lines = compared(comparison(*(transition("regression", detail=str(number)) for number in range(1234))))
     assert lines[0] == "gate failed: 1,234 regressions"
-    assert lines[2 + MOST_LINES] == "  ... and 1,214 more differences, of llama"
+    assert lines[2 + MOST_LINES] == "  ... and 1,214 more changes, of llama"
     assert len(lines) == MOST_LINES + 4
 
 

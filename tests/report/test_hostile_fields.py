@@ -57,7 +57,8 @@ def places() -> list[tuple[str | int, ...]]:
 
     with tempfile.TemporaryDirectory() as folder:
         found = {(record["type"], *path): None for record in whole(Path(folder)) for path in texts(record)}
-    return [place for place in found if place[1:] != ("type",)]
+    # In one order whatever the seed of hashes is: every worker of xdist has to collect the same.
+    return sorted((place for place in found if place[1:] != ("type",)), key=str)
 
 
 def planted(records: list[dict[str, Any]], place: tuple[str | int, ...]) -> list[dict[str, Any]]:

@@ -182,7 +182,7 @@ def test_what_changed_since_a_baseline_is_counted_and_the_worst_is_told(tmp_path
     assert "Since base.json: 5 regressions, 1 new, 7 unchanged" in text
     assert "  regression: llama.cpu.fp32.none.s1 dtypes: passed -> failed: lm_head" in text
     assert "s2 dtypes" not in text
-    assert "and 4 more differences" in text
+    assert "and 4 more changes" in text
 
 
 @pytest.mark.parametrize("width", [24, 40, 60, 80, 120, 200])

@@ -18,7 +18,8 @@ from pytest_llmdevice.results.vocabulary import CheckOutcome
 from results.builder import CPU_FP32, ResultsBuilder, check
 
 Said = tuple[str, str, str]
-"""Hint, where, what was found; the hint `"!"` is an exception without one, `"?"` an answer of the target's."""
+"""Hint, where, what was found; the hint `"!"` is an exception without one, `"?"` an answer of the target's, `"."` its
+form."""
 
 
 def causes(folder: Path, said: Mapping[str, Said | CheckOutcome]) -> dict[str, list[str]]:
@@ -29,8 +30,8 @@ def causes(folder: Path, said: Mapping[str, Said | CheckOutcome]) -> dict[str, l
             made[name] = check(CPU_FP32, name, one, findings=(), message=one)
         else:
             hint, where, found = one
-            kind = "exception" if found.startswith("raised") else "answer" if hint == "?" else ""
-            finding = RecordedFinding(where=where, expected="x", actual=found, hint=hint.strip("!?"), kind=kind)
+            kind = {"!": "exception", "?": "answer", ".": "form"}.get(hint, "")
+            finding = RecordedFinding(where=where, expected="x", actual=found, hint=hint.strip("!?."), kind=kind)
             made[name] = check(CPU_FP32, name, "failed", findings=(finding,))
     [view] = merge_runs([ResultsBuilder({CPU_FP32: made}).file(folder)]).cells.values()
     return {cause.root.check: [one.check for one in cause.follows] for cause in causes_of(view)}
@@ -92,7 +93,7 @@ FOUND: list[tuple[dict[str, Said | CheckOutcome], dict[str, list[str]]]] = [
     ({"state": ("model-changed-by-generating", "lm_head.weight", "float16"), "agreement": LOGITS},
      {"state": ["agreement"]}),
     # The form of an answer is nothing that weights explain.
-    ({"values": WEIGHT, "generation": ("", "what generate returned", "text")}, {"values": [], "generation": []}),
+    ({"values": WEIGHT, "generation": (".", "what generate returned", "text")}, {"values": [], "generation": []}),
     ({"values": WEIGHT, "agreement": ("rows-in-another-order", "prompt 0", "x")}, {"values": [], "agreement": []}),
     # Tests of one's own, and what passed unexpectedly, stand by themselves.
     ({"values": WEIGHT, "test_own::test_it": ("", "mine", "y")}, {"values": [], "test_own::test_it": []}),
