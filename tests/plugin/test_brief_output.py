@@ -144,7 +144,7 @@ def test_the_printed_command_runs_the_cell_again(
     words = shlex.split(told)
     words = words[words.index("pytest") + 1 :]
     assert words == ["--llm-matrix", "--llm-matrix-file=a b/m.toml", "--llm-target=faulty:Raising",
-                     "--llm-cell=gpt2.cpu.fp32.none.to"]  # fmt: skip
+                     "--llm-cell=gpt2.cpu.fp32.none.to", "-p", "answered"]  # fmt: skip
     again = run_process(*words)
     assert again.parseoutcomes()["errors"] == len(vocabulary.checks()) - 1
     again.stdout.fnmatch_lines(["gpt2.cpu.fp32.none.to did not load: RuntimeError: no such revision"])
