@@ -14,10 +14,13 @@ from pytest_llmdevice.checks.examination import Examination as Examination
 from pytest_llmdevice.checks.examination import examine as examine
 from pytest_llmdevice.diagnosis import Hint as Hint
 from pytest_llmdevice.errors import ConfigurationError as ConfigurationError
+from pytest_llmdevice.errors import DoesNotApply as DoesNotApply
 from pytest_llmdevice.errors import LLMDeviceError as LLMDeviceError
 from pytest_llmdevice.errors import SimulationError as SimulationError
+from pytest_llmdevice.errors import Unsupported as Unsupported
 from pytest_llmdevice.hardware import Inventory as Inventory
 from pytest_llmdevice.loading.target import BuiltinTarget as BuiltinTarget
+from pytest_llmdevice.loading.target import FullTarget as FullTarget
 from pytest_llmdevice.loading.target import Target as Target
 from pytest_llmdevice.matrix.axes import DeviceKind as DeviceKind
 from pytest_llmdevice.matrix.axes import Quantization as Quantization

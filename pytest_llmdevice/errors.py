@@ -102,6 +102,18 @@ class UnsupportedByLibrary(LLMDeviceError):
     """An installed library cannot do what a cell asks: a capability to report, never a failure of the target."""
 
 
+class Unsupported(LLMDeviceError):
+    """Raised by a target's `load`: the code under test does not offer what the cell asks for.
+
+    The cell is then `not offered`, with the text as the reason: neither a failure nor a pass. A target that knows it
+    beforehand says so in `offers(cell)` instead.
+    """
+
+
+class DoesNotApply(LLMDeviceError):
+    """A check is about what the model under test has not; the text says what that is."""
+
+
 class SimulationError(LLMDeviceError):
     """Devices cannot be simulated here and now: real ones are present, a simulation is already under way, or
     something ran out of its sight. The message says what to do.

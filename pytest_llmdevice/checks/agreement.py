@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.differences import allowed_gap, overall_error, relative_errors
 from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination
-from pytest_llmdevice.checks.generation import end_tokens, token_rows, until_end
+from pytest_llmdevice.checks.generation import token_rows, until_end
 from pytest_llmdevice.checks.many_prompts import ended_findings, many_prompts_findings
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.steps import watch_generation
@@ -21,7 +21,7 @@ from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.generation import BATCH, MANY_PROMPTS, ROW_ORDER, SHIFTED, STOP
 from pytest_llmdevice.diagnosis.hints.values import NONFINITE, NUMERIC
-from pytest_llmdevice.inference.generation import inputs_for, pad_token
+from pytest_llmdevice.inference.generation import end_tokens, inputs_for, pad_token
 from pytest_llmdevice.inference.logits import continuation_logits, forward_logits
 from pytest_llmdevice.oracle.reference import Reference
 

@@ -53,7 +53,7 @@ def check_cards(
     with Simulation(profile):
         loaded = Loaded.load(target, Path(checkpoint), cell)
         if loaded.model is None:
-            why = loaded.cause or f"unsupported: {loaded.unsupported}"
+            why = loaded.cause or loaded.skipped
             finding = Finding(f"load, with {profile} visible", "a model, as without cards", why, CARD_PREFERRED)
             return Result("cards", (finding,), details=loaded.details)
         model = loaded.model

@@ -19,7 +19,7 @@ from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.grounds import grounded
 from pytest_llmdevice.diagnosis.replaced import replaced_methods
-from pytest_llmdevice.errors import first_line, of_target
+from pytest_llmdevice.errors import DoesNotApply, first_line, message_of, of_target
 from pytest_llmdevice.inference.generation import inputs_for
 from pytest_llmdevice.inference.generation_run import GenerationRun, generate_traced
 from pytest_llmdevice.inference.logits import forward_logits
@@ -133,6 +133,8 @@ class Examination:
         check = current().of(Check)[name]
         try:
             return check.run(self)
+        except DoesNotApply as error:
+            return Result(name, inapplicable=message_of(error))
         except of_target() as error:  # the model under test runs in it, and may raise anything
             restore_offloading(self.model)
             return Result(name, (finding_from_exception(error, self.model, doing=name),), details=excerpt(error))
@@ -213,7 +215,7 @@ def _plain_outputs(checkpoint: str, cell: Cell, prompt: tuple[int, ...]) -> Mapp
 
 def not_loaded(loaded: Loaded) -> Result:
     """What is wrong with a cell that has no model: one result, that of the check `loads`."""
-    cause = loaded.returned or loaded.cause or f"unsupported: {loaded.unsupported}"
+    cause = loaded.returned or loaded.cause or loaded.skipped
     hint = hint_of(loaded.exception) if loaded.exception is not None else None
     return Result("loads", (Finding("load", "a model", cause, hint, kind="no model"),), details=loaded.details)
 

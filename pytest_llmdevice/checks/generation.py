@@ -11,10 +11,10 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation
-from pytest_llmdevice.inference.generation import is_encoder_decoder
+from pytest_llmdevice.inference.generation import end_tokens, is_encoder_decoder
 from pytest_llmdevice.inference.generation_run import GenerationRun
 from pytest_llmdevice.model.settings import vocabulary_size
-from pytest_llmdevice.model.wrappers import configuration_of, core
+from pytest_llmdevice.model.wrappers import configuration_of
 
 if TYPE_CHECKING:
     from pytest_llmdevice.diagnosis import Hint
@@ -171,15 +171,6 @@ def until_end(row: Sequence[int], ends: Collection[int]) -> list[int]:
     """`row` up to its first end token: what stands behind it is filling, whatever it is."""
     stop = next((at for at, token in enumerate(row) if token in ends), len(row))
     return list(row[: stop + 1])
-
-
-def end_tokens(model: Any) -> set[int]:
-    """The tokens that end a sequence, by the model's generation configuration, or else by its own."""
-    for source in (getattr(core(model), "generation_config", None), configuration_of(model)):
-        token = getattr(source, "eos_token_id", None)
-        if token is not None:
-            return set(token) if isinstance(token, (list, tuple)) else {token}
-    return set()
 
 
 def _generation(exam: Examination) -> Result:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.differences import is_choice
-from pytest_llmdevice.checks.generation import end_tokens, token_rows, until_end
+from pytest_llmdevice.checks.generation import token_rows, until_end
 from pytest_llmdevice.checks.noise import Inspection
 from pytest_llmdevice.checks.steps import watch_generation
 from pytest_llmdevice.checks.token_causes import cause_of_tokens, token_evidence
@@ -23,7 +23,7 @@ from pytest_llmdevice.diagnosis.hints.generation import (
     TOO_MANY,
 )
 from pytest_llmdevice.errors import of_target, target_forgiven
-from pytest_llmdevice.inference.generation import generate_with
+from pytest_llmdevice.inference.generation import end_tokens, generate_with
 from pytest_llmdevice.inference.logits import continuation_logits
 from pytest_llmdevice.model.settings import vocabulary_size
 from pytest_llmdevice.model.wrappers import configuration_of, core

@@ -133,9 +133,9 @@ class _Rounds:
 
     def _missing(self, cell: Cell, loaded: Loaded) -> None:
         full = loaded.exception is not None and hint_of(loaded.exception) is MEMORY
-        if cell != self.cell or loaded.unsupported or full:
+        if cell != self.cell or loaded.skipped or full:
             self.skipped.append(
-                f"{cell.id} ({'no memory for a second model' if full else loaded.cause or 'unsupported'})"
+                f"{cell.id} ({'no memory for a second model' if full else loaded.cause or loaded.skipped})"
             )
         else:
             self.findings.append(Finding("loaded once more", "a model, as the first time", loaded.cause, OTHER_AGAIN))

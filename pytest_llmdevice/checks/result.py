@@ -32,6 +32,7 @@ class Result:
         findings: everything that is wrong; empty when the check passed.
         upstream: what a plain load of the same cell has too, and what is no fault of the code under test.
         source: whose that is: the architecture, and the libraries with their versions.
+        inapplicable: what the check is about and the model has not; empty where it was made.
         evidence: what was looked at, as counts and figures by name. A check that looked at nothing is hollow.
         origin: the first module, in the order of execution, that does something else than it should; empty where
             nobody looked.
@@ -45,6 +46,7 @@ class Result:
     details: str = ""
     upstream: tuple[Finding, ...] = ()
     source: str = ""
+    inapplicable: str = ""
 
     @property
     def hollow(self) -> bool:
@@ -53,20 +55,22 @@ class Result:
         Words ("0%", "none") describe what was looked at; they are no sign that there was something.
         """
         counts = (value for value in self.evidence.values() if not isinstance(value, str))
-        return not self.findings and not self.upstream and not any(counts)
+        return not self.findings and not self.upstream and not self.inapplicable and not any(counts)
 
     @property
     def passed(self) -> bool:
         """Whether nothing is wrong and something was looked at."""
-        return not self.findings and not self.upstream and not self.hollow
+        return not self.findings and not self.upstream and not self.inapplicable and not self.hollow
 
     @property
-    def outcome(self) -> Literal["passed", "failed", "hollow", "upstream"]:
-        """What became of the check. `upstream`: a plain load has all that it found."""
+    def outcome(self) -> Literal["passed", "failed", "hollow", "upstream", "inapplicable"]:
+        """What became of the check. `upstream`: a plain load has all that it found. `inapplicable`: it was not made."""
         if self.findings:
             return "failed"
         if self.upstream:
             return "upstream"
+        if self.inapplicable:
+            return "inapplicable"
         return "hollow" if self.hollow else "passed"
 
     def message(self, subject: str = "") -> str:
@@ -79,6 +83,8 @@ class Result:
             return f"{self.check}{of}: hollow: there was nothing to check"
         if self.passed:
             return f"{self.check}{of}: passed"
+        if self.outcome == "inapplicable":
+            return f"{self.check}{of}: does not apply: {self.inapplicable}"
         if not self.findings:
             first = self.upstream[0]
             said = f"{first.where}: expected {first.expected}, found {first.actual}"
@@ -92,7 +98,7 @@ class Result:
             AssertionError: something is wrong, or nothing was looked at; see `message`.
         """
         __tracebackhide__ = True
-        if self.findings or self.hollow:
+        if self.outcome in {"failed", "hollow", "inapplicable"}:
             error = AssertionError(self.message(subject))
             vars(error)[CARRIED] = self
             raise error

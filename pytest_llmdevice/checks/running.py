@@ -10,6 +10,7 @@ from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import dtypes, state, values
+from pytest_llmdevice.errors import DoesNotApply
 from pytest_llmdevice.inference.generation import inputs_for
 from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.matrix.cell import Cell
@@ -85,10 +86,15 @@ def check_forward(model: Any, cell: Cell, prompts: Tokens, checkpoint: str) -> R
     A class that returns float32 logits whatever its dtype is may do so: a plain load of `checkpoint` tells.
     """
     inputs = inputs_for(model, prompts)
-    logits = forward_logits(model, inputs)
+    try:
+        logits = forward_logits(model, inputs)
+    except DoesNotApply:
+        # It knows no padding.
+        inputs = inputs_for(model, [max(prompts, key=len)])
+        logits = forward_logits(model, inputs)
     embedding, head = execution_devices(model)
     findings = []
-    rows = len(prompts)
+    rows = len(inputs["input_ids"])
     vocabulary = vocabulary_size(configuration_of(model)) or logits.shape[-1]
     wanted_shape = (*inputs["input_ids"].shape, vocabulary)
     if tuple(logits.shape) != wanted_shape:

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.check import Check
-from pytest_llmdevice.checks.generation import end_tokens
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation, values
-from pytest_llmdevice.inference.generation import inputs_for, is_encoder_decoder, pad_token
+from pytest_llmdevice.inference.generation import end_tokens, inputs_for, is_encoder_decoder, pad_token
 from pytest_llmdevice.inference.logits import continuation_logits
 from pytest_llmdevice.model.settings import vocabulary_size
 from pytest_llmdevice.model.wrappers import configuration_of, core, generating_module

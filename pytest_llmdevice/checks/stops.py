@@ -7,10 +7,10 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.differences import is_choice
-from pytest_llmdevice.checks.generation import end_tokens, token_rows
+from pytest_llmdevice.checks.generation import token_rows
 from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.errors import of_target
-from pytest_llmdevice.inference.generation import generate_with
+from pytest_llmdevice.inference.generation import end_tokens, generate_with
 from pytest_llmdevice.inference.logits import continuation_logits
 from pytest_llmdevice.model.wrappers import core
 

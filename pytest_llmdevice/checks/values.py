@@ -17,10 +17,11 @@ from pytest_llmdevice.loading.quantization import quantization_of
 from pytest_llmdevice.matrix.axes import Quantization
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
-from pytest_llmdevice.model.names import NamedTensor, TensorNames
+from pytest_llmdevice.model.names import NamedTensor
 from pytest_llmdevice.model.settings import setting, vocabulary_size
 from pytest_llmdevice.model.weights import dequantized, is_packed, offloaded_value
 from pytest_llmdevice.oracle.plain_load import plain_model
+from pytest_llmdevice.oracle.recognition import names_of
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,7 @@ def check_values(model: nn.Module, checkpoint: str, cell: Cell) -> Result:
     findings: list[Finding] = []
     counts = {"parameters": 0, "buffers": 0, "packed weights": 0, "offloaded": 0}
     worst = 0.0
-    for named in TensorNames(model, plain.model).tensors:
+    for named in names_of(model, checkpoint, plain.model).tensors:
         if named.architecture not in plain.tensors:
             continue
         value = offloaded_value(model, named.name) if named.tensor.is_meta else named.tensor.detach()

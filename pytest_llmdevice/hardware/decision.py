@@ -1,4 +1,4 @@
-"""Decides what becomes of a cell on a machine: it runs, it runs simulated, or it is skipped for one of four causes."""
+"""Decides what becomes of a cell on a machine: it runs, it runs simulated, or it is skipped for one of five causes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
 
 State = Literal["run", "run simulated", "skip"]
-Cause = Literal["", "not requested", "absent", "unusable", "unsupported"]
+Cause = Literal["", "not requested", "absent", "unusable", "unsupported", "not offered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,8 @@ class Decision:
     Attributes:
         state: `"run"`, `"run simulated"` or `"skip"`.
         cause: empty unless skipped. `"not requested"`: narrowed away; `"absent"`: the device is not here;
-            `"unusable"`: it is here and its smoke test failed; `"unsupported"`: an installed library cannot do it.
+            `"unusable"`: it is here and its smoke test failed; `"unsupported"`: an installed library cannot do it;
+            `"not offered"`: the code under test says that it does not do it.
         detail: why, in one sentence without the cause; empty unless skipped.
     """
 

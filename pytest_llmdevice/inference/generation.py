@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmdevice.inference.texts import ids_of_texts
 from pytest_llmdevice.model.device_map import embedding_device
-from pytest_llmdevice.model.wrappers import configuration_of, core, generating_module
+from pytest_llmdevice.model.own import of_checkpoint, whole_of
+from pytest_llmdevice.model.wrappers import configuration_of, core, generating_module, is_of_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -17,11 +19,30 @@ DEFAULT_PAD = 0
 
 def pad_token(model: Any) -> int:
     """The token id for padding a batch: the model's own, else `DEFAULT_PAD`."""
-    for source in (getattr(core(model), "generation_config", None), configuration_of(model)):
+    for source in token_settings(model):
         token = getattr(source, "pad_token_id", None)
         if isinstance(token, int):
             return token
     return DEFAULT_PAD
+
+
+def token_settings(model: Any) -> tuple[Any, ...]:
+    """What may say which tokens pad, begin and end a text, the first that does counts.
+
+    The generation configuration of the model, its configuration, and of a model that has none the checkpoint's.
+    """
+    inner = core(model)
+    config = configuration_of(model)
+    return getattr(inner, "generation_config", None), of_checkpoint(model) if config is None else config
+
+
+def end_tokens(model: Any) -> set[int]:
+    """The tokens that end a sequence, by the model's generation configuration, or else by its own."""
+    for source in token_settings(model):
+        token = getattr(source, "eos_token_id", None)
+        if token is not None:
+            return set(token) if isinstance(token, (list, tuple)) else {token}
+    return set()
 
 
 def batch(
@@ -64,6 +85,8 @@ def generate(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) 
     """Generate exactly `max_new_tokens` new tokens for each prompt, greedily; returns a list for each prompt."""
     import torch
 
+    if not callable(getattr(generating_module(model), "generate", None)) or not is_of_transformers(model):
+        return _by_logits(model, prompts, max_new_tokens)
     inputs = inputs_for(model, prompts)
     # A wrapper without `generate` of its own (DataParallel) contains a module that has it.
     with torch.no_grad():
@@ -80,13 +103,29 @@ def generate(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) 
     return [row.tolist() for row in output[:, start:].cpu()]
 
 
+def _by_logits(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+    """The same for a model without `generate` of transformers: the likeliest token, one prompt after another."""
+    from pytest_llmdevice.inference.logits import forward_logits
+
+    rows = []
+    for prompt in prompts:
+        text = list(prompt)
+        for _ in range(max_new_tokens):
+            text.append(int(forward_logits(model, inputs_for(model, [text]))[0, -1].argmax()))
+        rows.append(text[len(prompt) :])
+    return rows
+
+
 def generate_with(target: Any, model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Any:
     """Return what the target's `generate` returns, or the built-in `generate` for a target without one.
 
     Each call gets new lists, so that a target that pads in place does not change the prompts of the next call.
     """
     own = getattr(target, "generate", None)
-    output = (own or generate)(model, [list(prompt) for prompt in prompts], max_new_tokens)
+    given = [list(prompt) for prompt in prompts]
+    if own is None and (text := getattr(target, "generate_text", None)) is not None:
+        return ids_of_texts(text, getattr(target, "prompt_ids", None), model, given, max_new_tokens)
+    output = own(whole_of(model), given, max_new_tokens) if own else generate(model, given, max_new_tokens)
     # A Python generator can be read only once, and several checks read the output.
     return list(output) if isinstance(output, Iterator) else output
 

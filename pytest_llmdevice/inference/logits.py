@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmdevice.errors import DoesNotApply
 from pytest_llmdevice.inference.generation import inputs_for, is_encoder_decoder, pad_token
-from pytest_llmdevice.model.wrappers import configuration_of, runnable_module
+from pytest_llmdevice.model.own import own_of
+from pytest_llmdevice.model.wrappers import configuration_of, forward_arguments, is_of_transformers, runnable_module
 
 if TYPE_CHECKING:
     import torch
@@ -53,13 +55,57 @@ def _logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     import torch
 
     with torch.no_grad():
-        return logits_of(runnable_module(model)(**inputs))
+        if (own := own_of(model)) is not None and own.logits is not None:
+            return logits_of(own.logits(own.whole, inputs["input_ids"], inputs["attention_mask"]))
+        return _of_all(model, logits_of(runnable_module(model)(**_accepted(model, inputs))), inputs)
+
+
+def _accepted(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What of `inputs` a model of one's own takes, by the names that it has for it; all of it for transformers' models.
+
+    Raises:
+        DoesNotApply: it takes no mask, and something is masked, or it takes no positions.
+    """
+    if is_of_transformers(model):
+        return inputs
+    names, takes_any = forward_arguments(runnable_module(model))
+    if takes_any:
+        return inputs
+    taken = {name: tensor for name, tensor in inputs.items() if name in names}
+    for name, tensor in inputs.items():
+        if name in names or name == "input_ids":
+            continue
+        if name != "attention_mask" or not bool(tensor.all()):
+            raise DoesNotApply(f"the forward of {type(model).__name__} takes no {name}")
+    if "input_ids" not in names:
+        first = next((name for name in names), None)
+        if first is None:
+            raise DoesNotApply(f"the forward of {type(model).__name__} takes no token ids; say logits in the target")
+        taken[first] = inputs["input_ids"]
+    return taken
+
+
+def _of_all(model: Any, logits: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """`logits`, which are of each position.
+
+    Raises:
+        DoesNotApply: a model of one's own gave those of the last position alone.
+    """
+    length = inputs.get("decoder_input_ids", inputs["input_ids"]).shape[1]
+    if logits.ndim == 3 and logits.shape[1] == 1 < length and not is_of_transformers(model):
+        raise DoesNotApply(
+            f"the forward of {type(model).__name__} gives the logits of the last position alone; have the target's "
+            "`logits` give those of all"
+        )
+    return logits
 
 
 def logits_of(output: Any) -> torch.Tensor:
-    """The logits in the result of a forward pass: an output of transformers, a tuple or list, or a tensor."""
+    """The logits in the result of a forward pass: an output of transformers, a tuple, list or dict, or a tensor."""
     import torch
 
+    if isinstance(output, dict) and "logits" in output:
+        output = output["logits"]
     if isinstance(output, (tuple, list)) and output:
         output = output[0]
     logits: torch.Tensor = output if isinstance(output, torch.Tensor) else output.logits

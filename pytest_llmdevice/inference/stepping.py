@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.inference.generation import is_encoder_decoder
-from pytest_llmdevice.inference.logits import logits_of
+from pytest_llmdevice.inference.generation import inputs_for, is_encoder_decoder
+from pytest_llmdevice.inference.logits import forward_logits, logits_of
 from pytest_llmdevice.model.device_map import embedding_device
 from pytest_llmdevice.model.kv_cache import STATE_SPACE, cache_argument, cache_of
 from pytest_llmdevice.model.lengths import plain_rotary, unscaled_length
-from pytest_llmdevice.model.wrappers import accepted_arguments, configuration_of, runnable_module
+from pytest_llmdevice.model.own import own_of
+from pytest_llmdevice.model.wrappers import accepted_arguments, configuration_of, is_of_transformers, runnable_module
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,9 @@ class Stepper:
         """
         import torch
 
+        if (own := own_of(self.model)) is not None and (own.logits is not None or not is_of_transformers(self.model)):
+            # Nothing is known of the caches of a model of one's own.
+            return forward_logits(self.model, inputs_for(self.model, [tokens]))[0].float().cpu(), None
         device = embedding_device(self.model)
         ids = torch.tensor([list(tokens)], dtype=torch.long, device=device)
         known = accepted_arguments(self.model)

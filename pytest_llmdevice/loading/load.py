@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.errors import UnsupportedByLibrary, first_line, message_of, of_target
+from pytest_llmdevice.errors import Unsupported, UnsupportedByLibrary, first_line, message_of, of_target
 from pytest_llmdevice.loading.checkpoint_files import Stamp, stamps
+from pytest_llmdevice.loading.members import declared_names, member, model_of
 from pytest_llmdevice.loading.pristine import remember
-from pytest_llmdevice.loading.return_value import not_a_model
 from pytest_llmdevice.loading.target import CONTRACT, Target, validate
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.model.own import Own, describe
 from pytest_llmdevice.monitoring.change import Change
 from pytest_llmdevice.monitoring.library_states import separate_library_states
 from pytest_llmdevice.monitoring.pipelines import pipelines_made
@@ -67,6 +68,8 @@ class Loaded:
         trace: the innermost frames of that exception, as Python prints them.
         returned: what the target returned instead of a model, in words; empty when it returned one or raised.
         unsupported: why an installed library cannot do what the cell asks; empty when it can.
+        not_offered: why the target does not do it, by its own word; empty where it said nothing.
+        own: what the target returned around the model, and says of it.
         piped: whether a pipeline of transformers was made during the load.
         when_released: puts back what the load's libraries share among objects.
     """
@@ -79,6 +82,8 @@ class Loaded:
     trace: str = ""
     returned: str = ""
     unsupported: str = ""
+    not_offered: str = ""
+    own: Own | None = field(default=None, repr=False, compare=False)
     piped: bool = False
     when_released: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
 
@@ -115,22 +120,24 @@ class Loaded:
 
     @classmethod
     def _load(cls, target: Target, checkpoint: Path, cell: Cell) -> Loaded:
-        from torch import nn
-
         before = stamps(checkpoint)
         try:
             with unchanged_process() as changes, pipelines_made() as piped, Meter() as meter:
-                model: object = target.load(str(checkpoint), cell)
+                returned: object = target.load(str(checkpoint), cell)
+                model, why = model_of(target, returned)
+                own = _described(target, returned, model, checkpoint)
         except UnsupportedByLibrary as error:
             return cls(cell, unsupported=message_of(error))
+        except Unsupported as error:
+            return cls(cell, not_offered=message_of(error) or "the target does not offer it")
         except of_target() as error:
             trace = "".join(traceback.format_exception(error, limit=-FRAMES))
             _forget_frames(error)
             return cls(cell, exception=error, trace=trace)
-        if not isinstance(model, nn.Module):
-            return cls(cell, returned=not_a_model(model))
+        if model is None or own is None:
+            return cls(cell, returned=why)
         measures = replace(meter.measures, summary=summarize_tensors(model))
-        return cls(cell, model, (*changes, *_written(checkpoint, before)), measures, piped=bool(piped))
+        return cls(cell, model, (*changes, *_written(checkpoint, before)), measures, own=own, piped=bool(piped))
 
     @property
     def cause(self) -> str:
@@ -143,6 +150,13 @@ class Loaded:
         if isinstance(self.exception, SystemExit):
             line += " (the loader ends the process: load must return, not call sys.exit or a command's main)"
         return line
+
+    @property
+    def skipped(self) -> str:
+        """Why the cell is neither right nor wrong, with the cause in front; empty where it is one of them."""
+        if self.unsupported:
+            return f"unsupported: {self.unsupported}"
+        return f"not offered: {self.not_offered}" if self.not_offered else ""
 
     @property
     def details(self) -> str:
@@ -165,11 +179,20 @@ class Loaded:
         """Let go of the model and of what its libraries share, and give cached device memory back."""
         import torch
 
-        self.model = None
+        self.model = self.own = None
         self.when_released()
 
         if _card_in_use():
             torch.cuda.empty_cache()
+
+
+def _described(target: Target, returned: object, model: nn.Module | None, checkpoint: Path) -> Own | None:
+    """What is known of `model` beyond itself, kept under it."""
+    if model is None:
+        return None
+    own = Own(returned, str(checkpoint), member(target, "logits"), declared_names(target, returned))
+    describe(model, own)
+    return own
 
 
 def _written(checkpoint: Path, before: Mapping[str, Stamp]) -> Iterator[Change]:

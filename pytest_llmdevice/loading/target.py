@@ -2,34 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pytest_llmdevice.errors import ConfigurationError, message_of
+from pytest_llmdevice.loading.members import MEMBERS, misfit
 from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.suggest import nearest
 from pytest_llmdevice.monitoring.change import Change
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from pytest_llmdevice.matrix.cell import Cell
 
 CONTRACT = (
-    "a target is an object or a module with load(checkpoint: str, cell: pytest_llmdevice.Cell) -> model and, "
-    "optionally, generate(model, prompts: list[list[int]], max_new_tokens: int) -> list of new token ids"
+    "a target is an object or a module with load(checkpoint: str, cell: pytest_llmdevice.Cell) -> a model, or an "
+    "object that has one, and, optionally, generate(loaded, prompts: list[list[int]], max_new_tokens: int) -> list of "
+    "new token ids; `pytest_llmdevice.FullTarget` has all that it may have"
 )
 
 
 @runtime_checkable
 class Target(Protocol):
-    """What is tested. May also have `generate(model, prompts, max_new_tokens)`; see `CONTRACT`."""
+    """What is tested: an object or a module with `load`, and with any of the other functions of `FullTarget`."""
 
-    def load(self, checkpoint: str, cell: Cell) -> nn.Module:
-        """Load the model in the local folder `checkpoint` as `cell` asks, ready for inference."""
+    def load(self, checkpoint: str, cell: Cell) -> Any:
+        """Load the model in the local folder `checkpoint` as `cell` asks, ready for inference.
+
+        Returns:
+            The model, or any object that has it, such as a pipeline: see `FullTarget.model`.
+
+        Raises:
+            pytest_llmdevice.Unsupported: the code under test does not offer what the cell asks for.
+        """
+
+
+class FullTarget(Target, Protocol):
+    """All that a target may have. Each function but `load` may be missing, and is used where it is there.
+
+    `loaded` is always what `load` returned. To type-check a target that has only some of them, use `Target`.
+    """
+
+    def model(self, loaded: Any) -> nn.Module:
+        """The module in what was loaded.
+
+        Needed only where it cannot be told: else it is `loaded` itself, or the only module, or the one called `model`,
+        among the attributes and items of `loaded`, two levels deep (`pipeline.model.model`).
+        """
+
+    def generate(self, loaded: Any, prompts: list[list[int]], max_new_tokens: int) -> Sequence[Sequence[int]]:
+        """Greedy generation: for each prompt its new token ids, `max_new_tokens` of them unless it ends before.
+
+        Without it, the built-in generation of transformers is used, or for a model of one's own a loop over `logits`.
+        """
+
+    def generate_text(self, loaded: Any, prompts: list[str], max_new_tokens: int) -> list[str]:
+        """The same for code that takes and gives text: for each prompt its answer, without the prompt.
+
+        It is used where there is no `generate`.
+        """
+
+    def prompt_ids(self, loaded: Any, prompts: list[str]) -> list[list[int]]:
+        """The token ids that `generate_text` hands to the model for texts, where these are not the tokenizer's own.
+
+        Chat interfaces put a template around what they are asked. What reaches the model is held against these ids.
+        """
+
+    def offers(self, cell: Cell) -> bool | str:
+        """Whether the code under test does at all what `cell` asks: True, or False, or the reason why not.
+
+        Cells that it does not offer are neither failures nor passes. That an offer is withdrawn fails the gate.
+        """
+
+    def names(self, loaded: Any) -> Mapping[str, str]:
+        """Names of the model's tensors or modules -> names in the checkpoint; may be a mapping instead of a function.
+
+        A `*` stands for any text without a dot, and is put in on the other side, in order:
+        `{"blocks.*.q": "model.layers.*.self_attn.q_proj"}`. Needed only where values and structure do not tell.
+        """
+
+    def logits(self, loaded: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Logits of shape (batch, length, vocabulary) for int64 `ids` and `mask` of shape (batch, length).
+
+        For a model of one's own, whose `forward` takes or gives something else than transformers' models do. `mask` is
+        0 at padding, which is on the left; a model that knows no padding raises `pytest_llmdevice.DoesNotApply` then.
+        """
+
+    def expected(self, checkpoint: str, cell: Cell) -> str | nn.Module:
+        """Another reference than the plain load of `checkpoint`: the folder of a checkpoint, or a model.
+
+        For code that changes what it loads on purpose: adapters, edited weights, a larger vocabulary.
+        """
 
 
 class BuiltinTarget:
@@ -108,6 +176,9 @@ def validate(candidate: object, name: str) -> None:
         raise ConfigurationError(f"target {name!r} has no function 'load'{hint} ({CONTRACT})")
     if not callable(getattr(candidate, "generate", lambda: None)):
         raise ConfigurationError(f"target {name!r}: 'generate' is not a function ({CONTRACT})")
+    for each in MEMBERS:
+        if each not in {"load", "generate"} and (wrong := misfit(candidate, each)):
+            raise ConfigurationError(f"target {name!r}: {wrong}")
 
 
 def _import(name: str, module_name: str) -> Any:

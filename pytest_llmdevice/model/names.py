@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pytest_llmdevice.model.wrappers import core_with_path, join_name, wrapped_child
@@ -44,6 +45,8 @@ class TensorNames:
         plain: a model of the architecture without wrappers, to recognize tensors inside wrappers of unknown classes
             (a user's adapter: `q_proj.inner.weight` for `q_proj.weight`); None to recognize known wrappers only.
 
+        known: names of tensors in the loaded model -> names in the architecture, where they have names of their own.
+
     Attributes:
         prefix: the name of the core in the model, empty if the model is no wrapper.
         core: the model of the architecture.
@@ -51,12 +54,14 @@ class TensorNames:
         tensors: every parameter and buffer, once for each of its names.
     """
 
-    def __init__(self, model: nn.Module, plain: nn.Module | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, plain: nn.Module | None = None, known: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.prefix, self.core = core_with_path(model)
         self.modules: dict[str, str | None] = {}
         self._modules: dict[str, nn.Module] = {}
         self._walk(model, "", None, self.prefix, frozenset())
-        self.tensors = tuple(self._tensors(plain))
+        self.tensors = tuple(self._tensors(plain, known))
 
     def architecture_name(self, name: str) -> str | None:
         """The architecture's name of the tensor or module `name` of the loaded model; None for an extra one."""
@@ -67,6 +72,10 @@ class TensorNames:
         """The loaded model's name of the tensor `architecture`; the name that it would have, if it is missing."""
         named = self._by_architecture.get(architecture)
         return named.name if named is not None else join_name(self.prefix, architecture)
+
+    def has(self, architecture: str) -> bool:
+        """Whether the loaded model has the tensor `architecture`."""
+        return architecture in self._by_architecture
 
     def module_name(self, architecture: str) -> str | None:
         """The loaded model's name of the module `architecture`, without the wrappers around it; None if missing."""
@@ -109,7 +118,7 @@ class TensorNames:
                 below = architecture
             self._walk(child, join_name(name, key), below, rest, above | {id(module)})
 
-    def _tensors(self, plain: nn.Module | None) -> Iterator[NamedTensor]:
+    def _tensors(self, plain: nn.Module | None, given: Mapping[str, str]) -> Iterator[NamedTensor]:
         tensors = list(_module_tensors(self._modules, self.modules))
         wanted = _shapes(plain) if plain is not None else {}
         known = {named.architecture for named in tensors}
@@ -119,7 +128,12 @@ class TensorNames:
             if architecture not in known and (named := _hidden(architecture, shape, tensors, wanted)) is not None
         }
         same = {id(named.tensor): named.architecture for named in tensors if named.architecture is not None}
+        for own, other in given.items():
+            self.modules[own.rpartition(".")[0]] = other.rpartition(".")[0]
         for named in tensors:
+            if named.name in given:
+                yield NamedTensor(named.name, given[named.name], named.role, named.tensor)
+                continue
             architecture = hidden.get(named.name, named.architecture)
             if named.name in hidden:
                 self.modules[named.name.rpartition(".")[0]] = hidden[named.name].rpartition(".")[0]

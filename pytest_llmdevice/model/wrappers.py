@@ -81,12 +81,27 @@ def _has_head(whole: nn.Module, key: str, body: Any) -> bool:
     return any(weight is not None and tuple(weight.shape[:1]) == (size,) for weight in weights)
 
 
+def is_of_transformers(model: Any) -> bool:
+    """Whether the core of `model` is a model of transformers, or a module around one; so is what is no module."""
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    inner = core(model)
+    return not isinstance(inner, nn.Module) or any(isinstance(module, PreTrainedModel) for module in inner.modules())
+
+
 def input_embedding(model: Any) -> Any:
-    """What `get_input_embeddings` of `model`, its core or a module in it returns; None if none has it."""
-    for module in (model, core(model), *(model.modules() if hasattr(model, "modules") else ())):
+    """What `get_input_embeddings` of `model`, its core or a module in it returns; else the first `nn.Embedding` in it.
+
+    None if there is none either.
+    """
+    from torch import nn
+
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    for module in (model, core(model), *modules):
         with suppress(AttributeError, NotImplementedError):
             return module.get_input_embeddings()
-    return None
+    return next((module for module in modules if isinstance(module, nn.Embedding)), None)
 
 
 def runnable_module(model: nn.Module) -> nn.Module:
@@ -102,7 +117,7 @@ def runnable_module(model: nn.Module) -> nn.Module:
         module for module in _path_to_core(model) if getattr(type(module), "forward", inherited) is not inherited
     ]
     for module in modules:
-        names, takes_any = _forward_arguments(module)
+        names, takes_any = forward_arguments(module)
         if takes_any or "input_ids" in names:
             return module
     return modules[0] if modules else model
@@ -112,18 +127,18 @@ def accepted_arguments(model: nn.Module) -> frozenset[str]:
     """The argument names that `model` accepts; a wrapper with `**kwargs` also accepts those of the wrapped module."""
     accepted: set[str] = set()
     for module in _path_to_core(runnable_module(model)):
-        names, takes_any = _forward_arguments(module)
-        accepted |= names
+        names, takes_any = forward_arguments(module)
+        accepted |= set(names)
         if not takes_any:
             break
     return frozenset(accepted)
 
 
-def _forward_arguments(module: nn.Module) -> tuple[frozenset[str], bool]:
-    """The argument names of the `forward` of `module`'s class, and whether it takes `**kwargs`."""
+def forward_arguments(module: nn.Module) -> tuple[tuple[str, ...], bool]:
+    """The argument names of the `forward` of `module`'s class, in their order, and whether it takes `**kwargs`."""
     parameters = inspect.signature(type(module).forward).parameters
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    return frozenset(parameters) - {"self"}, takes_any
+    return tuple(name for name in parameters if name != "self"), takes_any
 
 
 def generating_module(model: nn.Module) -> Any:

@@ -39,6 +39,20 @@ def traced(model: nn.Module) -> Iterator[Trace]:
         observer.detach()
 
 
+_unobserved: Final[list[None]] = []
+"""One entry for each `unobserved` that is under way."""
+
+
+@contextmanager
+def unobserved() -> Iterator[None]:
+    """Inside the context, calls of the model are none of the target's, and are not recorded."""
+    _unobserved.append(None)
+    try:
+        yield
+    finally:
+        _unobserved.pop()
+
+
 class _Observer:
     """The hooks on every module of a model, and their state.
 
@@ -82,6 +96,8 @@ class _Observer:
                 module.generate = own
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if _unobserved:
+            return
         if _compiling():
             # Hooks cannot look into compiled code; only its use is recorded.
             self.trace.compiled = True
@@ -123,6 +139,8 @@ class _Observer:
 
         @wraps(inner)
         def generate(*args: Any, **kwargs: Any) -> Any:
+            if _unobserved:
+                return inner(*args, **kwargs)
             named = _named(inner, args, kwargs, "inputs")
             self.record_call("generate", name, named, outer=not self.stack)
             mark = len(self.stack)

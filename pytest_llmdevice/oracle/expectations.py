@@ -21,9 +21,10 @@ from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import DeviceMap, allowed_devices, execution_device, offload_hook, with_index
 from pytest_llmdevice.model.dtypes import intended_dtype
 from pytest_llmdevice.model.names import NamedTensor, TensorNames
-from pytest_llmdevice.model.wrappers import core, input_embedding
+from pytest_llmdevice.model.wrappers import core, input_embedding, is_of_transformers
 from pytest_llmdevice.oracle.linear_weights import LinearWeight, fits, left_dense, linear_weights
 from pytest_llmdevice.oracle.plain_load import plain_skeleton
+from pytest_llmdevice.oracle.recognition import names_of
 
 if TYPE_CHECKING:
     import torch
@@ -118,10 +119,11 @@ def expectations_of(model: nn.Module, checkpoint: str, cell: Cell, dense: Sequen
         dense: patterns of the modules that are left unquantized on purpose, by their name in the architecture.
     """
     bones = plain_skeleton(checkpoint, cell)
-    names = TensorNames(model, bones)
+    names = names_of(model, checkpoint, bones)
     entries = DeviceMap(model)
     allowed = allowed_devices(model, entries, cell)
     weights = tuple(left_dense(weight, dense) for weight in linear_weights(bones, cell))
+    like = is_of_transformers(model)
     packed = {weight.parameter for weight in weights if weight.quantized and not weight.expert}
     tensors = tuple(
         _expected(_Place(model, entries, allowed), bones, names.loaded_name(name), name, role, tensor, packed, cell)
@@ -130,6 +132,8 @@ def expectations_of(model: nn.Module, checkpoint: str, cell: Cell, dense: Sequen
             ("buffer", bones.named_buffers(remove_duplicate=False)),
         )
         for name, tensor in held
+        # A class of one's own may compute otherwise what no checkpoint holds.
+        if like or role == "parameter" or not _computed(bones, name) or names.has(name)
     )
     ties = _ties(bones, checkpoint)
     return Expectations(

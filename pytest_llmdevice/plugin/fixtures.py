@@ -98,17 +98,22 @@ def llm_loaded(
     """
     from pytest_llmdevice.checks.refusals import refused
     from pytest_llmdevice.loading.load import Leftovers, Loaded
+    from pytest_llmdevice.loading.members import offered
     from pytest_llmdevice.monitoring.warnings import noted_warnings
     from pytest_llmdevice.plugin.failures import CellSkipped
     from pytest_llmdevice.plugin.load_log import keep
 
     run = request.config.stash.get(RUN, None)
+    if reason := offered(llm_target, llm_cell, type(llm_target).__name__):
+        raise CellSkipped("not offered", reason)
     with noted_warnings() as warned:
         loaded = Loaded.load(llm_target, llm_checkpoint, llm_cell, Leftovers() if run is None else run.leftovers)
     keep(request.config, llm_cell, warned)
     loaded = refused(loaded, str(llm_checkpoint))
     if loaded.unsupported:
         raise CellSkipped("unsupported", loaded.unsupported)
+    if loaded.not_offered:
+        raise CellSkipped("not offered", loaded.not_offered)
     if loaded.model is None:
         raise _load_failed(loaded)
     request.config.hook.pytest_llm_cell_loaded(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.matrix.vocabulary import checks
-from pytest_llmdevice.plugin.failures import details_of, findings_of
+from pytest_llmdevice.plugin.failures import CellSkipped, details_of, findings_of
 from pytest_llmdevice.results.records import Check, RecordedFinding
 from pytest_llmdevice.results.vocabulary import CheckOutcome
 from pytest_llmdevice.text import encodable
@@ -176,7 +176,7 @@ def _message(report: pytest.TestReport) -> str:
 
 def _skipped(report: pytest.TestReport) -> str:
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-    return str(reason).removeprefix("Skipped: ")
+    return str(reason).removeprefix("Skipped: ").removeprefix(f"{CellSkipped.__name__}: ")
 
 
 def recorded_finding(finding: Finding) -> RecordedFinding:

@@ -177,7 +177,7 @@ class Recorder:
         counts: Counter[Outcome] = Counter(check.outcome for check in checks)
         worst = next(check for outcome in WORST_FIRST for check in checks if check.outcome == outcome)
         loaded = cell.id in self._loaded
-        ran = {check.check for check in checks if check.outcome != "skipped"}
+        ran = {check.check for check in checks if check.answered}
         left = lacking(self.file.run.required, self.file.planned[cell.id].exempt, ran)
         unloaded = not loaded and "passed" in counts
         partial = worst.outcome in GOOD and bool(left or unloaded)

@@ -173,12 +173,18 @@ class MatrixRun:
     @cached_property
     def decisions(self) -> dict[Cell, Decision]:
         """What becomes of each cell on this machine."""
-        return {
-            cell: decide(cell, self.inventory)
-            if self.requested(cell)
-            else Decision.skip("not requested", self.elsewhere.get(cell, "--llm-cell leaves it out"))
-            for cell in self.cells
-        }
+        return {cell: self._decided(cell) for cell in self.cells}
+
+    def _decided(self, cell: Cell) -> Decision:
+        if not self.requested(cell):
+            return Decision.skip("not requested", self.elsewhere.get(cell, "--llm-cell leaves it out"))
+        decision = decide(cell, self.inventory)
+        if decision.runs and self.settings.target is not None:
+            from pytest_llmdevice.loading.members import offered
+
+            if reason := offered(self.target, cell, self.settings.target):
+                return Decision.skip("not offered", reason)
+        return decision
 
     def beside(self, cell: Cell) -> Profile | None:
         """The cards to simulate while `cell`, one of the cpu, is looked at once more; None when there are none."""

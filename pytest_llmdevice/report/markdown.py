@@ -10,6 +10,7 @@ from pytest_llmdevice.report.changes import changes_of, comparison_line, named_c
 from pytest_llmdevice.report.escaping import address, code, literal, prose
 from pytest_llmdevice.report.folding import folded, without_attention
 from pytest_llmdevice.report.grid import Grid, blank, grids, labels
+from pytest_llmdevice.report.inapplicable import TITLE as INAPPLICABLE
 from pytest_llmdevice.report.model import CONFLICTS, UPSTREAM, ReportModel, conflict_text
 from pytest_llmdevice.report.outcomes import MarkCounts, legend
 from pytest_llmdevice.report.problems import Problem
@@ -59,6 +60,7 @@ def markdown(report: ReportModel, *, title: str = TITLE, grid: str | None = None
     parts += _details(OUTCOME_WORDS["xfail"].capitalize(), list(map(str, report.expected_failures)))
     parts += _details(UPSTREAM, list(map(str, report.upstream)))
     parts += _details(OUTCOME_WORDS["partial"].capitalize(), list(map(str, report.partly_run)))
+    parts += _details(INAPPLICABLE, list(map(str, report.inapplicable)))
     parts += _details(OUTCOME_WORDS["skipped"].capitalize(), list(map(str, report.not_run)))
     parts += _details(CONFLICTS, list(map(conflict_text, results.conflicts)))
     parts += _details("Notes", [*results.notes, *(comparison.notes if comparison else ())])

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from pytest_llmdevice.report.inapplicable import Inapplicable, group_inapplicable
 from pytest_llmdevice.report.not_run import NotRun, group_not_run
 from pytest_llmdevice.report.outcomes import MarkCounts
 from pytest_llmdevice.report.partly_run import PartlyRun, group_partly_run
@@ -69,6 +70,7 @@ class ReportModel:
         expected_failures: what failed as expected, by reason.
         upstream: what a plain load does too, once for each architecture and check.
         partly_run: the cells that were not put to all that their matrix requires, by what is missing.
+        inapplicable: the checks that are about what a model has not, by the reason.
         not_run: the cells that ran nowhere, by device and cause.
     """
 
@@ -79,6 +81,7 @@ class ReportModel:
     expected_failures: tuple[ExcusedFailure, ...]
     upstream: tuple[ExcusedFailure, ...]
     partly_run: tuple[PartlyRun, ...]
+    inapplicable: tuple[Inapplicable, ...]
     not_run: tuple[NotRun, ...]
 
     @classmethod
@@ -93,6 +96,7 @@ class ReportModel:
             expected_failures=tuple(_excused(views, "xfail")),
             upstream=tuple(_excused(views, "upstream")),
             partly_run=tuple(group_partly_run(views)),
+            inapplicable=tuple(group_inapplicable(views)),
             not_run=tuple(group_not_run(results)),
         )
 

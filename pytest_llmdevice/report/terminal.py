@@ -10,6 +10,7 @@ from pytest_llmdevice.report.changes import comparison_line, worst_changes
 from pytest_llmdevice.report.drawing import NARROWEST, Drawing, Line
 from pytest_llmdevice.report.folding import folded, without_attention
 from pytest_llmdevice.report.grid import Grid, blank, grids
+from pytest_llmdevice.report.inapplicable import TITLE as INAPPLICABLE
 from pytest_llmdevice.report.model import CONFLICTS, UPSTREAM, ReportModel, conflict_text
 from pytest_llmdevice.report.outcomes import legend
 from pytest_llmdevice.report.problems import Problem
@@ -119,6 +120,7 @@ class _Terminal:
         yield from self._section(OUTCOME_WORDS["xfail"].capitalize(), list(map(str, report.expected_failures)))
         yield from self._section(UPSTREAM, list(map(str, report.upstream)))
         yield from self._section(OUTCOME_WORDS["partial"].capitalize(), list(map(str, report.partly_run)))
+        yield from self._section(INAPPLICABLE, list(map(str, report.inapplicable)))
         yield from self._section(OUTCOME_WORDS["skipped"].capitalize(), list(map(str, report.not_run)))
         if report.comparison is not None:
             yield from self._changes(report.comparison)

@@ -17,7 +17,9 @@ Key: TypeAlias = tuple[str, str]
 """(target, id of the cell without `.sim`): what two runs have in common that ask the same question."""
 
 
-NEAREST: Final[tuple[SkipCause, ...]] = ("unusable", "unsupported", "by the test", "absent", "not requested")
+NEAREST: Final[tuple[SkipCause, ...]] = (
+    "unusable", "unsupported", "not offered", "does not apply", "by the test", "absent", "not requested"
+)  # fmt: skip
 """The causes, the closest to running first."""
 
 

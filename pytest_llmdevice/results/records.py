@@ -140,6 +140,11 @@ class Outcomes(Record):
             raise ValueError(f"the outcome {self.outcome!r} does not go with the cause {self.cause!r}")
         return self
 
+    @property
+    def answered(self) -> bool:
+        """Whether it was made, or cannot be made of this model at all."""
+        return self.outcome != "skipped" or self.cause == "does not apply"
+
 
 _FAILURES: Final = frozenset({"failed", "error"})
 

@@ -107,7 +107,7 @@ class _Latest:
         runs |= {
             run.run: run
             for run, planned in view.planned
-            if planned.cause in {"unsupported", "unusable"} and planned.simulated == view.cell.simulated
+            if planned.cause in {"unsupported", "unusable", "not offered"} and planned.simulated == view.cell.simulated
         }
         tried = {}
         for run in sorted(runs.values(), key=lambda run: place[run.run]):
@@ -182,7 +182,7 @@ def _counting(
     view: CellView, name: str, samples: Sequence[Sample], environments: Environments
 ) -> tuple[Sample, Conflict | None]:
     """The sample that counts among all of one check, and what contradicts it."""
-    kept = [sample for sample in samples if sample.check.outcome != "skipped"] or samples[-1:]
+    kept = [sample for sample in samples if sample.check.answered] or samples[-1:]
     if len(kept) == 1:
         return kept[0], None
     by_environment: dict[Environment, list[Sample]] = {}
@@ -217,7 +217,7 @@ def _require(view: CellView, latest: _Latest) -> None:
         return
     planned: Planned = next(planned for run, planned in reversed(view.planned) if run.run == newest.run)
     view.exempt = planned.exempt
-    ran = {name for name, sample in view.checks.items() if sample.check.outcome != "skipped"}
+    ran = {name for name, sample in view.checks.items() if sample.check.answered}
     view.lacking = lacking(newest.required, planned.exempt, ran)
     done: list[tuple[Run, CellDone]] = [(run, record) for run, record in view.done if _counted(run, latest)]
     view.loaded = any(record.loaded or run.schema_version < WITH_LOADED for run, record in done)

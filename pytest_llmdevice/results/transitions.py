@@ -17,6 +17,8 @@ Name: TypeAlias = Literal[
     "skipped",
     "unsupported",
     "unusable",
+    "withdrawn",
+    "inapplicable",
     "excused",
     "absent",
     "not-requested",
@@ -32,10 +34,11 @@ Name: TypeAlias = Literal[
 ]
 """`regression`: passed, and now fails, is an error or passes although it was expected to fail; or was expected to fail
 and is not any more. `vanished`: the matrix has the cell, and the check is not there any more. `skipped`: a test, a
-fixture or the code under test skipped it. `unsupported`: a library or the code under test says that it cannot do
-it. `unusable`: what it needs is here and does not work. `excused`: a check of the suite that something else than
-the matrix expects to fail. `absent`: this machine has no such device. `not-requested`: the run was told to leave it
-out. `unused`: the matrix or the run has no such cell or target any more. `expected`: is now declared as an expected
+fixture or the code under test skipped it. `unsupported`: a library says that it cannot do
+it. `unusable`: what it needs is here and does not work. `withdrawn`: the code under test does not offer it any more.
+`inapplicable`: the model has no longer what the check is about. `excused`: a check of the suite that something else
+than the matrix expects to fail. `absent`: this machine has no such device. `not-requested`: the run was told to leave
+it out. `unused`: the matrix or the run has no such cell or target any more. `expected`: is now declared as an expected
 failure. `upstream`: what it finds, a plain load has too now. `not-comparable`: other hardware or versions.
 docs/results.md has the table of all pairs,
 `transition_rules.TRANSITIONS` is it."""
@@ -43,13 +46,17 @@ docs/results.md has the table of all pairs,
 NAMES: Final[tuple[Name, ...]] = get_args(Name)
 """All names, the worst first."""
 
-NOT_RUN: Final[frozenset[Name]] = frozenset({"skipped", "unsupported", "unusable", "absent", "not-requested"})
+NOT_RUN: Final[frozenset[Name]] = frozenset(
+    {"skipped", "unsupported", "unusable", "withdrawn", "inapplicable", "absent", "not-requested"}
+)
 """The names of what did not run, which differ by the cause."""
 
 OF_CAUSE: Final[dict[SkipCause, Name]] = {
     "by the test": "skipped",
     "unsupported": "unsupported",
     "unusable": "unusable",
+    "not offered": "withdrawn",
+    "does not apply": "inapplicable",
     "absent": "absent",
     "not requested": "not-requested",
 }
@@ -64,7 +71,9 @@ INCOMPLETE: Final = "incomplete"
 FAIL_ON_WORDS: Final = (*(name for name in NAMES if name != "larger"), "memory", FAILING, INCOMPLETE)
 """What `--fail-on` takes; `larger` is spelled `memory`, and both are understood."""
 
-DEFAULT: Final = "regression,aborted,hollow,vanished,skipped,unsupported,unusable,excused,failing,incomplete"
+DEFAULT: Final = (
+    "regression,aborted,hollow,vanished,skipped,unsupported,unusable,withdrawn,inapplicable,excused,failing,incomplete"
+)
 """What fails where nothing else is asked for: what is worse for certain, and what ran and is now kept from running.
 Timings and memory are not, nor is what was not asked for or has no device here, which is for `[require]` to say."""
 
@@ -76,6 +85,8 @@ _PHRASES: Final[dict[Name, tuple[str, str]]] = {
     "skipped": ("skipped", "skipped"),
     "unsupported": ("unsupported now", "unsupported now"),
     "unusable": ("unusable now", "unusable now"),
+    "withdrawn": ("withdrawn", "withdrawn"),
+    "inapplicable": ("not applicable any more", "not applicable any more"),
     "excused": ("excused", "excused"),
     "absent": ("absent here", "absent here"),
     "not-requested": ("not requested", "not requested"),

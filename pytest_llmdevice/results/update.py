@@ -51,8 +51,9 @@ def update(
 ) -> Baseline:
     """Write the baseline in `path` from `merged`, and return it.
 
-    Cells that ran replace what the old baseline has of them. Cells that did not run here, for whatever cause, and
-    targets that no run was of keep their entries; cells that the matrix has no more lose them. A simulated cell never
+    Cells that ran replace what the old baseline has of them. Cells that did not run here and targets
+    that no run was of keep their entries; cells that the matrix has no more, or that the code under test does not offer
+    any more, lose them. A simulated cell never
     takes the place of a real one.
 
     Args:
@@ -187,6 +188,8 @@ class _Work:
         there = {(view.target, view.id): view for view in self.views}
         for target, cell, check in self._old_checks():
             view = there.get((target, cell))
+            if self._withdrawn((target, cell)):
+                yield target, cell, check
             if view is None or check in view.exempt:
                 continue
             if check not in view.checks or not _counts(view.checks[check]):
@@ -246,9 +249,14 @@ class _Work:
 
     def _keeps(self, key: CellKey) -> bool:
         target, cell = key
-        if (target, base_id(cell)) in self.ran:
+        if (target, base_id(cell)) in self.ran or self._withdrawn(key):
             return False
         return (target, base_id(cell)) in self.merged.cells or target not in self.merged.targets
+
+    def _withdrawn(self, key: CellKey) -> bool:
+        """Whether the code under test does not offer the cell any more."""
+        view = self.merged.cells.get((key[0], base_id(key[1])))
+        return view is not None and not view.ran and view.nearest_cause == "not offered"
 
     def _notes(self, kept: Mapping[CellKey, CellLine]) -> Iterator[str]:
         gone = [key for key in self._old_cells() if key not in kept and (key[0], base_id(key[1])) not in self.ran]
@@ -258,7 +266,8 @@ class _Work:
         if partly:
             yield f"partly run: {plural(partly, 'cell')}, whose other checks have no entry and are not gated"
         if gone:
-            yield f"dropped: {plural(len(gone), 'cell')} that the matrix does not have, such as {gone[0][1]}"
+            what = "the code under test does not offer" if self._withdrawn(gone[0]) else "the matrix does not have"
+            yield f"dropped: {plural(len(gone), 'cell')} that {what}, such as {gone[0][1]}"
 
 
 def _counts(sample: Sample) -> bool:

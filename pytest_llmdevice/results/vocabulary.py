@@ -16,8 +16,11 @@ Outcome: TypeAlias = CheckOutcome | Literal["partial"]
 """What a cell can be: the worst of its checks, or `partial`: nothing that ran is wrong, but the cell was not loaded, or
 not all of the checks ran that the matrix requires."""
 
-SkipCause: TypeAlias = Literal["not requested", "absent", "unusable", "unsupported", "by the test"]
-"""Why something did not run: the four causes of a verdict, and a test that skips itself."""
+SkipCause: TypeAlias = Literal[
+    "not requested", "absent", "unusable", "unsupported", "not offered", "does not apply", "by the test"
+]
+"""Why something did not run: the five causes of a verdict (`not offered`: the code under test says that it does not do
+it), a check that is about what the model has not (`does not apply`), and a test that skips itself."""
 
 WORST_FIRST: Final[tuple[Outcome, ...]] = (
     "error",

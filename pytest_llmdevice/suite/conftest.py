@@ -17,7 +17,7 @@ from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.oracle.reference import Reference, reference
-from pytest_llmdevice.plugin.failures import EVIDENCE, MEASURED, RESULT, TOKENS, CheckFailed, UpstreamToo
+from pytest_llmdevice.plugin.failures import EVIDENCE, MEASURED, RESULT, TOKENS, CellSkipped, CheckFailed, UpstreamToo
 from pytest_llmdevice.plugin.fixtures import RUN
 from pytest_llmdevice.zoo import cache_directory
 
@@ -100,6 +100,8 @@ def check(request: pytest.FixtureRequest, llm_examination: Examination) -> Calla
         if result.outcome == "upstream":
             summary = f"{result.source}, {name}: {current().of(Check)[name].meaning}"
             raise UpstreamToo(result.message(llm_examination.cell.id), summary, result)
+        if result.outcome == "inapplicable":
+            raise CellSkipped("does not apply", result.inapplicable)
         if not result.passed:
             raise CheckFailed(result.message(llm_examination.cell.id), result)
 

@@ -43,6 +43,11 @@ def merged(results: dict[Cell, list[Result]], folder: Path) -> MergedResults:
 def record(cell: Cell, result: Result) -> Check:
     """The record that the plugin makes of a result."""
     no_model = any(finding.kind == "no model" for finding in result.findings)
+    if result.outcome == "inapplicable":
+        return Check(
+            cell=cell.id, simulated=cell.simulated, check=result.check, outcome="skipped", cause="does not apply",
+            message=f"does not apply: {result.inapplicable}",
+        )  # fmt: skip
     outcome: CheckOutcome = "error" if no_model else result.outcome
     values: dict[str, Any] = (
         {} if outcome in {"passed", "hollow"} else {"failure": class_of_findings(result.check, result.findings)}

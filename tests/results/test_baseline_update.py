@@ -134,6 +134,16 @@ def test_cells_that_did_not_run_here_keep_their_entries(tmp_path: Path, cause: s
     assert found.notes == ("kept as they were: 1 cell that did not run here",)
 
 
+def test_cells_that_are_not_offered_any_more_are_dropped_only_by_force(tmp_path: Path) -> None:
+    updated(tmp_path, replace(GOOD, outcomes={**GOOD.outcomes, CPU_BF16: {"dtypes": "passed"}}))
+    withdrawn = replace(GOOD, skipped={CPU_BF16: ("not offered", "not offered: it knows no bfloat16")})
+    with pytest.raises(ResultsError, match=f"1 check of the old baseline did not run, such as dtypes of {CPU_BF16.id}"):
+        updated(tmp_path, withdrawn, folder="smaller")
+    found = updated(tmp_path, withdrawn, folder="forced", force=("vanished",))
+    assert entries(found) == {(CPU_FP32.id, "dtypes"): "passed"}
+    assert found.notes == (f"dropped: 1 cell that the code under test does not offer, such as {CPU_BF16.id}",)
+
+
 def test_cells_that_the_matrix_does_not_have_are_dropped_and_it_is_said(tmp_path: Path) -> None:
     updated(tmp_path, replace(GOOD, outcomes={**GOOD.outcomes, CPU_BF16: {"dtypes": "passed"}}))
     found = updated(tmp_path, GOOD, folder="smaller")

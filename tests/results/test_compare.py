@@ -84,6 +84,7 @@ def test_a_check_that_is_new_and_skipped_is_nothing(hold: Callable[..., Comparis
         ("not requested", "not-requested", "not requested: --llm-cell leaves it out"),
         ("unusable", "unusable", "unusable: the probe failed"),
         ("unsupported", "unsupported", "unsupported: transformers will not"),
+        ("not offered", "withdrawn", "not offered: no quantization"),
     ],
 )
 def test_a_cell_that_did_not_run_is_named_by_the_cause(

@@ -91,6 +91,8 @@ def test_a_name_fails_where_it_is_asked_for_and_nowhere_else(name: Name) -> None
         ("skipped", False),
         ("unsupported", False),
         ("unusable", False),
+        ("withdrawn", False),
+        ("inapplicable", False),
         ("excused", False),
         ("absent", True),
         ("not-requested", True),

@@ -22,7 +22,9 @@ from pytest_llmdevice.results.update import update
 from pytest_llmdevice.results.vocabulary import CheckOutcome
 from results.builder import CPU_FP32, CUDA, LAPTOP, ResultsBuilder, check
 
-State = Literal["pass", "fail", "part", "skip", "unsupported", "unusable", "killed", "killed early", "left out"]
+State = Literal[
+    "pass", "fail", "part", "skip", "unsupported", "unusable", "not offered", "killed", "killed early", "left out"
+]
 STATES: Final[tuple[State, ...]] = (
     "pass",
     "fail",
@@ -30,6 +32,7 @@ STATES: Final[tuple[State, ...]] = (
     "skip",
     "unsupported",
     "unusable",
+    "not offered",
     "killed",
     "killed early",
     "left out",
@@ -67,7 +70,7 @@ def made(number: int, state: State, commit: str, *, server: bool = False) -> Res
             run.changes = {CPU_FP32: {"outcome": "partial"}}
         case "skip":
             run.outcomes = {CPU_FP32: dict.fromkeys(REQUIRED, "skipped")}
-        case "unsupported" | "unusable":
+        case "unsupported" | "unusable" | "not offered":
             run.skipped = {CPU_FP32: (state, f"{state}: now")}
         case "killed" | "killed early":
             run.unfinished = [CPU_FP32]
