@@ -56,10 +56,10 @@ def check_cards(
             why = loaded.cause or loaded.skipped
             finding = Finding(f"load, with {profile} visible", "a model, as without cards", why, CARD_PREFERRED)
             return Result("cards", (finding,), details=loaded.details)
-        model = loaded.model
-        expectations = expectations_of(model, checkpoint, cell)
+        model, wanted = loaded.model, loaded.reference or checkpoint
+        expectations = expectations_of(model, wanted, cell)
         # Before it runs: an exception in a forward pass leaves what a hook brought where it is.
-        parts = [check_placement(model, expectations, cell), check_dtypes(model, expectations, cell, checkpoint)]
+        parts = [check_placement(model, expectations, cell), check_dtypes(model, expectations, cell, wanted)]
         generated = generate_traced(target, model, prompts, max_new_tokens)
         if alone.error is None:
             # In other words where the number of tokens is another.
@@ -98,7 +98,7 @@ def _cards(exam: Examination) -> Result:
     looked_at = ("placement", "dtypes", "inputs", "generation")
     known = [finding for name in looked_at for finding in exam.check(name).findings]
     return check_cards(
-        exam.target, exam.checkpoint, exam.cell, exam.beside, exam.prompts, FEW_TOKENS, exam.generated, known
+        exam.target, exam.loaded_from, exam.cell, exam.beside, exam.prompts, FEW_TOKENS, exam.generated, known
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_llmdevice.checks.check import Check, needs_cards
 from pytest_llmdevice.checks.refusals import refused
@@ -23,7 +23,7 @@ from pytest_llmdevice.errors import DoesNotApply, first_line, message_of, of_tar
 from pytest_llmdevice.inference.generation import inputs_for
 from pytest_llmdevice.inference.generation_run import GenerationRun, generate_traced
 from pytest_llmdevice.inference.logits import forward_logits
-from pytest_llmdevice.inference.prompts import encode, load_tokenizer
+from pytest_llmdevice.inference.prompts import encode, load_tokenizer, prompts_of
 from pytest_llmdevice.loading.load import Leftovers, Loaded
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
@@ -57,7 +57,8 @@ class Examination:
 
     Attributes:
         target: the code under test.
-        checkpoint: the local folder that the model was loaded from.
+        checkpoint: the local folder of what the model should be: the one that it was loaded from, unless the target
+            expects another.
         cell: what was asked for.
         loaded: what the load yielded: the model, what it changed of the process, what it took.
         prompts: lists of token ids of unequal length.
@@ -67,6 +68,7 @@ class Examination:
         others: cells of the same model on the same machine, to be loaded between this one and itself.
         imported: what the import of the target's module changed of the process.
         dense: patterns of the modules that are left unquantized on purpose.
+        source: the local folder that the target loads; empty where it is `checkpoint`.
         ends: the tokens that end a row, the target's own too; None until somebody has looked, see `stops.ends_of`.
     """
 
@@ -81,7 +83,13 @@ class Examination:
     others: tuple[Cell, ...] = ()
     imported: tuple[Change, ...] = field(default=(), repr=False)
     dense: tuple[str, ...] = ()
+    source: str = ""
     ends: frozenset[int] | None = field(default=None, repr=False)
+
+    @property
+    def loaded_from(self) -> str:
+        """The local folder that the target loads."""
+        return self.source or self.checkpoint
 
     @property
     def model(self) -> Any:
@@ -270,13 +278,57 @@ def examine(
     try:
         if isinstance(made, Exception):
             raise made
+        known = made
+        wanted = expected_of(target, str(checkpoint), loaded, known[0], lambda: known[1], folder)
         exam = Examination(
-            target, str(checkpoint), cell, loaded, *made, beside=profile, others=tuple(others), dense=tuple(dense)
+            target,
+            wanted.checkpoint,
+            cell,
+            loaded,
+            wanted.prompts,
+            wanted.reference,
+            beside=profile,
+            others=tuple(others),
+            dense=tuple(dense),
+            source=str(checkpoint),
         )
         for name in exam.checks():
             yield exam.check(name)
     finally:
         loaded.release()
+
+
+class Wanted(NamedTuple):
+    """What a loaded cell is held against: a checkpoint, prompts, and what the model should say to them."""
+
+    checkpoint: str
+    prompts: Tokens
+    reference: Reference
+
+
+def expected_of(
+    target: Target,
+    checkpoint: str,
+    loaded: Loaded,
+    prompts: Tokens,
+    known: Callable[[], Reference],
+    folder: str | Path | None,
+) -> Wanted:
+    """What `loaded` is held against, after what its target expects and hands to the model.
+
+    Args:
+        target: the code under test.
+        checkpoint: the local folder that it loaded.
+        loaded: what it loaded.
+        prompts: the prompts, encoded by the tokenizer alone.
+        known: gives the reference of `checkpoint` and `prompts`; called only where these are the ones.
+        folder: where reference outputs are kept.
+    """
+    wanted = loaded.reference or checkpoint
+    given = prompts if loaded.own is None else prompts_of(target, loaded.own.whole, prompts)
+    if wanted == checkpoint and list(map(list, given)) == list(map(list, prompts)):
+        return Wanted(checkpoint, prompts, known())
+    return Wanted(wanted, given, reference(wanted, given, NEW_TOKENS, None if folder is None else Path(folder)))
 
 
 def _expected(checkpoint: str, prompts: Tokens | None, folder: Path | None) -> tuple[Tokens, Reference] | Exception:

@@ -94,7 +94,7 @@ def main(answer: Path) -> None:
         loaded = Loaded.load(found, Path(checkpoint), cell)
         if loaded.model is None:
             sys.exit("not loaded")
-        problems = problems_of(loaded.model, checkpoint, cell)
+        problems = problems_of(loaded.model, loaded.reference, cell)
     answer.write_bytes(pickle.dumps(frozenset((finding.where, finding.actual) for _, finding in problems)))
 
 

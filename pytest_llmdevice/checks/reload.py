@@ -28,6 +28,7 @@ from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
+from pytest_llmdevice.model.own import own_of
 from pytest_llmdevice.model.wrappers import core
 from pytest_llmdevice.monitoring.tracing import traced
 
@@ -98,21 +99,22 @@ class _Rounds:
         self.last: nn.Module | None = None
         self._before = _state(model)
         self.ran = ran
-        self._known = {(finding.where, finding.actual) for _, finding in problems_of(model, checkpoint, cell)}
+        self._own = own_of(model)
+        self._known = {(finding.where, finding.actual) for _, finding in problems_of(model, self._reference(), cell)}
         self.own_faults: list[str] = []
         self._previous: list[tuple[Cell, weakref.ref[nn.Module]]] = []
 
     def load(self, cell: Cell) -> None:
         """Load `cell`, check whether the previous model was freed, and check the new one."""
-        self.last = None
+        self.last = self._own = None
         loaded = Loaded.load(self.target, Path(self.checkpoint), cell)
         if loaded.model is None:
             self._missing(cell, loaded)
             return
         self.loads += 1
-        self.last = loaded.model
+        self.last, self._own = loaded.model, loaded.own
         # A frame that outlives this call would keep the model alive.
-        loaded.model = None
+        loaded.model = loaded.own = None
         self._check_previous()
         self._check_model(self.last, cell)
         if self.last is self.model:
@@ -120,6 +122,10 @@ class _Rounds:
         self._generate(self.last, cell)
         modules = {id(module): module for module in (self.last, core(self.last))}.values()
         self._previous = [(cell, weakref.ref(module)) for module in modules]
+
+    def _reference(self) -> str:
+        """The folder of what the model that was loaded last should be."""
+        return self.checkpoint if self._own is None else self._own.reference
 
     def _generate(self, model: nn.Module, cell: Cell) -> None:
         """Let the target generate with `model`, and check that it runs that model."""
@@ -154,7 +160,7 @@ class _Rounds:
             found = f"{after}, since the model was {where}"
             self.findings.append(Finding(f"{changed[0]} of the first model", str(earlier or "nothing"), found, CACHED))
             self._before = _state(self.model)
-        problems = problems_of(model, self.checkpoint, cell)
+        problems = problems_of(model, self._reference(), cell)
         if cell == self.cell:
             new = [each for each in problems if (each[1].where, each[1].actual) not in self._known]
         else:
@@ -247,7 +253,7 @@ def _state(model: nn.Module) -> dict[str, _Place]:
 def _reload(exam: Examination) -> Result:
     trace = exam.generated.trace
     ran = bool(trace.calls or trace.modules or trace.compiled)
-    return check_reload(exam.target, exam.model, exam.checkpoint, exam.cell, exam.others, exam.prompts, ran=ran)
+    return check_reload(exam.target, exam.model, exam.loaded_from, exam.cell, exam.others, exam.prompts, ran=ran)
 
 
 RELOAD_CHECK: Final = Check(

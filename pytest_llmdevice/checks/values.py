@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.checks.adapter_values import adapter_findings, is_merged
 from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.divergence import unravel_index
-from pytest_llmdevice.diagnosis.hints.values import PACKED, SHAPE
+from pytest_llmdevice.diagnosis.hints.values import NOT_APPLIED, PACKED, SHAPE
 from pytest_llmdevice.diagnosis.wrong_values import explain, relative_error
+from pytest_llmdevice.loading.adapters import is_adapter, is_live
 from pytest_llmdevice.loading.quantization import quantization_of
 from pytest_llmdevice.matrix.axes import Quantization
 from pytest_llmdevice.matrix.cell import Cell
@@ -38,7 +40,8 @@ def check_values(model: nn.Module, checkpoint: str, cell: Cell) -> Result:
     their hook. A tensor in a wrong dtype is right here if it was rounded to that dtype only; the dtype check reports
     the dtype, and the placement check missing tensors.
     """
-    plain = Plain.of(checkpoint, cell.dtype)
+    live = is_live(model)
+    plain = Plain.of(checkpoint, cell.dtype, live=live)
     findings: list[Finding] = []
     counts = {"parameters": 0, "buffers": 0, "packed weights": 0, "offloaded": 0}
     worst = 0.0
@@ -60,6 +63,9 @@ def check_values(model: nn.Module, checkpoint: str, cell: Cell) -> Result:
             counts[f"{named.role}s"] += 1
         if finding is not None:
             findings.append(finding)
+    if live and is_adapter(checkpoint):
+        wrong, counts["adapter tensors"] = adapter_findings(model, checkpoint)
+        findings += wrong
     evidence: dict[str, int | float | str] = {key: count for key, count in counts.items() if count}
     if counts["packed weights"]:
         evidence["largest error of a packed weight"] = f"{worst:.2g}"
@@ -77,6 +83,7 @@ class Plain:
         tensors: name -> tensor of that model.
         spread: the standard deviation with which the class initializes weights.
         transposed: the names of the weights of `Conv1D` modules, which are stored transposed.
+        live: whether adapters are kept beside the weights, which are then the base's.
     """
 
     checkpoint: str
@@ -85,16 +92,18 @@ class Plain:
     tensors: Mapping[str, torch.Tensor]
     spread: float
     transposed: frozenset[str]
+    live: bool = False
 
     @classmethod
-    def of(cls, checkpoint: str, dtype: str) -> Plain:
-        """Load `checkpoint` for a cell in `dtype`."""
-        model: Any = plain_model(checkpoint)
+    def of(cls, checkpoint: str, dtype: str, *, live: bool = False) -> Plain:
+        """Load `checkpoint` for a cell in `dtype`; of an adapter that is `live`, the base."""
+        model: Any = plain_model(checkpoint, live=live)
         spread = setting(model.config, "initializer_range")
         transposed = frozenset(
             f"{name}.weight" for name, module in model.named_modules() if type(module).__name__ == "Conv1D"
         )
-        return cls(checkpoint, dtype, model, _by_name(model), spread if isinstance(spread, float) else 0.02, transposed)
+        known = spread if isinstance(spread, float) else 0.02
+        return cls(checkpoint, dtype, model, _by_name(model), known, transposed, live)
 
     def as_linear(self, name: str) -> torch.Tensor:
         """The weight `name` in the layout of `nn.Linear`, in which bitsandbytes packs also `Conv1D` layers."""
@@ -112,7 +121,14 @@ class Plain:
         """The tensor `name` of a plain load in the cell's dtype; None if that is float32."""
         if self.dtype == "float32":
             return None
-        return _by_name(plain_model(self.checkpoint, self.dtype)).get(name)
+        return _by_name(plain_model(self.checkpoint, self.dtype, live=self.live)).get(name)
+
+    def base(self, name: str) -> torch.Tensor | None:
+        """The tensor `name` before an adapter was merged into it; None where none was, or it changed nothing."""
+        if self.live or not is_adapter(self.checkpoint):
+            return None
+        base, merged = _by_name(plain_model(self.checkpoint, live=True)).get(name), self.tensors[name]
+        return None if base is None or base.shape != merged.shape or bool((base == merged).all()) else base
 
 
 def _by_name(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -146,6 +162,12 @@ def _dense(named: NamedTensor, value: torch.Tensor, plain: Plain) -> Finding | N
     if same_values(value, expected, computed=computed):
         return None
     # A class may compute a tensor that no checkpoint holds in the dtype of the load.
+    base = plain.base(architecture)
+    if base is not None:
+        if is_merged(value, expected, expected - base):
+            return None
+        if same_values(value, base, computed=False):
+            return Finding(name, "the base's value with the adapter merged into it", "the base's value", NOT_APPLIED)
     second = plain.in_dtype(architecture)
     if second is not None and same_values(value, second, computed=computed):
         return None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.errors import Unsupported, UnsupportedByLibrary, first_line, message_of, of_target
 from pytest_llmdevice.loading.checkpoint_files import Stamp, stamps
+from pytest_llmdevice.loading.expected import expected_folder
 from pytest_llmdevice.loading.members import declared_names, member, model_of
 from pytest_llmdevice.loading.pristine import remember
 from pytest_llmdevice.loading.target import CONTRACT, Target, validate
@@ -125,7 +126,6 @@ class Loaded:
             with unchanged_process() as changes, pipelines_made() as piped, Meter() as meter:
                 returned: object = target.load(str(checkpoint), cell)
                 model, why = model_of(target, returned)
-                own = _described(target, returned, model, checkpoint)
         except UnsupportedByLibrary as error:
             return cls(cell, unsupported=message_of(error))
         except Unsupported as error:
@@ -134,8 +134,14 @@ class Loaded:
             trace = "".join(traceback.format_exception(error, limit=-FRAMES))
             _forget_frames(error)
             return cls(cell, exception=error, trace=trace)
-        if model is None or own is None:
+        if model is None:
             return cls(cell, returned=why)
+        try:
+            own = _described(target, returned, model, str(checkpoint), cell)
+        except of_target() as error:
+            trace = "".join(traceback.format_exception(error, limit=-FRAMES))
+            _forget_frames(error)
+            return cls(cell, exception=error, trace=trace)
         measures = replace(meter.measures, summary=summarize_tensors(model))
         return cls(cell, model, (*changes, *_written(checkpoint, before)), measures, own=own, piped=bool(piped))
 
@@ -150,6 +156,11 @@ class Loaded:
         if isinstance(self.exception, SystemExit):
             line += " (the loader ends the process: load must return, not call sys.exit or a command's main)"
         return line
+
+    @property
+    def reference(self) -> str:
+        """The local folder of what the model should be; empty where nothing was loaded by a target."""
+        return "" if self.own is None else self.own.reference
 
     @property
     def skipped(self) -> str:
@@ -186,11 +197,11 @@ class Loaded:
             torch.cuda.empty_cache()
 
 
-def _described(target: Target, returned: object, model: nn.Module | None, checkpoint: Path) -> Own | None:
+def _described(target: Target, returned: object, model: nn.Module, checkpoint: str, cell: Cell) -> Own:
     """What is known of `model` beyond itself, kept under it."""
-    if model is None:
-        return None
-    own = Own(returned, str(checkpoint), member(target, "logits"), declared_names(target, returned))
+    reference, kept = expected_folder(target, checkpoint, cell)
+    names = declared_names(target, returned)
+    own = Own(returned, checkpoint, reference, member(target, "logits"), names, kept=kept)
     describe(model, own)
     return own
 

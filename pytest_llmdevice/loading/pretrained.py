@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.errors import UnsupportedByLibrary
 from pytest_llmdevice.loading import attention, quantization
+from pytest_llmdevice.loading.adapters import base_of
 from pytest_llmdevice.loading.checkpoint_files import Stamp, stamps
 from pytest_llmdevice.loading.foreign_code import refuse_foreign_code, without_foreign_code
 from pytest_llmdevice.matrix.cell import Cell
@@ -22,14 +23,16 @@ if TYPE_CHECKING:
 
 
 def configuration(checkpoint: str) -> PreTrainedConfig:
-    """The checkpoint's `config.json`, never from the network and without code that it names.
+    """The `config.json` of the checkpoint, or of the base of an adapter, never from the network and without code that it names.
 
     Raises:
         UnsupportedByLibrary: no model can be made of it without code of the hub.
     """
     from transformers import AutoConfig
 
-    config: PreTrainedConfig = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+    config: PreTrainedConfig = AutoConfig.from_pretrained(
+        base_of(checkpoint), local_files_only=True, trust_remote_code=False
+    )
     refuse_foreign_code(config)
     return config
 
@@ -94,7 +97,7 @@ def stored_equal(checkpoint: str, names: Sequence[str]) -> bool:
     from safetensors import safe_open
 
     weights: list[torch.Tensor] = []
-    for path in sorted(Path(checkpoint).glob("*.safetensors")):
+    for path in sorted(Path(base_of(checkpoint)).glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             present = set(file.keys())
             weights += [file.get_tensor(name) for name in names if name in present]

@@ -28,15 +28,19 @@ class Own:
         whole: what the target's `load` returned: the model, or an object that has it.
         checkpoint: the local folder that it was loaded from.
         logits: how the target computes logits; None where the model is called by itself.
-        names: patterns of tensor names of the model -> names in the checkpoint, see `loading.target.Target.names`.
+        reference: the local folder of what the model should be, see `loading.target.FullTarget.expected`.
+        kept: what keeps that folder on disk; None where nothing needs to.
+        names: patterns of tensor names of the model -> names in the checkpoint, see `loading.target.FullTarget.names`.
         known: names of tensors of the model -> names in the checkpoint, as they were found by their values.
     """
 
     whole: Any
     checkpoint: str
+    reference: str
     logits: Logits | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     known: dict[str, str] = field(default_factory=dict)
+    kept: object = None
 
     @cached_property
     def config(self) -> Any:

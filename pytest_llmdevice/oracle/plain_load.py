@@ -6,6 +6,7 @@ from collections import OrderedDict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from pytest_llmdevice.loading.adapters import base_of, merged_load
 from pytest_llmdevice.loading.checkpoint_files import fingerprint
 from pytest_llmdevice.loading.pretrained import from_pretrained, skeleton
 from pytest_llmdevice.matrix.cell import Cell
@@ -23,16 +24,22 @@ LARGEST: Final = 2**30
 _models: OrderedDict[tuple[object, ...], nn.Module] = OrderedDict()
 
 
-def plain_model(checkpoint: str, dtype: str = "float32") -> nn.Module:
+def plain_model(checkpoint: str, dtype: str = "float32", *, live: bool = False) -> nn.Module:
     """A plain load of `checkpoint` on the cpu, unquantized, to be read only: the next caller gets the same one.
+
+    An adapter is merged into its base; with `live` it is the base alone, as it is in a model whose adapters are live.
 
     It is never handed to a target, and its tensors are those of a process in which no target was imported; only the
     code of its classes is this process' own. Raises whatever `from_pretrained` raises.
     """
-    key = (*fingerprint(checkpoint), dtype)
+    base = base_of(checkpoint)
+    merged = base != checkpoint and not live
+    key = (*fingerprint(base), *(fingerprint(checkpoint) if merged else ()), dtype)
     model = _models.pop(key, None)
     if model is None:
-        model = ask(from_pretrained, checkpoint, Cell("plain", "cpu", dtype))
+        model = (
+            ask(merged_load, checkpoint, dtype) if merged else ask(from_pretrained, base, Cell("plain", "cpu", dtype))
+        )
     if sum(tensor.nbytes for tensor in model.parameters()) <= LARGEST:
         _models[key] = model
     while len(_models) > KEPT:

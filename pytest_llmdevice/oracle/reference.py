@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.inference.generation import inputs_for, pad_token
 from pytest_llmdevice.inference.logits import forward_logits
+from pytest_llmdevice.loading.adapters import base_of, is_adapter
 from pytest_llmdevice.loading.checkpoint_files import fingerprint
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
@@ -115,6 +116,7 @@ def _logits_dtype(checkpoint: str, dtype: str) -> str:
 def _key(checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> str:
     identity = [
         *fingerprint(checkpoint),
+        *(fingerprint(base_of(checkpoint)) if is_adapter(checkpoint) else ()),
         list(map(list, prompts)),
         max_new_tokens,
         maker_of(checkpoint),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import pytest
 
 from pytest_llmdevice.checks.check import Check
-from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination
+from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination, expected_of
 from pytest_llmdevice.checks.generation import token_rows
 from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.matrix.cell import Cell
@@ -68,18 +68,22 @@ def llm_examination(
     others = run.others(llm_cell) if run is not None else ()
     dense = run.dense(llm_cell) if run is not None else ()
     imported = run.resolved.changes if run is not None and run.target is llm_target else ()
+    exam = expected_of(
+        llm_target, str(llm_checkpoint), loaded, llm_prompts, llm_reference, cache_directory() / "references"
+    )
     return Examination(
         llm_target,
-        str(llm_checkpoint),
+        exam.checkpoint,
         llm_cell,
         loaded,
-        llm_prompts,
-        llm_reference(),
+        exam.prompts,
+        exam.reference,
         tolerance,
         beside,
         others,
         imported,
         dense=dense,
+        source=str(llm_checkpoint),
     )
 
 

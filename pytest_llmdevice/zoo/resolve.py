@@ -20,7 +20,7 @@ def checkpoint(model: str, *, cache: Path | None = None) -> Path:
     """The local folder of `model`.
 
     Args:
-        model: a family of the zoo (`"llama"`), `"path:DIR"`, or `"hub:org/name@revision"`, where the
+        model: a family of the zoo (`"llama"`), one with a trained adapter (`"llama+lora"`), `"path:DIR"`, or `"hub:org/name@revision"`, where the
             revision is `main` unless given.
         cache: where built families are kept instead of `$LLMDEVICE_CACHE` or the user's cache directory.
             Hub models stay in the Hugging Face cache.
@@ -40,7 +40,10 @@ def checkpoint(model: str, *, cache: Path | None = None) -> Path:
         return download(name, revision or "main")
 
     from pytest_llmdevice.zoo.build import build
+    from pytest_llmdevice.zoo.lora import SUFFIX, lora
 
+    if model.endswith(SUFFIX):
+        return lora(checkpoint(model.removesuffix(SUFFIX), cache=cache))
     chosen = family(model)
     return cached(chosen, SEED, partial(build, chosen, seed=SEED), cache=cache)
 
@@ -50,7 +53,7 @@ def _local(directory: str) -> Path:
         raise ConfigurationError("path: names no directory: expected path:DIR")
     folder = _named(directory)
     try:
-        if (folder / "config.json").is_file():
+        if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
             return folder
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be read: {error.strerror or error}") from None

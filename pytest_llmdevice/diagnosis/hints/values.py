@@ -102,3 +102,11 @@ PACKED: Final = Hint(
     "https://github.com/huggingface/peft/pull/1370",
     when="an unpacked weight is not the checkpoint's within the error of its quantization",
 )
+NOT_APPLIED: Final = Hint(
+    "adapter-not-applied",
+    "the adapter of the checkpoint is not in the model, or not as it was saved: only the base was loaded, or "
+    "get_peft_model made a fresh adapter before the saved one was read (its names then fit nothing, and B stays "
+    "zero), another scale was taken, or it is switched off; load it with PeftModel.from_pretrained on the plain base",
+    "https://github.com/huggingface/peft/issues/2115",
+    when="the checkpoint is an adapter, and a weight is the base's, or a tensor of the adapter is missing or another",
+)
