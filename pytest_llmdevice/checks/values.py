@@ -52,6 +52,8 @@ def check_values(model: nn.Module, checkpoint: str, cell: Cell) -> Result:
         if value is None:
             # No hook has it, which the meta check reports.
             continue
+        if named.part is not None:
+            value = named.part.of(value)
         counts["offloaded"] += named.tensor.is_meta
         if is_packed(named.tensor):
             owner = model.get_submodule(named.name.rpartition(".")[0])

@@ -1,4 +1,4 @@
-"""Asks a target what its model should be, where that is not the checkpoint as it is: a folder that a plain load reads."""
+"""Asks a target what its model should be, where that is not the checkpoint as it is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def expected_folder(target: Target, checkpoint: str, cell: Cell) -> tuple[str, object]:
-    """The folder of what `target` should load for `cell`, and what keeps that folder; `checkpoint` where it says nothing.
+    """The folder of what `target` should load for `cell`, and what keeps that folder; `checkpoint` by default.
 
     A model that the target gives is saved into a folder that is removed with the second value.
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def configuration(checkpoint: str) -> PreTrainedConfig:
-    """The `config.json` of the checkpoint, or of the base of an adapter, never from the network and without code that it names.
+    """The `config.json` of the checkpoint, or of an adapter's base: offline, without code that it names.
 
     Raises:
         UnsupportedByLibrary: no model can be made of it without code of the hub.

@@ -20,6 +20,37 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What a tensor of the loaded model is of one in the architecture.
+
+    Attributes:
+        architecture: the name of that tensor.
+        rows: the first row of it in the loaded model's tensor, and the one behind its last; None for all rows. Query,
+            key and value are often kept in one tensor.
+        transposed: whether the loaded model keeps it transposed, as `nn.Linear` does with what GPT-2's `Conv1D` has.
+    """
+
+    architecture: str
+    rows: tuple[int, int] | None = None
+    transposed: bool = False
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor as the architecture has it, without a copy."""
+        if self.rows is not None:
+            tensor = tensor[slice(*self.rows)]
+        return tensor.T if self.transposed else tensor
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the tensor as it is."""
+        return self.rows is None and not self.transposed
+
+
+Known = Mapping[str, tuple[Part, ...]]
+"""Names of tensors in the loaded model -> what they are in the architecture."""
+
+
+@dataclass(frozen=True, slots=True)
 class NamedTensor:
     """One parameter or buffer of a loaded model.
 
@@ -29,12 +60,14 @@ class NamedTensor:
             adapter's.
         role: `"parameter"` or `"buffer"`.
         tensor: the tensor itself.
+        part: where it is only a part of the architecture's, or another form of it, which; None where it is the same.
     """
 
     name: str
     architecture: str | None
     role: str
     tensor: torch.Tensor
+    part: Part | None = None
 
 
 class TensorNames:
@@ -45,7 +78,7 @@ class TensorNames:
         plain: a model of the architecture without wrappers, to recognize tensors inside wrappers of unknown classes
             (a user's adapter: `q_proj.inner.weight` for `q_proj.weight`); None to recognize known wrappers only.
 
-        known: names of tensors in the loaded model -> names in the architecture, where they have names of their own.
+        known: what tensors of the loaded model are in the architecture, where they have names of their own.
 
     Attributes:
         prefix: the name of the core in the model, empty if the model is no wrapper.
@@ -54,9 +87,7 @@ class TensorNames:
         tensors: every parameter and buffer, once for each of its names.
     """
 
-    def __init__(
-        self, model: nn.Module, plain: nn.Module | None = None, known: Mapping[str, str] = MappingProxyType({})
-    ) -> None:
+    def __init__(self, model: nn.Module, plain: nn.Module | None = None, known: Known = MappingProxyType({})) -> None:
         self.prefix, self.core = core_with_path(model)
         self.modules: dict[str, str | None] = {}
         self._modules: dict[str, nn.Module] = {}
@@ -72,6 +103,11 @@ class TensorNames:
         """The loaded model's name of the tensor `architecture`; the name that it would have, if it is missing."""
         named = self._by_architecture.get(architecture)
         return named.name if named is not None else join_name(self.prefix, architecture)
+
+    def is_other(self, architecture: str) -> bool:
+        """Whether the loaded model has the tensor `architecture` as a part of another one, or in another form."""
+        named = self._by_architecture.get(architecture)
+        return named is not None and named.part is not None
 
     def has(self, architecture: str) -> bool:
         """Whether the loaded model has the tensor `architecture`."""
@@ -118,7 +154,7 @@ class TensorNames:
                 below = architecture
             self._walk(child, join_name(name, key), below, rest, above | {id(module)})
 
-    def _tensors(self, plain: nn.Module | None, given: Mapping[str, str]) -> Iterator[NamedTensor]:
+    def _tensors(self, plain: nn.Module | None, given: Known) -> Iterator[NamedTensor]:
         tensors = list(_module_tensors(self._modules, self.modules))
         wanted = _shapes(plain) if plain is not None else {}
         known = {named.architecture for named in tensors}
@@ -128,11 +164,15 @@ class TensorNames:
             if architecture not in known and (named := _hidden(architecture, shape, tensors, wanted)) is not None
         }
         same = {id(named.tensor): named.architecture for named in tensors if named.architecture is not None}
-        for own, other in given.items():
-            self.modules[own.rpartition(".")[0]] = other.rpartition(".")[0]
+        for own, parts in given.items():
+            # Of a module that is several in the architecture, the first one stands for all.
+            self.modules[own.rpartition(".")[0]] = parts[0].architecture.rpartition(".")[0]
         for named in tensors:
             if named.name in given:
-                yield NamedTensor(named.name, given[named.name], named.role, named.tensor)
+                for part in given[named.name]:
+                    yield NamedTensor(
+                        named.name, part.architecture, named.role, named.tensor, None if part.whole else part
+                    )
                 continue
             architecture = hidden.get(named.name, named.architecture)
             if named.name in hidden:

@@ -31,7 +31,7 @@ class Own:
         reference: the local folder of what the model should be, see `loading.target.FullTarget.expected`.
         kept: what keeps that folder on disk; None where nothing needs to.
         names: patterns of tensor names of the model -> names in the checkpoint, see `loading.target.FullTarget.names`.
-        known: names of tensors of the model -> names in the checkpoint, as they were found by their values.
+        known: what tensors of the model are in the checkpoint, as they were found by their values.
     """
 
     whole: Any
@@ -39,7 +39,7 @@ class Own:
     reference: str
     logits: Logits | None = None
     names: Mapping[str, str] = field(default_factory=dict)
-    known: dict[str, str] = field(default_factory=dict)
+    known: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     kept: object = None
 
     @cached_property

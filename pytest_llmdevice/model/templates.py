@@ -6,12 +6,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+_PART = re.compile(r"(?<![^.])\d+(?![^.])")
+_ANYWHERE = re.compile(r"(?<![A-Za-z0-9])\d+(?![A-Za-z0-9])")
 
 
-def template(name: str) -> tuple[str, tuple[str, ...]]:
-    """`"h.3.query.weight"` as `("h.*.query.weight", ("3",))`: parts of the name that are numbers are stars."""
-    return _NUMBER.sub("*", name), tuple(_NUMBER.findall(name))
+def template(name: str, *, anywhere: bool = False) -> tuple[str, tuple[str, ...]]:
+    """`"h.3.query.weight"` as `("h.*.query.weight", ("3",))`: parts of the name that are numbers are stars.
+
+    With `anywhere`, so are numbers that an underscore sets apart, as in `layer_3`.
+    """
+    number = _ANYWHERE if anywhere else _PART
+    return number.sub("*", name), tuple(number.findall(name))
 
 
 def filled(pattern: str, parts: Iterable[str]) -> str:
@@ -40,11 +45,12 @@ def learned(pairs: Mapping[str, str]) -> dict[str, str]:
     """
     found: dict[str, Counter[str]] = {}
     for name, other in pairs.items():
-        own, theirs = template(name), template(other)
-        if own[1] != theirs[1]:
+        its, numbers = template(other)
+        # `layer_3` has a number that says which layer, `ln_1` has one that does not.
+        forms = (template(name), template(name, anywhere=True))
+        mine = next((form for form, found_there in forms if found_there == numbers), "")
+        if not mine:
             continue
-        mine, its = own[0], theirs[0]
         found.setdefault(mine, Counter())[its] += 1
-        if mine.rpartition(".")[2] == its.rpartition(".")[2]:
-            found.setdefault(mine.rpartition(".")[0], Counter())[its.rpartition(".")[0]] += 1
+        found.setdefault(mine.rpartition(".")[0], Counter())[its.rpartition(".")[0]] += 1
     return {mine: next(iter(others)) for mine, others in found.items() if mine and len(others) == 1}

@@ -52,6 +52,7 @@ class Expected:
         why: the rule behind a dtype that is not simply the cell's.
         architecture: its name in the architecture, shorter than `name` in a model that is wrapped.
         shape: of the dense tensor.
+        other: whether the loaded model has it as a part of another tensor, or in another form: transposed.
         computed: a buffer that no checkpoint holds: the class computes it, in the dtype that is the default then.
     """
 
@@ -64,6 +65,7 @@ class Expected:
     architecture: str = ""
     shape: tuple[int, ...] = ()
     computed: bool = False
+    other: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,12 @@ def expectations_of(model: nn.Module, checkpoint: str, cell: Cell, dense: Sequen
     like = is_of_transformers(model)
     packed = {weight.parameter for weight in weights if weight.quantized and not weight.expert}
     tensors = tuple(
-        _expected(_Place(model, entries, allowed), bones, names.loaded_name(name), name, role, tensor, packed, cell)
+        replace(
+            _expected(
+                _Place(model, entries, allowed), bones, names.loaded_name(name), name, role, tensor, packed, cell
+            ),
+            other=names.is_other(name),
+        )
         for role, held in (
             ("parameter", bones.named_parameters(remove_duplicate=False)),
             ("buffer", bones.named_buffers(remove_duplicate=False)),

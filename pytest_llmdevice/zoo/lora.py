@@ -1,4 +1,4 @@
-"""Builds a trained LoRA adapter for a checkpoint of the zoo: `llama+lora`. Its B is not zero, or no check could see it."""
+"""Builds a LoRA adapter for a checkpoint of the zoo, `llama+lora`, as trained: with B = 0 no check could see it."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ def _write(base: Path, entry: Path) -> None:
         "task_type": "SEQ_2_SEQ_LM" if described.get("is_encoder_decoder") else "CAUSAL_LM",
     }
     (entry / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True), "utf-8")
-    for path in base.iterdir():
-        if path.name.startswith(("tokenizer", "special_tokens", "chat_template")):
-            shutil.copy(path, entry / path.name)
+    for file in base.iterdir():
+        if file.name.startswith(("tokenizer", "special_tokens", "chat_template")):
+            shutil.copy(file, entry / file.name)
 
 
 def _weights(base: Path) -> dict[str, torch.Tensor]:

@@ -20,8 +20,8 @@ def checkpoint(model: str, *, cache: Path | None = None) -> Path:
     """The local folder of `model`.
 
     Args:
-        model: a family of the zoo (`"llama"`), one with a trained adapter (`"llama+lora"`), `"path:DIR"`, or `"hub:org/name@revision"`, where the
-            revision is `main` unless given.
+        model: a family of the zoo (`"llama"`), one with a trained adapter (`"llama+lora"`), `"path:DIR"`, or
+            `"hub:org/name@revision"`, where the revision is `main` unless given.
         cache: where built families are kept instead of `$LLMDEVICE_CACHE` or the user's cache directory.
             Hub models stay in the Hugging Face cache.
 

@@ -17,6 +17,7 @@ from pytest_llmdevice.matrix.vocabulary import DTYPES
 from pytest_llmdevice.model.device_map import device_map, offload_hook, with_index
 from pytest_llmdevice.model.dtypes import intended_dtype, kept_in_float32
 from pytest_llmdevice.oracle.expectations import Expectations, expectations_of
+from pytest_llmdevice.oracle.plain_load import plain_model
 
 Checkpoint = Callable[[str], str]
 
@@ -80,7 +81,8 @@ def test_the_correction_bias_of_deepseek_stays_float32_in_both_halves(dtype: str
 
 
 def test_rotary_frequencies_stay_float32_with_the_reason(checkpoint: Checkpoint) -> None:
-    expectations = expectations_of(nn.Module(), checkpoint("llama"), Cell("llama", "cpu", "bfloat16"))
+    model = plain_model(checkpoint("llama"), "bfloat16")
+    expectations = expectations_of(model, checkpoint("llama"), Cell("llama", "cpu", "bfloat16"))
     (frequencies,) = [expected for expected in expectations.tensors if expected.name.endswith("rotary_emb.inv_freq")]
     assert (frequencies.dtype, frequencies.role) == ("float32", "buffer")
     assert "on purpose" in frequencies.why
