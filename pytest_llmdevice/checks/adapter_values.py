@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.values import NOT_APPLIED
 from pytest_llmdevice.loading.adapters import adapter_tensors, tuner_layers
+from pytest_llmdevice.model.names import parameters_of
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,7 @@ def adapter_findings(model: nn.Module, checkpoint: str) -> tuple[list[Finding], 
     import torch
 
     stored = adapter_tensors(checkpoint)
-    there = dict(model.named_parameters(remove_duplicate=False))
+    there = parameters_of(model)
     adapters = {name for layer in tuner_layers(model) for name in getattr(layer, "active_adapters", ())}
     findings, compared = [], 0
     for name, wanted in stored.items():

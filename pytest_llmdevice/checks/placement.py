@@ -15,6 +15,7 @@ from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.device_map import DeviceMap, as_torch_device, hooks_of, offload_hook, with_index
+from pytest_llmdevice.model.names import parameters_of
 from pytest_llmdevice.oracle.expectations import Expectations, Expected, offloads, tensor_attributes
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _strategy(model: nn.Module, places: dict[str, int], cell: Cell) -> Iterator[
     if "meta" not in places and not any(_carried(model, f"{name}.", "cpu", cell) for name, _ in model.named_modules()):
         yield Finding("the model", f"part of it offloaded ({cell.strategy})", "nothing offloaded", hints.NOT_FOLLOWED)
         return
-    kept = {kind: name for name, _ in model.named_parameters() if (kind := storage_of(model, name))}
+    kept = {kind: name for name in parameters_of(model) if (kind := storage_of(model, name))}
     wanted = offloads(cell)
     if kept and wanted not in kept:
         where, name = next(iter(kept.items()))

@@ -11,10 +11,11 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints import generation, values
+from pytest_llmdevice.errors import DoesNotApply
 from pytest_llmdevice.inference.generation import end_tokens, inputs_for, is_encoder_decoder, pad_token
 from pytest_llmdevice.inference.logits import continuation_logits
 from pytest_llmdevice.model.settings import vocabulary_size
-from pytest_llmdevice.model.wrappers import configuration_of, core, generating_module
+from pytest_llmdevice.model.wrappers import configuration_of, core, generating_module, is_of_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,12 @@ def check_sampling(model: Any, prompts: Tokens, checkpoint: str) -> Result:
         model: the model.
         prompts: token ids of each prompt.
         checkpoint: the local folder of the model.
+
+    Raises:
+        DoesNotApply: the model is no model of transformers.
     """
+    if not is_of_transformers(model):
+        raise DoesNotApply(f"{type(model).__name__} has no generate of transformers, which samples and searches")
     findings = list(_configured(model, checkpoint))
     if not callable(getattr(generating_module(model), "generate", None)):
         return Result("sampling", tuple(findings), {"modules": sum(1 for _ in model.modules()), "generate": "none"})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.loads import OTHER_MODEL, RENAMED
+from pytest_llmdevice.model.names import buffers_of, parameters_of
 from pytest_llmdevice.oracle.expectations import Expectations
 
 if TYPE_CHECKING:
@@ -16,10 +17,8 @@ if TYPE_CHECKING:
 
 def tensors(model: Any) -> Iterator[tuple[str, str, torch.Tensor]]:
     """(name, role, tensor) of every parameter and buffer, shared ones under each of their names."""
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        yield name, "parameter", parameter
-    for name, buffer in model.named_buffers(remove_duplicate=False):
-        yield name, "buffer", buffer
+    yield from ((name, "parameter", tensor) for name, tensor in parameters_of(model).items())
+    yield from ((name, "buffer", tensor) for name, tensor in buffers_of(model).items())
 
 
 def foreign(expectations: Expectations, present: Mapping[str, torch.Tensor]) -> Finding | None:

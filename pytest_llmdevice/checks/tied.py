@@ -11,6 +11,7 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.placement import TIED
 from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import offload_hook, with_index
+from pytest_llmdevice.model.names import parameters_of
 from pytest_llmdevice.oracle.expectations import Expectations
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def check_tied(model: nn.Module, expectations: Expectations) -> Result:
     """Weights that the configuration ties share one tensor, and an untied head does not share the embedding."""
-    present = dict(model.named_parameters(remove_duplicate=False))
+    present = parameters_of(model)
     if another := foreign(expectations, {name: tensor for name, _, tensor in tensors(model)}):
         return Result("tied", (another,))
     findings = []

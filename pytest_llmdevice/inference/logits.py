@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmdevice.errors import DoesNotApply
 from pytest_llmdevice.inference.generation import inputs_for, is_encoder_decoder, pad_token
 from pytest_llmdevice.model.own import own_of
-from pytest_llmdevice.model.wrappers import configuration_of, forward_arguments, is_of_transformers, runnable_module
+from pytest_llmdevice.model.wrappers import (
+    configuration_of,
+    forward_arguments,
+    is_of_transformers,
+    required_argument,
+    runnable_module,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -68,9 +74,14 @@ def _accepted(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Te
     """
     if is_of_transformers(model):
         return inputs
-    names, takes_any = forward_arguments(runnable_module(model))
+    module = runnable_module(model)
+    names, takes_any = forward_arguments(module)
     if takes_any:
-        return inputs
+        # Whatever it takes by name, what it must have is called as its author likes.
+        first = required_argument(module)
+        if first is None or "input_ids" in names:
+            return inputs
+        return {first if name == "input_ids" else name: tensor for name, tensor in inputs.items()}
     taken = {name: tensor for name, tensor in inputs.items() if name in names}
     for name, tensor in inputs.items():
         if name in names or name == "input_ids":

@@ -37,7 +37,10 @@ def modules_in(returned: Any) -> dict[str, nn.Module]:
                     below.append((path + step, value))
         level = below
     parts = {id(part) for _, module in found.values() for part in module.modules() if part is not module}
-    return {path: module for path, module in found.values() if id(module) not in parts}
+    whole = {path: module for path, module in found.values() if id(module) not in parts}
+    # What has no weights beside one that has some is a helper, such as nnsight's generator.
+    weighty = {path: module for path, module in whole.items() if next(iter(module.parameters()), None) is not None}
+    return weighty or whole
 
 
 def only_model(found: Mapping[str, nn.Module]) -> str:

@@ -19,6 +19,26 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+def parameters_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters of `model` under each of their names, as its modules have them.
+
+    A class may give other names to those who ask it, as TransformerLens' bridge does.
+    """
+    from torch import nn
+
+    # What is in no module is only what the class says.
+    held = dict(nn.Module.named_parameters(model, remove_duplicate=False))
+    return held or dict(model.named_parameters(remove_duplicate=False))
+
+
+def buffers_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The same of its buffers."""
+    from torch import nn
+
+    held = dict(nn.Module.named_buffers(model, remove_duplicate=False))
+    return held or dict(model.named_buffers(remove_duplicate=False))
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """What a tensor of the loaded model is of one in the architecture.

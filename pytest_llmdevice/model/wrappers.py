@@ -141,6 +141,14 @@ def forward_arguments(module: nn.Module) -> tuple[tuple[str, ...], bool]:
     return tuple(name for name in parameters if name != "self"), takes_any
 
 
+def required_argument(module: nn.Module) -> str | None:
+    """The name of the first argument of the `forward` of `module`'s class, if it has no default; None else."""
+    parameters = [each for each in inspect.signature(type(module).forward).parameters.values() if each.name != "self"]
+    first = parameters[0] if parameters else None
+    named = first is not None and first.kind in (first.POSITIONAL_OR_KEYWORD, first.KEYWORD_ONLY)
+    return first.name if first is not None and named and first.default is first.empty else None
+
+
 def generating_module(model: nn.Module) -> Any:
     """The outermost module on the path from `model` to its core whose `generate` takes options (`**kwargs`).
 

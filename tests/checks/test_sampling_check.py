@@ -10,7 +10,7 @@ import torch
 from covering import in_turn
 from torch import nn
 
-from pytest_llmdevice import BuiltinTarget, Cell, Result, simulate, zoo
+from pytest_llmdevice import BuiltinTarget, Cell, DoesNotApply, Result, simulate, zoo
 from pytest_llmdevice.checks import check_sampling
 from pytest_llmdevice.diagnosis.hints import generation as hints
 from pytest_llmdevice.diagnosis.hints.values import NONFINITE
@@ -73,10 +73,11 @@ def test_random_states_are_put_back(loaded: Load, check: Check) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_model_without_generate_says_so(checkpoint: Callable[[str], str], prompts: Tokens) -> None:
-    result = check_sampling(nn.Linear(2, 2), prompts, checkpoint("llama"))
-    assert result.passed
-    assert result.evidence == {"modules": 1, "generate": "none"}
+def test_it_does_not_apply_to_what_is_no_model_of_transformers(
+    checkpoint: Callable[[str], str], prompts: Tokens
+) -> None:
+    with pytest.raises(DoesNotApply, match="Linear has no generate of transformers"):
+        check_sampling(nn.Linear(2, 2), prompts, checkpoint("llama"))
 
 
 def wrapping(model: Any, change: Callable[[dict[str, Any]], dict[str, Any]], after: Callable[[Any], Any]) -> Any:

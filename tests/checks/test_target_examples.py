@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples" / "targets"
 
 pytestmark = pytest.mark.filterwarnings("default", "ignore::DeprecationWarning", "ignore::FutureWarning")
 
-NO_PADDING = {"padding"}
+OF_ITS_OWN = {"padding", "sampling"}
 
 
 @pytest.fixture(autouse=True)
@@ -58,9 +58,9 @@ def target_of(module: str, attribute: str = "") -> Any:
         ("text_only", "", "llama", set()),
         ("chat", "", "llama", set()),
         ("some_cells", "", "llama", set()),
-        ("own_model", "", "llama", NO_PADDING),
-        ("own_names", "", "llama", NO_PADDING),
-        ("last_position", "", "llama", NO_PADDING),
+        ("own_model", "", "llama", OF_ITS_OWN),
+        ("own_names", "", "llama", OF_ITS_OWN),
+        ("last_position", "", "llama", OF_ITS_OWN),
         ("edited", "", "llama", set()),
     ],
 )

@@ -71,6 +71,7 @@ def holding(inner: nn.Module) -> dict[str, tuple[object, str]]:
         "a private one beside a public one": (SimpleNamespace(net=inner, _draft=model()), ".net"),
         "another one beside that called model": (SimpleNamespace(draft=model(), model=inner), ".model"),
         "items of one called model": ({"draft": model(), "model": inner}, "['model']"),
+        "one beside a helper without weights": (SimpleNamespace(a=nn.ReLU(), b=inner), ".b"),
         "itself in itself": (_circular(inner), ".net"),
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_llmdevice.results.records import Check
 from pytest_llmdevice.results.store import read
 from pytest_llmdevice.results.update import FORCE_WORDS
 
@@ -57,7 +56,7 @@ def causes(project: pytest.Pytester, results: str) -> set[tuple[str, str, str]]:
     found = {
         (check.cell, str(check.cause), check.message)
         for check in file.checks
-        if isinstance(check, Check) and check.outcome == "skipped" and check.check == "loads"
+        if check.outcome == "skipped" and check.check == "loads"
     }
     return found | {(cell, str(plan.cause), plan.reason) for cell, plan in file.planned.items() if plan.cause}
 
