@@ -18,7 +18,7 @@ from pytest_llmdevice.inference.generation_run import GenerationRun
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import embedding_device, execution_device, with_index
-from pytest_llmdevice.model.wrappers import input_embedding
+from pytest_llmdevice.model.wrappers import input_embedding, is_of_transformers
 from pytest_llmdevice.monitoring.trace import Call, Trace, TracedTensor
 
 if TYPE_CHECKING:
@@ -64,14 +64,18 @@ def check_inputs(generated: GenerationRun, prompts: Tokens, model: Any, cell: Ce
     batches: dict[object, Finding] = {}
     embedding = _embedding_name(model)
     embedded: torch.Tensor | None = None
+    of_transformers = is_of_transformers(model)
     for call in trace.outer:
-        for finding in (*_places(call, trace, model), *_kinds(call, trace, model), *_shapes(call)):
+        # A generate of another class is an interface: it may take inputs from anywhere, and hand on what it makes.
+        interface = call.function == "generate" and not of_transformers
+        handed = next((inner for inner in _within(call, trace)), call) if interface else call
+        for finding in (*_places(handed, trace, model), *_kinds(handed, trace, model), *_shapes(handed)):
             findings[finding] = None
         if call.module and call.module == embedding:
             # The target embeds these ids itself, and passes the embedded inputs in its next call.
             embedded = ids_of(call)
             continue
-        following = [inner for inner in trace.calls if not inner.outer and inner.within == call.within]
+        following = _within(call, trace)
         for finding in padding_findings(call, following, prompts, model, embedded):
             # The same fault shows in every batch; one finding is enough.
             batches.setdefault((finding.about, finding.hint), finding)
@@ -98,6 +102,11 @@ def check_inputs(generated: GenerationRun, prompts: Tokens, model: Any, cell: Ce
     if trace.compiled:
         evidence["compiled"] = 1
     return Result("inputs", tuple(findings), evidence)
+
+
+def _within(call: Call, trace: Trace) -> list[Call]:
+    """The calls that were made inside `call`."""
+    return [inner for inner in trace.calls if not inner.outer and inner.within == call.within]
 
 
 def _places(call: Call, trace: Trace, model: Any) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.text import harmless
 
 SUBCOMMANDS: Final = {
+    "init": "a target and a smallest matrix for the project at hand",
     "doctor": "what is here, what each kind of cell would do, and what to install",
     "matrix": "the cells of a matrix, and what is wrong with its file",
     "plan": "jobs for a CI service, balanced by recorded times",

@@ -44,6 +44,12 @@ class DeviceMap:
                 self.prefix = prefix
                 self.entries = {key: _spelled(value) for key, value in entries.items()}
                 return
+        # A class that takes a model apart may keep the whole one as a plain attribute, and with it the map.
+        kept = (value for value in vars(model).values() if hasattr(type(value), "forward"))
+        for whole in kept:
+            if entries := vars(whole).get("hf_device_map"):
+                self.entries = {key: _spelled(value) for key, value in entries.items()}
+                return
 
     @property
     def devices(self) -> tuple[str, ...]:

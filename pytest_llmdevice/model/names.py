@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def parameters_of(model: nn.Module) -> dict[str, torch.Tensor]:
+def parameters_of(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters of `model` under each of their names, as its modules have them.
 
     A class may give other names to those who ask it, as TransformerLens' bridge does.
@@ -184,6 +184,11 @@ class TensorNames:
             if architecture not in known and (named := _hidden(architecture, shape, tensors, wanted)) is not None
         }
         same = {id(named.tensor): named.architecture for named in tensors if named.architecture is not None}
+        same |= {
+            id(named.tensor): given[named.name][0].architecture
+            for named in tensors
+            if named.name in given and given[named.name][0].whole
+        }
         for own, parts in given.items():
             # Of a module that is several in the architecture, the first one stands for all.
             self.modules[own.rpartition(".")[0]] = parts[0].architecture.rpartition(".")[0]
