@@ -68,6 +68,9 @@ def steers(error: BaseException) -> bool:
     """Whether `error` is meant for pytest: an outcome, such as that of `pytest.skip`, or the interruption of a user."""
     if isinstance(error, KeyboardInterrupt):
         return _interrupted_by_user()
+    if isinstance(error, DoesNotApply):
+        # For the check that is under way, wherever in it this was raised.
+        return True
     # By name: nothing here imports pytest.
     return any((base.__module__, base.__name__) == _OUTCOME for base in type(error).__mro__)
 

@@ -23,6 +23,7 @@ from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.generation import BATCH, MANY_PROMPTS, ROW_ORDER, SHIFTED, STOP
 from pytest_llmdevice.diagnosis.hints.values import NONFINITE, NUMERIC
+from pytest_llmdevice.errors import DoesNotApply, message_of
 from pytest_llmdevice.inference.generation import end_tokens, inputs_for, pad_token
 from pytest_llmdevice.inference.logits import continuation_logits, forward_logits
 from pytest_llmdevice.oracle.reference import Reference
@@ -248,14 +249,17 @@ def _agreement(exam: Examination) -> Result:
     if result.findings or exam.generated.error is not None:
         # What is wrong with a few prompts is wrong with many.
         return result
-    findings, evidence = many_prompts_findings(exam.target, exam.model, exam.prompts, alone, own, ends)
-    if not findings:
-        findings, more = ended_findings(exam.target, exam.model, exam.prompts, rows, ends)
-        evidence = {**evidence, **more}
-    if not findings:
-        longest = max(exam.prompts, key=len)
-        findings, more = declared_findings(exam.target, exam.model, exam.loaded_from, longest, NEW_TOKENS, own)
-        evidence = {**evidence, **more}
+    try:
+        findings, evidence = many_prompts_findings(exam.target, exam.model, exam.prompts, alone, own, ends)
+        if not findings:
+            findings, more = ended_findings(exam.target, exam.model, exam.prompts, rows, ends)
+            evidence = {**evidence, **more}
+        if not findings:
+            longest = max(exam.prompts, key=len)
+            findings, more = declared_findings(exam.target, exam.model, exam.loaded_from, longest, NEW_TOKENS, own)
+            evidence = {**evidence, **more}
+    except DoesNotApply as error:
+        findings, evidence = [], {"many prompts": f"not tried: {message_of(error)}"}
     return replace(result, findings=tuple(findings), evidence={**result.evidence, **evidence})
 
 

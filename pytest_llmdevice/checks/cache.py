@@ -16,7 +16,7 @@ from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.hints.sequences import CACHE_DEVICE, CACHE_DTYPE, CACHED
-from pytest_llmdevice.errors import first_line, of_target
+from pytest_llmdevice.errors import DoesNotApply, first_line, message_of, of_target
 from pytest_llmdevice.inference.stepping import LONG_TEXT, Stepper, longest_text_length, random_text
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
@@ -147,6 +147,8 @@ def _generated(model: Any, cell: Cell, prompts: Tokens, target: Target) -> Inspe
             if hint_of(error) is not None:
                 raise
             more = {"a long prompt is refused": first_line(error)}
+        except DoesNotApply as error:
+            more = {"a long prompt": f"not tried: {message_of(error)}"}
         counts |= more
     return steps, evidence | counts
 

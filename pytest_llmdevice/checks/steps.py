@@ -14,6 +14,7 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.sequences import STEPS
 from pytest_llmdevice.inference.generation import generate_with
 from pytest_llmdevice.inference.logits import continuation_logits
+from pytest_llmdevice.model.observation import observed
 from pytest_llmdevice.model.wrappers import core
 from pytest_llmdevice.monitoring.trace import Trace
 from pytest_llmdevice.monitoring.tracing import traced
@@ -96,7 +97,7 @@ def last_logits(model: nn.Module) -> Iterator[list[torch.Tensor]]:
 
     def record(_: nn.Module, __: Any, output: Any) -> None:
         logits = getattr(output, "logits", None)
-        if logits is not None and logits.ndim == 3 and len(logits) == 1 and logits.shape[1]:
+        if observed() and logits is not None and logits.ndim == 3 and len(logits) == 1 and logits.shape[1]:
             steps.append(logits[0, -1].detach().float().cpu())
             del steps[:-KEPT]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from pytest_llmdevice.errors import DoesNotApply
 from pytest_llmdevice.inference.prompts import PROMPT_TEXTS
+from pytest_llmdevice.model.observation import unobserved
 from pytest_llmdevice.model.own import own_of
-from pytest_llmdevice.monitoring.tracing import unobserved
 
 Tokens = Sequence[Sequence[int]]
 

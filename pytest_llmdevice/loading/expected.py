@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,10 @@ from pytest_llmdevice.loading.members import member
 if TYPE_CHECKING:
     from pytest_llmdevice.loading.target import Target
     from pytest_llmdevice.matrix.cell import Cell
+
+
+class Keeper:
+    """Keeps a folder on disk for as long as it lives."""
 
 
 def expected_folder(target: Target, checkpoint: str, cell: Cell) -> tuple[str, object]:
@@ -24,7 +30,9 @@ def expected_folder(target: Target, checkpoint: str, cell: Cell) -> tuple[str, o
         Exception: what `expected` or `save_pretrained` raises.
     """
     function = member(target, "expected")
-    said: Any = checkpoint if function is None else function(checkpoint, cell)
+    if function is None:
+        return checkpoint, None
+    said: Any = function(checkpoint, cell)
     if isinstance(said, (str, Path)):
         if not any((Path(said) / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise ConfigurationError(f"the target's expected gave {str(said)!r}, which is no folder of a checkpoint")
@@ -34,6 +42,7 @@ def expected_folder(target: Target, checkpoint: str, cell: Cell) -> tuple[str, o
             f"the target's expected gave {type(said).__name__}: it gives the folder of a checkpoint, or a model of "
             "transformers or PEFT"
         )
-    folder = tempfile.TemporaryDirectory(prefix="llmdevice-expected-", ignore_cleanup_errors=True)
-    said.save_pretrained(folder.name)
-    return folder.name, folder
+    folder, keeper = tempfile.mkdtemp(prefix="llmdevice-expected-"), Keeper()
+    weakref.finalize(keeper, shutil.rmtree, folder, ignore_errors=True)
+    said.save_pretrained(folder)
+    return folder, keeper

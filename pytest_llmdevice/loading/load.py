@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.errors import Unsupported, UnsupportedByLibrary, first_line, message_of, of_target
+from pytest_llmdevice.errors import DoesNotApply, Unsupported, UnsupportedByLibrary, first_line, message_of, of_target
 from pytest_llmdevice.loading.checkpoint_files import Stamp, stamps
 from pytest_llmdevice.loading.expected import expected_folder
 from pytest_llmdevice.loading.members import declared_names, member, model_of
@@ -128,7 +128,7 @@ class Loaded:
                 model, why = model_of(target, returned)
         except UnsupportedByLibrary as error:
             return cls(cell, unsupported=message_of(error))
-        except Unsupported as error:
+        except (Unsupported, DoesNotApply) as error:
             return cls(cell, not_offered=message_of(error) or "the target does not offer it")
         except of_target() as error:
             trace = "".join(traceback.format_exception(error, limit=-FRAMES))

@@ -177,7 +177,7 @@ def validate(candidate: object, name: str) -> None:
     if not callable(getattr(candidate, "generate", lambda: None)):
         raise ConfigurationError(f"target {name!r}: 'generate' is not a function ({CONTRACT})")
     for each in MEMBERS:
-        if each not in {"load", "generate"} and (wrong := misfit(candidate, each)):
+        if each != "load" and (wrong := misfit(candidate, each)):
             raise ConfigurationError(f"target {name!r}: {wrong}")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.model.device_map import execution_device, with_index
+from pytest_llmdevice.model.observation import observed
 from pytest_llmdevice.model.wrappers import accepted_arguments
 
 if TYPE_CHECKING:
@@ -116,8 +117,9 @@ def caches_used(model: nn.Module) -> Iterator[list[Any]]:
             caches.append(cache)
 
     def after(_: nn.Module, __: Any, kwargs: Mapping[str, Any], output: Any) -> None:
-        add(cache_of(kwargs))
-        add(cache_of(output))
+        if observed():
+            add(cache_of(kwargs))
+            add(cache_of(output))
 
     # An adapter forwards `generate` to the model inside it, which then is called instead of the adapter.
     inner = [module for module in model.modules() if hasattr(module, "prepare_inputs_for_generation")]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.model.device_map import execution_device
 from pytest_llmdevice.model.kv_cache import CACHE_ARGUMENTS, cache_length, is_offloaded, layer_tensors
+from pytest_llmdevice.model.observation import observed
 from pytest_llmdevice.model.wrappers import input_embedding
 from pytest_llmdevice.monitoring.trace import Call, ModuleTrace, Trace, describe, tensors_in
 from pytest_llmdevice.monitoring.warnings import recorded_warnings
@@ -37,20 +38,6 @@ def traced(model: nn.Module) -> Iterator[Trace]:
             yield observer.trace
     finally:
         observer.detach()
-
-
-_unobserved: Final[list[None]] = []
-"""One entry for each `unobserved` that is under way."""
-
-
-@contextmanager
-def unobserved() -> Iterator[None]:
-    """Inside the context, calls of the model are none of the target's, and are not recorded."""
-    _unobserved.append(None)
-    try:
-        yield
-    finally:
-        _unobserved.pop()
 
 
 class _Observer:
@@ -96,7 +83,7 @@ class _Observer:
                 module.generate = own
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        if _unobserved:
+        if not observed():
             return
         if _compiling():
             # Hooks cannot look into compiled code; only its use is recorded.
@@ -139,7 +126,7 @@ class _Observer:
 
         @wraps(inner)
         def generate(*args: Any, **kwargs: Any) -> Any:
-            if _unobserved:
+            if not observed():
                 return inner(*args, **kwargs)
             named = _named(inner, args, kwargs, "inputs")
             self.record_call("generate", name, named, outer=not self.stack)
