@@ -154,7 +154,7 @@ def _of_python() -> Iterator[Setting]:
         "logging",
         "handlers of the root logger",
         lambda: all(handler in logging.root.handlers for handler in handlers),
-        lambda _: [logging.root.addHandler(handler) for handler in handlers],
+        lambda _: _add_handlers(handlers),
         lambda there: "as they were" if there else "some were removed",
     )
     yield Setting("logging", "all warnings", _hidden, lambda _: _show_warnings(), lambda n: "hidden" if n else "shown")
@@ -166,9 +166,9 @@ def _of_python() -> Iterator[Setting]:
     yield Setting(
         "processes",
         "start method of processes",
-        lambda: multiprocessing.get_start_method(allow_none=True),
+        # Whoever asks which one it is sets the default.
+        lambda: multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0],
         lambda value: multiprocessing.set_start_method(value, force=True),
-        lambda value: str(value or "not set"),
     )
     affinity: Any = getattr(os, "sched_getaffinity", None)
     if affinity is not None:
@@ -179,6 +179,11 @@ def _of_python() -> Iterator[Setting]:
             lambda value: os.sched_setaffinity(0, value),
             lambda value: ", ".join(map(str, sorted(value))),
         )
+
+
+def _add_handlers(handlers: Sequence[logging.Handler]) -> None:
+    for handler in handlers:
+        logging.root.addHandler(handler)
 
 
 def _reader(owner: Any, name: str) -> Callable[[], Any]:
