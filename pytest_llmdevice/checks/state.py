@@ -67,6 +67,7 @@ _HINTS: Final[Mapping[str, Hint]] = {
     "gradients": state.GRADIENTS,
     "threads": state.THREADS,
     "hook": state.HOOK,
+    "graph": state.GRAPH,
 }
 
 

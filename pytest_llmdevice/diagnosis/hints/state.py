@@ -150,3 +150,10 @@ HOOK: Final = Hint(
     "https://docs.pytorch.org/docs/stable/generated/torch.nn.modules.module.register_module_forward_hook.html",
     when="torch's hooks for all modules are others than before",
 )
+GRAPH: Final = Hint(
+    "graph-kept",
+    "gradients are on while it generates, and what is kept (a cache, a buffer, an output) holds the graph of all that "
+    "was computed: memory grows with each call; generate in `with torch.inference_mode():`, or detach what is kept",
+    "https://docs.pytorch.org/docs/stable/notes/faq.html#my-model-reports-cuda-runtime-error-2-out-of-memory",
+    when="a tensor that the model or the target holds after generating has an autograd graph, and none had before",
+)
