@@ -9,10 +9,12 @@ from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.check import Check
+from pytest_llmdevice.checks.declared_ends import declared_findings
 from pytest_llmdevice.checks.differences import allowed_gap, overall_error, relative_errors
+from pytest_llmdevice.checks.ended_rows import ended_findings
 from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination
 from pytest_llmdevice.checks.generation import token_rows, until_end
-from pytest_llmdevice.checks.many_prompts import ended_findings, many_prompts_findings
+from pytest_llmdevice.checks.many_prompts import many_prompts_findings
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.steps import watch_generation
 from pytest_llmdevice.checks.stops import ends_of
@@ -251,6 +253,10 @@ def _agreement(exam: Examination) -> Result:
         findings, evidence = many_prompts_findings(exam.target, exam.model, exam.prompts, alone, own, ends)
         if not findings:
             findings, more = ended_findings(exam.target, exam.model, exam.prompts, rows, ends)
+            evidence = {**evidence, **more}
+        if not findings:
+            longest = max(exam.prompts, key=len)
+            findings, more = declared_findings(exam.target, exam.model, exam.loaded_from, longest, NEW_TOKENS, own)
             evidence = {**evidence, **more}
     except DoesNotApply as error:
         findings, evidence = [], {"many prompts": f"not tried: {message_of(error)}"}

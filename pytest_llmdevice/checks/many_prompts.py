@@ -1,10 +1,9 @@
-"""Checks a target's `generate` with many prompts, with equal prompts, and with a sequence that ends early."""
+"""Checks a target's `generate` with many prompts, and with equal prompts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,17 +15,16 @@ from pytest_llmdevice.checks.token_causes import cause_of_tokens, token_evidence
 from pytest_llmdevice.diagnosis import Finding, finding_from_exception
 from pytest_llmdevice.diagnosis.hints.generation import (
     BATCH,
-    ENDED_TOGETHER,
     MANY_PROMPTS,
     PROMPT_IN_FRONT,
     ROW_ORDER,
     TOO_MANY,
 )
-from pytest_llmdevice.errors import of_target, target_forgiven
+from pytest_llmdevice.errors import of_target
 from pytest_llmdevice.inference.generation import end_tokens, generate_with
 from pytest_llmdevice.inference.logits import continuation_logits
 from pytest_llmdevice.model.settings import vocabulary_size
-from pytest_llmdevice.model.wrappers import configuration_of, core
+from pytest_llmdevice.model.wrappers import configuration_of
 
 if TYPE_CHECKING:
     from pytest_llmdevice.diagnosis import Hint
@@ -200,87 +198,3 @@ def _best(model: Any, prompt: Sequence[int], row: Sequence[int], tolerance: floa
             gap = float(choices.max() - choices[token])
             return step, f"token {token} is {gap:.3g} below token {int(choices.argmax())}"
     return None
-
-
-_AFTER: Final = 4
-"""The number of new tokens from the one that ends a row."""
-
-
-def ended_findings(
-    target: Any, model: Any, prompts: Tokens, first: object, stops: Collection[int] | None = None
-) -> Inspection:
-    """Make one row of a batch end early, and check that the others continue.
-
-    The end token is one that occurs in one row early, and in the others later or never. Targets that do not read the
-    end token from the model's configuration, or that forbid end tokens, are not checked, because no row ends.
-
-    Args:
-        target: the code under test.
-        model: the model that it loaded.
-        prompts: token ids of each prompt.
-        first: what the target generated for the batch before.
-        stops: the tokens that end a row; by default the model's end tokens.
-    """
-    before = token_rows(first) if first is not None else None
-    chosen = _early(before) if before and len(before) == len(prompts) > 1 else None
-    if before is None or chosen is None:
-        return [], {}
-    token, at = chosen
-    ends = end_tokens(model) if stops is None else stops
-    step = before[at].index(token)
-    asked = min(len(before[at]), step + _AFTER)
-    rows = None
-    with _ending(model, token), target_forgiven():
-        rows = token_rows(generate_with(target, model, prompts, asked))
-    if rows is None or len(rows) != len(before):
-        return [], {}
-    for number, (row, whole) in enumerate(zip(rows, before, strict=True)):
-        stop = whole.index(token) if token in whole else len(whole)
-        stop = min(stop, len(until_end(whole, ends)))
-        if asked < len(whole):
-            # With fewer new tokens than before, the last one may be forced.
-            stop = min(stop, asked - 1)
-        if number == at or row[:stop] == whole[:stop]:
-            continue
-        # The model's own end tokens end no sequence now, and need not be forbidden any more.
-        parted = next((pair for pair in zip(row, whole, strict=False) if pair[0] != pair[1]), None)
-        if parted is not None and parted[0] in ends:
-            continue
-        same = row == whole[: len(row)]
-        where = f"prompt {number} in a batch in which prompt {at} ends at its token {step}"
-        actual = f"{row}: it ended as well" if same else str(row)
-        hint = ENDED_TOGETHER if same else None
-        return [Finding(where, f"{whole[:stop]}, as where none ends", actual, hint, "answer")], {}
-    return [], {"rows beside one that ends": len(rows) - 1}
-
-
-def _early(rows: Rows) -> tuple[int, int] | None:
-    """(token, row): the token that occurs in its row the most steps earlier than in the others, or None."""
-    best: tuple[int, int, int] | None = None
-    for number, row in enumerate(rows):
-        # Without the first token: a row that ends before the target's loop starts is another case.
-        for step, token in enumerate(row[:-1]):
-            if step == 0 or token in row[:step]:
-                continue
-            others = [other.index(token) if token in other else len(other) for other in rows if other is not row]
-            lead = min(others) - step
-            if lead > 1 and (best is None or lead > best[0]):
-                best = lead, token, number
-    return best[1:] if best is not None else None
-
-
-@contextmanager
-def _ending(model: Any, token: int) -> Iterator[None]:
-    """Make `token` the end token in the configurations that generation reads."""
-    inner = core(model)
-    owners = [getattr(inner, "generation_config", None), configuration_of(model)]
-    before = [
-        (owner, vars(owner)["eos_token_id"]) for owner in owners if owner is not None and "eos_token_id" in vars(owner)
-    ]
-    try:
-        for owner, _ in before:
-            owner.eos_token_id = token
-        yield
-    finally:
-        for owner, value in before:
-            owner.eos_token_id = value

@@ -46,8 +46,9 @@ HARMLESS: Final[Mapping[str, str]] = {
 """What the names of environment variables begin with that a load may set: no later load or generation is on another
 device, in another dtype or says something else for it."""
 
-WHAT_IS_WATCHED: Final = 9
-"""Environment, default dtype, default device and modes, autocast, precision, cards, functions, folder, collector."""
+WHAT_IS_WATCHED: Final = 20
+"""Environment, default dtype, default device and modes, autocast, precision, cards, functions, folder, collector,
+gradients, threads, determinism, kernels, processes, signals, streams, logging, locale, limits, hooks."""
 
 _HINTS: Final[Mapping[str, Hint]] = {
     "environment": state.ENVIRONMENT,
@@ -63,6 +64,10 @@ _HINTS: Final[Mapping[str, Hint]] = {
     "model": state.MODEL,
     "training": state.MODEL,
     "precision": state.PRECISION,
+    "gradients": state.GRADIENTS,
+    "threads": state.THREADS,
+    "hook": state.HOOK,
+    "graph": state.GRAPH,
 }
 
 
@@ -73,8 +78,8 @@ def check_state(
 
     Nor did the generation cast, move or switch the model.
 
-    Not held against them: environment variables that only choose caches, threads and messages (see `HARMLESS`). Random
-    states, the number of threads and whether gradients are computed are not even recorded.
+    Not held against them: environment variables that only choose caches, threads and messages (see `HARMLESS`), and
+    random numbers, which a load may draw; the evidence says so, and where torch was seeded.
 
     Args:
         load: what the load changed; None where nobody recorded it, the model having been handed over.
@@ -83,19 +88,24 @@ def check_state(
     """
     findings = []
     watched, harmless = 0, 0
+    drawn: dict[str, str] = {}
     doings = (("load", load), ("generate", generation), ("the import of its module", imported or None))
     for doing, changes in doings:
         if changes is None:
             continue
         watched += WHAT_IS_WATCHED
         for change in changes:
+            if change.kind == "random":
+                drawn[f"random numbers of {change.name}"] = f"{change.after} by {doing}"
+                continue
             if is_harmless(change):
                 harmless += 1
                 continue
             what = f"environment variable {change.name}" if change.kind == "environment" else change.name
             found = f"{change.after}, when {doing} came back"
-            findings.append(Finding(what, change.before, found, _HINTS[change.kind]))
+            findings.append(Finding(what, change.before, found, _HINTS.get(change.kind, state.GLOBAL)))
     evidence: dict[str, int | float | str] = {"kinds of state compared": watched}
+    evidence |= drawn
     if harmless:
         evidence["harmless environment variables"] = harmless
     return Result("state", tuple(findings), evidence)
@@ -111,8 +121,8 @@ STATE_CHECK: Final = Check(
     lambda exam: check_state(exam.loaded.changes, exam.generated.changes, exam.imported),
     (
         "the load, the generation and the import of the target left environment, default dtype and "
-        "device, precision, current card, patched functions and the files of the checkpoint as they "
-        "were, and the generation the model"
+        "device, precision, current card, gradients, threads, signals, streams, logging, patched functions and "
+        "the files of the checkpoint as they were, and the generation the model"
     ),
     ("Something outside of the model was left changed: whatever runs later in the process is affected."),
     needs=("generation",),

@@ -98,15 +98,22 @@ def heeds(target: Any, model: Any, prompt: Sequence[int], end: int, wanted: int,
         wanted: how many new tokens to ask for.
         tolerance: the largest relative error of the model to itself.
     """
+    return ended_at(target, model, prompt, end, wanted, tolerance) is not False
+
+
+def ended_at(target: Any, model: Any, prompt: Sequence[int], end: int, wanted: int, tolerance: float) -> bool | None:
+    """The same; None if the model cannot be made to say the token, as where the target forbids it."""
     for number in range(1, _CALLS + 1):
         with _saying(model, end, number):
             row = _one(target, model, prompt, wanted)
+        if row and row[-1] == end and len(row) < wanted:
+            return True
         if end not in row[:-1]:
             continue
         at = row.index(end)
         behind = row[at + 1 :]
         return len(set(behind)) <= 1 and _right(model, [*prompt, *row[: at + 1]], behind, tolerance) < len(behind)
-    return True
+    return None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pytest_llmdevice.errors import of_target
 from pytest_llmdevice.inference.generation import generate_one_by_one, generate_with
 from pytest_llmdevice.model.device_map import restore_offloading
 from pytest_llmdevice.monitoring.change import Change
+from pytest_llmdevice.monitoring.graphs import kept_graphs
 from pytest_llmdevice.monitoring.model_state import unchanged_model
 from pytest_llmdevice.monitoring.process_state import unchanged_process
 from pytest_llmdevice.monitoring.random_numbers import generator_states
@@ -70,6 +71,7 @@ def generate_traced(
 ) -> GenerationRun:
     """Let `target` generate for `prompts` and record it. Exceptions of the target are in the result's `error`."""
     run = GenerationRun()
+    graphs = kept_graphs(model, target)
     with unchanged_process() as process_changes, unchanged_model(model) as model_changes, traced(model) as run.trace:
         try:
             states = generator_states()
@@ -86,5 +88,5 @@ def generate_traced(
         except of_target() as error:
             run.error = error
             restore_offloading(model)
-    run.changes = (*process_changes, *model_changes)
+    run.changes = (*process_changes, *model_changes, *graphs())
     return run

@@ -25,6 +25,9 @@ CACHE_ARGUMENTS: Final = ("past_key_values", "past_key_value", "layer_past", STA
 _LAST_PART: Final = re.compile(r"(?:^|\.)(?P<name>keys|values)$|(?:^|_cache)\[\d+\]\[(?P<index>\d+)\]$")
 """The end of a path in a cache: the attribute of a layer, or the place in the tuple of a layer."""
 
+_STATE: Final = re.compile(r"\w*states?\b")
+"""What holds states of constant size: `conv_states`, `recurrent_states`, `ssm_states`, `state`."""
+
 _DEPTH: Final = 6
 """The maximum nesting of a cache: an encoder-decoder's holds two caches, which hold layers, which hold states."""
 
@@ -53,6 +56,12 @@ class CacheTensor:
         if last is None:
             return ""
         return last["name"] or ("keys", "values")[int(last["index"]) % 2]
+
+    @property
+    def state(self) -> str:
+        """What the state is called, such as `"recurrent_states"`; empty for keys and values."""
+        found = None if self.kind else _STATE.search(self.name)
+        return found[0] if found is not None else ""
 
 
 def cache_tensors(cache: Any) -> list[CacheTensor]:
@@ -162,6 +171,13 @@ def layer_tensors(cache: Any) -> Iterator[tuple[int, str, torch.Tensor]]:
     for held in cache_tensors(cache):
         if held.layer is not None and held.kind:
             yield held.layer, held.kind, held.tensor
+
+
+def state_tensors(cache: Any) -> Iterator[tuple[int, str, torch.Tensor]]:
+    """(layer, such as "conv_states", tensor) of each state in `cache` that has no row for each token."""
+    for held in cache_tensors(cache):
+        if held.layer is not None and held.state:
+            yield held.layer, held.state, held.tensor
 
 
 def cache_length(cache: Any) -> int | None:

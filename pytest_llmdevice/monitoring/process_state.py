@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -14,6 +13,8 @@ from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.monitoring.change import Change, Comparison
 from pytest_llmdevice.monitoring.matmul_precision import matmul_precision
 from pytest_llmdevice.monitoring.patched_functions import patched_functions
+from pytest_llmdevice.monitoring.random_numbers import random_states
+from pytest_llmdevice.monitoring.settings import descriptors, settings_of_process
 from pytest_llmdevice.monitoring.torch_modes import autocast_state, torch_modes
 
 ABOUT_DEVICES: Final = (
@@ -35,9 +36,8 @@ def unchanged_process() -> Iterator[list[Change]]:
     """Restore the state of the process on leaving, and fill the yielded list with what had changed.
 
     Reported are changes of the environment, default dtype and device, modes, autocast, the precision of matrix
-    products, current cards, patched functions, working folder and garbage collection. Random states, the number of
-    threads, whether gradients are computed and whether algorithms are deterministic are restored without a report,
-    because loaders may draw from them or set them.
+    products, current cards, patched functions, working folder, garbage collection, the settings of `settings`, standard
+    streams, and random states.
     """
     changes: list[Change] = []
     # Functions are restored first: restoring the rest calls some of them.
@@ -51,14 +51,15 @@ def unchanged_process() -> Iterator[list[Change]]:
         _cards(),
         _folder(),
         _collector(),
+        settings_of_process(),
+        descriptors(),
+        random_states(),
     )
-    restore_unreported = _unreported_state()
     try:
         yield changes
     finally:
         for comparison in watched:
             changes += comparison()
-        restore_unreported()
 
 
 @contextmanager
@@ -186,25 +187,3 @@ def _collector() -> Comparison:
             yield Change("collector", "garbage collection", "on", "off")
 
     return compare
-
-
-def _unreported_state() -> Callable[[], None]:
-    """Save the state that is restored without a report, and return a function that restores it."""
-    import numpy as np
-    import torch
-
-    python_state, torch_state = random.getstate(), torch.get_rng_state()
-    numpy_state = np.random.get_state()  # noqa: NPY002  # the global generator, which `transformers.set_seed` seeds
-    threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
-    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-
-    def restore() -> None:
-        random.setstate(python_state)
-        torch.set_rng_state(torch_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002  # likewise
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        torch.set_grad_enabled(grad)
-        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
-
-    return restore

@@ -1,9 +1,13 @@
-"""Tells whether random numbers were drawn, by the states of torch's own generators."""
+"""Tells whether random numbers were drawn, by the states of generators, and puts these back."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
+
+from pytest_llmdevice.monitoring.change import Change, Comparison
 
 
 def generator_states() -> tuple[bytes, ...]:
@@ -20,3 +24,31 @@ def generator_states() -> tuple[bytes, ...]:
             elif module.is_initialized():
                 states += module.get_rng_state_all()
     return tuple(bytes(state.cpu().numpy().tobytes()) for state in states)
+
+
+def random_states() -> Comparison:
+    """Watch the global generators of torch, NumPy and Python.
+
+    Whoever loads may draw from them; a seed that was set makes all that follows in the process repeat itself.
+    """
+    import numpy as np
+    import torch
+
+    python, arrays, tensors = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    seed = torch.initial_seed()
+
+    def compare() -> Iterator[Change]:
+        if torch.initial_seed() != seed:
+            yield Change("random", "torch", "as it was", f"seeded with {torch.initial_seed()}")
+        elif not bool((torch.get_rng_state() == tensors).all()):
+            yield Change("random", "torch", "as it was", "advanced")
+        if random.getstate() != python:
+            yield Change("random", "python", "as it was", "advanced or seeded")
+        now = np.random.get_state()  # noqa: NPY002
+        if now[2:] != arrays[2:] or bool((now[1] != arrays[1]).any()):  # type: ignore[index]
+            yield Change("random", "numpy", "as it was", "advanced or seeded")
+        random.setstate(python)
+        torch.set_rng_state(tensors)
+        np.random.set_state(arrays)  # noqa: NPY002
+
+    return compare

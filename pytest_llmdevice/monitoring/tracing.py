@@ -14,7 +14,7 @@ from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.model.device_map import execution_device
-from pytest_llmdevice.model.kv_cache import CACHE_ARGUMENTS, cache_length, is_offloaded, layer_tensors
+from pytest_llmdevice.model.kv_cache import CACHE_ARGUMENTS, cache_length, is_offloaded, layer_tensors, state_tensors
 from pytest_llmdevice.model.observation import observed
 from pytest_llmdevice.model.wrappers import input_embedding
 from pytest_llmdevice.monitoring.trace import Call, ModuleTrace, Trace, describe, tensors_in
@@ -164,6 +164,12 @@ class _Observer:
                 half = exact_half(tensor)
                 if half is not None:
                     self.trace.exact_halves[layer, kind, half] = None
+        for layer, kind, tensor in state_tensors(past):
+            self.trace.caches[layer, kind, tensor.device, tensor.dtype] = None
+            # A state is another one after each token, and may be rounded at some of them only.
+            half = exact_half(tensor)
+            if half is not None:
+                self.trace.exact_halves[layer, kind, half] = None
 
     def record_autocast(self, name: str) -> None:
         import torch
@@ -174,13 +180,14 @@ class _Observer:
 
 
 def exact_half(tensor: torch.Tensor) -> torch.dtype | None:
-    """The 16-bit dtype that holds every value of a float32 `tensor` exactly; None without one, and for zeros."""
+    """The 16-bit dtype that holds every value of a float32 `tensor` exactly; None without one, and for a constant."""
     import torch
 
     if tensor.dtype != torch.float32 or tensor.is_meta:
         return None
     for half in (torch.bfloat16, torch.float16):
-        if bool((tensor.to(half).float() == tensor).all()) and bool(tensor.any()):
+        # As every cache is at first.
+        if bool((tensor.to(half).float() == tensor).all()) and bool((tensor != tensor.flatten()[0]).any()):
             return half
     return None
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pytest_llmdevice import Cell, zoo
-from pytest_llmdevice.checks.many_prompts import NEW, ORDER, ended_findings, many_prompts, many_prompts_findings
+from pytest_llmdevice.checks.ended_rows import ended_findings
+from pytest_llmdevice.checks.many_prompts import NEW, ORDER, many_prompts, many_prompts_findings
 from pytest_llmdevice.checks.tolerance import generation_tolerance
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.generation import ENDED_TOGETHER, IN_FRONT, MANY_PROMPTS, ROW_ORDER, TOO_MANY

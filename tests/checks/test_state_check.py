@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import gc
+import io
+import locale
+import logging
+import multiprocessing
 import os
+import random
+import signal
+import socket
+import sys
+import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import accelerate
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from pytest_llmdevice import Cell, simulate
 from pytest_llmdevice.checks import check_state
@@ -51,6 +63,9 @@ def leaves_functions() -> None:
     torch.nn.init.normal_ = lambda tensor, *_: tensor
 
 
+set_threads: Any = torch.set_num_threads
+sharing: Any = torch.multiprocessing.set_sharing_strategy
+
 PLANTED: dict[str, tuple[Callable[[], object], str, Hint]] = {
     "environment": (
         lambda: os.environ.update(CUDA_VISIBLE_DEVICES="3"),
@@ -80,7 +95,99 @@ PLANTED: dict[str, tuple[Callable[[], object], str, Hint]] = {
     "autocast": (lambda: entered(torch.autocast("cpu", torch.bfloat16)), "autocast on cpu", state.AUTOCAST),
     "working folder": (lambda: os.chdir("/"), "working folder", state.FOLDER),
     "collector": (gc.disable, "garbage collection", state.COLLECTOR),
+    "thresholds": (lambda: gc.set_threshold(5, 5, 5), "thresholds of garbage collection", state.COLLECTOR),
+    "gradients": (lambda: torch.set_grad_enabled(False), "gradients", state.GRADIENTS),
+    "inference mode": (lambda: entered(torch.inference_mode()), "inference mode", state.GRADIENTS),
+    "anomaly detection": (lambda: torch.autograd.set_detect_anomaly(True), "anomaly detection", state.GRADIENTS),
+    "threads": (lambda: torch.set_num_threads(2), "threads of torch", state.THREADS),
+    "processors": (
+        lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
+        "processors that the process may use",
+        state.THREADS,
+    ),
+    "deterministic algorithms": (
+        lambda: torch.use_deterministic_algorithms(True, warn_only=True),
+        "deterministic algorithms",
+        state.GLOBAL,
+    ),
+    "cudnn": (lambda: setattr(torch.backends.cudnn, "benchmark", True), "torch.backends.cudnn.benchmark", state.GLOBAL),
+    "kernels": (
+        lambda: torch.backends.cuda.enable_flash_sdp(False),
+        "torch.backends.cuda.enable_flash_sdp",
+        state.GLOBAL,
+    ),
+    "reductions": (
+        lambda: setattr(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False),
+        "torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction",
+        state.PRECISION,
+    ),
+    "signal": (
+        lambda: signal.signal(signal.SIGTERM, lambda *_: None),
+        "handler of SIGTERM",
+        state.GLOBAL,
+    ),
+    "standard output": (lambda: setattr(sys, "stdout", io.StringIO()), "sys.stdout", state.GLOBAL),
+    "standard error": (lambda: setattr(sys, "stderr", io.StringIO()), "sys.stderr", state.GLOBAL),
+    "descriptor": (lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2), "file descriptor 2", state.GLOBAL),
+    "exceptions": (lambda: setattr(sys, "excepthook", print), "sys.excepthook", state.GLOBAL),
+    "level": (lambda: logging.getLogger().setLevel(logging.ERROR), "level of the root logger", state.GLOBAL),
+    "logging disabled": (lambda: logging.disable(logging.CRITICAL), "logging.disable", state.GLOBAL),
+    "log handlers": (logging.root.handlers.clear, "handlers of the root logger", state.GLOBAL),
+    "warnings": (lambda: warnings.simplefilter("ignore"), "all warnings", state.GLOBAL),
+    "locale": (lambda: locale.setlocale(locale.LC_ALL, other_locale()), "locale", state.GLOBAL),
+    "recursion": (lambda: sys.setrecursionlimit(5000), "sys.setrecursionlimit", state.GLOBAL),
+    "sockets": (lambda: socket.setdefaulttimeout(5), "default timeout of sockets", state.GLOBAL),
+    "start method": (
+        lambda: multiprocessing.set_start_method("spawn", force=True),
+        "start method of processes",
+        state.GLOBAL,
+    ),
+    "sharing": (lambda: sharing("file_system"), "sharing of tensors", state.GLOBAL),
+    "hook": (
+        lambda: register_module_forward_hook(lambda *_: None),
+        "torch.nn.modules.module._global_forward_hooks",
+        state.HOOK,
+    ),
+    "hook before": (
+        lambda: register_module_forward_pre_hook(lambda *_: None),
+        "torch.nn.modules.module._global_forward_pre_hooks",
+        state.HOOK,
+    ),
 }
+
+
+def other_locale() -> str:
+    return "C.UTF-8" if locale.setlocale(locale.LC_ALL) == "C" else "C"
+
+
+def hidden_for_a_while() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+
+
+def written_elsewhere() -> None:
+    with redirect_stdout(io.StringIO()):
+        print("loading")  # noqa: T201
+
+
+RESTORED: dict[str, Callable[[], Any]] = {
+    "gradients": lambda: torch.no_grad()(torch.zeros)(1),
+    "inference mode": lambda: torch.inference_mode()(torch.zeros)(1),
+    "threads": lambda: [set_threads(number) for number in (2, 1)],
+    "warnings": hidden_for_a_while,
+    "standard output": written_elsewhere,
+    "hook": lambda: register_module_forward_hook(lambda *_: None).remove(),
+    "signal": lambda: signal.signal(signal.SIGTERM, signal.signal(signal.SIGTERM, lambda *_: None)),
+    "logger of its own": lambda: logging.getLogger("somebody").setLevel(logging.ERROR),
+    "one warning": lambda: warnings.filterwarnings("ignore", message="of somebody's"),
+    "log handler": logging.basicConfig,
+}
+
+
+@pytest.mark.parametrize("do", RESTORED.values(), ids=RESTORED)
+def test_what_a_load_puts_back_itself_is_no_finding(do: Callable[[], Any]) -> None:
+    torch.set_num_threads(1)
+    assert check_state(loaded(do).changes, ()).passed
 
 
 @pytest.mark.parametrize("planted", PLANTED)
@@ -94,7 +201,8 @@ def test_what_a_load_leaves_behind_is_found_and_put_back(planted: str) -> None:
     assert check_state(loaded(lambda: None).changes, ()).passed
 
 
-@pytest.mark.parametrize("planted", PLANTED)
+# Filters that a generation adds are taken away where its warnings are recorded.
+@pytest.mark.parametrize("planted", [name for name in PLANTED if name != "warnings"])
 def test_what_a_generation_leaves_behind_is_found(planted: str, checkpoint: Checkpoint) -> None:
     do, where, _ = PLANTED[planted]
     model = nn.Linear(1, 1)
@@ -145,12 +253,18 @@ def test_variables_that_decide_nothing_are_no_findings(name: str) -> None:
 
 def upset_what_loaders_upset() -> None:
     torch.manual_seed(3)
-    torch.set_num_threads(2)
-    torch.set_grad_enabled(False)
+    random.random()
+    np.random.seed(3)  # noqa: NPY002
 
 
-def test_random_states_threads_and_gradients_are_no_findings() -> None:
-    assert check_state(loaded(upset_what_loaders_upset).changes, ()).passed
+def test_random_states_are_evidence_and_put_back() -> None:
+    before = torch.get_rng_state(), random.getstate()
+    result = check_state(loaded(upset_what_loaders_upset).changes, ())
+    assert result.passed
+    assert result.evidence["random numbers of torch"] == "seeded with 3 by load"
+    assert {"random numbers of python", "random numbers of numpy"} <= result.evidence.keys()
+    assert bool((torch.get_rng_state() == before[0]).all())
+    assert random.getstate() == before[1]
 
 
 def test_torch_compile_is_no_finding() -> None:

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from checks.unusual import Prompts, Target
 
 from pytest_llmdevice import Cell, examine, zoo
+from pytest_llmdevice.checks.declared_ends import declared_findings
 from pytest_llmdevice.checks.stops import heeds, own_stops
 from pytest_llmdevice.checks.tolerance import generation_tolerance
+from pytest_llmdevice.diagnosis.hints.generation import ENDS_MISSED
 from pytest_llmdevice.inference.generation import generate, inputs_for
 from pytest_llmdevice.zoo import cache_directory
 
@@ -135,3 +138,51 @@ def test_a_token_of_one_s_own_is_right_beside_the_model_s_end_and_wrong_instead_
     for target, found in ((beside, {stop}), (instead, set())):
         rows = target.generate(model, prompts, WANTED)
         assert own_stops(target, model, prompts, rows, WANTED, tolerance) == found
+
+
+def cached_loop(model: Any, prompts: Prompts, count: int, ends: set[int]) -> Rows:
+    """A loop of one's own over single prompts, with a cache."""
+    rows = []
+    for prompt in prompts:
+        row: list[int] = []
+        feed, cache = list(prompt), None
+        while len(row) < count:
+            with torch.no_grad():
+                output = model(torch.tensor([feed]), past_key_values=cache, use_cache=True)
+            cache, feed = output.past_key_values, [int(output.logits[0, -1].argmax())]
+            row += feed
+            if feed[0] in ends:
+                break
+        rows.append(row)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("ends", "found"),
+    [({256, 9}, 0), ({256, 9, 258}, 0), ({9}, 1), ({256}, 1), ({258}, 1), (set(), 0)],
+    ids=["all", "the tokenizer's too", "the last", "the first", "only the tokenizer's", "none"],
+)
+def test_of_several_end_tokens_of_the_files_each_ends_a_row(
+    ends: set[int],
+    found: int,
+    load: Callable[[Cell], Any],
+    prompts: Rows,
+    checkpoint: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = load(CELL)
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [256, 9])
+    folder = checkpoint("llama")
+    target = Target(lambda model, prompts, count: cached_loop(model, prompts, count, ends))
+    findings, _ = declared_findings(target, model, folder, prompts[0], WANTED, generation_tolerance(CELL))
+    assert [finding.hint for finding in findings] == [ENDS_MISSED] * found
+
+
+def test_one_end_token_that_is_the_same_everywhere_costs_no_generation(
+    model: Any, prompts: Rows, checkpoint: Callable[[str], str]
+) -> None:
+    def raising(*_: Any) -> Rows:
+        raise AssertionError
+
+    arguments = (model, checkpoint("llama"), prompts[0], WANTED, generation_tolerance(CELL))
+    assert declared_findings(Target(raising), *arguments) == ([], {})

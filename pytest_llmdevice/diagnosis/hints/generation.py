@@ -206,6 +206,27 @@ ENDED_TOGETHER: Final = Hint(
     when="a row that is right beside others that do not end is as right, and shorter, where one ends",
     inferred="cell",
 )
+ENDS_MISSED: Final = Hint(
+    "end-tokens-missed",
+    "the loop stops at some of the end tokens only: at the first of a list, at the tokenizer's, at those of one "
+    "configuration, or only at the last token of a block; stop at every id of generation_config.eos_token_id, wherever "
+    "it stands",
+    "https://github.com/Blaizzy/mlx-vlm/pull/309",
+    when="a row ends at one of several end tokens and goes on behind another one",
+)
+END_DROPPED: Final = Hint(
+    "end-token-dropped",
+    "the end token is removed from the row, which cannot be told from one that was cut short: keep it",
+    "https://huggingface.co/docs/transformers/main_classes/text_generation",
+    when="a row ends right before its end token",
+)
+GOES_ON: Final = Hint(
+    "ended-row-goes-on",
+    "rows that have ended are fed and read on while others have not: keep a mark for each row, and fill those that "
+    "have ended with padding",
+    "https://github.com/Lightning-AI/lit-llama/pull/153",
+    when="a row ends at an end token by itself, and goes on behind it in a batch",
+)
 CUT: Final = Hint(
     "prompt-cut",
     "the prompt is cut before it is handed to the model, to a context length that is not the model's (truncation=True, "

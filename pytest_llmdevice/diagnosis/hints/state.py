@@ -121,3 +121,39 @@ PRECISION: Final = Hint(
     "https://github.com/facebookresearch/fairchem/pull/2108",
     when="the precision of float32 matrix products changed",
 )
+GRADIENTS: Final = Hint(
+    "gradient-mode-left",
+    "whether gradients are computed belongs to the whole process: whatever is trained or run next has none, or keeps a "
+    "graph of all that it computes; use `with torch.no_grad()` or a decorator around the forward pass",
+    "https://docs.pytorch.org/docs/stable/notes/autograd.html#locally-disabling-gradient-computation",
+    when="gradients, inference mode or anomaly detection are switched otherwise than before",
+)
+THREADS: Final = Hint(
+    "threads-changed",
+    "the number of threads belongs to the program that loads the model, as do the processors that it may use: set it "
+    "back, or leave it to OMP_NUM_THREADS",
+    "https://docs.pytorch.org/docs/stable/generated/torch.set_num_threads.html",
+    when="torch has another number of threads, or the process may use other processors, than before",
+)
+GLOBAL: Final = Hint(
+    "process-setting-changed",
+    "this setting belongs to the whole process, and was not set back: handlers of signals, streams, the root logger "
+    "and filters of warnings are those of the program that loads the model; change them in a `with` block, or for a "
+    "logger of one's own",
+    "https://docs.python.org/3/howto/logging.html#configuring-logging-for-a-library",
+    when="a handler of a signal, a stream, a logger, a locale, a limit or another setting is another one than before",
+)
+HOOK: Final = Hint(
+    "global-hook-left",
+    "hooks for all modules see every model of the process: remove them by the handle that registering gave, or "
+    "register them on the modules of one's own",
+    "https://docs.pytorch.org/docs/stable/generated/torch.nn.modules.module.register_module_forward_hook.html",
+    when="torch's hooks for all modules are others than before",
+)
+GRAPH: Final = Hint(
+    "graph-kept",
+    "gradients are on while it generates, and what is kept (a cache, a buffer, an output) holds the graph of all that "
+    "was computed: memory grows with each call; generate in `with torch.inference_mode():`, or detach what is kept",
+    "https://docs.pytorch.org/docs/stable/notes/faq.html#my-model-reports-cuda-runtime-error-2-out-of-memory",
+    when="a tensor that the model or the target holds after generating has an autograd graph, and none had before",
+)
