@@ -31,6 +31,7 @@ _MODULES = {
     "SimulationError": "pytest_llmdevice.errors",
     "Strategy": "pytest_llmdevice.matrix.axes",
     "Target": "pytest_llmdevice.loading.target",
+    "Trait": "pytest_llmdevice.zoo.traits",
     "assert_agrees": "pytest_llmdevice.checks",
     "assert_dtypes": "pytest_llmdevice.checks",
     "assert_eval_mode": "pytest_llmdevice.checks",

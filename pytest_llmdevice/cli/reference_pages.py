@@ -20,6 +20,7 @@ from pytest_llmdevice.matrix.schema import AxisValues, Exclude, Expect, Include,
 from pytest_llmdevice.matrix.vocabulary import ATTENTIONS, DTYPES, SHORT_DTYPES
 from pytest_llmdevice.simulation.profiles import MAX_COUNT, Profile
 from pytest_llmdevice.zoo.families import Family
+from pytest_llmdevice.zoo.traits import Trait
 
 MATRIX_EXAMPLE: Final = """\
 extends = "default"            # keys that are not given here come from there; tables add up
@@ -169,13 +170,26 @@ def _axes(registry: Registry) -> Iterator[str]:
     yield "## Models"
     yield (
         "The zoo's families are built from configurations of transformers, seeded and without a download. Besides "
-        "them: `path:DIR`, a local checkpoint, and `hub:ORG/NAME@REVISION`, one of the Hugging Face Hub."
+        "them: `path:DIR`, a local checkpoint, and `hub:ORG/NAME@REVISION`, one of the Hugging Face Hub. Every "
+        "architecture for text of the installed transformers is a model too, by its model type, with hyphens "
+        '(`gpt-oss`; `gpt_oss` is read as the same), `["all"]` for all of them. `llmdevice zoo` lists them.'
     )
     rows: list[Sequence[str]] = [
         (f"`{family.name}`", f"`{family.config_class}`", yes(family.tied), yes(family.moe), family.notes)
         for family in registry.of(Family).values()
     ]
     yield table(("family", "configuration", "tied", "experts", "exercises"), rows)
+    yield "## Traits"
+    yield (
+        "A trait is a way in which real checkpoints differ from tidy ones. It is written behind a family or an "
+        "architecture, and several can be: `llama~no-pad~right`. The name with its traits is the model of a cell: in "
+        'its id, in results, and for patterns (`models = ["*~right"]` in `[[expect]]`).'
+    )
+    rows = [
+        (code(entry.name), entry.description, entry.models, f"{entry.why} [source]({entry.source})")
+        for entry in registry.of(Trait).values()
+    ]
+    yield table(("trait", "what is other", "for", "why"), rows)
     yield "## Devices"
     rows = [(code(_spelled(kind)), kind.title, code(kind.torch_type)) for kind in registry.of(DeviceKind).values()]
     yield table(("device", "what it is", "PyTorch's type"), rows)
@@ -265,6 +279,7 @@ def _entries(_: Registry) -> Iterator[str]:
         Strategy,
         Quantization,
         Family,
+        Trait,
         DeviceKind,
         Profile,
         Hint,
@@ -286,6 +301,8 @@ def _entries(_: Registry) -> Iterator[str]:
 
 
 def _default(field: Field[Any]) -> str:
+    if callable(field.default):
+        return "one that does nothing"
     if field.default is not MISSING:
         return code(repr(field.default))
     return "empty" if field.default_factory is not MISSING else ""

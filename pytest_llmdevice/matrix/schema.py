@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
+from collections.abc import Callable
 from typing import Annotated, Final, Literal, Self, TypeAlias
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -13,12 +14,12 @@ from pydantic_core import PydanticCustomError
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.cell import AXIS_KEYS, Cell
 from pytest_llmdevice.matrix.devices import parse_device
+from pytest_llmdevice.matrix.model_names import architectures, problem_of, spelled
 from pytest_llmdevice.matrix.select import Selector
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.matrix.vocabulary import (
     ATTENTIONS,
     DTYPES,
-    MODEL_PREFIXES,
     checks,
     indexed,
     kinds,
@@ -55,9 +56,7 @@ def _bad(message: str) -> PydanticCustomError:
 def _problem(key: str, value: str) -> str | None:
     """What is wrong with one value of an axis, or None."""
     if key == "models":
-        if value in models() or (value.startswith(MODEL_PREFIXES) and value.partition(":")[2]):
-            return None
-        return unknown("model", value, (*models(), "path:DIR", "hub:ORG/NAME@REVISION"))
+        return problem_of(value)
     if key == "devices":
         try:
             parse_device(value)
@@ -101,7 +100,9 @@ class AxisValues(Document):
     """Values per axis. In `[[include]]` an axis that is left out takes the matrix' own values.
 
     Attributes:
-        models: families of the zoo, `"*"` for all of them, `"path:DIR"` or `"hub:ORG/NAME@REVISION"`.
+        models: families of the zoo, `"*"` for all of them; architectures of transformers, `"all"` for all of them;
+            `"path:DIR"`, `"hub:ORG/NAME@REVISION"`, or `"hub-config:ORG/NAME@REVISION"` for a tiny one like it. Traits
+            follow the name: `"llama~no-pad~right"`.
         devices: `"cpu"`, `"mps"`, one card as `"cuda:1"`, or `"cuda:*"` for every card, at least `cuda:0`.
         dtypes: dtypes of the weights.
         quantization: how weights are stored; `"none"` for dense ones.
@@ -123,7 +124,10 @@ class AxisValues(Document):
             return None
         key = str(info.field_name)
         if key == "models":
-            values = tuple(name for value in values for name in (models() if value == "*" else (value,)))
+            groups: dict[str, Callable[[], tuple[str, ...]]] = {"*": models, "all": architectures}
+            values = tuple(
+                name for value in values for name in (groups[value]() if value in groups else (spelled(value),))
+            )
         for value in values:
             if problem := _problem(key, value):
                 raise _bad(problem)
