@@ -16,7 +16,7 @@ from pytest_llmdevice.hardware.library_support import FLASH_ATTENTION
 from pytest_llmdevice.matrix.axes import DeviceKind, Quantization, Rule, Strategy
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import Registry, built_in
-from pytest_llmdevice.matrix.schema import AxisValues, Exclude, Expect, Include, Matrix, Require
+from pytest_llmdevice.matrix.schema import AxisValues, Exclude, Expect, Include, Matrix, Require, Vary
 from pytest_llmdevice.matrix.vocabulary import ATTENTIONS, DTYPES, SHORT_DTYPES
 from pytest_llmdevice.simulation.profiles import MAX_COUNT, Profile
 from pytest_llmdevice.zoo.families import Family
@@ -129,6 +129,7 @@ def _matrix_file(registry: Registry) -> Iterator[str]:
     for heading, kind, text in (
         ("`[[exclude]]`", Exclude, "At least one axis."),
         ("`[[include]]`", Include, "An axis that is left out takes the matrix' own values."),
+        ("`[[vary]]`", Vary, "In matrices with pairwise coverage."),
         ("`[[expect]]`", Expect, "`tolerance`, `dense`, `xfail` or several."),
         ("`[require]`", Require, "At least one axis. A simulated pass never satisfies it."),
     ):
@@ -153,7 +154,7 @@ def _matrix_file(registry: Registry) -> Iterator[str]:
     )
 
 
-def _keys(kind: type[AxisValues | Exclude | Expect | Require]) -> str:
+def _keys(kind: type[AxisValues | Exclude | Expect | Require | Vary]) -> str:
     described = attributes_of(kind)
     required = {name for name, key in kind.model_fields.items() if key.is_required()}
     order = sorted(kind.model_fields, key=list(described).index)

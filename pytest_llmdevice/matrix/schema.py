@@ -185,6 +185,38 @@ class Include(AxisValues):
     reason: str = ""
 
 
+class Vary(Selection):
+    """Variations of models that take the place of cells, one on each kind of device, so that none is added for them.
+
+    Where coverage is pairwise; in a full matrix they are named as models.
+
+    Attributes:
+        by: the models that take a place, such as `"qwen2~right"`. Where `models` is left out, each takes one of the
+            model that it varies.
+        dtype: the dtype that they have there, where the cell's is not the one that shows what is other.
+        reason: why, for whoever reads the file.
+    """
+
+    by: Names
+    dtype: str = ""
+    reason: str = ""
+
+    @field_validator("by")
+    @classmethod
+    def _known_models(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if problem := _problem("models", value):
+                raise _bad(problem)
+        return tuple(map(spelled, values))
+
+    @field_validator("dtype")
+    @classmethod
+    def _known_dtype(cls, value: str) -> str:
+        if value and (problem := _problem("dtypes", value)):
+            raise _bad(problem)
+        return value
+
+
 class Exclude(Selection):
     """Cells that are never wanted.
 
@@ -290,10 +322,12 @@ class Matrix(AxisValues):
     Attributes:
         description: a sentence on what the matrix is for.
         extends: name or path of a matrix whose keys hold where this one has none; its `[[exclude]]`,
-            `[[include]]` and `[[expect]]` entries are added. `[require]` is not inherited.
+            `[[include]]`, `[[vary]]` and `[[expect]]` entries are added. `[require]` is not inherited.
         coverage: `"full"` for the whole product, `"pairwise"` for a covering array on each kind of device.
         exclude: cells that are never wanted, one `[[exclude]]` table each.
         include: cells that are always wanted, one `[[include]]` table each.
+        vary: variations of models that take the place of some cells where coverage is pairwise, one `[[vary]]` table
+            each.
         expect: what is known beforehand, one `[[expect]]` table each.
         require: coverage that a run must have, one `[require]` table.
     """
@@ -303,6 +337,7 @@ class Matrix(AxisValues):
     coverage: Literal["full", "pairwise"] = "full"
     exclude: Annotated[tuple[Exclude, ...], BeforeValidator(_listed), Field(max_length=1000)] = ()
     include: Annotated[tuple[Include, ...], BeforeValidator(_listed), Field(max_length=1000)] = ()
+    vary: Annotated[tuple[Vary, ...], BeforeValidator(_listed), Field(max_length=1000)] = ()
     expect: Annotated[tuple[Expect, ...], BeforeValidator(_listed), Field(max_length=1000)] = ()
     require: Require | None = None
 
