@@ -34,6 +34,7 @@ _MODULES = {
     "Strategy": "pytest_llmdevice.matrix.axes",
     "Unsupported": "pytest_llmdevice.errors",
     "Target": "pytest_llmdevice.loading.target",
+    "Trait": "pytest_llmdevice.zoo.traits",
     "assert_agrees": "pytest_llmdevice.checks",
     "assert_dtypes": "pytest_llmdevice.checks",
     "assert_eval_mode": "pytest_llmdevice.checks",

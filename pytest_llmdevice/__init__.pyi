@@ -32,3 +32,4 @@ from pytest_llmdevice.simulation import Profile as Profile
 from pytest_llmdevice.simulation import Simulation as Simulation
 from pytest_llmdevice.simulation import simulate as simulate
 from pytest_llmdevice.zoo import Family as Family
+from pytest_llmdevice.zoo.traits import Trait as Trait

@@ -15,11 +15,12 @@ from pytest_llmdevice.loading.strategies import STRATEGIES
 from pytest_llmdevice.matrix.registry import Registry
 from pytest_llmdevice.simulation.profiles import PROFILES
 from pytest_llmdevice.zoo.families import FAMILIES
+from pytest_llmdevice.zoo.traits import TRAITS
 
 
 def pytest_llm_register(registry: Registry) -> None:
     """Add the built-in entries. A check is added by being defined in a module of `checks`."""
-    registry.add(*DEVICE_KINDS, *STRATEGIES, *QUANTIZATIONS, *FAMILIES, *PROFILES, *HINTS)
+    registry.add(*DEVICE_KINDS, *STRATEGIES, *QUANTIZATIONS, *FAMILIES, *TRAITS, *PROFILES, *HINTS)
     registry.add(*_in_order(list(_checks())))
 
 

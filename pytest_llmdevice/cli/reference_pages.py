@@ -16,10 +16,11 @@ from pytest_llmdevice.hardware.library_support import FLASH_ATTENTION
 from pytest_llmdevice.matrix.axes import DeviceKind, Quantization, Rule, Strategy
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import Registry, built_in
-from pytest_llmdevice.matrix.schema import AxisValues, Exclude, Expect, Include, Matrix, Require
+from pytest_llmdevice.matrix.schema import AxisValues, Exclude, Expect, Include, Matrix, Require, Vary
 from pytest_llmdevice.matrix.vocabulary import ATTENTIONS, DTYPES, SHORT_DTYPES
 from pytest_llmdevice.simulation.profiles import MAX_COUNT, Profile
 from pytest_llmdevice.zoo.families import Family
+from pytest_llmdevice.zoo.traits import Trait
 
 MATRIX_EXAMPLE: Final = """\
 extends = "default"            # keys that are not given here come from there; tables add up
@@ -128,6 +129,7 @@ def _matrix_file(registry: Registry) -> Iterator[str]:
     for heading, kind, text in (
         ("`[[exclude]]`", Exclude, "At least one axis."),
         ("`[[include]]`", Include, "An axis that is left out takes the matrix' own values."),
+        ("`[[vary]]`", Vary, "In matrices with pairwise coverage."),
         ("`[[expect]]`", Expect, "`tolerance`, `dense`, `xfail` or several."),
         ("`[require]`", Require, "At least one axis. A simulated pass never satisfies it."),
     ):
@@ -152,7 +154,7 @@ def _matrix_file(registry: Registry) -> Iterator[str]:
     )
 
 
-def _keys(kind: type[AxisValues | Exclude | Expect | Require]) -> str:
+def _keys(kind: type[AxisValues | Exclude | Expect | Require | Vary]) -> str:
     described = attributes_of(kind)
     required = {name for name, key in kind.model_fields.items() if key.is_required()}
     order = sorted(kind.model_fields, key=list(described).index)
@@ -169,13 +171,26 @@ def _axes(registry: Registry) -> Iterator[str]:
     yield "## Models"
     yield (
         "The zoo's families are built from configurations of transformers, seeded and without a download. Besides "
-        "them: `path:DIR`, a local checkpoint, and `hub:ORG/NAME@REVISION`, one of the Hugging Face Hub."
+        "them: `path:DIR`, a local checkpoint, and `hub:ORG/NAME@REVISION`, one of the Hugging Face Hub. Every "
+        "architecture for text of the installed transformers is a model too, by its model type, with hyphens "
+        '(`gpt-oss`; `gpt_oss` is read as the same), `["all"]` for all of them. `llmdevice zoo` lists them.'
     )
     rows: list[Sequence[str]] = [
         (f"`{family.name}`", f"`{family.config_class}`", yes(family.tied), yes(family.moe), family.notes)
         for family in registry.of(Family).values()
     ]
     yield table(("family", "configuration", "tied", "experts", "exercises"), rows)
+    yield "## Traits"
+    yield (
+        "A trait is a way in which real checkpoints differ from tidy ones. It is written behind a family or an "
+        "architecture, and several can be: `llama~no-pad~right`. The name with its traits is the model of a cell: in "
+        'its id, in results, and for patterns (`models = ["*~right"]` in `[[expect]]`).'
+    )
+    rows = [
+        (code(entry.name), entry.description, entry.models, f"{entry.why} [source]({entry.source})")
+        for entry in registry.of(Trait).values()
+    ]
+    yield table(("trait", "what is other", "for", "why"), rows)
     yield "## Devices"
     rows = [(code(_spelled(kind)), kind.title, code(kind.torch_type)) for kind in registry.of(DeviceKind).values()]
     yield table(("device", "what it is", "PyTorch's type"), rows)
@@ -265,6 +280,7 @@ def _entries(_: Registry) -> Iterator[str]:
         Strategy,
         Quantization,
         Family,
+        Trait,
         DeviceKind,
         Profile,
         Hint,
@@ -286,6 +302,8 @@ def _entries(_: Registry) -> Iterator[str]:
 
 
 def _default(field: Field[Any]) -> str:
+    if callable(field.default):
+        return "one that does nothing"
     if field.default is not MISSING:
         return code(repr(field.default))
     return "empty" if field.default_factory is not MISSING else ""

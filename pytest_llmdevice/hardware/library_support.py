@@ -9,6 +9,7 @@ from typing import Final
 
 from pytest_llmdevice.matrix.axes import Machine, Quantization, Rule, Strategy
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.model_names import parts_of
 from pytest_llmdevice.matrix.registry import current
 
 HALF_DTYPES: Final = frozenset({"bfloat16", "float16"})
@@ -25,7 +26,7 @@ def rules_for(cell: Cell) -> Iterator[Rule]:
     for entry in (
         registry.of(Strategy).get(cell.strategy),
         registry.of(Quantization).get(cell.quantization),
-        registry.get("family", cell.model),
+        registry.get("family", parts_of(cell.model).base),
     ):
         yield from entry.rules if entry is not None else ()
     yield FLASH_ATTENTION

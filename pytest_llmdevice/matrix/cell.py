@@ -27,6 +27,7 @@ AXIS_KEYS: Final = {
 """Key of an axis in a matrix file or a marker -> attribute of a cell."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+_UNSAFE_BUT_TRAITS = re.compile(r"[^A-Za-z0-9_~+-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class Cell:
     """One combination to load and check. Plain strings and a bool, so it crosses processes and sorts.
 
     Attributes:
-        model: a zoo family (`"llama"`), `"path:DIR"` or `"hub:org/name@revision"`.
+        model: a zoo family or an architecture (`"llama"`), with its traits (`"llama~right"`), `"path:DIR"`,
+            `"hub:org/name@revision"` or `"hub-config:org/name@revision"`.
         device: PyTorch's spelling, always with the index where there can be several: `"cpu"`,
             `"cuda:1"`, `"mps"`. A ROCm card is `"cuda:N"` here, as it is for PyTorch.
         dtype: `"float32"`, `"bfloat16"` or `"float16"`.
@@ -136,5 +138,6 @@ REFERENCE: Final = Cell("llama", "cpu", "float32")
 def _model_slug(model: str) -> str:
     if model.startswith(MODEL_PREFIXES):
         # Dots and slashes would break the id apart and the shell's `-k`; the readable part stays.
-        return _UNSAFE.sub("-", model).strip("-")
+        unsafe = _UNSAFE_BUT_TRAITS if model.startswith("hub-config:") else _UNSAFE
+        return unsafe.sub("-", model).strip("-")
     return model

@@ -16,6 +16,7 @@ from pytest_llmdevice.matrix.coverage import Point, pairwise
 from pytest_llmdevice.matrix.files import locate, read
 from pytest_llmdevice.matrix.problems import describe
 from pytest_llmdevice.matrix.schema import AxisValues, Matrix
+from pytest_llmdevice.matrix.variations import varied
 
 Expander: TypeAlias = Callable[[Sequence[str]], Sequence[tuple[str, str]]]
 """Turns device specs (`cuda:*`) into (kind, device) pairs, knowing which cards are present."""
@@ -75,7 +76,7 @@ def _load(name: str, base: Path, inside: tuple[Path, ...]) -> tuple[Matrix, dict
 def _extended(table: dict[str, object], inherited: dict[str, object]) -> dict[str, object]:
     """`table` over `inherited`. Lists of tables add up, the file's own first: there the first that fits wins."""
     merged = {key: value for key, value in inherited.items() if key not in {"require", "description"}} | table
-    for key in ("exclude", "include", "expect"):
+    for key in ("exclude", "include", "vary", "expect"):
         own, other = table.get(key, []), inherited.get(key, [])
         # Anything but a list is left for the validation to report.
         if isinstance(own, list) and isinstance(other, list):
@@ -102,7 +103,8 @@ def cells(matrix: Matrix, expand: Expander) -> tuple[Cell, ...]:
         raise ConfigurationError(
             f"the matrix is empty: [[exclude]] removes all {len(product_cells)} cells of the product"
         )
-    chosen = _pairwise(allowed, included) if matrix.coverage == "pairwise" else allowed
+    # A matrix in full has each cell of its product; variations are then named as models.
+    chosen = varied(_pairwise(allowed, included), matrix.vary) if matrix.coverage == "pairwise" else allowed
     result = tuple(dict.fromkeys([*chosen, *included]))
     _refuse_equal_ids(result)
     return result
@@ -135,7 +137,7 @@ def _refuse_many(count: int, matrix: Matrix) -> None:
             f"the product of the axes has {count:,} cells, and a matrix with {matrix.coverage} coverage {most:,} at "
             "most: name fewer values, or make several matrices of it"
         )
-    rules = len(matrix.exclude) + len(matrix.expect) + len(matrix.include)
+    rules = len(matrix.exclude) + len(matrix.expect) + len(matrix.include) + sum(len(rule.by) for rule in matrix.vary)
     if count * rules > MOST_MATCHES:
         raise ConfigurationError(
             f"the matrix has {count:,} cells and {rules:,} rules about them: name fewer values or rules"

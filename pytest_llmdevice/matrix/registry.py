@@ -1,9 +1,9 @@
 """Holds everything that has a name in a matrix or a report, and which plugin brought it.
 
-There is one table for each kind of entry: checks, strategies, quantizations, model families, device kinds, simulation
-profiles and hints. What the package itself offers is registered in the same way as what a plugin adds, by a function
-`pytest_llm_register(registry)`; every list of names, every message with the valid names, the reference pages and the
-rules about what can run are made from the tables.
+There is one table for each kind of entry: checks, strategies, quantizations, model families, traits of checkpoints,
+device kinds, simulation profiles and hints. What the package itself offers is registered in the same way as what a
+plugin adds, by a function `pytest_llm_register(registry)`; every list of names, every message with the valid names, the
+reference pages and the rules about what can run are made from the tables.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BUILT_IN: Final = "pytest_llmdevice.checks.builtin"
 CHOICES: Final = "choices"
 """The key in the metadata of an entry's field under which the values are that it may have."""
 
-TABLES: Final = ("check", "strategy", "quantization", "family", "device kind", "simulation profile", "hint")
+TABLES: Final = ("check", "strategy", "quantization", "family", "trait", "device kind", "simulation profile", "hint")
 
 Loader = Callable[["Registry"], object]
 
@@ -73,7 +73,7 @@ _NAMES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
     # A check is the name of a test, and the others are parts of a cell's id, which dots join.
     "check": (re.compile(r"[a-z][a-z0-9_]*"), "lower-case letters, digits and underscores, as in 'cache'"),
     **dict.fromkeys(
-        ("strategy", "quantization", "family", "device kind", "simulation profile", "hint"),
+        ("strategy", "quantization", "family", "trait", "device kind", "simulation profile", "hint"),
         (_AXIS_VALUE, "letters, digits, hyphens and underscores, as in 'nf4-double'"),
     ),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
+from collections.abc import Callable
 from typing import Annotated, Final, Literal, Self, TypeAlias
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -13,12 +14,12 @@ from pydantic_core import PydanticCustomError
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.cell import AXIS_KEYS, Cell
 from pytest_llmdevice.matrix.devices import parse_device
+from pytest_llmdevice.matrix.model_names import architectures, problem_of, spelled
 from pytest_llmdevice.matrix.select import Selector
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.matrix.vocabulary import (
     ATTENTIONS,
     DTYPES,
-    MODEL_PREFIXES,
     checks,
     indexed,
     kinds,
@@ -55,9 +56,7 @@ def _bad(message: str) -> PydanticCustomError:
 def _problem(key: str, value: str) -> str | None:
     """What is wrong with one value of an axis, or None."""
     if key == "models":
-        if value in models() or (value.startswith(MODEL_PREFIXES) and value.partition(":")[2]):
-            return None
-        return unknown("model", value, (*models(), "path:DIR", "hub:ORG/NAME@REVISION"))
+        return problem_of(value)
     if key == "devices":
         try:
             parse_device(value)
@@ -101,7 +100,9 @@ class AxisValues(Document):
     """Values per axis. In `[[include]]` an axis that is left out takes the matrix' own values.
 
     Attributes:
-        models: families of the zoo, `"*"` for all of them, `"path:DIR"` or `"hub:ORG/NAME@REVISION"`.
+        models: families of the zoo, `"*"` for all of them; architectures of transformers, `"all"` for all of them;
+            `"path:DIR"`, `"hub:ORG/NAME@REVISION"`, or `"hub-config:ORG/NAME@REVISION"` for a tiny one like it. Traits
+            follow the name: `"llama~no-pad~right"`.
         devices: `"cpu"`, `"mps"`, one card as `"cuda:1"`, or `"cuda:*"` for every card, at least `cuda:0`.
         dtypes: dtypes of the weights.
         quantization: how weights are stored; `"none"` for dense ones.
@@ -123,7 +124,10 @@ class AxisValues(Document):
             return None
         key = str(info.field_name)
         if key == "models":
-            values = tuple(name for value in values for name in (models() if value == "*" else (value,)))
+            groups: dict[str, Callable[[], tuple[str, ...]]] = {"*": models, "all": architectures}
+            values = tuple(
+                name for value in values for name in (groups[value]() if value in groups else (spelled(value),))
+            )
         for value in values:
             if problem := _problem(key, value):
                 raise _bad(problem)
@@ -179,6 +183,38 @@ class Include(AxisValues):
     """
 
     reason: str = ""
+
+
+class Vary(Selection):
+    """Variations of models that take the place of cells, one on each kind of device, so that none is added for them.
+
+    Where coverage is pairwise; in a full matrix they are named as models.
+
+    Attributes:
+        by: the models that take a place, such as `"qwen2~right"`. Where `models` is left out, each takes one of the
+            model that it varies.
+        dtype: the dtype that they have there, where the cell's is not the one that shows what is other.
+        reason: why, for whoever reads the file.
+    """
+
+    by: Names
+    dtype: str = ""
+    reason: str = ""
+
+    @field_validator("by")
+    @classmethod
+    def _known_models(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            if problem := _problem("models", value):
+                raise _bad(problem)
+        return tuple(map(spelled, values))
+
+    @field_validator("dtype")
+    @classmethod
+    def _known_dtype(cls, value: str) -> str:
+        if value and (problem := _problem("dtypes", value)):
+            raise _bad(problem)
+        return value
 
 
 class Exclude(Selection):
@@ -286,10 +322,12 @@ class Matrix(AxisValues):
     Attributes:
         description: a sentence on what the matrix is for.
         extends: name or path of a matrix whose keys hold where this one has none; its `[[exclude]]`,
-            `[[include]]` and `[[expect]]` entries are added. `[require]` is not inherited.
+            `[[include]]`, `[[vary]]` and `[[expect]]` entries are added. `[require]` is not inherited.
         coverage: `"full"` for the whole product, `"pairwise"` for a covering array on each kind of device.
         exclude: cells that are never wanted, one `[[exclude]]` table each.
         include: cells that are always wanted, one `[[include]]` table each.
+        vary: variations of models that take the place of some cells where coverage is pairwise, one `[[vary]]` table
+            each.
         expect: what is known beforehand, one `[[expect]]` table each.
         require: coverage that a run must have, one `[require]` table.
     """
@@ -299,6 +337,7 @@ class Matrix(AxisValues):
     coverage: Literal["full", "pairwise"] = "full"
     exclude: Annotated[tuple[Exclude, ...], BeforeValidator(_listed), Field(max_length=1000)] = ()
     include: Annotated[tuple[Include, ...], BeforeValidator(_listed), Field(max_length=1000)] = ()
+    vary: Annotated[tuple[Vary, ...], BeforeValidator(_listed), Field(max_length=1000)] = ()
     expect: Annotated[tuple[Expect, ...], BeforeValidator(_listed), Field(max_length=1000)] = ()
     require: Require | None = None
 

@@ -9,8 +9,8 @@ from pytest_llmdevice.matrix.registry import current
 DENSE: Final = "none"
 """The quantization of a cell whose weights are not quantized."""
 
-MODEL_PREFIXES: Final = ("path:", "hub:")
-"""A model is a family of the zoo, or `path:DIR`, or `hub:org/name@revision`."""
+MODEL_PREFIXES: Final = ("path:", "hub:", "hub-config:")
+"""A model is a family or an architecture, or `path:DIR`, or `hub:org/name@revision`, or the same as `hub-config:`."""
 
 DTYPES: Final = ("float32", "bfloat16", "float16")
 

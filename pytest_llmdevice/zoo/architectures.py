@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.errors import ConfigurationError, UnsupportedByLibrary, first_line
 from pytest_llmdevice.matrix.suggest import nearest
+from pytest_llmdevice.zoo.build import vary
 from pytest_llmdevice.zoo.cache import cached
+from pytest_llmdevice.zoo.catalogue import hyphenated, named
 from pytest_llmdevice.zoo.exceptions import CANNOT, adjusted
-from pytest_llmdevice.zoo.families import BOS_TOKEN_ID, EOS_TOKEN_ID, PAD_TOKEN_ID, Family, Kind
+from pytest_llmdevice.zoo.families import BOS_TOKEN_ID, EOS_TOKEN_ID, PAD_TOKEN_ID, SEED, Family, Kind
 from pytest_llmdevice.zoo.isolation import pinned_settings
 from pytest_llmdevice.zoo.reducer import reduced
-from pytest_llmdevice.zoo.resolve import SEED
 from pytest_llmdevice.zoo.spread import spread
 from pytest_llmdevice.zoo.tokenizer import build_tokenizer
+from pytest_llmdevice.zoo.traits.trait import Trait
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -45,16 +47,14 @@ def architectures() -> Mapping[str, Architecture]:
     """Name -> architecture, of all that the installed transformers makes; imports it."""
     from transformers.models.auto import modeling_auto
 
-    causal: Mapping[str, Any] = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    both: Mapping[str, Any] = modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
-    found = [
-        Architecture(f"{name}-decoder" if name in both and both[name] != made else name, name, "causal", _first(made))
-        for name, made in causal.items()
-    ]
-    found += [
-        Architecture(name, name, "seq2seq", _first(made)) for name, made in both.items() if causal.get(name) != made
-    ]
-    return {one.name: one for one in found}
+    tables = (
+        modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    )
+    return {
+        name: Architecture(name, model_type, kind, _first(made))
+        for name, (model_type, kind, made) in named(*tables).items()
+    }
 
 
 def _first(made: Any) -> str:
@@ -68,8 +68,10 @@ def architecture(name: str) -> Architecture:
         ConfigurationError: transformers has none of this name.
     """
     known = architectures()
+    # As a matrix spells it, with hyphens, or as transformers does.
+    name = {hyphenated(one): one for one in known}.get(hyphenated(name), name)
     if name not in known:
-        guess = nearest(name, list(known))
+        guess = nearest(name, list(map(hyphenated, known)))
         hint = f"; did you mean {guess!r}?" if guess else ""
         raise ConfigurationError(f"the installed transformers has no architecture {name!r} for text{hint}")
     return known[name]
@@ -108,40 +110,44 @@ def config_for(family: Family) -> PreTrainedConfig:
     return config
 
 
-def checkpoint_of(name: str, *, cache: Path | None = None) -> Path:
-    """The local folder of a tiny checkpoint of the architecture `name`, built unless it is there.
+def checkpoint_of(name: str, traits: Sequence[Trait] = (), *, cache: Path | None = None) -> Path:
+    """The local folder of a tiny checkpoint of the architecture `name` with `traits`, built unless it is there.
 
     Raises:
-        ConfigurationError: transformers has no such architecture.
+        ConfigurationError: transformers has no such architecture, or it cannot have one of the traits.
         UnsupportedByLibrary: no checkpoint of it can be built, and why.
         CheckpointError: the cache cannot be written.
     """
     family = family_of(architecture(name))
-    return cached(family, SEED, partial(build_architecture, family, seed=SEED), cache=cache)
+    build = partial(build_architecture, family, seed=SEED, traits=traits)
+    return cached(family, SEED, build, traits=[trait.name for trait in traits], cache=cache)
 
 
-def build_architecture(family: Family, folder: Path, *, seed: int = SEED) -> None:
+def build_architecture(family: Family, folder: Path, *, seed: int = SEED, traits: Sequence[Trait] = ()) -> None:
     """Write configuration, generation defaults, float32 weights and tokenizer of `family` into `folder`.
 
     Raises:
         UnsupportedByLibrary: the class cannot be made, and why.
+        ConfigurationError: it cannot have one of the traits.
     """
     with pinned_settings(seed):
-        model = _model(family, seed)
-        model.save_pretrained(folder)
         whole = config_for(family)
+        vary(family.name, whole, traits)
+        model = _model(family, whole, seed, traits)
+        model.save_pretrained(folder)
         if type(model.config) is not type(whole):
             # The class of the text part: what a loader finds is the configuration of the whole.
             whole.architectures = [type(model).__name__]
             whole.save_pretrained(folder)
         build_tokenizer().save_pretrained(folder)
+        for trait in traits:
+            trait.rewrite(folder)
 
 
-def _model(family: Family, seed: int) -> PreTrainedModel:
+def _model(family: Family, config: PreTrainedConfig, seed: int, traits: Sequence[Trait]) -> PreTrainedModel:
     import transformers
 
     library: Any = transformers
-    config = config_for(family)
     try:
         model: PreTrainedModel = getattr(library, family.auto_class).from_config(config, trust_remote_code=False)
     except Exception as error:  # a class may refuse with anything
@@ -150,6 +156,8 @@ def _model(family: Family, seed: int) -> PreTrainedModel:
         ) from error
     model.train(False)
     spread(model, seed)
+    for trait in traits:
+        trait.weigh(model)
     pad = getattr(config, "pad_token_id", None)
     ids = {
         "pad_token_id": pad if isinstance(pad, int) else PAD_TOKEN_ID,

@@ -2,37 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmdevice.errors import UnsupportedByLibrary
+from pytest_llmdevice.errors import ConfigurationError, UnsupportedByLibrary
 from pytest_llmdevice.zoo.calibration import calibrate
 from pytest_llmdevice.zoo.families import BOS_TOKEN_ID, EOS_TOKEN_ID, PAD_TOKEN_ID, VOCAB_SIZE, Family
 from pytest_llmdevice.zoo.isolation import pinned_settings
 from pytest_llmdevice.zoo.tokenizer import build_tokenizer
+from pytest_llmdevice.zoo.traits.trait import Trait
 from pytest_llmdevice.zoo.weights import initialize
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
-def build(family: Family, folder: Path, *, seed: int = 0) -> None:
+def build(family: Family, folder: Path, *, seed: int = 0, traits: Sequence[Trait] = ()) -> None:
     """Write configuration, generation defaults, float32 weights and tokenizer of `family` into `folder`.
+
+    Each of `traits` then changes them, in their order.
 
     The same seed gives the same bytes on one machine with one set of library versions.
 
     Raises:
         UnsupportedByLibrary: the installed transformers does not have the family.
+        ConfigurationError: the family cannot have one of `traits`.
         OSError: the folder cannot be written.
     """
     with pinned_settings(seed):
-        model = build_model(family, seed)
+        model = build_model(family, seed, traits)
         model.save_pretrained(folder)
         build_tokenizer().save_pretrained(folder)
+        for trait in traits:
+            trait.rewrite(folder)
 
 
-def build_model(family: Family, seed: int) -> PreTrainedModel:
+def build_model(family: Family, seed: int, traits: Sequence[Trait] = ()) -> PreTrainedModel:
     """Build the model of `family` in float32 on the CPU, in evaluation mode. Call it within `pinned_settings`.
+
+    Raises:
+        UnsupportedByLibrary: the installed transformers does not have the family.
+        ConfigurationError: the family cannot have one of `traits`.
+    """
+    import transformers
+
+    library: Any = transformers
+    config = configuration(family)
+    vary(family.name, config, traits)
+    if any(trait.close for trait in traits):
+        # Then routers are initialized and trained as any matrix is.
+        family = replace(family, moe=False)
+    model: PreTrainedModel = getattr(library, family.auto_class).from_config(config, trust_remote_code=False)
+    # Before the calibration, because dropout is on in a new model.
+    model.train(False)
+    initialize(model, family, seed)
+    for trait in traits:
+        trait.weigh(model)
+    calibrate(model, family, seed)
+    model.generation_config = library.GenerationConfig(do_sample=False, **_token_ids(family))
+    return model
+
+
+def configuration(family: Family) -> PreTrainedConfig:
+    """The configuration of `family`.
 
     Raises:
         UnsupportedByLibrary: the installed transformers does not have the family.
@@ -43,14 +77,21 @@ def build_model(family: Family, seed: int) -> PreTrainedModel:
     config_class = getattr(library, family.config_class, None)
     if config_class is None:
         raise UnsupportedByLibrary(f"transformers {library.__version__} has no {family.config_class}")
-    config = config_class(**_arguments(family))
-    model: PreTrainedModel = getattr(library, family.auto_class).from_config(config, trust_remote_code=False)
-    # Before the calibration, because dropout is on in a new model.
-    model.train(False)
-    initialize(model, family, seed)
-    calibrate(model, family, seed)
-    model.generation_config = library.GenerationConfig(do_sample=False, **_token_ids(family))
-    return model
+    config: PreTrainedConfig = config_class(**_arguments(family))
+    return config
+
+
+def vary(name: str, config: PreTrainedConfig, traits: Sequence[Trait]) -> None:
+    """Change the configuration of the model `name` in place, as `traits` say.
+
+    Raises:
+        ConfigurationError: a model with this configuration cannot have one of them.
+    """
+    text = config if config.is_encoder_decoder else config.get_text_config()
+    for trait in traits:
+        if why := trait.refusal(text):
+            raise ConfigurationError(f"{name} cannot have the trait {trait.name!r}, for {trait.models}: {why}")
+        trait.configure(text)
 
 
 def _arguments(family: Family) -> dict[str, Any]:

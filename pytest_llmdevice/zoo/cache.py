@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,9 @@ RECIPE_VERSION: Final = 5
 
 _LIBRARIES: Final = ("torch", "transformers", "tokenizers", "safetensors")
 
+_LONGEST_NAME: Final = 120
+"""Characters of an entry's name before the hash, which tells long ones apart."""
+
 _LOCK_TIMEOUT_SECONDS: Final = 600.0
 
 
@@ -38,9 +41,12 @@ def cache_directory(cache: Path | None = None) -> Path:
     return user_cache_path("llmdevice")
 
 
-def recipe(family: Family, seed: int) -> dict[str, Any]:
+def recipe(family: Family, seed: int, traits: Sequence[str] = ()) -> dict[str, Any]:
     """Everything that the bytes of a checkpoint depend on, as JSON-compatible data."""
+    # Without traits nothing is said of them, so that checkpoints of earlier versions stay good.
+    varied = {"traits": list(traits)} if traits else {}
     return {
+        **varied,
         "family": family.name,
         "config_class": family.config_class,
         "arguments": dict(family.arguments),
@@ -51,13 +57,15 @@ def recipe(family: Family, seed: int) -> dict[str, Any]:
     }
 
 
-def entry_name(family: Family, seed: int) -> str:
-    """The name of a checkpoint's folder in the cache: the family, and a hash of its recipe."""
-    content = json.dumps(recipe(family, seed), sort_keys=True).encode()
-    return f"{family.name}-{hashlib.sha256(content).hexdigest()[:16]}"
+def entry_name(family: Family, seed: int, traits: Sequence[str] = ()) -> str:
+    """The name of a checkpoint's folder in the cache: the family, its traits, and a hash of its recipe."""
+    content = json.dumps(recipe(family, seed, traits), sort_keys=True).encode()
+    return f"{'~'.join((family.name, *traits))[:_LONGEST_NAME]}-{hashlib.sha256(content).hexdigest()[:16]}"
 
 
-def cached(family: Family, seed: int, build: Callable[[Path], None], *, cache: Path | None = None) -> Path:
+def cached(
+    family: Family, seed: int, build: Callable[[Path], None], *, traits: Sequence[str] = (), cache: Path | None = None
+) -> Path:
     """Return the folder of `family`'s checkpoint, and build it with `build(folder)` unless it is there and intact.
 
     A damaged checkpoint is rebuilt with a warning that names the damage. A file lock keeps processes from building
@@ -67,7 +75,7 @@ def cached(family: Family, seed: int, build: Callable[[Path], None], *, cache: P
         CheckpointError: the cache directory cannot be written, or its lock cannot be acquired.
     """
     root = cache_directory(cache)
-    entry = root / "zoo" / entry_name(family, seed)
+    entry = root / "zoo" / entry_name(family, seed, traits)
     # Without the lock, so that a read-only cache works.
     if entry.is_dir() and damage(entry) is None:
         return entry
@@ -77,7 +85,7 @@ def cached(family: Family, seed: int, build: Callable[[Path], None], *, cache: P
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(entry.with_name(f"{entry.name}.lock"), timeout=_LOCK_TIMEOUT_SECONDS):
-            _replace(entry, recipe(family, seed), build)
+            _replace(entry, recipe(family, seed, traits), build)
     except Timeout:
         raise CheckpointError(
             f"the checkpoint of {family.name} cannot be built: another process has held the lock of {entry} "

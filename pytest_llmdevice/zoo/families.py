@@ -22,6 +22,9 @@ EOS_TOKEN_ID: Final = 258
 MAX_LENGTH: Final = 512
 """Positions every family can address, in tokens: beyond 256, where bfloat16 stops counting exactly."""
 
+SEED: Final = 0
+"""The seed of every checkpoint that ships."""
+
 Kind = Literal["causal", "seq2seq"]
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 SUFFIX: Final = "+lora"
-"""Behind the name of a model: with an adapter."""
+"""Behind the name of a checkpoint's folder: that of an adapter for it."""
 
 RANK: Final = 4
 ALPHA: Final = 8

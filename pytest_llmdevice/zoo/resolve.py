@@ -5,30 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from pytest_llmdevice.errors import CheckpointError, ConfigurationError
+from pytest_llmdevice.matrix.model_names import ADAPTER, parts_of, problem_of, spelled
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.suggest import nearest
 from pytest_llmdevice.zoo.cache import cached
-from pytest_llmdevice.zoo.families import family
-
-SEED: Final = 0
-"""The seed of every checkpoint that ships."""
+from pytest_llmdevice.zoo.families import SEED, Family
+from pytest_llmdevice.zoo.traits.trait import Trait
 
 
 def checkpoint(model: str, *, cache: Path | None = None) -> Path:
     """The local folder of `model`.
 
     Args:
-        model: a family of the zoo (`"llama"`), one with a trained adapter (`"llama+lora"`), `"path:DIR"`, or
-            `"hub:org/name@revision"`, where the revision is `main` unless given.
+        model: a family of the zoo or an architecture of transformers (`"llama"`), also with traits and a trained
+            adapter (`"llama~no-pad~right+lora"`), `"path:DIR"`, or `"hub:org/name@revision"`, where the revision is
+            `main` unless given.
         cache: where built families are kept instead of `$LLMDEVICE_CACHE` or the user's cache directory.
             Hub models stay in the Hugging Face cache.
 
     Raises:
         CheckpointUnavailable: it cannot be had from the hub: no such repository or revision, gated, or no network.
         CheckpointError: the directory is there and holds no `config.json`, or the cache cannot be written.
-        ConfigurationError: no family has this name, there is no such directory, or nothing is named after the prefix.
+        UnsupportedByLibrary: the installed transformers has the architecture, and no checkpoint of it can be built.
+        ConfigurationError: no model or trait has this name, a model cannot have a trait, there is no such directory, or
+            nothing is named after the prefix.
     """
     scheme, separator, rest = model.partition(":")
     if separator and scheme == "path":
@@ -39,13 +41,27 @@ def checkpoint(model: str, *, cache: Path | None = None) -> Path:
         name, _, revision = rest.partition("@")
         return download(name, revision or "main")
 
-    from pytest_llmdevice.zoo.build import build
-    from pytest_llmdevice.zoo.lora import SUFFIX, lora
+    return _built(spelled(model), cache)
 
-    if model.endswith(SUFFIX):
-        return lora(checkpoint(model.removesuffix(SUFFIX), cache=cache))
-    chosen = family(model)
-    return cached(chosen, SEED, partial(build, chosen, seed=SEED), cache=cache)
+
+def _built(model: str, cache: Path | None) -> Path:
+    if problem := problem_of(model):
+        raise ConfigurationError(problem)
+    parts = parts_of(model)
+    if parts.adapter:
+        from pytest_llmdevice.zoo.lora import lora
+
+        return lora(_built(model.partition(ADAPTER)[0], cache))
+    known = current().of(Trait)
+    traits = [known[name] for name in parts.traits]
+    chosen = current().of(Family).get(parts.base)
+    if chosen is None:
+        from pytest_llmdevice.zoo.architectures import checkpoint_of
+
+        return checkpoint_of(parts.base, traits, cache=cache)
+    from pytest_llmdevice.zoo.build import build
+
+    return cached(chosen, SEED, partial(build, chosen, seed=SEED, traits=traits), traits=parts.traits, cache=cache)
 
 
 def _local(directory: str) -> Path:
@@ -81,7 +97,8 @@ def refuse_impossible(models: Iterable[str]) -> None:
     """Do nothing if each of `models` can be the name of a checkpoint; nothing is built, read or downloaded.
 
     Raises:
-        ConfigurationError: a folder that is not there, or a name that no repository of the hub can have.
+        ConfigurationError: a folder that is not there, a name that no repository of the hub can have, an architecture
+            that cannot be built, or a trait that a model cannot have.
     """
     for model in models:
         scheme, _, rest = model.partition(":")
@@ -91,3 +108,7 @@ def refuse_impossible(models: Iterable[str]) -> None:
             from pytest_llmdevice.zoo.hub import refuse_impossible_name
 
             refuse_impossible_name(rest.partition("@")[0])
+        elif model not in current().of(Family):
+            from pytest_llmdevice.zoo.fits import refuse_unfit
+
+            refuse_unfit(model)

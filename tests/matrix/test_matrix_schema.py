@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.matrix.expand import cells, load
+from pytest_llmdevice.matrix.model_names import architectures
 from pytest_llmdevice.matrix.schema import Matrix
 from pytest_llmdevice.matrix.vocabulary import DTYPES
 
@@ -125,7 +126,6 @@ def test_an_unknown_value_of_an_axis_is_named_with_the_nearest_one(
 @pytest.mark.parametrize(
     ("axis", "valid"),
     [
-        ("models", (*vocabulary.models(), "path:DIR", "hub:ORG/NAME@REVISION")),
         ("devices", ("cpu", "cuda", "cuda:N", "cuda:*", "rocm", "rocm:N", "rocm:*", "mps", "xpu", "xpu:N", "xpu:*")),
         ("dtypes", DTYPES),
         ("quantization", vocabulary.quantizations()),
@@ -136,6 +136,15 @@ def test_an_unknown_value_of_an_axis_is_named_with_the_nearest_one(
 def test_an_unknown_value_lists_all_valid_ones(axis: str, valid: tuple[str, ...], tmp_path: Path) -> None:
     message = complaint(tmp_path, matrix_text(**{axis: '["zzzz"]'}))
     assert message.endswith(f"'zzzz' (valid: {', '.join(valid)})")
+
+
+def test_an_unknown_model_lists_the_families_and_says_where_the_architectures_are(tmp_path: Path) -> None:
+    message = complaint(tmp_path, matrix_text(models='["zzzz"]'))
+    valid = ", ".join((*vocabulary.models(), "path:DIR", "hub:ORG/NAME@REVISION", "hub-config:ORG/NAME@REVISION"))
+    assert message == (
+        f"models: unknown model 'zzzz' (valid: {valid}, and the {len(architectures())} architectures that "
+        "`llmdevice zoo` lists)"
+    )
 
 
 @pytest.mark.parametrize("table", ["exclude", "include", "expect", "require"])

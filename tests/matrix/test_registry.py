@@ -15,6 +15,7 @@ from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.matrix.axes import DeviceKind
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import ITSELF, TABLES, Entry, built_in, current, in_force
+from pytest_llmdevice.zoo.traits import Trait
 
 
 def check(name: str = "no_nan", **changes: Any) -> Check:
@@ -41,6 +42,7 @@ def one_of_each() -> list[Entry]:
         strategy(),
         replace(quantization, name="own4"),
         Family("own", "LlamaConfig", {}),
+        Trait("own", "what is other", "Somebody has it.", "https://example.com"),
         replace(kind, name="npu", torch_type="npu"),
         Profile("cuda-own", "cuda", "Own Card", 2**30),
         Hint("own-cause", "what usually causes it", "https://example.com"),

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from pytest_llmdevice import zoo
-from pytest_llmdevice.zoo.families import PAD_TOKEN_ID, SLIDING_WINDOW
+from pytest_llmdevice.zoo.families import PAD_TOKEN_ID, SEED, SLIDING_WINDOW
 from pytest_llmdevice.zoo.prompts import CONTINUATION_LENGTH, PROMPTS, continuations
-from pytest_llmdevice.zoo.resolve import SEED
 
 Load = Callable[..., Any]
 

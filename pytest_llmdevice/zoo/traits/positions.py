@@ -1,0 +1,119 @@
+"""Traits of positions: scaled rotary embeddings, and windows that are shorter than the prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_llmdevice.zoo.families import MAX_LENGTH
+from pytest_llmdevice.zoo.traits.trait import Trait
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+SHORT_WINDOW: Final = 4
+"""Tokens: fewer than the shortest prompt has."""
+
+_SCALED: Final = 128
+"""The length that was trained on before scaling, in tokens."""
+
+_SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "linear": {"factor": 4.0},
+    "dynamic": {"factor": 4.0},
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": _SCALED},
+    "llama3": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": _SCALED // 2,
+    },
+}
+
+
+def _not_rotary(config: PreTrainedConfig) -> str | None:
+    settings = getattr(config, "rope_parameters", None)
+    if not isinstance(settings, dict) or not settings:
+        return "it has no rotary positions"
+    if not _scalable(settings):
+        return "its rotary positions are scaled already"
+    return None
+
+
+def _scalable(settings: Mapping[str, Any]) -> list[str | None]:
+    """The layer types whose positions can be scaled; [None] where there is one setting for all layers.
+
+    Of several types, only those that see far: real checkpoints leave sliding layers alone.
+    """
+    nested = {kind: value for kind, value in settings.items() if isinstance(value, dict)}
+    if not nested:
+        return [None] if settings.get("rope_type", "default") == "default" else []
+    plain = [kind for kind, value in nested.items() if value.get("rope_type", "default") == "default"]
+    return [kind for kind in plain if kind == "full_attention"]
+
+
+def _scaled(kind: str) -> Callable[[PreTrainedConfig], None]:
+    def configure(config: PreTrainedConfig) -> None:
+        untyped: Any = config
+        settings = dict(untyped.rope_parameters)
+        for layer in _scalable(settings):
+            if layer is None:
+                settings |= {"rope_type": kind, **_SETTINGS[kind]}
+            else:
+                settings[layer] = {**settings[layer], "rope_type": kind, **_SETTINGS[kind]}
+        untyped.rope_parameters = settings
+
+    return configure
+
+
+def _scaling(kind: str, why: str, source: str) -> Trait:
+    return Trait(
+        f"rope-{kind}",
+        f"rotary positions scaled: {kind}",
+        why,
+        source,
+        "models with rotary positions",
+        refusal=_not_rotary,
+        configure=_scaled(kind),
+    )
+
+
+def _window(config: PreTrainedConfig) -> str | None:
+    return None if isinstance(getattr(config, "sliding_window", None), int) else "it has no sliding window"
+
+
+def _shorten(config: PreTrainedConfig) -> None:
+    untyped: Any = config
+    untyped.sliding_window = SHORT_WINDOW
+
+
+TRAITS: Final = (
+    _scaling(
+        "linear",
+        "Gemma 3 divides the positions of its full layers by 8, and long Llama and Vicuna variants all of theirs.",
+        "https://huggingface.co/google/gemma-3-4b-it/blob/main/config.json",
+    ),
+    _scaling(
+        "dynamic",
+        f"Variants of Qwen and InternLM scale where a text is longer than the {MAX_LENGTH} or so positions trained on.",
+        "https://huggingface.co/internlm/internlm2_5-7b-chat/blob/main/config.json",
+    ),
+    _scaling(
+        "yarn",
+        "DeepSeek-V3 and gpt-oss are published with YaRN, which scales attention too.",
+        "https://huggingface.co/deepseek-ai/DeepSeek-V3/blob/main/config.json",
+    ),
+    _scaling(
+        "llama3",
+        "Llama 3.1 and later scale slow frequencies only.",
+        "https://huggingface.co/meta-llama/Llama-3.1-8B/blob/main/config.json",
+    ),
+    Trait(
+        "short-window",
+        f"a sliding window of {SHORT_WINDOW} tokens, shorter than every prompt",
+        "Mistral, Gemma and gpt-oss (128 tokens) forget what a prompt begins with, which short prompts never show.",
+        "https://huggingface.co/openai/gpt-oss-20b/blob/main/config.json",
+        "models with a sliding window",
+        refusal=_window,
+        configure=_shorten,
+    ),
+)
