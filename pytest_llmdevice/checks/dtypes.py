@@ -15,6 +15,7 @@ from pytest_llmdevice.loading.pretrained import configuration
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import DeviceMap
+from pytest_llmdevice.model.doors import dtype_of, few_bits
 from pytest_llmdevice.model.weights import is_packed
 from pytest_llmdevice.model.wrappers import configuration_of
 from pytest_llmdevice.oracle.expectations import KEPT, Expectations, Expected
@@ -46,13 +47,13 @@ def check_dtypes(model: nn.Module, expectations: Expectations, cell: Cell, check
     seen: dict[str, int] = {}
     right = 0
     for name, _, tensor in named:
-        if name in packed and (is_packed(tensor) or not tensor.is_floating_point()):
+        if name in packed and (is_packed(tensor) or few_bits(dtype_of(tensor))):
             continue
-        dtype = dtype_name(tensor.dtype)
+        dtype = dtype_name(dtype_of(tensor))
         seen[dtype] = seen.get(dtype, 0) + 1
         expected = planned.get(name)
         if expected is None:
-            if tensor.is_floating_point() and dtype not in {cell.dtype, "float32"}:
+            if dtype_of(tensor).is_floating_point and dtype not in {cell.dtype, "float32"}:
                 wanted = " or ".join(dict.fromkeys((cell.dtype, "float32")))
                 findings.append(Finding(name, wanted, dtype, hints.ADAPTER))
             continue

@@ -13,6 +13,7 @@ from pytest_llmdevice.diagnosis.hints.loads import ATTENTION, HEADLESS, OTHER_MO
 from pytest_llmdevice.loading.pretrained import configuration
 from pytest_llmdevice.loading.target import CONTRACT
 from pytest_llmdevice.matrix.cell import REFERENCE, Cell
+from pytest_llmdevice.model.doors import dtype_of
 from pytest_llmdevice.model.settings import setting, vocabulary_size
 from pytest_llmdevice.model.wrappers import configuration_of, core
 from pytest_llmdevice.oracle.expectations import Expectations
@@ -83,7 +84,7 @@ def _shapes(expectations: Expectations, named: dict[str, Any], config: Any) -> l
     for expected in expectations.tensors:
         tensor = named.get(expected.name)
         # Packed weights, and those that wait elsewhere in another form, are not in the layer's shape.
-        if tensor is None or not tensor.is_floating_point() or expected.storage == "packed":
+        if tensor is None or not dtype_of(tensor).is_floating_point or expected.storage == "packed":
             continue
         if expected.other:
             # As a part of another tensor, or turned; its values are compared.

@@ -46,7 +46,7 @@ class Limits:
         """The limits for two runs of one loaded model whose inputs differ only in shape."""
         overall = generation_tolerance(cell)
         entry = quantization_of(cell)
-        if entry.layer_class and not entry.batch_error:
+        if entry.packs and not entry.batch_error:
             overall = max(overall, FOUR_BITS)
         elif cell.dtype == "float32" and (cell.kind == "cpu" or cell.simulated):
             # Only on the CPU: cards may use TF32. Products of 8-bit weights search the whole input for outliers.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.check import Check
@@ -15,7 +16,9 @@ from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.device_map import DeviceMap, as_torch_device, hooks_of, offload_hook, with_index
+from pytest_llmdevice.model.doors import device_of, dtype_of
 from pytest_llmdevice.model.names import parameters_of
+from pytest_llmdevice.model.packing import packing
 from pytest_llmdevice.oracle.expectations import Expectations, Expected, offloads, tensor_attributes
 
 if TYPE_CHECKING:
@@ -39,10 +42,12 @@ def check_placement(model: nn.Module, expectations: Expectations, cell: Cell, *,
     wrong: list[tuple[Expected, str]] = []
     for expected in expectations.tensors:
         tensor = present.get(expected.name)
+        if tensor is None and _packed_away(model, expected):
+            continue
         if tensor is None:
             findings.append(Finding(expected.name, f"a {expected.role}", "nothing of that name"))
             continue
-        place = with_index(tensor.device)
+        place = with_index(device_of(tensor))
         places[place] = places.get(place, 0) + 1
         if place not in expected.devices and not _carried(model, expected.name, place, cell):
             wrong.append((expected, place))
@@ -54,6 +59,18 @@ def check_placement(model: nn.Module, expectations: Expectations, cell: Cell, *,
     # Where tensors are wrong themselves, what their hooks say adds nothing.
     findings += [] if findings else _hooks(model)
     return Result("placement", tuple(findings), {f"on {place}": count for place, count in places.items()})
+
+
+def _packed_away(model: nn.Module, expected: Expected) -> bool:
+    """Whether the module of a weight that is to be packed holds it under other names, as layers of one's own do."""
+    if expected.storage != "packed":
+        return False
+    path, _, key = expected.name.rpartition(".")
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        return False
+    return packing(module, key, prod(expected.shape)) is not None
 
 
 def _evidence(
@@ -128,7 +145,7 @@ def _extras(model: nn.Module, expectations: Expectations, present: dict[str, Any
     for name, tensor in present.items():
         if name in planned:
             continue
-        place, extra = with_index(tensor.device), known.get(name)
+        place, extra = with_index(device_of(tensor)), known.get(name)
         allowed = extra.devices if extra else expectations.devices
         beside = extra.beside if extra else ""
         if place in allowed or (place == "meta" and offload_hook(model, name) is not None):
@@ -153,8 +170,8 @@ def _attributes(model: nn.Module, expectations: Expectations) -> Iterator[Findin
         if not name:
             continue
         for key, tensor in tensor_attributes(module).items():
-            place = with_index(tensor.device)
-            if not tensor.is_floating_point() or place in expectations.devices:
+            place = with_index(device_of(tensor))
+            if not dtype_of(tensor).is_floating_point or place in expectations.devices:
                 continue
             if f"{owned.get(name, name)}.{key}" in expectations.attributes or key.startswith("_hf"):
                 continue
@@ -170,7 +187,7 @@ def _hooks(model: nn.Module) -> Iterator[Finding]:
                 continue
             there = with_index(as_torch_device(device))
             for key, tensor in _own(module):
-                place = with_index(tensor.device)
+                place = with_index(device_of(tensor))
                 if place not in {there, "meta"}:
                     where = f"{name}.{key}" if name else key
                     yield Finding(

@@ -11,16 +11,21 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import foreign, tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import quantization as hints
-from pytest_llmdevice.loading.quantization import layer_classes, quantization_of, storage_dtypes
+from pytest_llmdevice.loading.quantization import layer_classes, quantization_of
+from pytest_llmdevice.matrix.axes import Quantization
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
-from pytest_llmdevice.model.weights import is_packed
+from pytest_llmdevice.model.doors import dtype_of
+from pytest_llmdevice.model.packing import Packing, packing, weight_of
 from pytest_llmdevice.model.wrappers import configuration_of, wrapped_child
 from pytest_llmdevice.oracle.expectations import Expectations
 from pytest_llmdevice.oracle.linear_weights import LinearWeight
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+
+    from pytest_llmdevice.diagnosis import Hint
 
 EMBEDDING_CLASSES: Final = frozenset({"Embedding4bit", "Embedding8bit", "EmbeddingFP4", "EmbeddingNF4"})
 
@@ -39,26 +44,24 @@ def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell)
         finding = Finding("the model", "the linear layers of the checkpoint's architecture", actual, hint)
         return Result("quantization", (finding,))
     findings: list[Finding] = []
-    packed_elements = 0
+    packed_elements, packed_modules = 0, set()
     for weight in expectations.weights:
         module = modules.get(weight.module)
         if module is None:
             findings.append(Finding(weight.module, "a module", "nothing of that name"))
             continue
-        problems, packed = _weight(weight, module, cell)
-        findings += problems
-        packed_elements += weight.elements if packed else 0
+        found = packing(module, weight.parameter.rpartition(".")[2], weight.elements)
+        findings += _weight(weight, module, found, cell)
+        if found is not None:
+            packed_elements += weight.elements
+            packed_modules.add(weight.module)
     # PEFT's layers around packed ones are called like those.
     own = {name: type(module).__name__ for name, module in modules.items() if wrapped_child(module) is None}
     stray = [name for name, kind in own.items() if kind in layer_classes()]
     if cell.quantization == "none":
         known = {finding.where for finding in findings}
         findings += [Finding(name, "a dense layer", own[name], hints.EXCLUDED) for name in stray if name not in known]
-    findings += [
-        Finding(name, "a dense embedding", kind, hints.EMBEDDING)
-        for name, kind in own.items()
-        if kind in EMBEDDING_CLASSES
-    ]
+    findings += _embeddings(modules, own)
     if cell.quantization != "none":
         # A declaration that says nothing any more would hide what comes back under another name.
         findings += [
@@ -71,39 +74,69 @@ def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell)
     evidence: dict[str, int | float | str] = {
         "linear weights": sum(not weight.expert for weight in expectations.weights),
         "expert weights": sum(weight.expert for weight in expectations.weights),
-        "quantized modules": len(stray),
+        "quantized modules": len({*stray, *packed_modules}),
         "share of elements quantized": f"{packed_elements / total:.0%}" if total else "none",
     }
     return Result("quantization", tuple(findings), evidence)
 
 
-def _weight(weight: LinearWeight, module: Any, cell: Cell) -> tuple[list[Finding], bool]:
-    """What is wrong with one weight, and whether it is packed."""
-    parameter = getattr(module, weight.parameter.rpartition(".")[2], None)
-    kind = type(module).__name__
-    dtype = dtype_name(getattr(parameter, "dtype", "nothing"))
-    # `bnb_4bit_quant_storage` chooses the dtype that holds the packed numbers; FSDP needs the model's own.
-    stored = parameter is not None and is_packed(parameter)
-    packed = stored or dtype in storage_dtypes()
+def _weight(weight: LinearWeight, module: Any, found: Packing | None, cell: Cell) -> list[Finding]:
+    """What is wrong with one weight, which is packed as `found` says, or dense."""
+    kind, wrapped = type(module).__name__, type(module).__name__ in layer_classes()
+    key = weight.parameter.rpartition(".")[2]
+    parameter = weight_of(module, key)
+    dtype = dtype_name(dtype_of(parameter)) if parameter is not None else "nothing"
+    actual = str(found) if found is not None else f"{kind} with {dtype}"
     if not weight.quantized:
-        if packed or kind in layer_classes():
-            hint = hints.WRAPPED if not packed else hints.EXCLUDED if kind in layer_classes() else hints.PLAIN
-            return [Finding(weight.module, "dense: not to be quantized", f"{kind} with {dtype}", hint)], packed
-        return [], packed
+        if found is None and not wrapped:
+            return []
+        hint = hints.WRAPPED if found is None else _stray(found, cell, wrapped=wrapped)
+        return [Finding(weight.module, "dense: not to be quantized", actual, hint)]
     if weight.expert:
-        if not packed:
-            shape = "x".join(map(str, parameter.shape)) if parameter is not None else "missing"
-            wanted = f"quantized to {cell.quantization}"
-            return [Finding(weight.parameter, wanted, f"dense {dtype} {shape}", hints.EXPERTS)], packed
-        return [], packed
+        if found is not None:
+            return []
+        shape = "x".join(map(str, parameter.shape)) if parameter is not None else "missing"
+        wanted = f"quantized to {cell.quantization}"
+        return [Finding(weight.parameter, wanted, f"dense {dtype} {shape}", hints.EXPERTS)]
     entry = quantization_of(cell)
-    layer = (entry.layer_class, entry.storage_dtype)
-    if kind != layer[0] or (dtype != layer[1] and not (stored and cell.quantization != "int8")):
+    if found is None or not _is_of(entry, found, parameter):
         hint = hints.DROPPED
-        if packed != (kind in layer_classes()):
-            hint = hints.PLAIN if packed else hints.WRAPPED
-        return [Finding(weight.module, " with ".join(layer), f"{kind} with {dtype}", hint)], packed
-    return list(packed_problems(weight.module, module, cell)), packed
+        if (found is not None) != wrapped and (wrapped or entry.layer_class):
+            hint = hints.WRAPPED if found is None else hints.PLAIN
+        return [Finding(weight.module, entry.form, actual, hint)]
+    return list(packed_problems(weight.module, module, cell, key))
+
+
+def _stray(found: Packing, cell: Cell, *, wrapped: bool) -> Hint:
+    """Why a weight may be packed that is to be dense."""
+    if wrapped:
+        return hints.EXCLUDED
+    if cell.quantization == "none" or found.tensor or found.layer not in {"Linear", "Conv1D"}:
+        return hints.UNASKED if cell.quantization == "none" else hints.EXCLUDED
+    return hints.PLAIN
+
+
+def _is_of(entry: Quantization, found: Packing, weight: torch.Tensor | None) -> bool:
+    """Whether a weight is packed as `entry` does it; some store packed numbers in any dtype and know them otherwise."""
+    if entry.layer_class and found.layer != entry.layer_class:
+        return False
+    if entry.parameter_class and found.tensor and not entry.layer_class and found.tensor != entry.parameter_class:
+        return False
+    own = entry.packed(weight) if weight is not None else None
+    return own if own is not None else found.dtype == entry.storage_dtype
+
+
+def _embeddings(modules: Mapping[str, nn.Module], own: Mapping[str, str]) -> Iterator[Finding]:
+    """Embeddings that are packed: by a class of theirs, or whatever holds them."""
+    from torch import nn
+
+    for name, kind in own.items():
+        module = modules[name]
+        found = None
+        if isinstance(module, nn.Embedding) and kind not in EMBEDDING_CLASSES:
+            found = packing(module, "weight", module.num_embeddings * module.embedding_dim)
+        if found is not None or kind in EMBEDDING_CLASSES:
+            yield Finding(name, "a dense embedding", str(found or kind), hints.EMBEDDING)
 
 
 def _configured(config: Any, cell: Cell) -> Iterator[Finding]:

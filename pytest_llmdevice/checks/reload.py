@@ -28,6 +28,7 @@ from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
+from pytest_llmdevice.model.doors import device_of, dtype_of
 from pytest_llmdevice.model.own import own_of
 from pytest_llmdevice.model.wrappers import core
 from pytest_llmdevice.monitoring.tracing import traced
@@ -247,7 +248,7 @@ class _Place:
 
 
 def _state(model: nn.Module) -> dict[str, _Place]:
-    return {name: _Place(dtype_name(tensor.dtype), str(tensor.device)) for name, _, tensor in tensors(model)}
+    return {name: _Place(dtype_name(dtype_of(tensor)), str(device_of(tensor))) for name, _, tensor in tensors(model)}
 
 
 def _reload(exam: Examination) -> Result:

@@ -14,11 +14,13 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.saving import CHANGED, CONFIGURED, LOGITS, TENSORS, TIES
+from pytest_llmdevice.errors import first_line
 from pytest_llmdevice.inference.stepping import Stepper
-from pytest_llmdevice.loading.quantization import layer_classes
+from pytest_llmdevice.loading.quantization import layer_classes, quantization_of
 from pytest_llmdevice.loading.save import is_adapted, saved_again, saved_dtype, stored_otherwise, unchanged
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
+from pytest_llmdevice.model.doors import dtype_of, held_bytes
 from pytest_llmdevice.model.weights import is_packed
 from pytest_llmdevice.model.wrappers import configuration_of, core
 from pytest_llmdevice.monitoring.process_state import unchanged_process
@@ -48,16 +50,29 @@ def check_save(model: Any, expectations: Expectations, cell: Cell, prompts: Toke
         prompts: token ids of each prompt.
         checkpoint: the local folder of the model.
     """
-    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    size = sum(held_bytes(parameter) for parameter in model.parameters())
     count = sum(1 for _ in model.parameters())
     if not callable(getattr(model, "save_pretrained", None)):
         return Result("save", evidence={"parameters": count, "saved": f"no: {type(model).__name__} has no way to"})
+    if reason := quantization_of(cell).unsaved or _unserializable(model):
+        return Result("save", inapplicable=reason)
     if reason := _not_readable(model, expectations):
         return Result("save", evidence={"parameters": count, "saved": f"no: {reason}"})
     if size > LARGEST:
         return Result("save", evidence={"parameters": count, "saved": f"no: {size / 2**30:.1f} GiB"})
     findings, evidence = _inspect(model, expectations, cell, prompts, checkpoint)
     return Result("save", tuple(findings), evidence)
+
+
+def _unserializable(model: Any) -> str:
+    """Why transformers writes no files of the model, as its quantizer says; empty where it does, or there is none."""
+    quantizer = getattr(core(model), "hf_quantizer", None)
+    says = getattr(quantizer, "is_serializable", None)
+    try:
+        can = says() if callable(says) else says
+    except Exception as error:  # noqa: BLE001  # then it cannot be asked either when the model is saved
+        return f"{type(quantizer).__name__} cannot save it: {first_line(error)}"
+    return f"{type(quantizer).__name__} of transformers writes no files of it" if can is False else ""
 
 
 def _not_readable(model: Any, expectations: Expectations) -> str:
@@ -131,7 +146,7 @@ def _kept(model: nn.Module, again: nn.Module, expectations: Expectations) -> lis
         if is_packed(tensor) and is_packed(again_now):
             # The storage dtype of packed values is an option, and the first forward pass may change it.
             continue
-        before, after = (dtype_name(found.dtype) for found in (tensor, again_now))
+        before, after = (dtype_name(dtype_of(found)) for found in (tensor, again_now))
         if before != after and name not in computed and after != right.get(name):
             findings.append(Finding(f"{name}, reloaded", before, after, TENSORS))
     kinds = {name: type(module).__name__ for name, module in again.named_modules()}

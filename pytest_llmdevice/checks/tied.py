@@ -11,6 +11,7 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.placement import TIED
 from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import offload_hook, with_index
+from pytest_llmdevice.model.doors import device_of, dtype_of, same_data
 from pytest_llmdevice.model.names import parameters_of
 from pytest_llmdevice.oracle.expectations import Expectations
 
@@ -44,10 +45,10 @@ def check_tied(model: nn.Module, expectations: Expectations) -> Result:
 
 def _apart(present: dict[str, nn.Parameter], first: str, second: str) -> str:
     left, right = present[first], present[second]
-    if left.device != right.device:
-        return f"a tensor of its own, on {with_index(right.device)} and not on {with_index(left.device)}"
-    if left.dtype != right.dtype:
-        return f"a tensor of its own, in {dtype_name(right.dtype)}"
+    if device_of(left) != device_of(right):
+        return f"a tensor of its own, on {with_index(device_of(right))} and not on {with_index(device_of(left))}"
+    if dtype_of(left) != dtype_of(right):
+        return f"a tensor of its own, in {dtype_name(dtype_of(right))}"
     return "a tensor of its own"
 
 
@@ -59,7 +60,7 @@ def _shared(model: nn.Module, first: str, second: str, present: dict[str, nn.Par
         # Offloaded: the hooks hold the data. A map that keeps one entry for both is what accelerate does.
         values = [_offloaded(model, name) for name in (first, second)]
         return values[0] is not None and values[1] is not None and bool((values[0] == values[1]).all())
-    return left.device == right.device and left.data_ptr() == right.data_ptr() and left.shape == right.shape
+    return same_data(left, right)
 
 
 def _offloaded(model: nn.Module, name: str) -> torch.Tensor | None:

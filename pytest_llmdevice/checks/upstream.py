@@ -24,6 +24,7 @@ from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
+from pytest_llmdevice.model.doors import held_bytes
 from pytest_llmdevice.oracle.process import ask
 from pytest_llmdevice.oracle.reference import compute
 from pytest_llmdevice.simulation.simulate import active
@@ -141,7 +142,7 @@ def findings_of_plain_load(
     if exam is None:
         _release()
         exam = _examination(checkpoint, cell, others, prompts, tolerance)
-        size = sum(tensor.nbytes for tensor in exam.model.parameters())
+        size = sum(held_bytes(tensor) for tensor in exam.model.parameters())
         # Memory of a card is not kept from the cells to come; a simulation ends with its question.
         if cell.kind == "cpu" and active() is None and size <= LARGEST:
             _kept.append((key, exam))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,16 +12,19 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tensors import tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.divergence import unravel_index
-from pytest_llmdevice.diagnosis.hints.values import NOT_APPLIED, PACKED, SHAPE
+from pytest_llmdevice.diagnosis.hints.values import NOT_APPLIED, PACKED, SHAPE, UNREADABLE
 from pytest_llmdevice.diagnosis.wrong_values import explain, relative_error
 from pytest_llmdevice.loading.adapters import is_adapter, is_live
 from pytest_llmdevice.loading.quantization import quantization_of
 from pytest_llmdevice.matrix.axes import Quantization
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
-from pytest_llmdevice.model.names import NamedTensor
+from pytest_llmdevice.model.doors import decides, dtype_of, few_bits, plain_values
+from pytest_llmdevice.model.names import NamedTensor, TensorNames
+from pytest_llmdevice.model.packing import packing, weight_of
 from pytest_llmdevice.model.settings import setting, vocabulary_size
-from pytest_llmdevice.model.weights import dequantized, is_packed, offloaded_value
+from pytest_llmdevice.model.weights import dequantized, has_packed_class, is_packed, offloaded_value
+from pytest_llmdevice.oracle.linear_weights import LinearWeight, linear_weights
 from pytest_llmdevice.oracle.plain_load import plain_model
 from pytest_llmdevice.oracle.recognition import names_of
 
@@ -45,26 +48,36 @@ def check_values(model: nn.Module, checkpoint: str, cell: Cell) -> Result:
     findings: list[Finding] = []
     counts = {"parameters": 0, "buffers": 0, "packed weights": 0, "offloaded": 0}
     worst = 0.0
-    for named in names_of(model, checkpoint, plain.model).tensors:
+    names = names_of(model, checkpoint, plain.model)
+    for named in names.tensors:
         if named.architecture not in plain.tensors:
             continue
-        value = offloaded_value(model, named.name) if named.tensor.is_meta else named.tensor.detach()
-        if value is None:
+        packed = _is_packed(named, plain)
+        value = offloaded_value(model, named.name) if named.tensor.is_meta else plain_values(named.tensor)
+        if value is None and (named.tensor.is_meta or not (packed or decides(named.tensor))):
             # No hook has it, which the meta check reports.
             continue
-        if named.part is not None:
-            value = named.part.of(value)
         counts["offloaded"] += named.tensor.is_meta
-        if is_packed(named.tensor):
+        if packed:
             owner = model.get_submodule(named.name.rpartition(".")[0])
-            error, finding = _packed(owner, named, plain, cell)
+            error, finding = _packed(owner, named.name, named.architecture or "", named.tensor, plain, cell)
             counts["packed weights"] += 1
             worst = max(worst, error)
+        elif value is None:
+            kind = type(named.tensor).__name__
+            finding = Finding(named.name, "a tensor whose numbers can be read", f"a {kind}, which gives none")
         else:
+            if named.part is not None:
+                value = named.part.of(value)
             finding = _dense(named, plain.without_new_rows(value.cpu(), named.architecture or ""), plain)
             counts[f"{named.role}s"] += 1
         if finding is not None:
             findings.append(finding)
+    for weight, owner in _packed_away(model, names, plain, cell):
+        error, finding = _packed(owner, weight.parameter, weight.parameter, None, plain, cell)
+        counts["packed weights"] += 1
+        worst = max(worst, error)
+        findings += [finding] if finding is not None else []
     if live and is_adapter(checkpoint):
         wrong, counts["adapter tensors"] = adapter_findings(model, checkpoint)
         findings += wrong
@@ -137,14 +150,39 @@ def _by_name(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach() for name, _, tensor in tensors(model)}
 
 
-def _packed(module: nn.Module, named: NamedTensor, plain: Plain, cell: Cell) -> tuple[float, Finding | None]:
+def _is_packed(named: NamedTensor, plain: Plain) -> bool:
+    """Whether a tensor of the model is a weight in fewer bits; integers that the architecture has are none."""
+    expected = plain.tensors[named.architecture or ""]
+    return is_packed(named.tensor) or (expected.is_floating_point() and few_bits(dtype_of(named.tensor)))
+
+
+def _packed_away(
+    model: nn.Module, names: TensorNames, plain: Plain, cell: Cell
+) -> Iterator[tuple[LinearWeight, nn.Module]]:
+    """Linear weights of which there is no tensor, and whose modules hold them in another form; with these modules."""
+    there = {named.architecture for named in names.tensors}
+    for weight in linear_weights(plain.model, cell):
+        own = names.module_name(weight.module) if weight.parameter not in there else None
+        module = model.get_submodule(own) if own is not None else None
+        if module is not None and packing(module, weight.parameter.rpartition(".")[2], weight.elements) is not None:
+            yield weight, module
+
+
+def _packed(
+    module: nn.Module, name: str, architecture: str, weight: torch.Tensor | None, plain: Plain, cell: Cell
+) -> tuple[float, Finding | None]:
     """The relative error of a packed weight, and a finding if it is too large."""
-    name, values, expected = named.name, dequantized(module, named.tensor), plain.as_linear(named.architecture or "")
+    if weight is None:
+        weight = weight_of(module, name.rpartition(".")[2])
+    values, expected = dequantized(module, weight), plain.as_linear(architecture)
     if values is None:
-        return 0.0, Finding(name, "a scale beside the packed weight", "none", PACKED)
+        if weight is not None and has_packed_class(weight):
+            return 0.0, Finding(name, "a scale beside the packed weight", "none", PACKED)
+        kind = type(module).__name__
+        return 0.0, Finding(name, "a packed weight that can be unpacked", f"a {kind} that nothing unpacks", UNREADABLE)
     if values.shape != expected.shape:
         return 0.0, Finding(name, f"shape {tuple(expected.shape)}", f"shape {tuple(values.shape)} unpacked", SHAPE)
-    error = relative_error(values, expected.float())
+    error = relative_error(values.float(), expected.float())
     # In a cell that asks for none, the quantization check says what is wrong with being packed at all.
     allowed = quantization_of(cell).packing_error or max(
         entry.packing_error for entry in current().of(Quantization).values()

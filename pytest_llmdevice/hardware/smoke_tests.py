@@ -74,7 +74,7 @@ class DeviceSmokeTests:
             if entry.library in unavailable
             else self._quantization_test(entry, tried)
             for entry in current().of(Quantization).values()
-            if entry.layer_class
+            if entry.packs
         }
 
     def _dtype_test(self, name: str) -> SmokeTest:

@@ -6,9 +6,11 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.loading.bitsandbytes_layers import eight_bit_problems, four_bit_problems
 from pytest_llmdevice.matrix.axes import Machine, Quantization, Rule, below, too_old
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
+from pytest_llmdevice.model.bitsandbytes_weights import from_4_bit, from_8_bit, is_4_bit, is_8_bit
 
 if TYPE_CHECKING:
     import torch
@@ -37,11 +39,6 @@ def quantization_of(cell: Cell) -> Quantization:
 def layer_classes() -> frozenset[str]:
     """The names of the module classes that hold packed weights."""
     return frozenset(entry.layer_class for entry in current().of(Quantization).values() if entry.layer_class)
-
-
-def storage_dtypes() -> frozenset[str]:
-    """The dtypes of packed weights, without `torch.`."""
-    return frozenset(entry.storage_dtype for entry in current().of(Quantization).values() if entry.storage_dtype)
 
 
 def config(cell: Cell) -> Any:
@@ -211,6 +208,10 @@ def _four_bit(name: str, description: str, *, packing_error: float, logits_error
         packing_error=packing_error,
         logits_error=logits_error,
         rules=RULES,
+        dequantize=from_4_bit,
+        packed=is_4_bit,
+        problems=four_bit_problems,
+        layers=("Linear", "Conv1D"),
     )
 
 
@@ -256,6 +257,10 @@ QUANTIZATIONS: Final = (
             ),
             *RULES,
         ),
+        dequantize=from_8_bit,
+        packed=is_8_bit,
+        problems=eight_bit_problems,
+        layers=("Linear", "Conv1D"),
     ),
     _four_bit("nf4", "bitsandbytes' 4-bit NormalFloat", packing_error=0.18, logits_error=0.6),
     _four_bit("nf4-double", "the same with quantized scales", packing_error=0.18, logits_error=0.6),

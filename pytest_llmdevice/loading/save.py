@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_llmdevice.loading.pretrained import auto_class, from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
+from pytest_llmdevice.model.doors import dtype_of, same_data
 from pytest_llmdevice.model.wrappers import core
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def unchanged(model: Any) -> Iterator[None]:
             vars(configuration).clear()
             vars(configuration).update(before)
         for weight, data, state, before in packed:
-            if weight.data_ptr() != data.data_ptr():
+            if not same_data(weight, data):
                 weight.data = data
             vars(state).clear()
             vars(state).update(before)
@@ -113,7 +114,7 @@ def stored_otherwise(folder: Path, model: Any) -> bool:
     """Whether a weight in the files of `folder` is in another floating-point dtype than in `model`."""
     from safetensors import safe_open
 
-    dtypes = {name: tensor.dtype for name, tensor in core(model).named_parameters(remove_duplicate=False)}
+    dtypes = {name: dtype_of(tensor) for name, tensor in core(model).named_parameters(remove_duplicate=False)}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118  # it has no iterator of its own

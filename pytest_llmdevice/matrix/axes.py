@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from pytest_llmdevice.matrix.cell import Cell
 
@@ -91,19 +91,46 @@ class Strategy:
     rules: tuple[Rule, ...] = ()
 
 
+class Problem(NamedTuple):
+    """What an entry finds wrong with a layer of its own; a check makes a finding of it.
+
+    Attributes:
+        where: the module, or what is beside its weight.
+        expected: what should be.
+        actual: what is.
+        hint: the name of the hint that says what usually causes it, empty for none.
+    """
+
+    where: str
+    expected: str
+    actual: str
+    hint: str = ""
+
+
+def _unsaid(*_: Any) -> None:
+    """Leaves it to what can be seen of any tensor."""
+
+
+def _nothing_wrong(*_: Any) -> tuple[Problem, ...]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Quantization:
     """A way in which weights are stored with fewer bits.
 
+    It is known by `layer_class`, `parameter_class` or both. Which weights it packs: those of linear layers, but for the
+    head, what is tied, and what the class keeps in float32.
+
     Attributes:
         name: `"nf4"`.
         description: what it does, a phrase for the reference page.
-        library: the distribution that does it; empty for dense weights.
+        library: the distribution that does it; empty for dense weights, and where no library is needed.
         install: what to install where that is missing, as pip takes it.
         config: the `quantization_config` of a cell for `from_pretrained`; None for dense weights.
         settings: what a configuration of this quantization says, by attribute.
-        layer_class: the name of the module class that stands in the place of `nn.Linear`.
-        parameter_class: the name of the class of its packed weight.
+        layer_class: the name of the module class that stands in the place of `nn.Linear`; empty where that stays.
+        parameter_class: the name of the class of its packed weight; empty for an ordinary tensor.
         storage_dtype: the dtype of the packed weight, without `torch.`.
         smoke_test: makes one layer on a device, with inputs of a dtype (its name), in the probe's process.
             Returns (result, exact result, largest relative error); raises where the device cannot do it.
@@ -111,6 +138,15 @@ class Quantization:
         logits_error: the relative error of the logits that it adds to the dtype's.
         batch_error: the same between two runs of one model, of which only the batch differs.
         rules: what cannot be loaded with it.
+        dequantize: the values of a packed weight, in the layout of `nn.Linear`, from its module and the tensor under
+            its name, None where there is none; None for "the tensor's or the module's own `dequantize` does".
+        packed: whether a tensor of `parameter_class` was packed already; None for "where it is in few bits".
+        problems: what is wrong with a packed layer, from its name, the module and the cell.
+        module: what is imported of `library`, where that is not its name.
+        layers: the classes of the layers that it packs.
+        dtypes: the dtypes of cells that it can have; empty for all.
+        kinds: the kinds of device that it can be on; empty for all.
+        unsaved: why such a model cannot be saved; empty where it can.
     """
 
     table: ClassVar[str] = "quantization"
@@ -129,6 +165,26 @@ class Quantization:
     logits_error: float
     batch_error: float = 0.0
     rules: tuple[Rule, ...] = ()
+    dequantize: Callable[[Any, Any], Any] = _unsaid
+    packed: Callable[[Any], bool | None] = _unsaid
+    problems: Callable[[str, Any, Cell], Iterable[Problem]] = _nothing_wrong
+    module: str = ""
+    layers: tuple[str, ...] = ("Linear",)
+    dtypes: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    unsaved: str = ""
+
+    @property
+    def packs(self) -> bool:
+        """Whether it packs weights at all, and is not the one of dense weights."""
+        return bool(self.layer_class or self.parameter_class)
+
+    @property
+    def form(self) -> str:
+        """What a packed layer looks like, in words: `Linear4bit with uint8`, `Linear with Int8Tensor of int8`."""
+        if self.layer_class:
+            return f"{self.layer_class} with {self.storage_dtype}"
+        return f"{self.layers[0]} with {self.parameter_class} of {self.storage_dtype}"
 
 
 def below(machine: Machine, package: str, version: str) -> bool:

@@ -5,12 +5,12 @@ The functions change neither the model nor its hooks nor the packed weights.
 
 from __future__ import annotations
 
-from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.matrix.axes import Quantization
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.device_map import offload_hook
+from pytest_llmdevice.model.doors import decides, few_bits, plain_values, storage_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 
 def has_packed_class(tensor: torch.Tensor) -> bool:
     """Whether `tensor` is of a class that holds quantized weights, be it quantized yet or not."""
-    classes = {entry.parameter_class for entry in current().of(Quantization).values()}
-    return type(tensor).__name__ in classes
+    return bool(_entries(tensor)) or is_packed(tensor)
+
+
+def _entries(tensor: torch.Tensor | None) -> list[Quantization]:
+    kind = type(tensor).__name__
+    return [entry for entry in current().of(Quantization).values() if entry.parameter_class == kind]
 
 
 def offloaded_value(model: nn.Module, name: str) -> torch.Tensor | None:
@@ -35,70 +39,43 @@ def offloaded_value(model: nn.Module, name: str) -> torch.Tensor | None:
 
 
 def is_packed(tensor: torch.Tensor) -> bool:
-    """Whether `tensor` is a weight of bitsandbytes that was quantized, and not only of its class."""
-    return has_packed_class(tensor) and (
-        not tensor.is_floating_point() or getattr(tensor, "quant_state", None) is not None
-    )
+    """Whether `tensor` is a weight that was quantized, and not only of a class for such.
 
-
-def dequantized(module: nn.Module, weight: torch.Tensor) -> torch.Tensor | None:
-    """The values of the packed `weight` of `module`, in float32 on the CPU; None without its quantization state."""
-    return _from_8_bit(module, weight) if type(weight).__name__ == "Int8Params" else _from_4_bit(weight)
-
-
-def _from_8_bit(module: Any, weight: Any) -> torch.Tensor | None:
-    # The first forward pass moves the scale from the weight to the module's state.
-    state = getattr(module, "state", None)
-    scales = (getattr(owner, "SCB", None) for owner in (weight, state))
-    scale = next((scale for scale in scales if scale is not None), None)
-    if scale is None:
-        return None
-    values: torch.Tensor = weight.data.cpu().float() * (scale.cpu().float().view(-1, 1) / 127)
-    return values
-
-
-def _from_4_bit(weight: Any) -> torch.Tensor | None:
-    """Look up each half byte in the table of the quantization, and multiply it by the scale of its block.
-
-    bitsandbytes' own function is not used: on a CPU (0.50) it takes a wrong scale for a block that continues in the
-    next row.
+    It is of a class that a quantization is known by, or of any one that decides itself what is done with it and holds
+    integers, or floats of a byte.
     """
+    for entry in _entries(tensor):
+        said = entry.packed(tensor)
+        if said is not None:
+            return said
+    return decides(tensor) and few_bits(storage_dtype(tensor))
+
+
+def dequantized(module: nn.Module, weight: torch.Tensor | None) -> torch.Tensor | None:
+    """The values of the packed `weight` of `module`, on the CPU; None where nothing says them, or their scale is gone.
+
+    The quantization whose class the tensor or the module is of is asked first, then the tensor, then the module.
+    """
+    entries = _entries(weight) or [
+        entry for entry in current().of(Quantization).values() if entry.layer_class == type(module).__name__
+    ]
+    for entry in entries:
+        values = entry.dequantize(module, weight)
+        if values is not None:
+            return _numbers(values)
+    if any(entry.parameter_class and entry.packed(weight) is not None for entry in entries):
+        # Its own way needs what is gone.
+        return None
+    if weight is not None and (decides(weight) or weight.is_quantized):
+        return _numbers(weight.dequantize() if weight.is_quantized else plain_values(weight))
+    own: Any = getattr(module, "dequantize", None)
+    try:
+        return _numbers(own()) if callable(own) else None
+    except Exception:  # noqa: BLE001  # whatever it raises, it gives no numbers
+        return None
+
+
+def _numbers(values: Any) -> torch.Tensor | None:
     import torch
 
-    state = getattr(weight, "quant_state", None)
-    if state is None:
-        return None
-    data = weight.data.cpu()
-    if getattr(state, "packing_format_for_cpu", False):
-        data, state = _unpacked_for_cpu(data, state)
-    pairs = data.contiguous().view(torch.uint8).flatten()
-    codes = torch.stack((pairs >> 4, pairs & 0xF), dim=1).flatten().long()
-    scales = _scales(state).repeat_interleave(state.blocksize)
-    count = state.shape.numel()
-    values: torch.Tensor = (state.code.cpu().float()[codes][:count] * scales[:count]).view(state.shape)
-    return values
-
-
-def _scales(state: Any) -> torch.Tensor:
-    """One scale for each block, in float32 on the CPU; with double quantization the scales are quantized too."""
-    scales: torch.Tensor = state.absmax.cpu()
-    if not state.nested:
-        return scales.float()
-    inner = state.state2
-    outer = inner.absmax.cpu().float().repeat_interleave(inner.blocksize)[: scales.numel()]
-    dequantized: torch.Tensor = inner.code.cpu().float()[scales.flatten().long()] * outer + state.offset.cpu().float()
-    return dequantized
-
-
-def _unpacked_for_cpu(data: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
-    """Undo, on copies, the repacking that bitsandbytes does in the first forward pass on AVX512-BF16 processors.
-
-    The scales stay as repacked: bfloat16, one for each block and row, without double quantization.
-    """
-    from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse
-
-    state = copy(state)
-    state.original_nested = False
-    data, state = _convert_weight_packed_for_cpu_inverse(data.clone(), state)
-    state.absmax = state.absmax.T.reshape(-1).float().contiguous()
-    return data, state
+    return values.detach().cpu() if isinstance(values, torch.Tensor) else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import hooks_of, with_index
+from pytest_llmdevice.model.doors import device_of, dtype_of, plain_values
 from pytest_llmdevice.model.weights import has_packed_class
 from pytest_llmdevice.monitoring.change import Change
 
@@ -61,8 +62,11 @@ def _sums(model: nn.Module) -> dict[str, tuple[float, float, int]]:
         return {}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.is_floating_point() and not parameter.is_meta and not has_packed_class(parameter):
-                values = parameter.float()
+            if dtype_of(parameter).is_floating_point and not parameter.is_meta and not has_packed_class(parameter):
+                plain = plain_values(parameter)
+                if plain is None:
+                    continue
+                values = plain.float()
                 # No nan is equal to another one: a weight that has one would always be another than before.
                 finite = values.isfinite()
                 values = values.where(finite, 0.0)
@@ -75,8 +79,8 @@ def _tensors(model: nn.Module) -> dict[str, tuple[str, str]]:
     tensors = {}
     for named in (model.named_parameters(), model.named_buffers()):
         for name, tensor in named:
-            dtype = dtype_name(tensor.dtype) if tensor.is_floating_point() else "packed"
+            dtype = dtype_name(dtype_of(tensor)) if dtype_of(tensor).is_floating_point else "packed"
             if has_packed_class(tensor):
                 dtype = "packed"
-            tensors[name] = dtype, with_index(tensor.device)
+            tensors[name] = dtype, with_index(device_of(tensor))
     return tensors

@@ -17,6 +17,7 @@ import psutil
 
 from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import with_index
+from pytest_llmdevice.model.doors import device_of, dtype_of, held_bytes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -156,9 +157,9 @@ def summarize_tensors(model: nn.Module) -> str:
     counts: dict[str, Counter[str]] = {}
     held: Counter[str] = Counter()
     for tensor in tensors:
-        place = with_index(tensor.device)
-        counts.setdefault(place, Counter())[dtype_name(tensor.dtype)] += 1
-        held[place] += 0 if tensor.is_meta else tensor.nbytes
+        place = with_index(device_of(tensor))
+        counts.setdefault(place, Counter())[dtype_name(dtype_of(tensor))] += 1
+        held[place] += 0 if tensor.is_meta else held_bytes(tensor)
     return "; ".join(
         f"{place}: {' and '.join(f'{count} {dtype}' for dtype, count in of.items())} tensors, "
         + (_size(held[place]) if held[place] else "no data")

@@ -43,7 +43,8 @@ def linear_weights(bones: Any, cell: Cell) -> tuple[LinearWeight, ...]:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    quantize = bool(quantization_of(cell).layer_class)
+    entry = quantization_of(cell)
+    quantize = entry.packs
     head = bones.get_output_embeddings()
     kept = set(getattr(bones, "_keep_in_fp32_modules", None) or ())
     # A weight that several modules have is tied. The last one is taken for a head, also where the class names another.
@@ -52,7 +53,8 @@ def linear_weights(bones: Any, cell: Cell) -> tuple[LinearWeight, ...]:
     found = []
     for name, module in bones.named_modules():
         if isinstance(module, (nn.Linear, Conv1D)):
-            plain = isinstance(module, Conv1D) or type(module) is nn.Linear
+            plain = type(module) is nn.Linear or isinstance(module, Conv1D)
+            plain &= ("Conv1D" if isinstance(module, Conv1D) else "Linear") in entry.layers
             left = owners[id(module.weight)] > 1 or f"{name}.weight" == last
             excluded = module is head or left or not plain or bool(kept & set(name.split(".")))
             found.append(

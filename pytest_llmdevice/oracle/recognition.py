@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
+from pytest_llmdevice.model.doors import plain_values
 from pytest_llmdevice.model.names import Known, NamedTensor, Part, TensorNames
 from pytest_llmdevice.model.own import own_of
 from pytest_llmdevice.model.templates import declared, learned, template
@@ -124,7 +125,7 @@ def _value(model: nn.Module, named: NamedTensor) -> torch.Tensor | None:
     elif is_packed(named.tensor):
         value = dequantized(model.get_submodule(named.name.rpartition(".")[0]), named.tensor)
     else:
-        value = named.tensor.detach()
+        value = plain_values(named.tensor)
     return value.cpu() if value is not None and value.is_floating_point() else None
 
 

@@ -83,3 +83,11 @@ EMBEDDING: Final = Hint(
     "https://github.com/huggingface/transformers/pull/37905",
     when="an embedding is of a quantized class",
 )
+UNASKED: Final = Hint(
+    "packed-unasked",
+    "the weights are packed, and the cell asks for none: the loader quantizes by itself (a default of its own, a "
+    "quantization_config that is always passed), or packs after the load",
+    "https://huggingface.co/docs/transformers/main_classes/quantization",
+    when="a weight of a cell that asks for no quantization is kept in integers, in floats of a byte, or in a tensor of "
+    "a class that packs",
+)

@@ -110,3 +110,10 @@ NOT_APPLIED: Final = Hint(
     "https://github.com/huggingface/peft/issues/2115",
     when="the checkpoint is an adapter, and a weight is the base's, or a tensor of the adapter is missing or another",
 )
+UNREADABLE: Final = Hint(
+    "no-way-to-unpack",
+    "the quantization does not say what unpacks a weight (its `dequantize`), and neither the tensor nor the layer has "
+    "a method of that name, so nobody knows whether the weight is the checkpoint's",
+    "https://github.com/pytest-llmdevice/pytest-llmdevice/blob/main/docs/extending.md",
+    when="a weight is packed, and nothing gives its numbers",
+)
