@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def decides(tensor: torch.Tensor) -> bool:
+def decides(tensor: Any) -> bool:
     """Whether the class of `tensor` decides itself what an operation does with it.
 
     A class of which only functions are its own, such as bitsandbytes' weights, has numbers like any other.
@@ -36,7 +36,7 @@ def device_of(tensor: torch.Tensor) -> torch.device:
     return found
 
 
-def _own(attribute: str, tensor: torch.Tensor) -> Any:
+def _own(attribute: str, tensor: Any) -> Any:
     import torch
 
     if not isinstance(tensor, torch.Tensor):

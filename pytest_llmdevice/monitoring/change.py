@@ -14,8 +14,8 @@ class Change:
     Attributes:
         kind: `"environment"`, `"dtype"`, `"device"`, `"card"`, `"function"`, `"mode"`, `"autocast"`, `"folder"`,
             `"precision"`, `"collector"`, `"gradients"`, `"threads"`, `"determinism"`, `"kernels"`, `"processes"`,
-            `"signal"`, `"stream"`, `"logging"`, `"locale"`, `"limit"`, `"hook"`, `"random"`, `"graph"`, `"checkpoint"` for
-            a file that the model was loaded from, `"model"` for a tensor of the model that was handed over, or
+            `"signal"`, `"stream"`, `"logging"`, `"locale"`, `"limit"`, `"hook"`, `"random"`, `"graph"`, `"checkpoint"`
+            for a file that the model was loaded from, `"model"` for a tensor of the model that was handed over, or
             `"training"` for its mode.
         name: which one, in words.
         before: its value, in words.

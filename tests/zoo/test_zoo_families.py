@@ -22,7 +22,7 @@ def test_the_families_are_those_a_matrix_can_name() -> None:
 
 
 def test_an_unknown_family_is_refused_with_the_list_of_those_there_are() -> None:
-    with pytest.raises(ConfigurationError, match=r"no model family is called 'lama'; there are llama, qwen2"):
+    with pytest.raises(ConfigurationError, match=r"unknown model 'lama'; did you mean 'llama'"):
         zoo.checkpoint("lama")
 
 

@@ -60,7 +60,8 @@ def test_all_is_every_architecture_and_a_star_the_families(tmp_path: Path) -> No
         ("llama~rihgt", "unknown trait 'rihgt'; did you mean 'right'"),
         ("llama~right~right", "has a trait twice"),
         ("llama~", "unknown trait ''"),
-        ("llama+", "no adapter is called ''"),
+        ("llama+", "unknown adapter ''"),
+        ("llama+lore", "unknown adapter 'lore'; did you mean 'lora'"),
         ("hub-config:", "unknown model 'hub-config:'"),
     ],
 )
