@@ -19,6 +19,7 @@ SUBCOMMANDS: Final = {
     "init": "a target and a smallest matrix for the project at hand",
     "doctor": "what is here, what each kind of cell would do, and what to install",
     "matrix": "the cells of a matrix, and what is wrong with its file",
+    "zoo": "the models that are built here: families, architectures, traits",
     "plan": "jobs for a CI service, balanced by recorded times",
     "merge": "the results of several machines as one",
     "gate": "whether results are good enough, held against a baseline",

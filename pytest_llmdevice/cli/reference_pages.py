@@ -171,7 +171,9 @@ def _axes(registry: Registry) -> Iterator[str]:
     yield "## Models"
     yield (
         "The zoo's families are built from configurations of transformers, seeded and without a download. Besides "
-        "them: `path:DIR`, a local checkpoint, and `hub:ORG/NAME@REVISION`, one of the Hugging Face Hub. Every "
+        "them: `path:DIR`, a local checkpoint, and `hub:ORG/NAME@REVISION`, one of the Hugging Face Hub; "
+        "`hub-config:ORG/NAME@REVISION` is a tiny one of the same architecture, for which only `config.json` and the "
+        "tokenizer are read. Every "
         "architecture for text of the installed transformers is a model too, by its model type, with hyphens "
         '(`gpt-oss`; `gpt_oss` is read as the same), `["all"]` for all of them. `llmdevice zoo` lists them.'
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -123,8 +124,12 @@ def checkpoint_of(name: str, traits: Sequence[Trait] = (), *, cache: Path | None
     return cached(family, SEED, build, traits=[trait.name for trait in traits], cache=cache)
 
 
-def build_architecture(family: Family, folder: Path, *, seed: int = SEED, traits: Sequence[Trait] = ()) -> None:
+def build_architecture(
+    family: Family, folder: Path, *, seed: int = SEED, traits: Sequence[Trait] = (), tokenizer: Sequence[Path] = ()
+) -> None:
     """Write configuration, generation defaults, float32 weights and tokenizer of `family` into `folder`.
+
+    The tokenizer is the zoo's, or that of the files `tokenizer`.
 
     Raises:
         UnsupportedByLibrary: the class cannot be made, and why.
@@ -133,18 +138,23 @@ def build_architecture(family: Family, folder: Path, *, seed: int = SEED, traits
     with pinned_settings(seed):
         whole = config_for(family)
         vary(family.name, whole, traits)
-        model = _model(family, whole, seed, traits)
+        model = _model(family, whole, seed, traits, own_tokens=bool(tokenizer))
         model.save_pretrained(folder)
         if type(model.config) is not type(whole):
             # The class of the text part: what a loader finds is the configuration of the whole.
             whole.architectures = [type(model).__name__]
             whole.save_pretrained(folder)
-        build_tokenizer().save_pretrained(folder)
+        for file in tokenizer:
+            shutil.copyfile(file, folder / file.name)
+        if not tokenizer:
+            build_tokenizer().save_pretrained(folder)
         for trait in traits:
             trait.rewrite(folder)
 
 
-def _model(family: Family, config: PreTrainedConfig, seed: int, traits: Sequence[Trait]) -> PreTrainedModel:
+def _model(
+    family: Family, config: PreTrainedConfig, seed: int, traits: Sequence[Trait], *, own_tokens: bool
+) -> PreTrainedModel:
     import transformers
 
     library: Any = transformers
@@ -158,12 +168,11 @@ def _model(family: Family, config: PreTrainedConfig, seed: int, traits: Sequence
     spread(model, seed)
     for trait in traits:
         trait.weigh(model)
-    pad = getattr(config, "pad_token_id", None)
-    ids = {
-        "pad_token_id": pad if isinstance(pad, int) else PAD_TOKEN_ID,
-        "bos_token_id": BOS_TOKEN_ID,
-        "eos_token_id": EOS_TOKEN_ID,
-    }
+    usual = {"pad_token_id": PAD_TOKEN_ID, "bos_token_id": BOS_TOKEN_ID, "eos_token_id": EOS_TOKEN_ID}
+    ids = {name: getattr(config.get_text_config(), name, None) for name in usual}
+    if not own_tokens:
+        pad = getattr(config, "pad_token_id", None)
+        ids = {**usual, "pad_token_id": pad if isinstance(pad, int) else PAD_TOKEN_ID}
     start = {"decoder_start_token_id": config.decoder_start_token_id} if config.is_encoder_decoder else {}
     model.generation_config = library.GenerationConfig(do_sample=False, **ids, **start)
     return model

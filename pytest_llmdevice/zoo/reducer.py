@@ -73,6 +73,11 @@ _SAME: Final = object()
 _DECODER: Final = {"is_decoder": True, "is_encoder_decoder": False, "add_cross_attention": False}
 
 
+def says_token(name: str) -> bool:
+    """Whether an argument called `name` is the id of a token."""
+    return _TOKEN_NAME.fullmatch(name) is not None
+
+
 def _reduced_value(name: str, value: Any, values: Mapping[str, Any], kept: Sequence[int], layers: int) -> Any:
     if hasattr(value, "to_dict") and hasattr(value, "model_type"):
         return {**reduced(value), "model_type": value.model_type}

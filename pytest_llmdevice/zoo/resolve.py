@@ -20,8 +20,8 @@ def checkpoint(model: str, *, cache: Path | None = None) -> Path:
 
     Args:
         model: a family of the zoo or an architecture of transformers (`"llama"`), also with traits and a trained
-            adapter (`"llama~no-pad~right+lora"`), `"path:DIR"`, or `"hub:org/name@revision"`, where the revision is
-            `main` unless given.
+            adapter (`"llama~no-pad~right+lora"`), `"path:DIR"`, `"hub:org/name@revision"`, where the revision is
+            `main` unless given, or `"hub-config:org/name@revision"` for a tiny one of the same architecture.
         cache: where built families are kept instead of `$LLMDEVICE_CACHE` or the user's cache directory.
             Hub models stay in the Hugging Face cache.
 
@@ -41,6 +41,10 @@ def checkpoint(model: str, *, cache: Path | None = None) -> Path:
         name, _, revision = rest.partition("@")
         return download(name, revision or "main")
 
+    if separator and scheme == "hub-config":
+        from pytest_llmdevice.zoo.hub_config import checkpoint_like
+
+        return checkpoint_like(model, cache=cache)
     return _built(spelled(model), cache)
 
 
@@ -108,6 +112,10 @@ def refuse_impossible(models: Iterable[str]) -> None:
             from pytest_llmdevice.zoo.hub import refuse_impossible_name
 
             refuse_impossible_name(rest.partition("@")[0])
+        elif scheme == "hub-config":
+            from pytest_llmdevice.zoo.hub import refuse_impossible_name
+
+            refuse_impossible_name(parts_of(rest).base.partition("@")[0], "hub-config")
         elif model not in current().of(Family):
             from pytest_llmdevice.zoo.fits import refuse_unfit
 
