@@ -110,3 +110,11 @@ NOT_APPLIED: Final = Hint(
     "https://github.com/huggingface/peft/issues/2115",
     when="the checkpoint is an adapter, and a weight is the base's, or a tensor of the adapter is missing or another",
 )
+COMPUTED_OTHERWISE: Final = Hint(
+    "module-computes-otherwise",
+    "a module with the right weights and settings computes with another constant, precision or formula: an embedding "
+    "scale that is not rounded to the model's dtype as in training, a norm that casts in another order or has another "
+    "epsilon, a table of positions in 16 bits, another variant of GELU",
+    "https://github.com/huggingface/transformers/pull/37109",
+    when="a module says something else than that of a plain load to the same input, its tensors being the same",
+)
