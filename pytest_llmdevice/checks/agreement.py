@@ -15,6 +15,7 @@ from pytest_llmdevice.checks.ended_rows import ended_findings
 from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination
 from pytest_llmdevice.checks.generation import token_rows, until_end
 from pytest_llmdevice.checks.many_prompts import many_prompts_findings
+from pytest_llmdevice.checks.module_outputs import module_findings
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.steps import watch_generation
 from pytest_llmdevice.checks.stops import ends_of
@@ -254,9 +255,12 @@ def _agreement(exam: Examination) -> Result:
         if not findings:
             findings, more = ended_findings(exam.target, exam.model, exam.prompts, rows, ends)
             evidence = {**evidence, **more}
+        longest = max(exam.prompts, key=len)
         if not findings:
-            longest = max(exam.prompts, key=len)
             findings, more = declared_findings(exam.target, exam.model, exam.loaded_from, longest, NEW_TOKENS, own)
+            evidence = {**evidence, **more}
+        if not findings:
+            findings, more = module_findings(exam.model, exam.checkpoint, exam.cell, longest)
             evidence = {**evidence, **more}
     except DoesNotApply as error:
         findings, evidence = [], {"many prompts": f"not tried: {message_of(error)}"}

@@ -81,10 +81,10 @@ class Trace:
     Attributes:
         calls: the calls of modules that take the prompt.
         modules: module name -> the inputs and outputs of its first call, in the order of first calls.
-        caches: (layer, "keys", "values" or the name of a state, device, dtype) of each tensor in a cache that was passed
-            to a call.
-        exact_halves: (layer, the same name, dtype) of each float32 tensor in a cache whose values a 16-bit dtype holds
-            exactly, which suggests that they were rounded to it.
+        caches: (layer, "keys", "values" or the name of a state, device, dtype) of each tensor in a cache that was
+            passed to a call.
+        exact_halves: (layer, the same name, dtype) of each float32 tensor in a cache whose values a 16-bit dtype
+            holds exactly, which suggests that they were rounded to it.
         offloaded: whether such a cache is one that keeps layers on another device until they are needed.
         autocast: (type of device, dtype) -> the first module that ran under autocast with it.
         warnings: the texts of warnings, each once.

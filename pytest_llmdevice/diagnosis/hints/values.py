@@ -117,3 +117,11 @@ UNREADABLE: Final = Hint(
     "https://github.com/pytest-llmdevice/pytest-llmdevice/blob/main/docs/extending.md",
     when="a weight is packed, and nothing gives its numbers",
 )
+COMPUTED_OTHERWISE: Final = Hint(
+    "module-computes-otherwise",
+    "a module with the right weights and settings computes with another constant, precision or formula: an embedding "
+    "scale that is not rounded to the model's dtype as in training, a norm that casts in another order or has another "
+    "epsilon, a table of positions in 16 bits, another variant of GELU",
+    "https://github.com/huggingface/transformers/pull/37109",
+    when="a module says something else than that of a plain load to the same input, its tensors being the same",
+)
