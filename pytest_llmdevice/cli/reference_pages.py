@@ -286,6 +286,8 @@ def _entries(_: Registry) -> Iterator[str]:
 
 
 def _default(field: Field[Any]) -> str:
+    if callable(field.default):
+        return "a function that leaves it open"
     if field.default is not MISSING:
         return code(repr(field.default))
     return "empty" if field.default_factory is not MISSING else ""
