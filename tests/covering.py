@@ -14,3 +14,7 @@ def in_turn(every: Iterable[Any], values: Sequence[Any]) -> list[tuple[Any, ...]
 
 def _parts(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
+
+
+NATIVE = ("none", "int8", "nf4", "nf4-double", "fp4")
+"""The quantizations whose library the tests have: dense weights and bitsandbytes."""

@@ -11,6 +11,7 @@ from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.diagnosis.hints import HINTS
 from pytest_llmdevice.hardware.device_kinds import DEVICE_KINDS
 from pytest_llmdevice.loading.quantization import QUANTIZATIONS
+from pytest_llmdevice.loading.quantizers import QUANTIZERS
 from pytest_llmdevice.loading.strategies import STRATEGIES
 from pytest_llmdevice.matrix.registry import Registry
 from pytest_llmdevice.simulation.profiles import PROFILES
@@ -20,7 +21,7 @@ from pytest_llmdevice.zoo.traits import TRAITS
 
 def pytest_llm_register(registry: Registry) -> None:
     """Add the built-in entries. A check is added by being defined in a module of `checks`."""
-    registry.add(*DEVICE_KINDS, *STRATEGIES, *QUANTIZATIONS, *FAMILIES, *TRAITS, *PROFILES, *HINTS)
+    registry.add(*DEVICE_KINDS, *STRATEGIES, *QUANTIZATIONS, *QUANTIZERS, *FAMILIES, *TRAITS, *PROFILES, *HINTS)
     registry.add(*_in_order(list(_checks())))
 
 

@@ -78,13 +78,21 @@ def _libraries() -> dict[str, str]:
     return {entry.library: entry.install for entry in entries if entry.library}
 
 
+def _module(library: str) -> str:
+    """What is imported of `library`."""
+    entries = current().of(Quantization).values()
+    return next(
+        (entry.module for entry in entries if entry.library == library and entry.module), library.replace("-", "_")
+    )
+
+
 def _unavailable(library: str, versions: Mapping[str, str]) -> str:
     """Why `library` cannot be used at all, empty when it can."""
     if library not in versions:
         return f"{library} is not installed; install {_libraries()[library]}"
     announce(f"import {library}")
     try:
-        _import(library)
+        _import(_module(library))
     except Exception as error:  # noqa: BLE001 a broken installation raises anything
         return f"{library} cannot be imported: {first_line(error, LONGEST_ERROR)}"
     return ""
@@ -129,7 +137,7 @@ def _runtime_versions() -> dict[str, str]:
     return {name: version for name, version in found.items() if version}
 
 
-def _import(library: str) -> None:
+def _import(module: str) -> None:
     import torch
 
     compile_function = torch.compile
@@ -142,7 +150,7 @@ def _import(library: str) -> None:
     # the plain function, and that is what is tried here.
     torch.compile = uncompiled
     try:
-        importlib.import_module(library.replace("-", "_"))
+        importlib.import_module(module)
     finally:
         torch.compile = compile_function
 

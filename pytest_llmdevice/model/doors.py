@@ -21,7 +21,7 @@ def decides(tensor: Any) -> bool:
     import torch
 
     own = getattr(type(tensor), "__torch_dispatch__", None)
-    return isinstance(tensor, torch.Tensor) and own is not getattr(torch.Tensor, "__torch_dispatch__", None)
+    return issubclass(type(tensor), torch.Tensor) and own is not getattr(torch.Tensor, "__torch_dispatch__", None)
 
 
 def dtype_of(tensor: torch.Tensor) -> torch.dtype:
@@ -39,7 +39,7 @@ def device_of(tensor: torch.Tensor) -> torch.device:
 def _own(attribute: str, tensor: Any) -> Any:
     import torch
 
-    if not isinstance(tensor, torch.Tensor):
+    if not issubclass(type(tensor), torch.Tensor):
         # A stand-in, such as what a tracer keeps of a tensor.
         return getattr(tensor, attribute)
     getter: Any = getattr(torch.Tensor, attribute)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from covering import in_turn
+from covering import NATIVE, in_turn
 from torch import nn
 
 from pytest_llmdevice import Cell, zoo
@@ -17,7 +17,6 @@ from pytest_llmdevice.checks.differences import overall_error, relative_errors
 from pytest_llmdevice.diagnosis.hints.generation import BATCH, ROW_ORDER, SHIFTED
 from pytest_llmdevice.diagnosis.hints.values import NUMERIC
 from pytest_llmdevice.inference.generation import batch, generate, inputs_for, is_encoder_decoder, pad_token
-from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.matrix.vocabulary import DTYPES
 from pytest_llmdevice.oracle.reference import Reference
 
@@ -56,7 +55,7 @@ def test_a_loaded_model_passes(family: str, dtype: str, loaded: Load, prompts: T
     assert result.evidence["tolerance"] == f"{tolerance(cell):g}"
 
 
-@pytest.mark.parametrize("quantization", vocabulary.quantizations()[1:])
+@pytest.mark.parametrize("quantization", NATIVE[1:])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "t5"])
 def test_a_quantized_model_passes(family: str, quantization: str, loaded: Load, check: Check) -> None:
     pytest.importorskip("bitsandbytes")
@@ -261,7 +260,7 @@ def test_logits_that_are_all_equal_can_only_be_met_exactly() -> None:
     assert overall_error([flat + 1], [flat]) == float("inf")
 
 
-@pytest.mark.parametrize("quantization", vocabulary.quantizations())
+@pytest.mark.parametrize("quantization", NATIVE)
 def test_a_coarser_cell_is_allowed_more_and_an_unrelated_model_never(quantization: str) -> None:
     single, double, half = (tolerance(Cell("llama", "cpu", dtype, quantization)) for dtype in DTYPES)
     assert 0 < single < half < double < 1

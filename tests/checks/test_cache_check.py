@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from covering import in_turn
+from covering import NATIVE, in_turn
 from transformers import DynamicCache
 
 from pytest_llmdevice import Cell, simulate, zoo
@@ -16,7 +16,6 @@ from pytest_llmdevice.checks import Result, check_cache
 from pytest_llmdevice.diagnosis.hints.sequences import BEAMS, CACHE_DEVICE, CACHE_DTYPE, CACHED
 from pytest_llmdevice.inference.generation import generate
 from pytest_llmdevice.loading.target import BuiltinTarget
-from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.model.kv_cache import cache_tensors, caches_used, layer_devices
 
 Load = Callable[[Cell], Any]
@@ -76,7 +75,7 @@ def test_other_dtypes_attentions_and_strategies_pass(cell: Cell, load: Load, che
 
 @pytest.mark.parametrize(
     ("quantization", "family", "dtype"),
-    in_turn(vocabulary.quantizations()[1:], [("llama", "float16"), ("gpt2", "float32"), ("t5", "bfloat16")]),
+    in_turn(NATIVE[1:], [("llama", "float16"), ("gpt2", "float32"), ("t5", "bfloat16")]),
 )
 def test_a_quantized_model_passes(family: str, dtype: str, quantization: str, load: Load, check: Check) -> None:
     pytest.importorskip("bitsandbytes")

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from covering import in_turn
+from covering import NATIVE, in_turn
 
 from pytest_llmdevice import Cell, simulate, zoo
 from pytest_llmdevice.checks import Result, check_prefix
 from pytest_llmdevice.diagnosis.hints.sequences import FAR, LEAK, LENGTH, NOISE
 from pytest_llmdevice.inference.stepping import longest_text_length, random_text
-from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.model.lengths import sliding_window
 
 Load = Callable[[Cell], Any]
@@ -58,7 +57,7 @@ def test_other_dtypes_attentions_and_strategies_pass(cell: Cell, load: Load, che
 
 @pytest.mark.parametrize(
     ("quantization", "family", "dtype"),
-    in_turn(vocabulary.quantizations()[1:], [("llama", "float16"), ("gpt2", "float32"), ("opt", "float32")]),
+    in_turn(NATIVE[1:], [("llama", "float16"), ("gpt2", "float32"), ("opt", "float32")]),
 )
 def test_a_quantized_model_passes(family: str, dtype: str, quantization: str, load: Load, check: Check) -> None:
     pytest.importorskip("bitsandbytes")

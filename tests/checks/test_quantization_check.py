@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import NATIVE
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -24,7 +25,6 @@ from pytest_llmdevice.diagnosis.hints.quantization import (
     PLAIN,
     WRAPPED,
 )
-from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.oracle.expectations import Expectations
 from pytest_llmdevice.oracle.linear_weights import LinearWeight
 
@@ -34,7 +34,7 @@ Load = Callable[[Cell], Any]
 Checkpoint = Callable[[str], str]
 Check = Callable[[Any, Cell], Result]
 
-quantizations = pytest.mark.parametrize("quantization", vocabulary.quantizations()[1:])
+quantizations = pytest.mark.parametrize("quantization", NATIVE[1:])
 
 UP = "model.layers.0.mlp.up_proj"
 
@@ -241,7 +241,7 @@ def test_a_missing_expert_weight_is_found() -> None:
     assert (finding.where, finding.actual) == ("experts.up", "dense nothing missing")
 
 
-@pytest.mark.parametrize("quantization", vocabulary.quantizations())
+@pytest.mark.parametrize("quantization", NATIVE)
 def test_a_model_without_linear_weights_is_hollow(quantization: str) -> None:
     expectations = SimpleNamespace(weights=(), unknown=())
     result = check_quantization(nn.ReLU(), expectations, llama(quantization))  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from covering import in_turn
+from covering import NATIVE, in_turn
 from torch import nn
 
 from pytest_llmdevice import Cell, simulate, zoo
@@ -18,7 +18,6 @@ from pytest_llmdevice.checks import Result, check_save
 from pytest_llmdevice.checks.save import LARGEST
 from pytest_llmdevice.diagnosis.hints.saving import CONFIGURED, LOGITS, TENSORS, TIES
 from pytest_llmdevice.inference.stepping import Stepper
-from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.oracle.expectations import Expectations, expectations_of
 
 Load = Callable[[Cell], Any]
@@ -60,7 +59,7 @@ def test_a_loaded_model_passes(family: str, dtype: str, strategy: str, load: Loa
 
 @pytest.mark.parametrize(
     ("quantization", "family", "dtype"),
-    in_turn(vocabulary.quantizations()[1:], [("llama", "float16"), ("gpt2", "bfloat16"), ("t5", "float32")]),
+    in_turn(NATIVE[1:], [("llama", "float16"), ("gpt2", "bfloat16"), ("t5", "float32")]),
 )
 def test_a_quantized_model_passes(family: str, dtype: str, quantization: str, load: Load, check: Check) -> None:
     pytest.importorskip("bitsandbytes")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from covering import NATIVE
 
 from pytest_llmdevice.hardware import Device, Inventory, SmokeTest, start
-from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.matrix.vocabulary import DTYPES
 
 OK = SmokeTest(True)
@@ -24,7 +24,7 @@ def make_device(device: str, kind: str = "", **changes: object) -> Device:
         "kind": kind or device.partition(":")[0],
         "memory": 16 * 2**30,
         "dtypes": dict.fromkeys(DTYPES, OK),
-        "quantization": {name: OK for name in vocabulary.quantizations() if name != "none"},
+        "quantization": dict.fromkeys(NATIVE[1:], OK),
     }
     return Device(**(fields | changes))  # type: ignore[arg-type]
 

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from covering import NATIVE
 
 from pytest_llmdevice.hardware import Inventory, start
 from pytest_llmdevice.hardware.probe import MARKER, STAGE
+from pytest_llmdevice.matrix import vocabulary
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 LONG = 300.0
@@ -53,14 +55,14 @@ def test_a_real_probe_finds_the_cpu_and_computes_on_it(this_machine: Inventory) 
 def test_a_real_probe_tries_every_dtype_and_quantization(this_machine: Inventory) -> None:
     for device in this_machine.devices:
         assert set(device.dtypes) == {"float32", "bfloat16", "float16"}
-        assert set(device.quantization) == {"int8", "nf4", "nf4-double", "fp4"}
+        assert set(device.quantization) == set(vocabulary.quantizations()) - {"none"}
         for smoke_test in (*device.dtypes.values(), *device.quantization.values()):
             assert smoke_test.ok != bool(smoke_test.error), smoke_test
 
 
 def test_a_real_probe_quantizes_on_the_cpu(this_machine: Inventory) -> None:
     pytest.importorskip("bitsandbytes")
-    assert [name for name, smoke_test in this_machine.devices[0].quantization.items() if not smoke_test.ok] == []
+    assert [name for name in NATIVE[1:] if not this_machine.devices[0].quantization[name].ok] == []
 
 
 def test_a_real_probe_reports_the_installed_versions(this_machine: Inventory) -> None:
@@ -210,7 +212,7 @@ def test_without_bitsandbytes_the_dtypes_are_still_probed() -> None:
     )
     cpu = start(LONG, child(code)).result().devices[0]
     assert cpu.passed("float32")
-    assert {smoke_test.error for smoke_test in cpu.quantization.values()} == {
+    assert {cpu.quantization[name].error for name in NATIVE[1:]} == {
         "bitsandbytes is not installed; install pytest-llmdevice[bitsandbytes]"
     }
 

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from covering import NATIVE
 
 import pytest_llmdevice
 from pytest_llmdevice.matrix import vocabulary
@@ -29,6 +30,7 @@ NAMES = (
     "lmp",
     "mps",
     "multi-gpu",
+    "quantizers",
     "qwen-tied",
     "release",
     "rocm",
@@ -111,7 +113,7 @@ def test_the_default_matrix_has_every_pair_that_its_rules_allow_on_each_kind(kin
     [
         ("model", vocabulary.models()),
         ("dtype", DTYPES),
-        ("quantization", vocabulary.quantizations()),
+        ("quantization", NATIVE),
         ("strategy", tuple(name for name in vocabulary.strategies() if name not in {"split", "cpu-offload"})),
     ],
 )
@@ -140,6 +142,7 @@ def test_the_cpu_gets_all_it_can_run(name: str, axis: str, values: tuple[str, ..
         ("infolens", {"cpu", "cuda", "mps"}),
         ("qwen-tied", {"cpu", "cuda"}),
         ("lmp", {"cpu", "cuda"}),
+        ("quantizers", {"cpu"}),
     ],
 )
 def test_a_matrix_has_the_devices_that_it_is_named_after(name: str, kinds: set[str]) -> None:
@@ -154,7 +157,7 @@ def test_several_cards_are_each_addressed_and_split_over() -> None:
 def test_the_release_matrix_requires_every_model_dtype_and_quantization() -> None:
     require = expanded("release")[0].require
     assert require is not None
-    assert (require.models, require.dtypes, require.quantization) == (("*",), DTYPES, vocabulary.quantizations())
+    assert (require.models, require.dtypes, require.quantization) == (("*",), DTYPES, NATIVE)
 
 
 @every_matrix
@@ -182,6 +185,7 @@ def test_dense_experts_are_expected_from_transformers_5_and_not_before(name: str
         ("infolens", "gemma3.mps.fp16.none.auto"),
         ("dcu", "qwen3.rocm0.fp16.nf4-double.auto"),
         ("qwen-tied", "qwen2.cuda0.bf16.none.split"),
+        ("quantizers", "llama.cpu.bf16.torchao-int8.to"),
         ("lmp", "deepseek-v3.cuda1.bf16.none.shared-memory"),
     ],
 )

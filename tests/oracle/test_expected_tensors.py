@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from covering import NATIVE
 from torch import nn
 
 from pytest_llmdevice import Cell, zoo
-from pytest_llmdevice.matrix import vocabulary
 from pytest_llmdevice.matrix.vocabulary import DTYPES
 from pytest_llmdevice.model.device_map import device_map, offload_hook, with_index
 from pytest_llmdevice.model.dtypes import intended_dtype, kept_in_float32
@@ -88,7 +88,7 @@ def test_rotary_frequencies_stay_float32_with_the_reason(checkpoint: Checkpoint)
     assert "on purpose" in frequencies.why
 
 
-@pytest.mark.parametrize("quantization", vocabulary.quantizations()[1:])
+@pytest.mark.parametrize("quantization", NATIVE[1:])
 def test_packed_weights_are_those_that_bitsandbytes_packs(quantization: str, checkpoint: Checkpoint) -> None:
     cell = Cell("llama", "cpu", "bfloat16", quantization)
     expectations = expectations_of(nn.Module(), checkpoint("llama"), cell)

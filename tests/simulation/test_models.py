@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import checkpoint
-from covering import in_turn
+from covering import NATIVE, in_turn
 from simulation import loaded_cells
 from simulation.loaded_cells import (
     AUTOMATIC,
@@ -69,7 +69,7 @@ def quantized_cells() -> list[Cell]:
         cell(model, strategy, quantization, DTYPES[(row + layer) % 3])
         for row, model in enumerate(vocabulary.models())
         for column, strategy in enumerate(vocabulary.strategies())
-        for layer, quantization in enumerate(vocabulary.quantizations()[1:])
+        for layer, quantization in enumerate(NATIVE[1:])
         if (row + column + layer) % 4 == 0
     ]
     return [found for found in cells if unsupported(found, INSTALLED) is None]
@@ -174,14 +174,14 @@ def test_every_pair_of_axes_is_covered() -> None:
     possible = {
         (model, quantization)
         for model in vocabulary.models()
-        for quantization in vocabulary.quantizations()
+        for quantization in NATIVE
         if unsupported(cell(model, "device-map", quantization, "float16"), INSTALLED) is None
     }
     assert {(found.model, found.quantization) for found in cells} == possible
     packed = {(found.strategy, found.quantization) for found in cells if found.quantization != "none"}
     assert len(packed) == 6 * 4
     assert {(found.dtype, found.quantization) for found in cells} == {
-        (dtype, quantization) for dtype in DTYPES for quantization in vocabulary.quantizations()
+        (dtype, quantization) for dtype in DTYPES for quantization in NATIVE
     }
 
 

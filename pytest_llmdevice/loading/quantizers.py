@@ -1,0 +1,257 @@
+"""Defines the quantizations of torchao, optimum-quanto and HQQ, each of which is an optional extra."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from pytest_llmdevice.loading.smoke_layers import tried
+from pytest_llmdevice.matrix.axes import Machine, Quantization, Rule, below
+from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.registry import current
+
+if TYPE_CHECKING:
+    import torch
+
+HQQ_GROUP: Final = 64
+"""Numbers that share a scale in HQQ: its own default."""
+
+GROUP: Final = 32
+"""Numbers that share a scale in 4 bits of torchao: a divisor of the zoo's widths."""
+
+EIGHT_BIT_ERROR: Final = 0.05
+FOUR_BIT_ERROR: Final = 0.2
+"""Largest allowed |result - exact| / |exact| of one layer. Seen on a CPU: int8 5e-3, float8 0.026, int4 0.066."""
+
+
+def _installed(library: str, extra: str) -> Rule:
+    def reason(_: Cell, machine: Machine) -> str | None:
+        if library in machine.versions:
+            return None
+        return f"{library} is not installed; pip install 'pytest-llmdevice[{extra}]'"
+
+    return Rule(f"{extra}-installed", f"the extra '{extra}' of this package", reason)
+
+
+def _no_offload(library: str, source: str) -> Rule:
+    def reason(cell: Cell, _: Machine) -> str | None:
+        strategy = current().get("strategy", cell.strategy)
+        if strategy is None or not strategy.offload:
+            return None
+        return f"transformers offloads no weights that {library} has packed"
+
+    return Rule(f"{library}-is-not-offloaded", source, reason)
+
+
+TORCHAO_RULES: Final = (
+    _installed("torchao", "torchao"),
+    _no_offload("torchao", "transformers.quantizers.quantizer_torchao (5.23): no hook packs what it brings"),
+)
+QUANTO_RULES: Final = (
+    _installed("optimum-quanto", "quanto"),
+    _no_offload("optimum-quanto", "transformers.quantizers.quantizer_quanto (5.23): one device"),
+)
+
+
+def _torchao(config: Callable[[Any], Any]) -> Callable[[Cell], Any]:
+    def make(_: Cell) -> Any:
+        import transformers
+
+        wrap: Any = transformers.TorchAoConfig
+        return wrap(config(import_module("torchao.quantization")))
+
+    return make
+
+
+def _torchao_layer(config: Callable[[Any], Any], stored: str, error: float) -> Callable[[Any, str], Any]:
+    def smoke_test(device: torch.device, dtype: str) -> tuple[Any, Any, float]:
+        library: Any = import_module("torchao.quantization")
+        return *tried(lambda model: library.quantize_(model, config(library)), device, dtype, stored), error
+
+    return smoke_test
+
+
+def _of_torchao(
+    name: str,
+    description: str,
+    config: Callable[[Any], Any],
+    tensor: str,
+    *,
+    storage: str = "int8",
+    smoke_error: float = EIGHT_BIT_ERROR,
+    errors: tuple[float, float, float],
+) -> Quantization:
+    packing_error, logits_error, batch_error = errors
+    return Quantization(
+        name,
+        description,
+        "torchao",
+        "pytest-llmdevice[torchao]",
+        _torchao(config),
+        MappingProxyType({"quant_method": "torchao"}),
+        layer_class="",
+        parameter_class=tensor,
+        storage_dtype=storage,
+        smoke_test=_torchao_layer(config, storage, smoke_error),
+        packing_error=packing_error,
+        logits_error=logits_error,
+        batch_error=batch_error,
+        rules=TORCHAO_RULES,
+    )
+
+
+def _int4(library: Any) -> Any:
+    import torch
+
+    return library.IntxWeightOnlyConfig(
+        weight_dtype=torch.int4,  # type: ignore[attr-defined]
+        granularity=library.PerGroup(GROUP),
+    )
+
+
+def _quanto(weights: str) -> Callable[[Cell], Any]:
+    def make(_: Cell) -> Any:
+        import transformers
+
+        wrap: Any = transformers.QuantoConfig
+        return wrap(weights=weights)
+
+    return make
+
+
+def _quanto_layer(weights: str, stored: str, error: float) -> Callable[[Any, str], Any]:
+    def smoke_test(device: torch.device, dtype: str) -> tuple[Any, Any, float]:
+        library: Any = import_module("optimum.quanto")
+
+        def quantize(model: Any) -> None:
+            library.quantize(model, weights=getattr(library, f"q{weights}"))
+            library.freeze(model)
+
+        return *tried(quantize, device, dtype, stored), error
+
+    return smoke_test
+
+
+def _of_quanto(
+    weights: str, tensor: str, storage: str, smoke_error: float, *, packing_error: float, logits_error: float
+) -> Quantization:
+    return Quantization(
+        f"quanto-{weights}",
+        f"optimum-quanto's {weights} weights",
+        "optimum-quanto",
+        "pytest-llmdevice[quanto]",
+        _quanto(weights),
+        MappingProxyType({"quant_method": "quanto", "weights": weights}),
+        layer_class="QLinear",
+        parameter_class=tensor,
+        storage_dtype=storage,
+        smoke_test=_quanto_layer(weights, storage, smoke_error),
+        packing_error=packing_error,
+        logits_error=logits_error,
+        rules=QUANTO_RULES,
+        module="optimum.quanto",
+        unsaved="optimum-quanto's models are not saved by transformers (QuantoHfQuantizer.is_serializable, 5.23)",
+    )
+
+
+def _hqq(bits: int) -> Callable[[Cell], Any]:
+    def make(_: Cell) -> Any:
+        import transformers
+
+        wrap: Any = transformers.HqqConfig
+        return wrap(nbits=bits, group_size=HQQ_GROUP)
+
+    return make
+
+
+def _hqq_layer(bits: int, error: float) -> Callable[[Any, str], Any]:
+    def smoke_test(device: torch.device, dtype: str) -> tuple[Any, Any, float]:
+        import torch
+
+        library: Any = import_module("hqq.core.quantize")
+        config = library.BaseQuantizeConfig(nbits=bits, group_size=HQQ_GROUP)
+
+        def quantize(model: Any) -> None:
+            model[0] = library.HQQLinear(
+                model[0], quant_config=config, compute_dtype=getattr(torch, dtype), device=str(device)
+            )
+
+        return *tried(quantize, device, dtype, "uint8"), error
+
+    return smoke_test
+
+
+def _hqq_comes_later(_: Cell, machine: Machine) -> str | None:
+    if below(machine, "transformers", "5.0.0.dev0"):
+        return None
+    return "transformers 5 loads no HQQ: 'QuantizationMethod.HQQ is not available yet and will be supported soon'"
+
+
+HQQ_RULES: Final = (
+    _installed("hqq", "hqq"),
+    Rule(
+        "hqq-is-not-in-transformers-5",
+        "transformers.quantizers.base.HfQuantizer.get_quantize_ops (5.23), which HQQ's does not define",
+        _hqq_comes_later,
+    ),
+    _no_offload("hqq", "transformers.quantizers.quantizer_hqq: one device, or a map of cards"),
+)
+
+
+def _of_hqq(bits: int, smoke_error: float, *, packing_error: float, logits_error: float) -> Quantization:
+    return Quantization(
+        f"hqq-int{bits}",
+        f"HQQ's int{bits} weights in groups of {HQQ_GROUP}",
+        "hqq",
+        "pytest-llmdevice[hqq]",
+        _hqq(bits),
+        MappingProxyType({"quant_method": "hqq"}),
+        layer_class="HQQLinear",
+        parameter_class="",
+        storage_dtype="uint8",
+        smoke_test=_hqq_layer(bits, smoke_error),
+        packing_error=packing_error,
+        logits_error=logits_error,
+        rules=HQQ_RULES,
+    )
+
+
+QUANTIZERS: Final = (
+    _of_torchao(
+        "torchao-int8",
+        "torchao's int8 weights",
+        lambda library: library.Int8WeightOnlyConfig(),
+        "Int8Tensor",
+        errors=(0.04, 0.15, 0.0),
+    ),
+    _of_torchao(
+        "torchao-int8-dynamic",
+        "torchao's int8 weights and activations, whose scales are found on the way",
+        lambda library: library.Int8DynamicActivationInt8WeightConfig(),
+        "Int8Tensor",
+        errors=(0.04, 0.2, 0.15),
+    ),
+    _of_torchao(
+        "torchao-int4",
+        "torchao's int4 weights in groups of 32, unpacked in int8, the layout that every device computes",
+        _int4,
+        "IntxUnpackedToInt8Tensor",
+        smoke_error=FOUR_BIT_ERROR,
+        errors=(0.18, 0.6, 0.0),
+    ),
+    _of_torchao(
+        "torchao-float8",
+        "torchao's float8 (e4m3) weights",
+        lambda library: library.Float8WeightOnlyConfig(),
+        "Float8Tensor",
+        storage="float8_e4m3fn",
+        errors=(0.08, 0.3, 0.0),
+    ),
+    _of_quanto("int8", "WeightQBytesTensor", "int8", EIGHT_BIT_ERROR, packing_error=0.04, logits_error=0.15),
+    _of_quanto("int4", "WeightQBitsTensor", "uint8", FOUR_BIT_ERROR, packing_error=0.22, logits_error=0.8),
+    _of_hqq(8, EIGHT_BIT_ERROR, packing_error=0.04, logits_error=0.15),
+    _of_hqq(4, FOUR_BIT_ERROR, packing_error=0.22, logits_error=0.8),
+)
+"""In the order in which a matrix lists them, behind those of bitsandbytes."""

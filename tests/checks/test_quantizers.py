@@ -1,0 +1,87 @@
+"""The quantizations of torchao, optimum-quanto and HQQ: known by their layers, skipped where they are not installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+
+from pytest_llmdevice import Cell
+from pytest_llmdevice.checks import check_quantization
+from pytest_llmdevice.hardware import Inventory
+from pytest_llmdevice.hardware.library_support import unsupported
+from pytest_llmdevice.loading.quantizers import QUANTIZERS
+from pytest_llmdevice.loading.smoke_layers import tried
+from pytest_llmdevice.matrix.axes import Quantization
+from pytest_llmdevice.oracle.expectations import Expectations
+
+every = pytest.mark.parametrize("entry", QUANTIZERS, ids=lambda entry: entry.name)
+
+
+def installed(entry: Quantization) -> None:
+    try:
+        there = find_spec(entry.module or entry.library) is not None
+    except ModuleNotFoundError:
+        there = False
+    if not there:
+        pytest.skip(f"pip install '{entry.install}'")
+
+
+@every
+def test_without_its_library_a_cell_is_unsupported_with_what_to_install(entry: Quantization) -> None:
+    reason = unsupported(Cell("llama", "cpu", "bfloat16", entry.name), Inventory(versions={"transformers": "5.23.0"}))
+    assert reason == f"{entry.library} is not installed; pip install '{entry.install}'"
+
+
+@every
+def test_offloaded_weights_are_unsupported(entry: Quantization) -> None:
+    machine = Inventory(versions={"transformers": "4.57.1", entry.library: "99"})
+    reason = unsupported(Cell("llama", "cpu", "bfloat16", entry.name, "disk-offload"), machine)
+    assert reason == f"transformers offloads no weights that {entry.library} has packed"
+    assert unsupported(Cell("llama", "cpu", "bfloat16", entry.name, "to"), machine) is None
+
+
+def test_transformers_5_loads_no_hqq() -> None:
+    machine = Inventory(versions={"transformers": "5.23.0", "hqq": "0.2.8"})
+    reason = unsupported(Cell("llama", "cpu", "bfloat16", "hqq-int4"), machine)
+    assert reason is not None
+    assert reason.startswith("transformers 5 loads no HQQ")
+
+
+@every
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_layer_of_an_installed_library_is_right_on_the_cpu(entry: Quantization, dtype: str) -> None:
+    installed(entry)
+    result, exact, limit = entry.smoke_test(torch.device("cpu"), dtype)
+    assert result.dtype == getattr(torch, dtype)
+    assert 0 < float((result.double() - exact).norm() / exact.norm()) < limit
+
+
+@every
+def test_a_model_of_an_installed_library_is_packed_as_its_entry_says(
+    entry: Quantization, load: Callable[[Cell], Any], expectations: Callable[[Any, Cell], Expectations]
+) -> None:
+    installed(entry)
+    cell = Cell("llama", "cpu", "bfloat16", entry.name)
+    if unsupported(cell, Inventory(versions={"transformers": "5.23.0", entry.library: "99"})):
+        pytest.skip("transformers does not load it")
+    model = load(cell)
+    result = check_quantization(model, expectations(model, cell), cell)
+    assert result.passed
+    assert result.evidence["quantized modules"] == 14
+
+
+def test_a_layer_that_stayed_dense_is_not_taken_for_a_packed_one() -> None:
+    with pytest.raises(TypeError, match=r"the weight is dense after quantization, not torch\.int8"):
+        tried(lambda _: None, torch.device("cpu"), "float32", "int8")
+
+
+@every
+def test_each_is_known_by_its_layer_or_its_tensor_and_none_is_dense(entry: Quantization) -> None:
+    assert entry.packs
+    assert entry.storage_dtype in entry.form
+    assert (entry.layer_class or entry.parameter_class) in entry.form
+    assert 0 < entry.packing_error < entry.logits_error < 1
