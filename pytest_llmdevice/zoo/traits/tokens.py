@@ -83,9 +83,10 @@ def _said(folder: Path) -> list[list[int]]:
     from transformers import AutoConfig
 
     library: Any = transformers
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     name = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM"
-    model = getattr(library, name).from_pretrained(folder, local_files_only=True, dtype="float32").eval()
+    kind = getattr(library, name)
+    model = kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, dtype="float32").eval()
     rows = []
     with torch.no_grad():
         for prompt in PROMPTS:
