@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.check import Check
@@ -18,7 +17,6 @@ from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.device_map import DeviceMap, as_torch_device, hooks_of, offload_hook, with_index
 from pytest_llmdevice.model.doors import device_of, dtype_of
 from pytest_llmdevice.model.names import parameters_of
-from pytest_llmdevice.model.packing import packing
 from pytest_llmdevice.oracle.expectations import Expectations, Expected, offloads, tensor_attributes
 
 if TYPE_CHECKING:
@@ -42,7 +40,7 @@ def check_placement(model: nn.Module, expectations: Expectations, cell: Cell, *,
     wrong: list[tuple[Expected, str]] = []
     for expected in expectations.tensors:
         tensor = present.get(expected.name)
-        if tensor is None and _packed_away(model, expected):
+        if tensor is None and expected.away:
             continue
         if tensor is None:
             findings.append(Finding(expected.name, f"a {expected.role}", "nothing of that name"))
@@ -59,18 +57,6 @@ def check_placement(model: nn.Module, expectations: Expectations, cell: Cell, *,
     # Where tensors are wrong themselves, what their hooks say adds nothing.
     findings += [] if findings else _hooks(model)
     return Result("placement", tuple(findings), {f"on {place}": count for place, count in places.items()})
-
-
-def _packed_away(model: nn.Module, expected: Expected) -> bool:
-    """Whether the module of a weight that is to be packed holds it under other names, as layers of one's own do."""
-    if expected.storage != "packed":
-        return False
-    path, _, key = expected.name.rpartition(".")
-    try:
-        module = model.get_submodule(path)
-    except AttributeError:
-        return False
-    return packing(module, key, prod(expected.shape)) is not None
 
 
 def _evidence(

@@ -60,7 +60,7 @@ def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell)
     stray = [name for name, kind in own.items() if kind in layer_classes()]
     if cell.quantization == "none":
         known = {finding.where for finding in findings}
-        findings += [Finding(name, "a dense layer", own[name], hints.EXCLUDED) for name in stray if name not in known]
+        findings += [Finding(name, "a dense layer", own[name], hints.UNASKED) for name in stray if name not in known]
     findings += _embeddings(modules, own)
     if cell.quantization != "none":
         # A declaration that says nothing any more would hide what comes back under another name.
@@ -109,11 +109,9 @@ def _weight(weight: LinearWeight, module: Any, found: Packing | None, cell: Cell
 
 def _stray(found: Packing, cell: Cell, *, wrapped: bool) -> Hint:
     """Why a weight may be packed that is to be dense."""
-    if wrapped:
-        return hints.EXCLUDED
-    if cell.quantization == "none" or found.tensor or found.layer not in {"Linear", "Conv1D"}:
-        return hints.UNASKED if cell.quantization == "none" else hints.EXCLUDED
-    return hints.PLAIN
+    if cell.quantization == "none":
+        return hints.UNASKED
+    return hints.EXCLUDED if wrapped or found.tensor or found.layer not in {"Linear", "Conv1D"} else hints.PLAIN
 
 
 def _is_of(entry: Quantization, found: Packing, weight: torch.Tensor | None) -> bool:

@@ -26,7 +26,7 @@ def foreign(expectations: Expectations, present: Mapping[str, torch.Tensor]) -> 
 
     It is another model, or the checkpoint's with names that nobody knows: then as many other tensors have the shapes.
     """
-    missing = [expected for expected in expectations.tensors if expected.name not in present]
+    missing = [expected for expected in expectations.tensors if expected.name not in present and not expected.away]
     if len(expectations.tensors) < 4 or 2 * len(missing) <= len(expectations.tensors):
         return None
     found = f"{len(missing)} of {len(expectations.tensors)} are not there, the first one being {missing[0].name}"

@@ -21,6 +21,7 @@ from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.device_map import DeviceMap, allowed_devices, execution_device, offload_hook, with_index
 from pytest_llmdevice.model.dtypes import intended_dtype
 from pytest_llmdevice.model.names import NamedTensor, TensorNames
+from pytest_llmdevice.model.packing import packing
 from pytest_llmdevice.model.wrappers import core, input_embedding, is_of_transformers
 from pytest_llmdevice.oracle.linear_weights import LinearWeight, fits, left_dense, linear_weights
 from pytest_llmdevice.oracle.plain_load import plain_skeleton
@@ -53,6 +54,7 @@ class Expected:
         architecture: its name in the architecture, shorter than `name` in a model that is wrapped.
         shape: of the dense tensor.
         other: whether the loaded model has it as a part of another tensor, or in another form: transposed.
+        away: whether it is not there under its name, and its module holds it packed under other names.
         computed: a buffer that no checkpoint holds: the class computes it, in the dtype that is the default then.
     """
 
@@ -66,6 +68,7 @@ class Expected:
     shape: tuple[int, ...] = ()
     computed: bool = False
     other: bool = False
+    away: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ def expectations_of(model: nn.Module, checkpoint: str, cell: Cell, dense: Sequen
                 _Place(model, entries, allowed), bones, names.loaded_name(name), name, role, tensor, packed, cell
             ),
             other=names.is_other(name),
+            away=not names.has(name) and _is_away(model, names.loaded_name(name), tensor),
         )
         for role, held in (
             ("parameter", bones.named_parameters(remove_duplicate=False)),
@@ -195,6 +199,16 @@ def _expected(
         why = KEPT if dtype == wanted else f"created in {dtype_name(dtype)} on purpose"
     computed = role == "buffer" and _computed(bones, architecture)
     return Expected(name, role, devices, dtype_name(final), storage, why, architecture, shape, computed)
+
+
+def _is_away(model: nn.Module, name: str, tensor: torch.Tensor) -> bool:
+    """Whether the module of the missing weight `name` holds it packed under other names, as layers of one's own do."""
+    path, _, key = name.rpartition(".")
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        return False
+    return tensor.ndim > 1 and packing(module, key, tensor.numel()) is not None
 
 
 def _computed(bones: nn.Module, name: str) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
 from pytest_llmdevice.errors import LLMDeviceError
+from pytest_llmdevice.matrix.registry import current
 
 START_SECONDS: Final = 120.0
 """How long a new process may take until it answers."""
@@ -153,7 +154,10 @@ def ask(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     address = _address()
     try:
         with Client(address.path, authkey=address.key) as connection:
-            connection.send((function, args, kwargs, "" if simulation is None else str(simulation.profile)))
+            # Plugins are not the code under test: a plain load in a quantization of theirs needs its entry.
+            sources = [tuple(source) for source in current().sources("quantization")]
+            profile = "" if simulation is None else str(simulation.profile)
+            connection.send((function, args, kwargs, profile, sources))
             answer = connection.recv_bytes()
     except (OSError, EOFError) as error:
         raise OracleError(

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_llmdevice.errors import first_line
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.oracle.process import answers
 
 WATCH_SECONDS: Final = 1.0
@@ -52,7 +53,8 @@ def _watch(parent: int, folder: Path) -> None:
 
 def _answer(connection: Connection) -> None:
     try:
-        function, arguments, keywords, simulated = connection.recv()
+        function, arguments, keywords, simulated, sources = connection.recv()
+        _load(sources)
         with ExitStack() as stack:
             if simulated:
                 from pytest_llmdevice.simulation.simulate import simulate
@@ -66,6 +68,18 @@ def _answer(connection: Connection) -> None:
         except Exception:  # noqa: BLE001  # an exception of a library need not be one that pickles
             answer = packed(("error", RuntimeError(first_line(error))))
     connection.send_bytes(answer)
+
+
+_loaded: list[tuple[str, ...]] = []
+"""The plugins whose entries were loaded."""
+
+
+def _load(sources: Sequence[tuple[str, ...]]) -> None:
+    """Load the entries of plugins, each once; a process that was forked has them."""
+    for source in sources:
+        if source not in _loaded and source[0] not in {known.plugin for known in current().sources("quantization")}:
+            current().load_sources([source])
+        _loaded.append(source)
 
 
 def packed(answer: object) -> bytes:

@@ -1,0 +1,50 @@
+"""The shipped example of a quantization of one's own: right where it is, and red where it is not what was asked for."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "quantizer"
+
+
+@pytest.fixture
+def folder(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = project.path / "quantizer"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def run(project: pytest.Pytester, target: str, cell: str) -> pytest.RunResult:
+    # A process of its own: the example's conftest registers what must not stay in this one, and the probe tries it.
+    return project.run(
+        sys.executable, "-m", "pytest", "--llm-matrix", "--llm-target", f"bytes_layer:{target}",
+        "--llm-cell", cell,
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("target", "cell", "lines"),
+    [
+        ("loader", "dtype=float32", ["4 cells: 2 passed, 2 not run", "  1 cell: save: no file format holds the bytes"]),
+        (
+            "forgetful", "quantization=bytes,dtype=float32",
+            ["   where *.mlp.down_proj", "   expected ByteLinear with int8"],
+        ),
+        (
+            "eager", "quantization=none,dtype=float32",
+            ["   expected dense: not to be quantized", "   found    ByteLinear with int8"],
+        ),
+    ],
+)  # fmt: skip
+def test_a_layer_of_ones_own_is_known_by_what_its_entry_says(
+    project: pytest.Pytester, target: str, cell: str, lines: list[str]
+) -> None:
+    result = run(project, target, cell)
+    assert result.ret == (0 if target == "loader" else 1)
+    result.stdout.fnmatch_lines(lines)
