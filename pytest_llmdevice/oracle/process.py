@@ -155,9 +155,11 @@ def ask(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     try:
         with Client(address.path, authkey=address.key) as connection:
             # Plugins are not the code under test: a plain load in a quantization of theirs needs its entry.
-            sources = [tuple(source) for source in current().sources("quantization")]
+            registry = current()
+            plugins = [tuple(source) for source in registry.sources("quantization")]
+            names = tuple(registry.names("quantization")) if plugins else ()
             profile = "" if simulation is None else str(simulation.profile)
-            connection.send((function, args, kwargs, profile, sources))
+            connection.send((function, args, kwargs, profile, plugins, names))
             answer = connection.recv_bytes()
     except (OSError, EOFError) as error:
         raise OracleError(

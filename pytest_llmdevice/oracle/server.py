@@ -53,8 +53,8 @@ def _watch(parent: int, folder: Path) -> None:
 
 def _answer(connection: Connection) -> None:
     try:
-        function, arguments, keywords, simulated, sources = connection.recv()
-        _load(sources)
+        function, arguments, keywords, simulated, plugins, names = connection.recv()
+        _load(plugins, names)
         with ExitStack() as stack:
             if simulated:
                 from pytest_llmdevice.simulation.simulate import simulate
@@ -70,16 +70,10 @@ def _answer(connection: Connection) -> None:
     connection.send_bytes(answer)
 
 
-_loaded: list[tuple[str, ...]] = []
-"""The plugins whose entries were loaded."""
-
-
-def _load(sources: Sequence[tuple[str, ...]]) -> None:
-    """Load the entries of plugins, each once; a process that was forked has them."""
-    for source in sources:
-        if source not in _loaded and source[0] not in {known.plugin for known in current().sources("quantization")}:
-            current().load_sources([source])
-        _loaded.append(source)
+def _load(plugins: Sequence[tuple[str, ...]], names: Sequence[str]) -> None:
+    """Load the entries of `plugins` unless all quantizations of `names` are here, as in a process that was forked."""
+    if set(names) - set(current().names("quantization")):
+        current().load_sources(plugins)
 
 
 def packed(answer: object) -> bytes:
