@@ -98,7 +98,8 @@ def load(checkpoint: str, cell: Cell) -> Loaded:
 
 def results_of(checkpoint: str, loaded: Loaded) -> Iterator[Result]:
     """What every check says about a plain load of `checkpoint`, not held against another one; releases it."""
-    from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination, not_loaded
+    from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination
+    from pytest_llmdevice.checks.examine import not_loaded
     from pytest_llmdevice.inference.prompts import encode, load_tokenizer
     from pytest_llmdevice.loading.target import BuiltinTarget
     from pytest_llmdevice.oracle.reference import reference

@@ -44,7 +44,7 @@ _MODULES = {
     "assert_placement": "pytest_llmdevice.checks",
     "assert_quantized": "pytest_llmdevice.checks",
     "assert_tied": "pytest_llmdevice.checks",
-    "examine": "pytest_llmdevice.checks.examination",
+    "examine": "pytest_llmdevice.checks.examine",
     "simulate": "pytest_llmdevice.simulation",
 }
 

@@ -11,7 +11,7 @@ from pytest_llmdevice.checks import assert_quantized as assert_quantized
 from pytest_llmdevice.checks import assert_tied as assert_tied
 from pytest_llmdevice.checks.check import Check as Check
 from pytest_llmdevice.checks.examination import Examination as Examination
-from pytest_llmdevice.checks.examination import examine as examine
+from pytest_llmdevice.checks.examine import examine as examine
 from pytest_llmdevice.diagnosis import Hint as Hint
 from pytest_llmdevice.errors import ConfigurationError as ConfigurationError
 from pytest_llmdevice.errors import DoesNotApply as DoesNotApply

@@ -162,7 +162,7 @@ def llm_inputs(llm_model: Any, llm_prompts: list[list[int]]) -> dict[str, torch.
 
 
 def _load_failed(loaded: Loaded) -> LoadFailed:
-    from pytest_llmdevice.checks.examination import not_loaded
+    from pytest_llmdevice.checks.examine import not_loaded
     from pytest_llmdevice.diagnosis.classes import class_of_error
     from pytest_llmdevice.plugin.failures import LoadFailed
 

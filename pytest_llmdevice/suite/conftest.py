@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import pytest
 
 from pytest_llmdevice.checks.check import Check
-from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination, expected_of
+from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination
+from pytest_llmdevice.checks.examine import expected_of
 from pytest_llmdevice.checks.generation import token_rows
 from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.matrix.cell import Cell
