@@ -69,13 +69,13 @@ def ended_findings(
         evidence: dict[str, int | float | str] = {"rows beside one that ends": len(before) - 1}
         if found or listed:
             return found, evidence
-        found, ended = trial.batch(several, chosen)
+        found, ended = trial.batch(several, chosen, less=1)
         return found, evidence if ended else {**evidence, NOT_READ: "as a number, not as a list"}
     if trial.ends_alone(several if listed else number, chosen[0]):
         early = chosen[0]
         where = f"prompt {early.row} in a batch, behind its end token, new token {early.step}"
         return [Finding(where, "nothing, or padding", "it goes on, as it does not by itself", GOES_ON, "answer")], {}
-    if listed and trial.batch(number, chosen[:1])[1]:
+    if listed and trial.batch(number, chosen[:1], less=1)[1]:
         wanted = "the row ends there, as where it is the only one"
         return [Finding(f"end token {number} of a list", wanted, "the row goes on", ENDS_MISSED, "answer")], {}
     return [], {NOT_READ: "not read by generate"}
@@ -100,11 +100,14 @@ class _Trial(NamedTuple):
     ends: frozenset[int]
     asked: int
 
-    def batch(self, tokens: int | list[int], chosen: Sequence[Early]) -> tuple[list[Finding], bool]:
-        """What is wrong with the rows when `tokens` are the end tokens, and whether one of `chosen` ended."""
+    def batch(self, tokens: int | list[int], chosen: Sequence[Early], *, less: int = 0) -> tuple[list[Finding], bool]:
+        """What is wrong with the rows when `tokens` are the end tokens, and whether one of `chosen` ended.
+
+        `less` new tokens less are asked for, so that answers which the target has kept are not taken for new ones.
+        """
         rows = None
         with _ending(self.model, tokens), target_forgiven():
-            rows = token_rows(generate_with(self.target, self.model, self.prompts, self.asked))
+            rows = token_rows(generate_with(self.target, self.model, self.prompts, self.asked - less))
         if rows is None or len(rows) != len(self.before):
             return [], False
         known = {tokens} if isinstance(tokens, int) else set(tokens)

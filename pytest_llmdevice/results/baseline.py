@@ -25,7 +25,7 @@ from pytest_llmdevice.results.store import explained
 BASELINE_SCHEMA: Final = 1
 """Counts up whenever a reader of an older version would misunderstand a newer file."""
 
-CellId: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){4,6}$")]
+CellId: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_~+-]+(\.[A-Za-z0-9_-]+){4,6}$")]
 
 KeptOutcome: TypeAlias = Literal["passed", "failed", "error", "hollow", "xfail", "xpass", "aborted", "upstream"]
 """What a check of a baseline can be: one that was skipped says nothing, and is no entry."""

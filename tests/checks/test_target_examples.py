@@ -56,7 +56,7 @@ def target_of(module: str, attribute: str = "") -> Any:
     [
         ("whole_pipeline", "", "llama", set()),
         ("text_only", "", "llama", set()),
-        ("chat", "", "llama", set()),
+        ("templated_chat", "", "llama", set()),
         ("some_cells", "", "llama", set()),
         ("own_model", "", "llama", OF_ITS_OWN),
         ("own_names", "", "llama", OF_ITS_OWN),
@@ -186,7 +186,7 @@ def test_an_answer_of_text_with_the_prompt_in_front_is_found() -> None:
 
 
 def test_a_chat_whose_template_is_another_than_it_says_is_found_by_what_reached_the_model() -> None:
-    module = import_module("chat")
+    module = import_module("templated_chat")
 
     def prompt_ids(loaded: Any, prompts: list[str]) -> list[list[int]]:
         return [row[1:] for row in module.prompt_ids(loaded, prompts)]

@@ -162,7 +162,7 @@ def test_the_shipped_matrices_are_listed_with_what_they_are_for() -> None:
 
     assert tuple(found) == shipped()
     assert all(found.values())
-    assert "release    What a release must have shown" in call("matrix", "list").out
+    assert "release     What a release must have shown" in call("matrix", "list").out
 
 
 def test_every_shipped_matrix_is_good_and_says_nothing_in_vain() -> None:

@@ -190,7 +190,7 @@ def test_the_plan_for_people_fits_a_terminal() -> None:
     out = call("plan", "--matrix", "release", "--jobs", "5").out
 
     assert "227 cells in 5 jobs" in out
-    assert "cpu-1-of-2      50        -       7  ubuntu-latest" in out
+    assert "cpu-1-of-2      50        -      19  ubuntu-latest" in out
     assert max(map(len, out.splitlines())) <= 80
 
 

@@ -84,7 +84,7 @@ RIGHT: Final[Mapping[str, str]] = {
     "prompt-returned-too": "prompt-in-front",
     # generate_tensors.py
     "rotary-table-keyed-on-length": "two-devices",
-    "angles-in-half": "far-positions",
+    "angles-in-half": "far-positions module-computes-otherwise",
     "positions-counted-in-half": "far-positions",
     "logits-bias-on-the-cpu": "two-devices logits-processors",
     "float64-on-mps": "float64",
@@ -161,7 +161,7 @@ RIGHT: Final[Mapping[str, str]] = {
     "training-mode": "training-mode not-deterministic",
     # load_values_cases.py
     "rotary-frequencies-cast": "buffer-cast",
-    "rotary-frequencies-rounded": "buffer-rounded far-positions",
+    "rotary-frequencies-rounded": "buffer-rounded far-positions module-computes-otherwise",
     "buffers-never-computed": "buffer-never-computed",
     "prefix-and-not-strict": "random-initial-value",
     "last-group-never-read": "random-initial-value unrelated-weights",

@@ -60,13 +60,23 @@ class Renamed(nn.Module):
         self.last, self.answer, self.turns = model.model.norm, model.lm_head, model.model.rotary_emb
 
 
-def test_a_wrapper_that_renames_is_not_called_another_model() -> None:
-    result = first(Loader(Renamed), FP32)
-    assert result.check == "loads"
-    (finding,) = result.findings
+def test_the_parts_of_a_wrapper_that_renames_are_recognized() -> None:
+    results = {result.check: result for result in examine(Loader(Renamed), checkpoint("llama"), FP32)}
+    assert all(results[check].passed for check in ("loads", "placement", "dtypes", "values", "tied"))
+    # It has no forward of its own.
+    assert results["forward"].findings[0].kind == "exception"
+
+
+def test_a_wrapper_with_other_numbers_under_other_names_is_said_to_rename() -> None:
+    def other(model: Any) -> Any:
+        torch.manual_seed(0)
+        for weight in model.parameters():
+            weight.data = torch.randn_like(weight)
+        return Renamed(model)
+
+    (finding,) = first(Loader(other), FP32).findings
     assert finding.hint == loads.RENAMED
     assert finding.expected == "the tensors of the checkpoint under the names that they have there"
-    assert "others have their shapes, such as words.weight" in finding.actual
 
 
 def test_too_many_tokens_are_not_called_lost_rows() -> None:

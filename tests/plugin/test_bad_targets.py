@@ -19,15 +19,15 @@ class Nothing(Target):
     def bad(self, model): pass
 
 class Pair(Target):
-    def bad(self, model): return model, "tokenizer"
+    def bad(self, model): return "model", "tokenizer"
 
 class Weights(Target):
     def bad(self, model): return model.state_dict()
 
-class Pipeline(Target):
+class Two(Target):
     def bad(self, model):
         from types import SimpleNamespace
-        return type("TextGenerationPipeline", (SimpleNamespace,), {})(model=model)
+        return SimpleNamespace(large=model, small=type(model)(model.config))
 
 class Coroutine(Target):
     def bad(self, model):
@@ -73,9 +73,9 @@ CELL = "llama.cpu.bf16.none.to"
     ("target", "line"),
     [
         ("Nothing", f"{CELL}: load returned None, not a torch.nn.Module: is its `return` missing?"),
-        ("Pair", f"{CELL}: load returned a tuple of LlamaForCausalLM and str, not a *: return the model alone"),
+        ("Pair", f"{CELL}: load returned a tuple of str and str, not a torch.nn.Module"),
         ("Weights", f"{CELL}: load returned an OrderedDict of * tensors, not a *: a state dict is not a model; *"),
-        ("Pipeline", f"{CELL}: load returned a TextGenerationPipeline, not a *: return pipeline.model"),
+        ("Two", f"{CELL}: load returned SimpleNamespace with several modules: *: say which one in model(loaded)"),
         ("Coroutine", f"{CELL}: load returned a coroutine, not a *: load is called without await*"),
     ],
 )
