@@ -31,12 +31,21 @@ _SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def _not_rotary(config: PreTrainedConfig) -> str | None:
-    settings = getattr(config, "rope_parameters", None)
+    settings = _rotary(config)
     if not isinstance(settings, dict) or not settings:
         return "it has no rotary positions"
     if not _scalable(settings):
         return "its rotary positions are scaled already"
     return None
+
+
+def _rotary(config: Any) -> Any:
+    """The settings of rotary positions; before transformers 5 a base (`rope_theta`) and, where it is scaled, how."""
+    if hasattr(config, "rope_parameters"):
+        return config.rope_parameters
+    if getattr(config, "rope_theta", None) is None:
+        return None
+    return getattr(config, "rope_scaling", None) or {"rope_theta": config.rope_theta}
 
 
 def _scalable(settings: Mapping[str, Any]) -> list[str | None]:
@@ -54,7 +63,10 @@ def _scalable(settings: Mapping[str, Any]) -> list[str | None]:
 def _scaled(kind: str) -> Callable[[PreTrainedConfig], None]:
     def configure(config: PreTrainedConfig) -> None:
         untyped: Any = config
-        settings = dict(untyped.rope_parameters)
+        settings = dict(_rotary(untyped))
+        if not hasattr(untyped, "rope_parameters"):
+            untyped.rope_scaling = {"rope_type": kind, **_SETTINGS[kind]}
+            return
         for layer in _scalable(settings):
             if layer is None:
                 settings |= {"rope_type": kind, **_SETTINGS[kind]}
