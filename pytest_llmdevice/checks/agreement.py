@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import isnan
@@ -16,6 +16,7 @@ from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination
 from pytest_llmdevice.checks.generation import token_rows, until_end
 from pytest_llmdevice.checks.many_prompts import many_prompts_findings
 from pytest_llmdevice.checks.module_outputs import module_findings
+from pytest_llmdevice.checks.noise import Inspection
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.steps import watch_generation
 from pytest_llmdevice.checks.stops import ends_of
@@ -250,20 +251,23 @@ def _agreement(exam: Examination) -> Result:
     if result.findings or exam.generated.error is not None:
         # What is wrong with a few prompts is wrong with many.
         return result
-    try:
-        findings, evidence = many_prompts_findings(exam.target, exam.model, exam.prompts, alone, own, ends)
-        if not findings:
-            findings, more = ended_findings(exam.target, exam.model, exam.prompts, rows, ends)
-            evidence = {**evidence, **more}
-        longest = max(exam.prompts, key=len)
-        if not findings:
-            findings, more = declared_findings(exam.target, exam.model, exam.loaded_from, longest, NEW_TOKENS, own)
-            evidence = {**evidence, **more}
-        if not findings:
-            findings, more = module_findings(exam.model, exam.checkpoint, exam.cell, longest)
-            evidence = {**evidence, **more}
-    except DoesNotApply as error:
-        findings, evidence = [], {"many prompts": f"not tried: {message_of(error)}"}
+    longest = max(exam.prompts, key=len)
+    parts: Mapping[str, Callable[[], Inspection]] = {
+        "many prompts": lambda: many_prompts_findings(exam.target, exam.model, exam.prompts, alone, own, ends),
+        "rows that end": lambda: ended_findings(exam.target, exam.model, exam.prompts, rows, ends),
+        "declared ends": lambda: declared_findings(exam.target, exam.model, exam.loaded_from, longest, NEW_TOKENS, own),
+        "modules": lambda: module_findings(exam.model, exam.checkpoint, exam.cell, longest),
+    }
+    findings: Sequence[Finding] = ()
+    evidence: dict[str, int | float | str] = {}
+    for name, part in parts.items():
+        try:
+            findings, more = part()
+        except DoesNotApply as error:
+            findings, more = (), {name: f"not tried: {message_of(error)}"}
+        evidence |= more
+        if findings:
+            break
     return replace(result, findings=tuple(findings), evidence={**result.evidence, **evidence})
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.inference.texts import ids_of_texts
 from pytest_llmdevice.model.device_map import embedding_device
-from pytest_llmdevice.model.own import of_checkpoint, whole_of
+from pytest_llmdevice.model.own import member, of_checkpoint, whole_of
 from pytest_llmdevice.model.wrappers import configuration_of, core, generating_module, is_of_transformers
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ def generate_with(target: Any, model: Any, prompts: Sequence[Sequence[int]], max
     """
     own = getattr(target, "generate", None)
     given = [list(prompt) for prompt in prompts]
-    if own is None and (text := getattr(target, "generate_text", None)) is not None:
-        return ids_of_texts(text, getattr(target, "prompt_ids", None), model, given, max_new_tokens)
+    if own is None and (text := member(target, "generate_text")) is not None:
+        return ids_of_texts(text, member(target, "prompt_ids"), model, given, max_new_tokens)
     output = own(whole_of(model), given, max_new_tokens) if own else generate(model, given, max_new_tokens)
     # A Python generator can be read only once, and several checks read the output.
     return list(output) if isinstance(output, Iterator) else output

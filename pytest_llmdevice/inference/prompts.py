@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.model.own import member
 from pytest_llmdevice.zoo import prompts as zoo_prompts
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def prompts_of(target: Any, loaded: Any, prompts: Sequence[Sequence[int]]) -> li
     Raises:
         ConfigurationError: it gives something else than a list of ids for each text.
     """
-    function = getattr(target, "prompt_ids", None)
+    function = member(target, "prompt_ids")
     if function is None or getattr(target, "generate", None) is not None:
         return [list(prompt) for prompt in prompts]
     given = function(loaded, list(PROMPT_TEXTS))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.loading.members import member
+from pytest_llmdevice.model.own import member
 
 if TYPE_CHECKING:
     from pytest_llmdevice.loading.target import Target

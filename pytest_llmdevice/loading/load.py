@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_llmdevice.errors import DoesNotApply, Unsupported, UnsupportedByLibrary, first_line, message_of, of_target
 from pytest_llmdevice.loading.checkpoint_files import Stamp, stamps
 from pytest_llmdevice.loading.expected import expected_folder
-from pytest_llmdevice.loading.members import declared_names, member, model_of
+from pytest_llmdevice.loading.members import declared_names, model_of
 from pytest_llmdevice.loading.pristine import remember
 from pytest_llmdevice.loading.target import CONTRACT, Target, validate
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.model.own import Own, describe
+from pytest_llmdevice.model.own import Own, describe, member
 from pytest_llmdevice.monitoring.change import Change
 from pytest_llmdevice.monitoring.library_states import separate_library_states
 from pytest_llmdevice.monitoring.pipelines import pipelines_made

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.errors import ConfigurationError, first_line, of_target
+from pytest_llmdevice.model.own import member
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,12 +26,6 @@ MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "expected": ("checkpoint", "cell"),
 }
 """What a target may have, and what each is called with. Only `load` must be there."""
-
-
-def member(target: Any, name: str) -> Callable[..., Any] | None:
-    """The function `name` of `target`; None where it has none, or something else of that name (`self.model = ...`)."""
-    found = getattr(target, name, None)
-    return found if inspect.isroutine(found) or isinstance(found, partial) else None
 
 
 def misfit(target: Any, name: str) -> str:

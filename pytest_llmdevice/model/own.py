@@ -6,10 +6,11 @@ module that is not transformers' is called are found here, by the module.
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -62,6 +63,12 @@ class Own:
 
 _known: Final[dict[int, tuple[weakref.ref[Any], weakref.ref[Own]]]] = {}
 """By the id of a module, of whose equality nothing is known: itself, and what is known of it. Neither is kept alive."""
+
+
+def member(target: Any, name: str) -> Callable[..., Any] | None:
+    """The function `name` of `target`; None where it has none, or something else of that name (`self.model = ...`)."""
+    found = getattr(target, name, None)
+    return found if inspect.isroutine(found) or isinstance(found, partial) else None
 
 
 def describe(model: nn.Module, own: Own) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.errors import CheckpointError
 from pytest_llmdevice.zoo.manifest import damage, write_manifest
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ ALPHA: Final = 8
 SHARE: Final = 0.2
 """||B A|| alpha / rank, of ||W||: far above what 16-bit dtypes round, and small enough for the model to be itself."""
 
-_TUNED: Final = ("q_proj", "v_proj", "up_proj", "query_key_value", "c_attn", "q", "v", "in_proj", "x_proj")
+_TUNED: Final = (
+    "q_proj", "v_proj", "up_proj", "qkv_proj", "gate_up_proj", "query_key_value", "c_attn", "q", "v", "in_proj",
+    "x_proj",
+)  # fmt: skip
 """The last parts of the names of weights that get an adapter: attention and one of the feed-forward layers."""
 
 _VERSION: Final = 1
@@ -33,9 +37,15 @@ def lora(base: Path) -> Path:
     The folder has the adapter's configuration, which names `base`, its tensors, and the tokenizer.
 
     Raises:
-        OSError: the folder beside `base` cannot be written.
-        ValueError: no layer of the model can have an adapter.
+        CheckpointError: the folder beside `base` cannot be written, or no layer of the model can have an adapter.
     """
+    try:
+        return _built(base)
+    except OSError as error:
+        raise CheckpointError(f"the adapter for {base} cannot be built: {error.strerror or error}") from error
+
+
+def _built(base: Path) -> Path:
     from filelock import FileLock
 
     entry = base.with_name(base.name + SUFFIX)
@@ -68,7 +78,7 @@ def _write(base: Path, entry: Path) -> None:
         if tensor.ndim == 2 and name.rpartition(".weight")[0].rpartition(".")[2] in _TUNED
     }
     if not weights:
-        raise ValueError(f"{base}: no layer of this model is called {', '.join(_TUNED)}")
+        raise CheckpointError(f"{base}: no layer of this model is called {', '.join(_TUNED)}")
     generator = torch.Generator().manual_seed(0)
     tensors: dict[str, torch.Tensor] = {}
     for name, weight in sorted(weights.items()):

@@ -194,6 +194,17 @@ def test_a_chat_whose_template_is_another_than_it_says_is_found_by_what_reached_
     assert wrong(outcomes(changed(module, prompt_ids=prompt_ids)))
 
 
+def test_what_needs_no_made_up_prompts_is_checked_of_a_chat_too() -> None:
+    evidence = outcomes(import_module("templated_chat"))["agreement"].evidence
+    assert str(evidence["many prompts"]).startswith("not tried: the target takes text")
+    assert int(evidence["modules by themselves"]) > 0
+
+
+def test_a_list_that_is_called_prompt_ids_is_none_of_ours() -> None:
+    results = outcomes(changed(import_module("text_only"), prompt_ids=[[1, 2]]))
+    assert wrong(results) == {}
+
+
 def test_an_edit_that_was_not_made_is_found() -> None:
     module = import_module("edited")
     unedited = changed(module, load=import_module("some_cells").load)

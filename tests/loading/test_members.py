@@ -12,9 +12,9 @@ from torch import nn
 
 from pytest_llmdevice import Cell, ConfigurationError, Unsupported
 from pytest_llmdevice.loading.load import Leftovers, Loaded
-from pytest_llmdevice.loading.members import MEMBERS, declared_names, member, model_of, offered
+from pytest_llmdevice.loading.members import MEMBERS, declared_names, model_of, offered
 from pytest_llmdevice.loading.target import FullTarget, validate
-from pytest_llmdevice.model.own import own_of
+from pytest_llmdevice.model.own import member, own_of
 
 CELL = Cell("llama", "cpu", "float32")
 
