@@ -37,7 +37,8 @@ def check_dtypes(model: nn.Module, expectations: Expectations, cell: Cell, check
     named = list(tensors(model))
     if another := foreign(expectations, {name: tensor for name, _, tensor in named}):
         return Result("dtypes", (another,))
-    packed = {weight.parameter for weight in expectations.weights if weight.quantized}
+    stored = expectations.stored
+    packed = {weight.parameter for weight in expectations.weights if weight.quantized or weight.module in stored}
     configs = list(_configurations(configuration_of(model), checkpoint))
     # `load_checkpoint_and_dispatch` leaves the configuration as it was, and a map, also for one device.
     filled = bool(DeviceMap(model).entries) and any(dtype != cell.dtype for _, dtype, _ in configs)

@@ -51,13 +51,15 @@ def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell)
             findings.append(Finding(weight.module, "a module", "nothing of that name"))
             continue
         found = packing(module, weight.parameter.rpartition(".")[2], weight.elements)
-        findings += _weight(weight, module, found, cell)
+        # As it is in the checkpoint, or unpacked while loading: a cell that asks for nothing has nothing against either.
+        if not (cell.quantization == "none" and weight.module in expectations.stored):
+            findings += _weight(weight, module, found, cell)
         if found is not None:
             packed_elements += weight.elements
             packed_modules.add(weight.module)
     # PEFT's layers around packed ones are called like those.
     own = {name: type(module).__name__ for name, module in modules.items() if wrapped_child(module) is None}
-    stray = [name for name, kind in own.items() if kind in layer_classes()]
+    stray = [name for name, kind in own.items() if kind in layer_classes() and name not in expectations.stored]
     if cell.quantization == "none":
         known = {finding.where for finding in findings}
         findings += [Finding(name, "a dense layer", own[name], hints.UNASKED) for name in stray if name not in known]
@@ -68,7 +70,7 @@ def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell)
             Finding(f"{pattern!r}, declared dense", "a linear layer of that name", "none")
             for pattern in expectations.unknown
         ]
-    if not findings:
+    if not findings and not expectations.stored:
         findings += _configured(configuration_of(model), cell)
     total = sum(weight.elements for weight in expectations.weights)
     evidence: dict[str, int | float | str] = {
@@ -77,6 +79,8 @@ def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell)
         "quantized modules": len({*stray, *packed_modules}),
         "share of elements quantized": f"{packed_elements / total:.0%}" if total else "none",
     }
+    if expectations.stored:
+        evidence["packed in the checkpoint"] = len(expectations.stored)
     return Result("quantization", tuple(findings), evidence)
 
 

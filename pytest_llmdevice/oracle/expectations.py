@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.loading.pretrained import stored_equal
 from pytest_llmdevice.loading.quantization import quantization_of
+from pytest_llmdevice.loading.stored_packed import stored_packed
 from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
@@ -101,6 +102,7 @@ class Expectations:
             that are neither parameters nor buffers.
         architecture: the name of the class that transformers has for the checkpoint.
         unknown: the patterns of modules to be left dense that fit none.
+        stored: the linear modules that the checkpoint itself holds packed.
     """
 
     tensors: tuple[Expected, ...]
@@ -112,6 +114,7 @@ class Expectations:
     attributes: frozenset[str] = frozenset()
     architecture: str = ""
     unknown: tuple[str, ...] = ()
+    stored: frozenset[str] = frozenset()
 
 
 def expectations_of(model: nn.Module, checkpoint: str, cell: Cell, dense: Sequence[str] = ()) -> Expectations:
@@ -157,6 +160,10 @@ def expectations_of(model: nn.Module, checkpoint: str, cell: Cell, dense: Sequen
         frozenset(_join(name, key) for name, module in bones.named_modules() for key in tensor_attributes(module)),
         type(bones).__name__,
         tuple(pattern for pattern in dense if not any(fits(pattern, weight.module) for weight in weights)),
+        frozenset(
+            names.module_name(module) or names.loaded_name(module)
+            for module in stored_packed(checkpoint, [weight.module for weight in weights])
+        ),
     )
 
 

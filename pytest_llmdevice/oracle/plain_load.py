@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_llmdevice.loading.adapters import base_of, merged_load
 from pytest_llmdevice.loading.checkpoint_files import fingerprint
 from pytest_llmdevice.loading.pretrained import from_pretrained, skeleton
+from pytest_llmdevice.loading.stored_packed import stored_method, unpacked_load
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.oracle.process import ask
 
@@ -27,7 +28,7 @@ _models: OrderedDict[tuple[object, ...], nn.Module] = OrderedDict()
 def plain_model(checkpoint: str, dtype: str = "float32", *, live: bool = False) -> nn.Module:
     """A plain load of `checkpoint` on the cpu, unquantized, to be read only: the next caller gets the same one.
 
-    An adapter is merged into its base; with `live` it is the base alone, as it is in a model whose adapters are live.
+    The weights of a checkpoint that is quantized by itself are unpacked. An adapter is merged into its base; with `live` it is the base alone, as it is in a model whose adapters are live.
 
     It is never handed to a target, and its tensors are those of a process in which no target was imported; only the
     code of its classes is this process' own. Raises whatever `from_pretrained` raises.
@@ -37,14 +38,20 @@ def plain_model(checkpoint: str, dtype: str = "float32", *, live: bool = False) 
     key = (*fingerprint(base), *(fingerprint(checkpoint) if merged else ()), dtype)
     model = _models.pop(key, None)
     if model is None:
-        model = (
-            ask(merged_load, checkpoint, dtype) if merged else ask(from_pretrained, base, Cell("plain", "cpu", dtype))
-        )
+        model = _made(checkpoint, base, dtype, merged=merged)
     if sum(tensor.nbytes for tensor in model.parameters()) <= LARGEST:
         _models[key] = model
     while len(_models) > KEPT:
         _models.popitem(last=False)
     return model
+
+
+def _made(checkpoint: str, base: str, dtype: str, *, merged: bool) -> nn.Module:
+    if merged:
+        return ask(merged_load, checkpoint, dtype)
+    if stored_method(base):
+        return ask(unpacked_load, base, dtype)
+    return ask(from_pretrained, base, Cell("plain", "cpu", dtype))
 
 
 def plain_skeleton(checkpoint: str, cell: Cell) -> nn.Module:
