@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination, Tokens
 from pytest_llmdevice.checks.refusals import refused
 from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.checks.tolerance import BY_DTYPE
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.errors import hint_of
 from pytest_llmdevice.inference.prompts import encode, load_tokenizer, prompts_of
 from pytest_llmdevice.loading.load import Leftovers, Loaded
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.oracle.reference import Reference, reference
+from pytest_llmdevice.oracle.unpacked import is_unpacked, unpacked_checkpoint, unpacked_in
 from pytest_llmdevice.simulation.profiles import parse
 
 if TYPE_CHECKING:
@@ -66,8 +69,7 @@ def examine(
     try:
         if isinstance(made, Exception):
             raise made
-        known = made
-        wanted = expected_of(target, str(checkpoint), loaded, known[0], lambda: known[1], folder)
+        wanted = expected_of(target, str(checkpoint), loaded, *made, folder)
         exam = Examination(
             target,
             wanted.checkpoint,
@@ -75,6 +77,7 @@ def examine(
             loaded,
             wanted.prompts,
             wanted.reference,
+            wanted.tolerance,
             beside=profile,
             others=tuple(others),
             dense=tuple(dense),
@@ -87,11 +90,15 @@ def examine(
 
 
 class Wanted(NamedTuple):
-    """What a loaded cell is held against: a checkpoint, prompts, and what the model should say to them."""
+    """What a loaded cell is held against: a checkpoint, prompts, and what the model should say to them.
+
+    The tolerance is that of its logits, None for the one by dtype and quantization.
+    """
 
     checkpoint: str
     prompts: Tokens
     reference: Reference
+    tolerance: float | None = None
 
 
 def expected_of(
@@ -112,17 +119,32 @@ def expected_of(
         known: gives the reference of `checkpoint` and `prompts`; called only where these are the ones.
         folder: where reference outputs are kept.
     """
-    wanted = loaded.reference or checkpoint
+    wanted, kept = loaded.reference or checkpoint, None if folder is None else Path(folder)
+    tolerance = None
+    if loaded.model is not None and is_unpacked(loaded.model, wanted):
+        wanted = unpacked_checkpoint(wanted, kept)
+        # Whoever unpacks in more bits than the library does is right too.
+        tolerance = max(BY_DTYPE[unpacked_in(wanted)], BY_DTYPE[loaded.cell.dtype])
     given = prompts if loaded.own is None else prompts_of(target, loaded.own.whole, prompts)
     if wanted == checkpoint and list(map(list, given)) == list(map(list, prompts)):
         return Wanted(checkpoint, prompts, known())
-    return Wanted(wanted, given, reference(wanted, given, NEW_TOKENS, None if folder is None else Path(folder)))
+    return Wanted(wanted, given, reference(wanted, given, NEW_TOKENS, kept), tolerance)
 
 
-def _expected(checkpoint: str, prompts: Tokens | None, folder: Path | None) -> tuple[Tokens, Reference] | Exception:
+def _expected(
+    checkpoint: str, prompts: Tokens | None, folder: Path | None
+) -> tuple[Tokens, Callable[[], Reference]] | Exception:
     """The prompts and what the model says to them; or what was raised: of a broken checkpoint, the load says more."""
     try:
         given = encode(load_tokenizer(checkpoint)) if prompts is None else prompts
-        return given, reference(checkpoint, given, NEW_TOKENS, folder)
     except Exception as error:  # noqa: BLE001  # raised where the load has nothing to say
         return error
+    try:
+        found = reference(checkpoint, given, NEW_TOKENS, folder)
+    except Exception as error:  # noqa: BLE001  # raised where this is what a model is held against
+        return given, partial(_raise, error)
+    return given, lambda: found
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error

@@ -51,7 +51,7 @@ def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell)
             findings.append(Finding(weight.module, "a module", "nothing of that name"))
             continue
         found = packing(module, weight.parameter.rpartition(".")[2], weight.elements)
-        # As it is in the checkpoint, or unpacked while loading: a cell that asks for nothing has nothing against either.
+        # As it is in the checkpoint, or unpacked while loading: who asks for nothing has nothing against either.
         if not (cell.quantization == "none" and weight.module in expectations.stored):
             findings += _weight(weight, module, found, cell)
         if found is not None:

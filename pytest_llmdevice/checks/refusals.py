@@ -8,6 +8,7 @@ from pathlib import Path
 from pytest_llmdevice.checks.upstream import libraries_of, plain_strategy
 from pytest_llmdevice.errors import first_line
 from pytest_llmdevice.loading.load import Loaded
+from pytest_llmdevice.loading.stored_packed import stored_method
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import REFERENCE, Cell
 from pytest_llmdevice.oracle.process import OracleError, ask
@@ -17,7 +18,8 @@ def refused(loaded: Loaded, checkpoint: str) -> Loaded:
     """`loaded`, as unsupported if it failed with what a plain load of the cell fails with too.
 
     An attention that the class has not, a quantizer that does not take the architecture: no loader can do it with the
-    versions that are installed. A checkpoint that does not load on the cpu in float32 either is broken instead.
+    versions that are installed. A checkpoint that does not load on the cpu in float32 either is broken instead, unless
+    its weights are packed and the library that unpacks them is missing.
 
     Args:
         loaded: what a load yielded.
@@ -45,9 +47,10 @@ def ends_with(checkpoint: str, cell: Cell) -> str:
     target = BuiltinTarget()
     refusal = Loaded.load(target, Path(checkpoint), plain_strategy(cell))
     said = "" if refusal.exception is None else first_line(refusal.exception)
+    missing = isinstance(refusal.exception, ImportError) and bool(stored_method(checkpoint))
     refusal.release()
-    if not said:
-        return ""
+    if not said or missing:
+        return said
     whole = Loaded.load(target, Path(checkpoint), replace(REFERENCE, model=cell.model))
     loads = whole.model is not None
     whole.release()

@@ -27,6 +27,7 @@ from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.doors import held_bytes
 from pytest_llmdevice.oracle.process import ask
 from pytest_llmdevice.oracle.reference import compute
+from pytest_llmdevice.oracle.unpacked import unpacked_in
 from pytest_llmdevice.simulation.simulate import active
 
 if TYPE_CHECKING:
@@ -98,8 +99,14 @@ def _plain(exam: Examination, check: str) -> tuple[Finding, ...]:
     prompts = tuple(map(tuple, exam.prompts))
     simulation = active()
     simulated = "" if simulation is None else str(simulation.profile)
-    return _asked(
-        fingerprint(exam.checkpoint), exam.checkpoint, exam.cell, exam.others, prompts, exam.tolerance, check, simulated
+    # Of a model that was unpacked while loading, both are plain loads: of the packed files, and of the numbers in them.
+    folders = (exam.checkpoint, exam.loaded_from) if unpacked_in(exam.checkpoint) else (exam.checkpoint,)
+    return tuple(
+        finding
+        for folder in folders
+        for finding in _asked(
+            fingerprint(folder), folder, exam.cell, exam.others, prompts, exam.tolerance, check, simulated
+        )
     )
 
 

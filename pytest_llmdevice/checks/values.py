@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +17,7 @@ from pytest_llmdevice.diagnosis.hints.values import NOT_APPLIED, PACKED, SHAPE, 
 from pytest_llmdevice.diagnosis.wrong_values import explain, relative_error
 from pytest_llmdevice.loading.adapters import is_adapter, is_live
 from pytest_llmdevice.loading.quantization import quantization_of
-from pytest_llmdevice.loading.stored_packed import stored_method
+from pytest_llmdevice.loading.stored_packed import stored_packed
 from pytest_llmdevice.matrix.axes import Quantization
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
@@ -29,13 +29,14 @@ from pytest_llmdevice.model.weights import dequantized, has_packed_class, is_pac
 from pytest_llmdevice.oracle.linear_weights import LinearWeight, linear_weights
 from pytest_llmdevice.oracle.plain_load import plain_model
 from pytest_llmdevice.oracle.recognition import names_of
+from pytest_llmdevice.oracle.unpacked import unpacked_modules
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-UNPACKED: Final = 5e-3
-"""The allowed relative error of a weight that the checkpoint holds packed: of scales in 16 bits."""
+UNPACKED: Final = 2**-7
+"""The allowed relative error of a number that the checkpoint holds packed: scale and product rounded to bfloat16."""
 
 COMPUTED: Final = 1e-5
 """The allowed relative error of a buffer that was computed on another device or in another order of operations."""
@@ -56,9 +57,7 @@ def check_values(model: nn.Module, checkpoint: str, cell: Cell) -> Result:
     names = names_of(model, checkpoint, plain.model)
     stored = Stored.of(checkpoint, model, names)
     for named in names.tensors:
-        if named.architecture not in plain.tensors:
-            continue
-        if named.name in stored.names:
+        if named.architecture not in plain.tensors or named.name in stored.names:
             continue
         packed = _is_packed(named, plain)
         value = offloaded_value(model, named.name) if named.tensor.is_meta else plain_values(named.tensor)
@@ -83,9 +82,7 @@ def check_values(model: nn.Module, checkpoint: str, cell: Cell) -> Result:
             findings.append(finding)
     wrong, counts["stored packed"] = stored.findings(model)
     findings += wrong
-    for weight, owner in _packed_away(model, names, plain, cell):
-        if weight.module in stored.modules:
-            continue
+    for weight, owner in _packed_away(model, names, plain, cell, stored.modules):
         error, finding = _packed(owner, weight.parameter, weight.parameter, None, plain, cell)
         counts["packed weights"] += 1
         worst = max(worst, error)
@@ -111,6 +108,7 @@ class Plain:
         spread: the standard deviation with which the class initializes weights.
         transposed: the names of the weights of `Conv1D` modules, which are stored transposed.
         live: whether adapters are kept beside the weights, which are then the base's.
+        unpacked: the modules whose weights the checkpoint's files pack, or packed before they were unpacked.
     """
 
     checkpoint: str
@@ -120,6 +118,7 @@ class Plain:
     spread: float
     transposed: frozenset[str]
     live: bool = False
+    unpacked: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, checkpoint: str, dtype: str, *, live: bool = False) -> Plain:
@@ -130,7 +129,9 @@ class Plain:
             f"{name}.weight" for name, module in model.named_modules() if type(module).__name__ == "Conv1D"
         )
         known = spread if isinstance(spread, float) else 0.02
-        return cls(checkpoint, dtype, model, _by_name(model), known, transposed, live)
+        weights = [weight.module for weight in linear_weights(model, Cell("plain", "cpu", dtype))]
+        unpacked = unpacked_modules(checkpoint) | stored_packed(checkpoint, weights)
+        return cls(checkpoint, dtype, model, _by_name(model), known, transposed, live, unpacked)
 
     def as_linear(self, name: str) -> torch.Tensor:
         """The weight `name` in the layout of `nn.Linear`, in which bitsandbytes packs also `Conv1D` layers."""
@@ -169,12 +170,13 @@ def _is_packed(named: NamedTensor, plain: Plain) -> bool:
 
 
 def _packed_away(
-    model: nn.Module, names: TensorNames, plain: Plain, cell: Cell
+    model: nn.Module, names: TensorNames, plain: Plain, cell: Cell, known: Collection[str]
 ) -> Iterator[tuple[LinearWeight, nn.Module]]:
-    """Linear weights of which there is no tensor, and whose modules hold them in another form; with these modules."""
+    """Linear weights without a tensor and the modules that hold them in another form, but for the `known`."""
     there = {named.architecture for named in names.tensors}
     for weight in linear_weights(plain.model, cell):
-        own = names.module_name(weight.module) if weight.parameter not in there else None
+        away = weight.parameter not in there and weight.module not in known
+        own = names.module_name(weight.module) if away else None
         module = model.get_submodule(own) if own is not None else None
         if module is not None and packing(module, weight.parameter.rpartition(".")[2], weight.elements) is not None:
             yield weight, module
@@ -199,7 +201,7 @@ def _packed(
     allowed = quantization_of(cell).packing_error or max(
         entry.packing_error for entry in current().of(Quantization).values()
     )
-    if cell.quantization == "none" and stored_method(plain.checkpoint):
+    if cell.quantization == "none" and architecture.rpartition(".")[0] in plain.unpacked:
         # The numbers of the checkpoint itself, unpacked in another order of operations.
         allowed = UNPACKED
     # Written so that a nan, which compares false to everything, is a finding.
@@ -215,6 +217,8 @@ def _dense(named: NamedTensor, value: torch.Tensor, plain: Plain) -> Finding | N
     if value.shape != expected.shape:
         return Finding(name, f"shape {tuple(expected.shape)}", f"shape {tuple(value.shape)}", SHAPE)
     if same_values(value, expected, computed=computed):
+        return None
+    if architecture.rpartition(".")[0] in plain.unpacked and unpacked_alike(value, expected):
         return None
     # A class may compute a tensor that no checkpoint holds in the dtype of the load.
     base = plain.base(architecture)
@@ -253,6 +257,12 @@ def same_values(value: torch.Tensor, expected: torch.Tensor, *, computed: bool) 
         finite = size[size.isfinite()]
         allowed = torch.maximum(allowed, COMPUTED * size + COMPUTED / 10 * (finite.max() if finite.numel() else 0.0))
     return bool(((value == rounded) | ((actual - wanted).abs() <= allowed)).all())
+
+
+def unpacked_alike(value: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether `value` is `expected`, unpacked in another order of operations or another dtype."""
+    actual, wanted = value.float(), expected.float()
+    return bool(((actual - wanted).abs() <= UNPACKED * (wanted.abs() + wanted.abs().mean())).all())
 
 
 def at_worst(value: torch.Tensor, expected: torch.Tensor) -> tuple[str, str]:

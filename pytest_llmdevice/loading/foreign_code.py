@@ -7,6 +7,7 @@ transformers fetches and runs without that switch where the package `kernels` is
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,30 @@ _OF_KERNELS: Final = frozenset({"mxfp4", "mxfp8", "fp8", "fbgemm_fp8", "eetq", "
 """Quantizations of checkpoints that transformers computes with kernels of the hub (`get_kernel` in the modules of
 `integrations`, 5.23), some of them not before the first forward pass."""
 
+_UNPACKED: Final = frozenset({"fp8", "mxfp4"})
+"""Those of them that transformers unpacks on every device. It does so with metal too, but for mps only."""
+
+
+def unpacks(config: Any) -> bool:
+    """Whether the weights of a checkpoint with this configuration are unpacked while it is loaded."""
+    quantized = getattr(config, "quantization_config", None)
+    return bool(quantized.get("dequantize") if isinstance(quantized, dict) else getattr(quantized, "dequantize", False))
+
+
+def unpack_without_kernels(config: Any) -> None:
+    """Have the weights of a checkpoint unpacked while it is loaded, if else kernels of the hub compute with them.
+
+    transformers does so by itself where there is no card. What has no option `dequantize` stays as it is.
+    """
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    quantized = getattr(config, "quantization_config", None)
+    if not isinstance(quantized, dict) or quantized.get("quant_method") not in _UNPACKED:
+        return
+    kind = AUTO_QUANTIZATION_CONFIG_MAPPING.get(quantized["quant_method"])
+    if kind is not None and "dequantize" in inspect.signature(kind).parameters:
+        config.quantization_config = {**quantized, "dequantize": True}
+
 
 def refuse_foreign_code(config: Any, seen: frozenset[int] = frozenset()) -> None:
     """Do nothing if a model of `config` runs on the code of installed libraries.
@@ -34,7 +59,7 @@ def refuse_foreign_code(config: Any, seen: frozenset[int] = frozenset()) -> None
         raise UnsupportedByLibrary(f"its config.json asks for the experts {experts!r}, which are {_CODE}")
     quantized = getattr(config, "quantization_config", None)
     kind = quantized.get("quant_method") if isinstance(quantized, dict) else getattr(quantized, "quant_method", None)
-    if str(getattr(kind, "value", kind)) in _OF_KERNELS:
+    if str(getattr(kind, "value", kind)) in _OF_KERNELS and not unpacks(config):
         raise UnsupportedByLibrary(f"its config.json asks for the quantization {kind!r}, whose kernels are {_CODE}")
     for part in vars(config).values():
         # Encoders, decoders and the like have configurations of their own.

@@ -13,7 +13,13 @@ from pytest_llmdevice.errors import UnsupportedByLibrary
 from pytest_llmdevice.loading import attention, quantization
 from pytest_llmdevice.loading.adapters import base_of
 from pytest_llmdevice.loading.checkpoint_files import Stamp, stamps
-from pytest_llmdevice.loading.foreign_code import refuse_foreign_code, without_foreign_code
+from pytest_llmdevice.loading.foreign_code import (
+    refuse_foreign_code,
+    unpack_without_kernels,
+    unpacks,
+    without_foreign_code,
+)
+from pytest_llmdevice.loading.stored_packed import stored_method
 from pytest_llmdevice.matrix.cell import Cell
 
 if TYPE_CHECKING:
@@ -33,6 +39,7 @@ def configuration(checkpoint: str) -> PreTrainedConfig:
     config: PreTrainedConfig = AutoConfig.from_pretrained(
         base_of(checkpoint), local_files_only=True, trust_remote_code=False
     )
+    unpack_without_kernels(config)
     refuse_foreign_code(config)
     return config
 
@@ -56,6 +63,11 @@ def from_pretrained(checkpoint: str, cell: Cell, **options: Any) -> nn.Module:
     if quantized is not None:
         options["quantization_config"] = quantized
     config = configuration(checkpoint)
+    if unpacks(config):
+        options["config"] = config
+    if cell.kind == "cpu" and stored_method(checkpoint):
+        # Left out, packed weights go to the first card where there is one.
+        options.setdefault("device_map", {"": "cpu"})
     with without_foreign_code():
         model: nn.Module = auto_class(config).from_pretrained(
             checkpoint,

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+LEAST: Final = 64
+"""Numbers that a packed weight has at least."""
+
 BESIDE: Final = 4
 """Bits for each element, from which integers beside a dense weight are taken for its packed form."""
 
@@ -62,6 +65,17 @@ def packing(module: nn.Module, key: str, elements: int) -> Packing | None:
             if bits >= least and not (isinstance(other, torch.nn.Parameter) and other.requires_grad):
                 return _packing(module, other, name)
     return None
+
+
+def holds_packed(model: nn.Module) -> bool:
+    """Whether any tensor in `model` looks like packed weights: integers, but of no position, or floats of a byte."""
+    return any(few_bits(storage_dtype(tensor)) and _is_many_numbers(tensor) for _, tensor in _held(model))
+
+
+def _is_many_numbers(tensor: torch.Tensor) -> bool:
+    size = storage_dtype(tensor).itemsize
+    # Positions and tables of tokens are in rows, and in 32 or 64 bits; packed weights have two dimensions, or a byte.
+    return tensor.numel() >= LEAST and (size == 1 or (size < 8 and tensor.ndim > 1 and min(tensor.shape) > 1))
 
 
 def weight_of(module: Any, key: str) -> torch.Tensor | None:

@@ -28,7 +28,8 @@ _models: OrderedDict[tuple[object, ...], nn.Module] = OrderedDict()
 def plain_model(checkpoint: str, dtype: str = "float32", *, live: bool = False) -> nn.Module:
     """A plain load of `checkpoint` on the cpu, unquantized, to be read only: the next caller gets the same one.
 
-    The weights of a checkpoint that is quantized by itself are unpacked. An adapter is merged into its base; with `live` it is the base alone, as it is in a model whose adapters are live.
+    The weights of a checkpoint that is quantized by itself are unpacked. An adapter is merged into its base; with
+    `live` it is the base alone, as it is in a model whose adapters are live.
 
     It is never handed to a target, and its tensors are those of a process in which no target was imported; only the
     code of its classes is this process' own. Raises whatever `from_pretrained` raises.
@@ -50,7 +51,7 @@ def _made(checkpoint: str, base: str, dtype: str, *, merged: bool) -> nn.Module:
     if merged:
         return ask(merged_load, checkpoint, dtype)
     if stored_method(base):
-        return ask(unpacked_load, base, dtype)
+        return ask(unpacked_load, base, dtype)[0]
     return ask(from_pretrained, base, Cell("plain", "cpu", dtype))
 
 

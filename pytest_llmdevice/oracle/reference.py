@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_llmdevice.inference.generation import inputs_for, pad_token
 from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.loading.adapters import base_of, is_adapter
 from pytest_llmdevice.loading.checkpoint_files import fingerprint
 from pytest_llmdevice.loading.pretrained import from_pretrained
+from pytest_llmdevice.loading.stored_packed import running_load, stored_method
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.oracle.maker import maker_of
@@ -81,7 +82,10 @@ def compute(checkpoint: str, prompts: Sequence[Sequence[int]], max_new_tokens: i
     """Load the reference cell of `checkpoint` and run it."""
     import torch
 
-    model: Any = from_pretrained(checkpoint, Cell("reference", "cpu", "float32"))
+    if stored_method(checkpoint):
+        model, _ = running_load(checkpoint, "float32")
+    else:
+        model = from_pretrained(checkpoint, Cell("reference", "cpu", "float32"))
     logits, tokens, steps = [], [], []
     for prompt in prompts:
         inputs = inputs_for(model, [prompt])

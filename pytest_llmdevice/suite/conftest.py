@@ -14,7 +14,9 @@ from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination
 from pytest_llmdevice.checks.examine import expected_of
 from pytest_llmdevice.checks.generation import token_rows
+from pytest_llmdevice.errors import first_line
 from pytest_llmdevice.loading.load import Loaded
+from pytest_llmdevice.loading.stored_packed import stored_method
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.oracle.reference import Reference, reference
@@ -69,9 +71,15 @@ def llm_examination(
     others = run.others(llm_cell) if run is not None else ()
     dense = run.dense(llm_cell) if run is not None else ()
     imported = run.resolved.changes if run is not None and run.target is llm_target else ()
-    exam = expected_of(
-        llm_target, str(llm_checkpoint), loaded, llm_prompts, llm_reference, cache_directory() / "references"
-    )
+    try:
+        exam = expected_of(
+            llm_target, str(llm_checkpoint), loaded, llm_prompts, llm_reference, cache_directory() / "references"
+        )
+    except ImportError as error:
+        if not stored_method(str(llm_checkpoint)):
+            raise
+        # The target reads files that transformers cannot read here.
+        raise CellSkipped("unsupported", f"no plain load to hold it against: {first_line(error)}") from error
     return Examination(
         llm_target,
         exam.checkpoint,
@@ -79,7 +87,7 @@ def llm_examination(
         loaded,
         exam.prompts,
         exam.reference,
-        tolerance,
+        exam.tolerance if tolerance is None else tolerance,
         beside,
         others,
         imported,

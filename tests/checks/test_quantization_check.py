@@ -243,7 +243,7 @@ def test_a_missing_expert_weight_is_found() -> None:
 
 @pytest.mark.parametrize("quantization", NATIVE)
 def test_a_model_without_linear_weights_is_hollow(quantization: str) -> None:
-    expectations = SimpleNamespace(weights=(), unknown=())
+    expectations = SimpleNamespace(weights=(), unknown=(), stored=frozenset())
     result = check_quantization(nn.ReLU(), expectations, llama(quantization))  # type: ignore[arg-type]
     assert result.hollow
     assert not result.passed

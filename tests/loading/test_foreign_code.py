@@ -151,8 +151,8 @@ def test_kernels_that_a_configuration_names_are_never_fetched(
 
 
 def test_a_quantization_that_needs_kernels_of_the_hub_is_refused_with_a_sentence(hostile: Path) -> None:
-    change(hostile, "config.json", quantization_config={"quant_method": "mxfp4"})
-    with pytest.raises(UnsupportedByLibrary, match="quantization 'mxfp4', whose kernels are code of the hub"):
+    change(hostile, "config.json", quantization_config={"quant_method": "eetq"})
+    with pytest.raises(UnsupportedByLibrary, match="quantization 'eetq', whose kernels are code of the hub"):
         configuration(str(hostile))
 
 

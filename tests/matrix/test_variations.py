@@ -23,6 +23,10 @@ def one_card(specs: object) -> list[tuple[str, str]]:
     return DEVICES
 
 
+OF_A_LIBRARY = {"bnb-int8", "bnb-4bit", "w4a16"}
+"""Traits that take an optional library to build or to load."""
+
+
 def default(**changes: object) -> tuple[Cell, ...]:
     matrix = load("default", Path("nowhere"))
     return cells(matrix.model_copy(update=changes), one_card)
@@ -35,13 +39,19 @@ def test_the_default_matrix_has_no_cell_more_for_its_variations() -> None:
 @pytest.mark.parametrize("kind", ["cpu", "cuda", "rocm", "mps", "xpu"])
 def test_every_trait_is_met_on_every_kind_of_device(kind: str) -> None:
     met = {trait for cell in default() if cell.kind == kind for trait in parts_of(cell.model).traits}
-    assert met == set(current().names("trait"))
+    assert met == set(current().names("trait")) - OF_A_LIBRARY
+
+
+def test_traits_that_take_a_library_to_build_are_met_with_the_quantizers() -> None:
+    found = cells(load("quantizers", Path("nowhere")), one_card)
+    met = {trait for cell in found for trait in parts_of(cell.model).traits if cell.quantization == "none"}
+    assert met == {*OF_A_LIBRARY, "fp8", "mxfp4"}
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda", "rocm", "mps", "xpu"])
 def test_every_family_stays_with_a_dense_cell_of_its_own_on_every_kind_of_device(kind: str) -> None:
     plain = {cell.model for cell in default() if cell.kind == kind and cell.quantization == "none"}
-    assert plain >= set(current().names("family")) | {"gpt-oss", "qwen3-next", "mamba2", "mllama"}
+    assert plain >= set(current().names("family")) | {"gpt-oss~mxfp4", "qwen3-next", "mamba2", "mllama"}
 
 
 def test_a_pair_of_a_family_and_another_axis_stays_covered_by_the_family_or_its_variation() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from pytest_llmdevice.zoo.traits import numbers, positions, stored, tokens
+from pytest_llmdevice.zoo.traits import numbers, packed, positions, stored, tokens
 from pytest_llmdevice.zoo.traits.trait import Trait
 
-TRAITS: Final = (*tokens.TRAITS, *positions.TRAITS, *numbers.TRAITS, *stored.TRAITS)
+TRAITS: Final = (*tokens.TRAITS, *positions.TRAITS, *numbers.TRAITS, *stored.TRAITS, *packed.TRAITS)
 
 __all__ = ["TRAITS", "Trait"]

@@ -16,14 +16,15 @@ WHOLE: Final = "model.safetensors"
 SHARDS: Final = 3
 
 
-def _read(folder: Path) -> dict[str, torch.Tensor]:
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors in the files of a checkpoint, by their names there."""
     from safetensors.torch import load_file
 
     files = sorted(folder.glob("*.safetensors"))
     return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
-def _write(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+def write_weights(folder: Path, weights: dict[str, torch.Tensor]) -> None:
     """Write `weights` to as many files as the checkpoint had."""
     from safetensors.torch import save_file
 
@@ -51,16 +52,16 @@ def _write(folder: Path, weights: dict[str, torch.Tensor]) -> None:
 def _store_halves(folder: Path) -> None:
     import torch
 
-    weights = _read(folder)
-    _write(folder, {name: w.to(torch.bfloat16) if w.is_floating_point() else w for name, w in weights.items()})
+    weights = read_weights(folder)
+    write_weights(folder, {name: w.to(torch.bfloat16) if w.is_floating_point() else w for name, w in weights.items()})
 
 
 def _shard(folder: Path) -> None:
     if not (folder / f"{WHOLE}.index.json").is_file():
-        weights = _read(folder)
-        # A second file is what `_write` goes by.
+        weights = read_weights(folder)
+        # A second file is what `write_weights` goes by.
         (folder / "model-00000.safetensors").touch()
-        _write(folder, weights)
+        write_weights(folder, weights)
 
 
 def _untied(config: PreTrainedConfig) -> str | None:
@@ -77,9 +78,9 @@ def _store_twice(folder: Path) -> None:
     untyped: Any = AutoModelForCausalLM
     model = untyped.from_pretrained(folder, local_files_only=True, dtype="auto")
     head = model.get_output_embeddings().weight
-    stored = _read(folder)
+    stored = read_weights(folder)
     names = [name for name, weight in model.named_parameters(remove_duplicate=False) if weight is head]
-    _write(folder, {**stored, **{name: head.detach().clone() for name in names if name not in stored}})
+    write_weights(folder, {**stored, **{name: head.detach().clone() for name in names if name not in stored}})
 
 
 TRAITS: Final = (
