@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.check import Check, needs_cards
+from pytest_llmdevice.checks.origin import origin_of
 from pytest_llmdevice.checks.result import Result
-from pytest_llmdevice.checks.tolerance import generation_tolerance, tolerance
+from pytest_llmdevice.checks.tolerance import tolerance
 from pytest_llmdevice.checks.upstream import judged
 from pytest_llmdevice.diagnosis import finding_from_exception
-from pytest_llmdevice.diagnosis.divergence import ModuleOutput, first_difference, outputs_of
 from pytest_llmdevice.diagnosis.failure import excerpt
 from pytest_llmdevice.diagnosis.grounds import grounded
-from pytest_llmdevice.diagnosis.replaced import replaced_methods
-from pytest_llmdevice.errors import DoesNotApply, first_line, message_of, of_target
-from pytest_llmdevice.inference.generation import inputs_for
+from pytest_llmdevice.errors import DoesNotApply, message_of, of_target
 from pytest_llmdevice.inference.generation_run import GenerationRun, generate_traced
-from pytest_llmdevice.inference.logits import forward_logits
 from pytest_llmdevice.loading.load import Loaded
-from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.loading.stored_packed import stored_method
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.device_map import restore_offloading
-from pytest_llmdevice.model.names import TensorNames
 from pytest_llmdevice.monitoring.change import Change
 from pytest_llmdevice.oracle.expectations import Expectations, expectations_of
-from pytest_llmdevice.oracle.process import ask
 from pytest_llmdevice.oracle.reference import Reference
 from pytest_llmdevice.simulation.profiles import Profile
-from pytest_llmdevice.text import listed
 
 if TYPE_CHECKING:
     from pytest_llmdevice.loading.target import Target
@@ -194,38 +187,4 @@ class Examination:
         changed = next((change for change in changes if change.kind == "model"), None)
         if changed is not None:
             return f"generate, which changed the model: {changed.name} was {changed.before}, and is {changed.after} now"
-        longest = max(self.prompts, key=len)
-        try:
-            modules = TensorNames(self.model).modules
-            plain = Cell(self.cell.model, "cpu", self.cell.dtype, self.cell.quantization)
-            found = first_difference(
-                self.model,
-                ask(_plain_outputs, self.checkpoint, plain, tuple(longest)),
-                lambda model: forward_logits(model, inputs_for(model, [longest])),
-                generation_tolerance(self.cell),
-                lambda name: modules.get(name) or name,
-            )
-        except Exception as error:  # noqa: BLE001  # a search for the cause must not hide the finding it is for
-            return f"not found, a comparison with a plain load was not possible: {first_line(error)}"
-        if found is not None:
-            return str(found)
-        replaced = replaced_methods(self.model)
-        return f"{REPLACED}{listed(replaced)}" if replaced else SAME
-
-
-def _plain_outputs(checkpoint: str, cell: Cell, prompt: tuple[int, ...]) -> Mapping[str, tuple[ModuleOutput, ...]]:
-    return outputs_of(
-        from_pretrained(checkpoint, cell), lambda model: forward_logits(model, inputs_for(model, [prompt]))
-    )
-
-
-SAME: Final = (
-    "not found: for one short prompt without padding each module says the same as in a plain load; look at what the "
-    "target hands to it, at padding, at long texts and at caches"
-)
-
-REPLACED: Final = (
-    "not found: for one short prompt without padding each module says the same as in a plain load; these methods were "
-    "replaced in this process: "
-)
-"""Begins the origin where a load has put other methods in the place of a model's."""
+        return origin_of(self.model, self.checkpoint, self.cell, max(self.prompts, key=len))

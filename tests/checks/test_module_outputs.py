@@ -15,9 +15,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from pytest_llmdevice import BuiltinTarget, Cell, zoo
 from pytest_llmdevice.checks.module_outputs import module_findings
+from pytest_llmdevice.checks.origin import origin_of
 from pytest_llmdevice.diagnosis.hints.values import COMPUTED_OTHERWISE
 
 pytestmark = pytest.mark.filterwarnings("default", "ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -113,8 +115,50 @@ def gelu_by_hand(_: Any, hidden: torch.Tensor) -> torch.Tensor:
     return (0.5 * values * (1 + torch.tanh(inner))).to(hidden.dtype)
 
 
+def linear(how: str) -> Callable[[Any, torch.Tensor], torch.Tensor]:
+    def forward(self: Any, hidden: torch.Tensor) -> torch.Tensor:
+        if how == "in half":
+            return functional.linear(hidden.bfloat16(), self.weight.bfloat16()).to(hidden.dtype)
+        # As a kernel that splits the sum does.
+        middle = hidden.shape[-1] // 2
+        parts = [(hidden[..., part], self.weight[:, part]) for part in (slice(middle), slice(middle, None))]
+        first, second = (functional.linear(values.float(), weight.float()) for values, weight in parts)
+        return (second + first).to(hidden.dtype)
+
+    return forward
+
+
+def attention(how: str) -> Callable[..., Any]:
+    def forward(self: Any, hidden_states: torch.Tensor, position_embeddings: Any, attention_mask: Any, **_: Any) -> Any:
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query, key, value = (
+            layer(hidden_states).view(shape).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+        if how == "through half":
+            query, key = query.half().to(query.dtype), key.half().to(key.dtype)
+        key, value = (each.repeat_interleave(self.num_key_value_groups, 1) for each in (key, value))
+        scale = self.scaling * (1.0005 if how == "another scale" else 1)
+        if how == "fused":
+            seen = functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
+        else:
+            weights = torch.softmax(query @ key.transpose(2, 3) * scale + attention_mask, -1, dtype=torch.float32)
+            seen = weights.to(query.dtype) @ value
+        return self.o_proj(seen.transpose(1, 2).reshape(*hidden_states.shape[:-1], -1)), None
+
+    return forward
+
+
 HALF, FULL = "bfloat16", "float32"
 CASES = {
+    "product in half": ("llama", FULL, "model.layers.1.mlp.up_proj", linear("in half"), 1),
+    "product, another sum": ("llama", FULL, "model.layers.1.mlp.up_proj", linear("split"), 0),
+    "product, another sum, in half": ("llama", HALF, "model.layers.1.mlp.up_proj", linear("split"), 0),
+    "attention with another scale": ("llama", FULL, "model.layers.1.self_attn", attention("another scale"), 1),
+    "attention through half": ("llama", FULL, "model.layers.1.self_attn", attention("through half"), 1),
+    "attention of one's own": ("llama", FULL, "model.layers.1.self_attn", attention("right"), 0),
+    "attention, fused": ("llama", FULL, "model.layers.1.self_attn", attention("fused"), 0),
+    "attention, fused, in half": ("llama", HALF, "model.layers.1.self_attn", attention("fused"), 0),
     "norm, another epsilon, in half": ("llama", HALF, "model.norm", norm("cast first", 1e-2), 1),
     "norm, another epsilon": ("llama", FULL, "model.norm", norm("cast first", 1e-3), 1),
     "norm in half": ("llama", HALF, "model.norm", norm("in half"), 1),
@@ -149,14 +193,28 @@ def test_what_a_module_computes_is_held_to_the_plain_load_s(
     assert [finding.where for finding in findings] == [name] * count
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("dtype", [HALF, FULL])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("family", ["llama", "gemma3", "mixtral", "t5"])
 def test_other_kernels_of_attention_are_right(
-    attention: str, load: Load, checkpoint: Callable[[str], str], prompts: Rows
+    family: str, implementation: str, dtype: str, load: Load, checkpoint: Callable[[str], str], prompts: Rows
 ) -> None:
-    cell = Cell("llama", "cpu", "bfloat16")
+    cell = Cell(family, "cpu", dtype)
     model = load(cell)
-    model.set_attn_implementation(attention)
-    assert found(model, checkpoint("llama"), cell, prompts)[0] == []
+    model.set_attn_implementation(implementation)
+    assert found(model, checkpoint(family), cell, prompts)[0] == []
+
+
+def test_the_origin_is_the_module_that_is_wrong_by_itself(
+    load: Load, checkpoint: Callable[[str], str], prompts: Rows
+) -> None:
+    # Too small to show in the layer, and in the end three times what a few roundings are.
+    cell = Cell("llama", "cpu", FULL)
+    model = load(cell)
+    module = model.get_submodule("model.layers.0.self_attn")
+    module.forward = MethodType(attention("another scale"), module)
+    said = origin_of(model, checkpoint("llama"), cell, max(prompts, key=len))
+    assert said.startswith("first differs at model.layers.0.self_attn (LlamaAttention), given the same: expected ")
 
 
 def test_a_module_of_another_class_is_left_out_and_counted(
