@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.checks.another_checkpoint import offloaded_findings
 from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.differences import overall_error
 from pytest_llmdevice.checks.examination import Examination
@@ -80,6 +81,9 @@ def check_reload(
         evidence["not loaded"] = ", ".join(rounds.skipped)
     if rounds.own_faults:
         evidence["wrong by themselves"] = ", ".join(rounds.own_faults)
+    apart, counts = offloaded_findings(target, model, checkpoint, cell)
+    rounds.findings += apart
+    evidence |= counts
     if rounds.same:
         evidence["returned once more"] = rounds.same
     if rounds.in_frames:

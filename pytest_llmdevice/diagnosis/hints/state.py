@@ -91,6 +91,13 @@ CACHED: Final = Hint(
         "for before"
     ),
 )
+OFFLOADED_TOGETHER: Final = Hint(
+    "offloaded-to-one-folder",
+    "weights are offloaded to a folder, or kept in a table, that two models share: entries have the names of tensors, "
+    "and the later model's replace those of the earlier one, or are not made because they are there",
+    "https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/utils/offload.py",
+    when="offloaded weights of one checkpoint are those of another one that was loaded beside it",
+)
 KEPT_ALIVE: Final = Hint(
     "model-kept-alive",
     "something still refers to a model after the next one was loaded (a cache, a list, a closure, a registered hook): "
