@@ -88,3 +88,59 @@ def test_a_state_that_was_rounded_is_told_by_its_dtype() -> None:
     assert exact_half(values) is None
     assert exact_half(values.bfloat16().float()) == torch.bfloat16
     assert exact_half(values.half().float()) == torch.float16
+
+
+def looped(fault: str) -> Target:
+    """A loop that feeds tokens one by one, with a state that is not where the tokens are."""
+    kept: list[Any] = []
+
+    def snapshot(cache: Any) -> list[tuple[Any, str, Any, torch.Tensor]]:
+        return [
+            (layer, which, key, value.clone())
+            for layer in cache.layers
+            for which in ("conv_states", "recurrent_states")
+            for key, value in (getattr(layer, which, None) or {}).items()
+            if value is not None
+        ]
+
+    @torch.no_grad()
+    def one(model: Any, prompt: list[int], count: int) -> list[int]:
+        row: list[int] = []
+        cache = kept[0] if fault == "not reset" and kept else None
+        text = list(prompt)
+        while True:
+            for at, token in enumerate(text):
+                output = model(torch.tensor([[token]]), cache_params=cache, use_cache=True)
+                cache = cache_of(output)
+                if fault == "offset" and not row and at + 1 == len(text) - 1:
+                    for layer, _, key, value in snapshot(cache):
+                        if key in layer.conv_states and layer.conv_states[key].shape == value.shape:
+                            layer.conv_states[key] = layer.conv_states[key].roll(1, -1)
+            kept[:] = [cache]
+            row.append(int(output.logits[0, -1].argmax()))
+            if len(row) == count:
+                return row
+            text = row[-1:]
+            if fault in {"not rolled back", "rolled back"}:
+                # A draft that is refused: the state has seen it.
+                before = snapshot(cache)
+                model(torch.tensor([[(row[-1] + 1) % 200]]), cache_params=cache, use_cache=True)
+                if fault == "rolled back":
+                    for layer, which, key, value in before:
+                        getattr(layer, which)[key] = value
+
+    return Target(lambda model, prompts, count: [one(model, list(prompt), count) for prompt in prompts])
+
+
+@pytest.mark.parametrize("fault", ["offset", "not reset", "not rolled back"])
+@pytest.mark.parametrize("model", ["mamba", "mamba2"])
+def test_a_state_that_is_not_where_the_tokens_are_is_found(model: str, fault: str) -> None:
+    wrong = {result.check for result in results(looped(fault), Cell(model, "cpu", "float32")) if not result.passed}
+    assert wrong & {"generation", "agreement", "cache"}
+
+
+@pytest.mark.parametrize("fault", ["none", "rolled back"])
+@pytest.mark.parametrize("model", ["mamba", "mamba2"])
+def test_a_state_that_is_where_the_tokens_are_is_right(model: str, fault: str) -> None:
+    for result in results(looped(fault), Cell(model, "cpu", "float32")):
+        assert result.passed, result.message()
