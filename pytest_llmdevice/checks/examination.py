@@ -58,6 +58,7 @@ class Examination:
         others: cells of the same model on the same machine, to be loaded between this one and itself.
         imported: what the import of the target's module changed of the process.
         dense: patterns of the modules that are left unquantized on purpose.
+        keeps_random_state: whether it is a finding that the load or the generation draws or seeds random numbers.
         source: the local folder that the target loads; empty where it is `checkpoint`.
         ends: the tokens that end a row, the target's own too; None until somebody has looked, see `stops.ends_of`.
     """
@@ -73,6 +74,7 @@ class Examination:
     others: tuple[Cell, ...] = ()
     imported: tuple[Change, ...] = field(default=(), repr=False)
     dense: tuple[str, ...] = ()
+    keeps_random_state: bool = False
     source: str = ""
     ends: frozenset[int] | None = field(default=None, repr=False)
 

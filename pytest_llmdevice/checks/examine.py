@@ -40,6 +40,7 @@ def examine(
     beside: str = "",
     others: Sequence[Cell] = (),
     dense: Sequence[str] = (),
+    keeps_random_state: bool = False,
     folder: str | Path | None = None,
 ) -> Iterator[Result]:
     """Have `target` load `checkpoint` for `cell` and make every check, as the suite does, without pytest.
@@ -54,6 +55,7 @@ def examine(
         beside: cards to simulate while a cpu cell is loaded once more, such as `"cuda:2"`; empty for none.
         others: cells of the same model, to be loaded between `cell` and `cell` once more.
         dense: patterns of the modules that the target leaves unquantized on purpose.
+        keeps_random_state: whether it is a finding that the load or the generation draws or seeds random numbers.
         folder: where reference outputs are kept for the next time.
 
     Raises:
@@ -81,6 +83,7 @@ def examine(
             beside=profile,
             others=tuple(others),
             dense=tuple(dense),
+            keeps_random_state=keeps_random_state,
             source=str(checkpoint),
         )
         for name in exam.checks():

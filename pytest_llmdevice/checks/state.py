@@ -72,19 +72,24 @@ _HINTS: Final[Mapping[str, Hint]] = {
 
 
 def check_state(
-    load: Sequence[Change] | None, generation: Sequence[Change] | None, imported: Sequence[Change] = ()
+    load: Sequence[Change] | None,
+    generation: Sequence[Change] | None,
+    imported: Sequence[Change] = (),
+    *,
+    random_state: bool = False,
 ) -> Result:
     """Nothing of the process is otherwise after the load and after the generation; what was is put back already.
 
     Nor did the generation cast, move or switch the model.
 
     Not held against them: environment variables that only choose caches, threads and messages (see `HARMLESS`), and
-    random numbers, which a load may draw; the evidence says so, and where torch was seeded.
+    random numbers, which a load may draw, unless `random_state` is set; evidence says so, and where torch was seeded.
 
     Args:
         load: what the load changed; None where nobody recorded it, the model having been handed over.
         generation: likewise for the target's `generate`.
         imported: what the import of the target's module changed.
+        random_state: whether random numbers that were drawn or seeded are a finding.
     """
     findings = []
     watched, harmless = 0, 0
@@ -97,6 +102,10 @@ def check_state(
         for change in changes:
             if change.kind == "random":
                 drawn[f"random numbers of {change.name}"] = f"{change.after} by {doing}"
+                if random_state:
+                    what = f"random numbers of {change.name}"
+                    found = f"{change.after}, when {doing} came back"
+                    findings.append(Finding(what, change.before, found, state.RANDOM))
                 continue
             if is_harmless(change):
                 harmless += 1
@@ -118,7 +127,9 @@ def is_harmless(change: Change) -> bool:
 
 STATE_CHECK: Final = Check(
     "state",
-    lambda exam: check_state(exam.loaded.changes, exam.generated.changes, exam.imported),
+    lambda exam: check_state(
+        exam.loaded.changes, exam.generated.changes, exam.imported, random_state=exam.keeps_random_state
+    ),
     (
         "the load, the generation and the import of the target left environment, default dtype and "
         "device, precision, current card, gradients, threads, signals, streams, logging, patched functions and "

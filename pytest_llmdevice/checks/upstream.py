@@ -105,7 +105,15 @@ def _plain(exam: Examination, check: str) -> tuple[Finding, ...]:
         finding
         for folder in folders
         for finding in _asked(
-            fingerprint(folder), folder, exam.cell, exam.others, prompts, exam.tolerance, check, simulated
+            fingerprint(folder),
+            folder,
+            exam.cell,
+            exam.others,
+            prompts,
+            exam.tolerance,
+            check,
+            simulated,
+            keeps_random_state=exam.keeps_random_state,
         )
     )
 
@@ -120,8 +128,11 @@ def _asked(
     tolerance: float | None,
     check: str,
     _simulated: str,
+    *,
+    keeps_random_state: bool,
 ) -> tuple[Finding, ...]:
-    return ask(findings_of_plain_load, checkpoint, cell, others, prompts, tolerance, check)
+    wanted = {"keeps_random_state": keeps_random_state}
+    return ask(findings_of_plain_load, checkpoint, cell, others, prompts, tolerance, check, **wanted)
 
 
 _kept: list[tuple[object, Examination]] = []
@@ -129,7 +140,14 @@ _kept: list[tuple[object, Examination]] = []
 
 
 def findings_of_plain_load(
-    checkpoint: str, cell: Cell, others: tuple[Cell, ...], prompts: Tokens, tolerance: float | None, check: str
+    checkpoint: str,
+    cell: Cell,
+    others: tuple[Cell, ...],
+    prompts: Tokens,
+    tolerance: float | None,
+    check: str,
+    *,
+    keeps_random_state: bool = False,
 ) -> tuple[Finding, ...]:
     """What `check` finds in a plain load of `cell` that the built-in generation drives.
 
@@ -140,6 +158,7 @@ def findings_of_plain_load(
         prompts: token ids of each prompt.
         tolerance: the largest relative error of the logits, None for the one by dtype and quantization.
         check: the name of a check.
+        keeps_random_state: whether it is a finding that random numbers are drawn or seeded.
 
     Raises:
         LookupError: there is no plain load of the cell.
@@ -153,6 +172,7 @@ def findings_of_plain_load(
         # Memory of a card is not kept from the cells to come; a simulation ends with its question.
         if cell.kind == "cpu" and active() is None and size <= LARGEST:
             _kept.append((key, exam))
+    exam.keeps_random_state = keeps_random_state
     try:
         return exam.unjudged(check).findings
     finally:

@@ -161,4 +161,5 @@ def _expectation(rule: Rule) -> str:
     dense, tolerance = rule.details["dense"], rule.details["tolerance"]
     said = [f"left dense on purpose: {', '.join(dense)}"] if dense else []
     said += [f"agreement within {tolerance:g}"] if tolerance is not None else []
+    said += [f"random state {rule.details['random_state']}"] if rule.details["random_state"] else []
     return f"{'; '.join(said)}{condition}"

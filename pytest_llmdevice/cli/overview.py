@@ -152,6 +152,7 @@ def _expectations(matrix: Matrix, cells: Sequence[Cell]) -> tuple[Rule, ...]:
             "xfail": rule.xfail is not None,
             "tolerance": rule.tolerance,
             "dense": rule.dense,
+            "random_state": rule.random_state,
             "source": rule.source,
         }
         count = sum(selector.matches(cell) for cell in cells)

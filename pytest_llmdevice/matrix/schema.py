@@ -243,6 +243,8 @@ class Expect(Selection):
         xfail: why the checks fail; the failure is strict, a pass is reported as a failure.
         dense: patterns of the modules that the loader leaves unquantized on purpose, by their whole name or the end of
             it (`"lm_head"`, `"*.mlp.down_proj"`); in a quantized cell they must be dense then.
+        random_state: `"kept"` if the load and the generation must neither draw nor seed global random numbers: of those
+            that do, the check `state` fails. Left out, it says so in its evidence.
         source: where the cause is documented, an address.
         versions: requirements on installed versions (`{ transformers = ">=5" }`), all of which must hold.
     """
@@ -251,6 +253,7 @@ class Expect(Selection):
     tolerance: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     xfail: Annotated[str, Field(min_length=1)] | None = None
     dense: Names | None = None
+    random_state: Literal["kept"] | None = None
     source: str = ""
     versions: dict[str, str] = {}
 
@@ -274,8 +277,8 @@ class Expect(Selection):
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if self.tolerance is None and self.xfail is None and self.dense is None:
-            raise _bad("expects nothing: give 'tolerance', 'dense' or 'xfail'")
+        if all(each is None for each in (self.tolerance, self.xfail, self.dense, self.random_state)):
+            raise _bad("expects nothing: give 'tolerance', 'dense', 'random_state' or 'xfail'")
         return self
 
     def applies(self, cell: Cell, check: str, versions: dict[str, str]) -> bool:

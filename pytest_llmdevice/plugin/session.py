@@ -278,6 +278,13 @@ class MatrixRun:
             for pattern in expectation.dense or ()
         )
 
+    def keeps_random_state(self, cell: Cell) -> bool:
+        """Whether the matrix says that nothing may draw or seed global random numbers in `cell`."""
+        return any(
+            expectation.random_state and expectation.applies(cell, "state", self.inventory.versions)
+            for expectation in self.matrix.expect
+        )
+
 
 def _import_on_the_real_machine() -> None:
     """Import what looks for devices while it is imported, so that it never takes a simulated one for real."""

@@ -26,7 +26,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from pytest_llmdevice import Cell, simulate
+from pytest_llmdevice import Cell, examine, simulate
 from pytest_llmdevice.checks import check_state
 from pytest_llmdevice.checks.state import HARMLESS
 from pytest_llmdevice.diagnosis import Hint
@@ -265,6 +265,31 @@ def test_random_states_are_evidence_and_put_back() -> None:
     assert {"random numbers of python", "random numbers of numpy"} <= result.evidence.keys()
     assert bool((torch.get_rng_state() == before[0]).all())
     assert random.getstate() == before[1]
+
+
+def test_random_states_are_findings_where_the_matrix_says_so() -> None:
+    result = check_state(loaded(upset_what_loaders_upset).changes, (), random_state=True)
+    assert {finding.where for finding in result.findings} == {
+        "random numbers of torch",
+        "random numbers of python",
+        "random numbers of numpy",
+    }
+    assert {finding.hint for finding in result.findings} == {state.RANDOM}
+
+
+@pytest.mark.parametrize("seeds", [False, True])
+def test_a_target_that_seeds_is_held_to_what_the_matrix_says(seeds: bool, checkpoint: Callable[[str], str]) -> None:
+    class Target(BuiltinTarget):
+        def load(self, folder: str, cell: Cell) -> Any:
+            if seeds:
+                torch.manual_seed(0)
+            return super().load(folder, cell)
+
+    cell = Cell("llama", "cpu", "float32")
+    (result,) = (
+        each for each in examine(Target(), checkpoint("llama"), cell, keeps_random_state=True) if each.check == "state"
+    )
+    assert result.passed is not seeds
 
 
 def test_torch_compile_is_no_finding() -> None:

@@ -90,7 +90,7 @@ def test_a_matrix_cannot_be_changed(tmp_path: Path) -> None:
             "[[expect]]\ntolerence = 1.0",
             (
                 "expect[0].tolerence: unknown key 'tolerence'; did you mean 'tolerance'? "
-                f"(valid: {AXIS_KEYS}, checks, tolerance, xfail, dense, source, versions)"
+                f"(valid: {AXIS_KEYS}, checks, tolerance, xfail, dense, random_state, source, versions)"
             ),
         ),
         (
@@ -228,7 +228,11 @@ def test_a_value_of_another_type_is_named_with_what_was_given(extra: str, messag
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ('checks = ["forward"]', "expect[0]: expects nothing: give 'tolerance', 'dense' or 'xfail'"),
+        (
+            'checks = ["forward"]',
+            "expect[0]: expects nothing: give 'tolerance', 'dense', 'random_state' or 'xfail'",
+        ),
+        ('random_state = "seeded"', "expect[0].random_state: unknown value 'seeded' (valid: kept)"),
         ("tolerance = -1", "expect[0].tolerance: input should be greater than 0 (got integer -1)"),
         ("tolerance = 0.0", "expect[0].tolerance: input should be greater than 0 (got float 0.0)"),
         ("tolerance = nan", "expect[0].tolerance: input should be a finite number (got float nan)"),

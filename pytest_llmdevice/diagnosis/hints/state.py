@@ -91,6 +91,13 @@ CACHED: Final = Hint(
         "for before"
     ),
 )
+RANDOM: Final = Hint(
+    "global-random-numbers",
+    "the load or the generation seeds, or draws from, the process' random numbers: whatever samples or shuffles later "
+    "in the process is no longer what its own seed says; use a generator of one's own, or put the state back",
+    "https://docs.pytorch.org/docs/stable/notes/randomness.html",
+    when="random numbers of torch, Python or NumPy were drawn or seeded, and the matrix says that they are kept",
+)
 OFFLOADED_TOGETHER: Final = Hint(
     "offloaded-to-one-folder",
     "weights are offloaded to a folder, or kept in a table, that two models share: entries have the names of tensors, "
