@@ -149,11 +149,23 @@ def attention(how: str) -> Callable[..., Any]:
     return forward
 
 
+def router(*, early: bool) -> Callable[[Any, torch.Tensor], Any]:
+    def forward(self: Any, hidden: torch.Tensor) -> Any:
+        logits = functional.linear(hidden.reshape(-1, self.hidden_dim), self.weight)
+        shares = logits.softmax(-1, dtype=torch.float32)
+        shares = shares.to(hidden.dtype) if early else shares
+        best, which = shares.topk(self.top_k, dim=-1)
+        return logits, (best / best.sum(-1, keepdim=True)).to(hidden.dtype), which
+
+    return forward
+
+
 HALF, FULL = "bfloat16", "float32"
 CASES = {
     "product in half": ("llama", FULL, "model.layers.1.mlp.up_proj", linear("in half"), 1),
     "product, another sum": ("llama", FULL, "model.layers.1.mlp.up_proj", linear("split"), 0),
     "product, another sum, in half": ("llama", HALF, "model.layers.1.mlp.up_proj", linear("split"), 0),
+    "routing that is rounded at its end": ("mixtral", HALF, "model.layers.0.mlp.gate", router(early=False), 0),
     "attention with another scale": ("llama", FULL, "model.layers.1.self_attn", attention("another scale"), 1),
     "attention through half": ("llama", FULL, "model.layers.1.self_attn", attention("through half"), 1),
     "attention of one's own": ("llama", FULL, "model.layers.1.self_attn", attention("right"), 0),
