@@ -13,7 +13,8 @@ from pytest_llmdevice.matrix.cell import AXES, AXIS_KEYS, Cell
 from pytest_llmdevice.matrix.select import value_of
 
 if TYPE_CHECKING:
-    from pytest_llmdevice.matrix.schema import Matrix, Selection
+    from pytest_llmdevice.matrix.axis_values import Selection
+    from pytest_llmdevice.matrix.schema import Matrix
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ from pytest_llmdevice.cli.markdown import attributes_of, code, codes, first_para
 from pytest_llmdevice.diagnosis import Finding, Hint
 from pytest_llmdevice.hardware.library_support import FLASH_ATTENTION
 from pytest_llmdevice.matrix.axes import DeviceKind, Quantization, Rule, Strategy
+from pytest_llmdevice.matrix.axis_values import AxisValues
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import Registry, built_in
-from pytest_llmdevice.matrix.schema import AxisValues, Exclude, Expect, Include, Matrix, Require, Vary
+from pytest_llmdevice.matrix.schema import Exclude, Expect, Include, Matrix, Require, Vary
 from pytest_llmdevice.matrix.vocabulary import ATTENTIONS, DTYPES, SHORT_DTYPES
 from pytest_llmdevice.simulation.profiles import MAX_COUNT, Profile
 from pytest_llmdevice.zoo.families import Family

@@ -16,7 +16,8 @@ from pytest_llmdevice.matrix.select import value_of
 from pytest_llmdevice.text import plural
 
 if TYPE_CHECKING:
-    from pytest_llmdevice.matrix.schema import Matrix, Selection
+    from pytest_llmdevice.matrix.axis_values import Selection
+    from pytest_llmdevice.matrix.schema import Matrix
 
 _CARDS: Final = ("cuda=2", "rocm=2", "xpu=2")
 """The assumed cards: two of each kind, so that rules on a second card match cells."""

@@ -11,11 +11,12 @@ from typing import Final, TypeAlias
 from pydantic import ValidationError
 
 from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.matrix.axis_values import AxisValues
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.coverage import Point, pairwise
 from pytest_llmdevice.matrix.files import locate, read
 from pytest_llmdevice.matrix.problems import describe
-from pytest_llmdevice.matrix.schema import AxisValues, Matrix
+from pytest_llmdevice.matrix.schema import Matrix
 from pytest_llmdevice.matrix.variations import varied
 
 Expander: TypeAlias = Callable[[Sequence[str]], Sequence[tuple[str, str]]]

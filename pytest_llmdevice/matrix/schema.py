@@ -3,176 +3,23 @@
 from __future__ import annotations
 
 import fnmatch
-from collections import Counter
-from collections.abc import Callable
-from typing import Annotated, Final, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.matrix.cell import AXIS_KEYS, Cell
-from pytest_llmdevice.matrix.devices import parse_device
-from pytest_llmdevice.matrix.model_names import architectures, problem_of, spelled
-from pytest_llmdevice.matrix.select import Selector
-from pytest_llmdevice.matrix.suggest import unknown
-from pytest_llmdevice.matrix.vocabulary import (
-    ATTENTIONS,
-    DTYPES,
-    checks,
-    indexed,
-    kinds,
-    models,
-    quantizations,
-    strategies,
+from pytest_llmdevice.matrix.axis_values import (
+    AxisValues,
+    Names,
+    Selection,
+    as_tuple,
+    invalid,
+    value_problem,
 )
-
-
-def _names(key: str) -> tuple[str, tuple[str, ...]]:
-    """What the values of a key are called, and all of them; nothing for keys whose values are no closed list."""
-    match key:
-        case "dtypes":
-            return "dtype", DTYPES
-        case "quantization":
-            return "quantization", quantizations()
-        case "strategies":
-            return "strategy", strategies()
-        case "attention":
-            return "attention implementation", ATTENTIONS
-        case "checks":
-            return "check", checks()
-    return "", ()
-
-
-_WILDCARDS: Final = frozenset("*?[")
-
-
-def _bad(message: str) -> PydanticCustomError:
-    # As context and not as the template: pydantic would read braces in the value as placeholders.
-    return PydanticCustomError("llmdevice", "{message}", {"message": message})
-
-
-def _problem(key: str, value: str) -> str | None:
-    """What is wrong with one value of an axis, or None."""
-    if key == "models":
-        return problem_of(value)
-    if key == "devices":
-        try:
-            parse_device(value)
-        except ConfigurationError as error:
-            return str(error)
-        return None
-    what, valid = _names(key)
-    return None if value in valid else unknown(what, value, valid)
-
-
-def _selection_problem(key: str, pattern: str) -> str | None:
-    """What is wrong with one pattern of a selection, or None: one that no cell can match would be lost silently."""
-    if _WILDCARDS & set(pattern):
-        # Indices of cards and names of checkpoints are for the cells to say; all else is a closed list.
-        kind = pattern.partition(":")[0]
-        if key == "devices" and not _WILDCARDS & set(kind):
-            return None if kind in kinds() and indexed(kind) else _problem(key, pattern)
-        what, valid = _names(key)
-        return unknown(f"{what} pattern", pattern, valid) if valid and not fnmatch.filter(valid, pattern) else None
-    if key == "devices" and indexed(pattern):
-        return f"device {pattern!r} names no card; write '{pattern}:0' for one or '{pattern}:*' for all"
-    return _problem(key, pattern)
-
-
-def _listed(value: object) -> object:
-    # TOML arrays arrive as lists, which pydantic's strict mode would refuse for a tuple.
-    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-
-
-Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1, max_length=1000)]
-"""One or more names; a single string stands for a list of one."""
-
-
-class Document(BaseModel):
-    """Base of the tables of a matrix file: frozen, and a key that is not listed is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class AxisValues(Document):
-    """Values per axis. In `[[include]]` an axis that is left out takes the matrix' own values.
-
-    Attributes:
-        models: families of the zoo, `"*"` for all of them; architectures of transformers, `"all"` for all of them;
-            `"path:DIR"`, `"hub:ORG/NAME@REVISION"`, or `"hub-config:ORG/NAME@REVISION"` for a tiny one like it. Traits
-            follow the name: `"llama~no-pad~right"`.
-        devices: `"cpu"`, `"mps"`, one card as `"cuda:1"`, or `"cuda:*"` for every card, at least `cuda:0`.
-        dtypes: dtypes of the weights.
-        quantization: how weights are stored; `"none"` for dense ones.
-        strategies: how weights reach their devices.
-        attention: attention implementations of transformers; `"default"` leaves the choice to the loader.
-    """
-
-    models: Names | None = None
-    devices: Names | None = None
-    dtypes: Names | None = None
-    quantization: Names | None = None
-    strategies: Names | None = None
-    attention: Names | None = None
-
-    @field_validator(*AXIS_KEYS)
-    @classmethod
-    def _known(cls, values: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
-        if values is None:
-            return None
-        key = str(info.field_name)
-        if key == "models":
-            groups: dict[str, Callable[[], tuple[str, ...]]] = {"*": models, "all": architectures}
-            values = tuple(
-                name for value in values for name in (groups[value]() if value in groups else (spelled(value),))
-            )
-        for value in values:
-            if problem := _problem(key, value):
-                raise _bad(problem)
-        repeated = [value for value, count in Counter(values).items() if count > 1]
-        if repeated:
-            raise _bad(f"given more than once: {', '.join(map(repr, repeated))}")
-        return values
-
-
-class Selection(Document):
-    """Patterns per axis (shell wildcards); an axis that is left out matches everything.
-
-    Attributes:
-        models: patterns of models.
-        devices: patterns of devices, `"cuda:*"` or `"rocm:[1-9]*"`.
-        dtypes: patterns of dtypes.
-        quantization: patterns of quantizations, `"nf4*"`.
-        strategies: patterns of strategies.
-        attention: patterns of attention implementations.
-    """
-
-    models: Names | None = None
-    devices: Names | None = None
-    dtypes: Names | None = None
-    quantization: Names | None = None
-    strategies: Names | None = None
-    attention: Names | None = None
-
-    @field_validator(*AXIS_KEYS)
-    @classmethod
-    def _known(cls, values: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
-        for value in values or ():
-            if problem := _selection_problem(str(info.field_name), value):
-                raise _bad(problem)
-        return values
-
-    @property
-    def selector(self) -> Selector:
-        """The patterns as a `Selector`."""
-        given = {axis: getattr(self, key) for key, axis in AXIS_KEYS.items()}
-        return Selector.of({axis: patterns for axis, patterns in given.items() if patterns is not None})
-
-    def matches(self, cell: Cell) -> bool:
-        """Whether `cell` fits every axis that is given."""
-        return self.selector.matches(cell)
+from pytest_llmdevice.matrix.cell import AXIS_KEYS, Cell
+from pytest_llmdevice.matrix.model_names import spelled
+from pytest_llmdevice.matrix.suggest import unknown
+from pytest_llmdevice.matrix.vocabulary import checks
 
 
 class Include(AxisValues):
@@ -205,15 +52,15 @@ class Vary(Selection):
     @classmethod
     def _known_models(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         for value in values:
-            if problem := _problem("models", value):
-                raise _bad(problem)
+            if problem := value_problem("models", value):
+                raise invalid(problem)
         return tuple(map(spelled, values))
 
     @field_validator("dtype")
     @classmethod
     def _known_dtype(cls, value: str) -> str:
-        if value and (problem := _problem("dtypes", value)):
-            raise _bad(problem)
+        if value and (problem := value_problem("dtypes", value)):
+            raise invalid(problem)
         return value
 
 
@@ -229,7 +76,7 @@ class Exclude(Selection):
     @model_validator(mode="after")
     def _not_everything(self) -> Self:
         if not self.selector.patterns:
-            raise _bad(f"excludes every cell: give at least one of {', '.join(AXIS_KEYS)}")
+            raise invalid(f"excludes every cell: give at least one of {', '.join(AXIS_KEYS)}")
         return self
 
 
@@ -255,14 +102,14 @@ class Expect(Selection):
     dense: Names | None = None
     random_state: Literal["kept"] | None = None
     source: str = ""
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("checks")
     @classmethod
     def _known_checks(cls, values: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for value in values or ():
-            if problem := _problem("checks", value):
-                raise _bad(problem)
+            if problem := value_problem("checks", value):
+                raise invalid(problem)
         return values
 
     @field_validator("versions")
@@ -272,13 +119,13 @@ class Expect(Selection):
             try:
                 SpecifierSet(text)
             except InvalidSpecifier:
-                raise _bad(f"{package} = {text!r} is not a version requirement such as '>=5,<6'") from None
+                raise invalid(f"{package} = {text!r} is not a version requirement such as '>=5,<6'") from None
         return values
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if all(each is None for each in (self.tolerance, self.xfail, self.dense, self.random_state)):
-            raise _bad("expects nothing: give 'tolerance', 'dense', 'random_state' or 'xfail'")
+            raise invalid("expects nothing: give 'tolerance', 'dense', 'random_state' or 'xfail'")
         return self
 
     def applies(self, cell: Cell, check: str, versions: dict[str, str]) -> bool:
@@ -309,13 +156,13 @@ class Require(Selection):
         for value in values or ():
             # The names of tests of one's own are known when they are collected.
             if "::" not in value and not fnmatch.filter(checks(), value):
-                raise _bad(unknown("check", value, checks()))
+                raise invalid(unknown("check", value, checks()))
         return values
 
     @model_validator(mode="after")
     def _something(self) -> Self:
         if not self.selector.patterns and self.checks is None:
-            raise _bad(f"requires nothing: give at least one of {', '.join((*AXIS_KEYS, 'checks'))}")
+            raise invalid(f"requires nothing: give at least one of {', '.join((*AXIS_KEYS, 'checks'))}")
         return self
 
 
@@ -338,10 +185,10 @@ class Matrix(AxisValues):
     description: str = ""
     extends: str = ""
     coverage: Literal["full", "pairwise"] = "full"
-    exclude: Annotated[tuple[Exclude, ...], BeforeValidator(_listed), Field(max_length=1000)] = ()
-    include: Annotated[tuple[Include, ...], BeforeValidator(_listed), Field(max_length=1000)] = ()
-    vary: Annotated[tuple[Vary, ...], BeforeValidator(_listed), Field(max_length=1000)] = ()
-    expect: Annotated[tuple[Expect, ...], BeforeValidator(_listed), Field(max_length=1000)] = ()
+    exclude: Annotated[tuple[Exclude, ...], BeforeValidator(as_tuple), Field(max_length=1000)] = ()
+    include: Annotated[tuple[Include, ...], BeforeValidator(as_tuple), Field(max_length=1000)] = ()
+    vary: Annotated[tuple[Vary, ...], BeforeValidator(as_tuple), Field(max_length=1000)] = ()
+    expect: Annotated[tuple[Expect, ...], BeforeValidator(as_tuple), Field(max_length=1000)] = ()
     require: Require | None = None
 
     models: Names

@@ -182,7 +182,11 @@ def test_what_does_not_apply_has_a_section_with_its_reason(tmp_path: Path, page:
     why = "does not apply: the model has no cache"
     skipped = check(CPU_FP32, "cache", "skipped", cause="does not apply", message=why)
     builder = ResultsBuilder({CPU_FP32: {"loads": "passed", "cache": skipped}, CPU_BF16: {"loads": "passed"}})
-    section = html(report_of(builder, tmp_path / "own")).partition('<section id="does-not-apply"')[2].partition("</section>")[0]
+    section = (
+        html(report_of(builder, tmp_path / "own"))
+        .partition('<section id="does-not-apply"')[2]
+        .partition("</section>")[0]
+    )
     assert re.findall(r'<td class="mono">(.*?)</td>\s*<td>(.*?)\n', section) == [("cache", "the model has no cache")]
     assert section.count('class="cell mono"') == 1
     assert "does-not-apply" not in page
