@@ -14,6 +14,7 @@ from pytest_llmdevice.diagnosis.hints import quantization as hints
 from pytest_llmdevice.loading.quantization import layer_classes, quantization_of
 from pytest_llmdevice.matrix.axes import Quantization
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.doors import dtype_of
 from pytest_llmdevice.model.packing import Packing, packing, weight_of
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pytest_llmdevice.diagnosis import Hint
-
-EMBEDDING_CLASSES: Final = frozenset({"Embedding4bit", "Embedding8bit", "EmbeddingFP4", "EmbeddingNF4"})
 
 
 def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell) -> Result:
@@ -132,12 +131,13 @@ def _embeddings(modules: Mapping[str, nn.Module], own: Mapping[str, str]) -> Ite
     """Embeddings that are packed: by a class of theirs, or whatever holds them."""
     from torch import nn
 
+    known = {kind for entry in current().of(Quantization).values() for kind in entry.embeddings}
     for name, kind in own.items():
         module = modules[name]
         found = None
-        if isinstance(module, nn.Embedding) and kind not in EMBEDDING_CLASSES:
+        if isinstance(module, nn.Embedding) and kind not in known:
             found = packing(module, "weight", module.num_embeddings * module.embedding_dim)
-        if found is not None or kind in EMBEDDING_CLASSES:
+        if found is not None or kind in known:
             yield Finding(name, "a dense embedding", str(found or kind), hints.EMBEDDING)
 
 
@@ -147,17 +147,10 @@ def _configured(config: Any, cell: Cell) -> Iterator[Finding]:
     if found is None:
         return
     said = found if isinstance(found, Mapping) else vars(found)
-    eight = bool(said.get("load_in_8bit", said.get("_load_in_8bit")))
-    four = bool(said.get("load_in_4bit", said.get("_load_in_4bit")))
-    if not (eight or four):
-        return
-    kind = "int8" if eight else str(said.get("bnb_4bit_quant_type", "fp4"))
-    kind += "-double" if four and said.get("bnb_4bit_use_double_quant") else ""
-    if kind != cell.quantization:
-        yield Finding("config.quantization_config", f"quantization {cell.quantization}", kind, hints.CONFIG)
-    compute = dtype_name(said.get("bnb_4bit_compute_dtype") or cell.dtype)
-    if four and compute != cell.dtype:
-        yield Finding("config.quantization_config", f"compute dtype {cell.dtype}", compute, hints.CONFIG)
+    # Entries of one library share what reads its configuration.
+    for configured in dict.fromkeys(entry.configured for entry in current().of(Quantization).values()):
+        for problem in configured(said, cell):
+            yield Finding(problem.where, problem.expected, problem.actual, hints.CONFIG)
 
 
 QUANTIZATION_CHECK: Final = Check(

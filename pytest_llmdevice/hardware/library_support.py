@@ -11,6 +11,7 @@ from pytest_llmdevice.matrix.axes import Machine, Quantization, Rule, Strategy
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.model_names import parts_of
 from pytest_llmdevice.matrix.registry import current
+from pytest_llmdevice.text import listed
 
 HALF_DTYPES: Final = frozenset({"bfloat16", "float16"})
 
@@ -29,7 +30,24 @@ def rules_for(cell: Cell) -> Iterator[Rule]:
         registry.get("family", parts_of(cell.model).base),
     ):
         yield from entry.rules if entry is not None else ()
+    yield FOR_QUANTIZATION
     yield FLASH_ATTENTION
+
+
+def _for_quantization(cell: Cell, _: Machine) -> str | None:
+    entry = current().of(Quantization).get(cell.quantization)
+    if entry is None:
+        return None
+    if entry.dtypes and cell.dtype not in entry.dtypes:
+        return f"{entry.name} computes in {listed(entry.dtypes)}, and not in {cell.dtype}"
+    if entry.kinds and cell.kind not in entry.kinds:
+        return f"{entry.name} is for {listed(entry.kinds)}, and not for {cell.kind}"
+    return None
+
+
+FOR_QUANTIZATION: Final = Rule(
+    "dtypes-and-kinds-of-a-quantization", "`dtypes` and `kinds` of the entry, as it was registered", _for_quantization
+)
 
 
 def _flash_attention(cell: Cell, machine: Machine) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.matrix.axes import Problem, Quantization
@@ -77,3 +77,22 @@ def _beside(where: str, tensor: torch.Tensor | None, weight: torch.Tensor, dtype
     found = dtype_name(tensor.dtype)
     if dtype and found != dtype:
         yield Problem(where, dtype, found, "state-cast")
+
+
+EMBEDDINGS: Final = ("Embedding4bit", "Embedding8bit", "EmbeddingFP4", "EmbeddingNF4")
+"""The classes of packed embeddings in `bitsandbytes.nn`."""
+
+
+def configured(said: Mapping[str, Any], cell: Cell) -> Iterator[Problem]:
+    """What a `BitsAndBytesConfig` says otherwise than the cell; nothing of another library's configuration."""
+    eight = bool(said.get("load_in_8bit", said.get("_load_in_8bit")))
+    four = bool(said.get("load_in_4bit", said.get("_load_in_4bit")))
+    if not (eight or four):
+        return
+    kind = "int8" if eight else str(said.get("bnb_4bit_quant_type", "fp4"))
+    kind += "-double" if four and said.get("bnb_4bit_use_double_quant") else ""
+    if kind != cell.quantization:
+        yield Problem("config.quantization_config", f"quantization {cell.quantization}", kind)
+    compute = dtype_name(said.get("bnb_4bit_compute_dtype") or cell.dtype)
+    if four and compute != cell.dtype:
+        yield Problem("config.quantization_config", f"compute dtype {cell.dtype}", compute)

@@ -6,7 +6,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.loading.bitsandbytes_layers import eight_bit_problems, four_bit_problems
+from pytest_llmdevice.loading.bitsandbytes_layers import EMBEDDINGS, configured, eight_bit_problems, four_bit_problems
 from pytest_llmdevice.matrix.axes import Machine, Quantization, Rule, below, too_old
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
@@ -211,6 +211,8 @@ def _four_bit(name: str, description: str, *, packing_error: float, logits_error
         dequantize=from_4_bit,
         packed=is_4_bit,
         problems=four_bit_problems,
+        configured=configured,
+        embeddings=EMBEDDINGS,
         layers=("Linear", "Conv1D"),
     )
 
@@ -260,6 +262,8 @@ QUANTIZATIONS: Final = (
         dequantize=from_8_bit,
         packed=is_8_bit,
         problems=eight_bit_problems,
+        configured=configured,
+        embeddings=EMBEDDINGS,
         layers=("Linear", "Conv1D"),
     ),
     _four_bit("nf4", "bitsandbytes' 4-bit NormalFloat", packing_error=0.18, logits_error=0.6),

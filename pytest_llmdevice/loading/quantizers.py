@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.loading.smoke_layers import tried
-from pytest_llmdevice.matrix.axes import Machine, Quantization, Rule, below
+from pytest_llmdevice.matrix.axes import Machine, Problem, Quantization, Rule, below
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
 
@@ -55,6 +55,26 @@ QUANTO_RULES: Final = (
 )
 
 
+def _configured_by(method: str, library: str) -> Callable[[Mapping[str, Any], Cell], Iterable[Problem]]:
+    """What reads a configuration whose `quant_method` is `method`: it is for no cell of another library."""
+
+    def configured(said: Mapping[str, Any], cell: Cell) -> Iterator[Problem]:
+        own = current().of(Quantization)[cell.quantization]
+        found = str(getattr(said.get("quant_method"), "value", said.get("quant_method")))
+        if found == method and own.library != library:
+            yield Problem("config.quantization_config", f"quantization {cell.quantization}", method)
+        weights = said.get("weights")
+        if found == method and own.library == library and weights != own.settings.get("weights", weights):
+            yield Problem("config.quantization_config", f"weights in {own.settings['weights']}", str(weights))
+
+    return configured
+
+
+OF_TORCHAO: Final = _configured_by("torchao", "torchao")
+OF_QUANTO: Final = _configured_by("quanto", "optimum-quanto")
+OF_HQQ: Final = _configured_by("hqq", "hqq")
+
+
 def _torchao(config: Callable[[Any], Any]) -> Callable[[Cell], Any]:
     def make(_: Cell) -> Any:
         import transformers
@@ -99,6 +119,7 @@ def _of_torchao(
         logits_error=logits_error,
         batch_error=batch_error,
         rules=TORCHAO_RULES,
+        configured=OF_TORCHAO,
     )
 
 
@@ -151,6 +172,7 @@ def _of_quanto(
         packing_error=packing_error,
         logits_error=logits_error,
         rules=QUANTO_RULES,
+        configured=OF_QUANTO,
         module="optimum.quanto",
         unsaved="optimum-quanto's models are not saved by transformers (QuantoHfQuantizer.is_serializable, 5.23)",
     )
@@ -215,6 +237,7 @@ def _of_hqq(bits: int, smoke_error: float, *, packing_error: float, logits_error
         packing_error=packing_error,
         logits_error=logits_error,
         rules=HQQ_RULES,
+        configured=OF_HQQ,
     )
 
 

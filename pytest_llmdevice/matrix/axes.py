@@ -142,6 +142,9 @@ class Quantization:
             its name, None where there is none; None for "the tensor's or the module's own `dequantize` does".
         packed: whether a tensor of `parameter_class` was packed already; None for "where it is in few bits".
         problems: what is wrong with a packed layer, from its name, the module and the cell.
+        configured: what a `quantization_config` that was found on a model, its attributes by name, says otherwise than
+            the cell; nothing where another library wrote it. It is asked whatever the cell's quantization is.
+        embeddings: the names of the classes of its packed embeddings, which are never asked for.
         module: what is imported of `library`, where that is not its name.
         layers: the classes of the layers that it packs.
         dtypes: the dtypes of cells that it can have; empty for all.
@@ -168,6 +171,8 @@ class Quantization:
     dequantize: Callable[[Any, Any], Any] = _unsaid
     packed: Callable[[Any], bool | None] = _unsaid
     problems: Callable[[str, Any, Cell], Iterable[Problem]] = _nothing_wrong
+    configured: Callable[[Mapping[str, Any], Cell], Iterable[Problem]] = _nothing_wrong
+    embeddings: tuple[str, ...] = ()
     module: str = ""
     layers: tuple[str, ...] = ("Linear",)
     dtypes: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from pytest_llmdevice.hardware.library_support import unsupported
 from pytest_llmdevice.loading.quantizers import QUANTIZERS
 from pytest_llmdevice.loading.smoke_layers import tried
 from pytest_llmdevice.matrix.axes import Quantization
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.oracle.expectations import Expectations
 
 every = pytest.mark.parametrize("entry", QUANTIZERS, ids=lambda entry: entry.name)
@@ -85,3 +86,24 @@ def test_each_is_known_by_its_layer_or_its_tensor_and_none_is_dense(entry: Quant
     assert entry.storage_dtype in entry.form
     assert (entry.layer_class or entry.parameter_class) in entry.form
     assert 0 < entry.packing_error < entry.logits_error < 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "wrong"),
+    [
+        ("torchao-int8", {"quant_method": "torchao"}, []),
+        ("quanto-int8", {"quant_method": "quanto", "weights": "int8"}, []),
+        ("quanto-int4", {"quant_method": "quanto", "weights": "int8"}, ["int8"]),
+        ("none", {"quant_method": "torchao"}, ["torchao"]),
+        ("quanto-int8", {"quant_method": "torchao"}, ["torchao"]),
+        ("hqq-int4", {"quant_method": "quanto", "weights": "int4"}, ["quanto"]),
+        ("nf4", {"quant_method": "hqq"}, ["hqq"]),
+        ("none", {"quant_method": "of-nobody"}, []),
+        ("none", {"load_in_8bit": True}, ["int8"]),
+    ],
+)
+def test_a_configuration_says_what_was_done(asked: str, said: dict[str, Any], wrong: list[str]) -> None:
+    known = current().of(Quantization).values()
+    cell = Cell("llama", "cpu", "bfloat16", asked)
+    readers = dict.fromkeys(entry.configured for entry in known)
+    assert [problem.actual for reads in readers for problem in reads(said, cell)] == wrong

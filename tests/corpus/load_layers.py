@@ -1,4 +1,4 @@
-"""Models whose layers were written anew for another runtime: all weights are right, and a line of the forward is not."""
+"""Models whose layers were written anew for another runtime: weights are right, and a line of the forward is not."""
 
 from __future__ import annotations
 

@@ -16,8 +16,9 @@ from packaging.version import Version
 from pytest_llmdevice.hardware import Device, Inventory
 from pytest_llmdevice.hardware.host import installed_versions
 from pytest_llmdevice.hardware.library_support import FLASH_ATTENTION, rules_for, unsupported
+from pytest_llmdevice.matrix.axes import Quantization
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.matrix.registry import current
+from pytest_llmdevice.matrix.registry import built_in, current, in_force
 
 MakeDevice = Callable[..., Device]
 MakeMachine = Callable[..., Inventory]
@@ -335,3 +336,23 @@ def test_transformers_moves_an_int8_model_or_is_declared_not_to(load: LoadModel)
     else:
         with pytest.raises(ValueError, match="not supported for `8-bit`"):
             model.to("cpu")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "reason"),
+    [
+        ("bfloat16", "cuda:0", None),
+        ("float32", "cuda:0", "own computes in bfloat16, float16, and not in float32"),
+        ("bfloat16", "cpu", "own is for cuda, rocm, and not for cpu"),
+    ],
+)
+def test_a_quantization_is_kept_to_its_dtypes_and_kinds(
+    dtype: str, device: str, reason: str | None, machine: MakeMachine
+) -> None:
+    registry = built_in()
+    own = replace(
+        registry.of(Quantization)["nf4"], name="own", dtypes=("bfloat16", "float16"), kinds=("cuda", "rocm"), rules=()
+    )
+    registry.add(own)
+    with in_force(registry):
+        assert unsupported(Cell("llama", device, dtype, "own"), machine()) == reason
