@@ -13,13 +13,14 @@ from pytest_llmdevice.checks.noise import FLOAT32, Gap, Inspection, Limits, gap,
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import BY_DTYPE, tolerance
 from pytest_llmdevice.diagnosis import Finding
-from pytest_llmdevice.diagnosis.hints.sequences import FAR, LEAK, LENGTH, NOISE
+from pytest_llmdevice.diagnosis.hints.sequences import FAR, LEAK, LENGTH, NOISE, UNSCALED
 from pytest_llmdevice.diagnosis.hints.values import NUMERIC
-from pytest_llmdevice.inference.stepping import Stepper, longest_text_length, random_text
+from pytest_llmdevice.inference.stepping import Stepper, longest_text_length, random_text, scaled_text_length
 from pytest_llmdevice.loading.pretrained import from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.lengths import sliding_window
 from pytest_llmdevice.model.wrappers import configuration_of
+from pytest_llmdevice.oracle.plain_load import plain_skeleton
 from pytest_llmdevice.oracle.process import ask
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def check_prefix(
     Other tokens later in a text of the same length must change nothing; a change is a mask error, because equal
     shapes have equal rounding. A prefix alone may differ from the same positions in the whole text by the rounding
     that its shape causes: nothing in most cells, 1e-5 in float32. The logits of a long text must be those of a plain
-    load, because errors of far positions do not show in short texts.
+    load, because errors of far positions do not show in short texts; and so must those of a text that is long enough
+    for positions to be scaled by its length, where the checkpoint says that they are.
 
     Args:
         model: the model under test.
@@ -64,8 +66,9 @@ def check_prefix(
     findings = list(found)
     if checkpoint is not None and wholes and not findings:
         far, counts = _far(model, wholes[0], cell, prompts, checkpoint, allowed)
-        findings += far
-        evidence |= counts
+        scaled, more = _past_the_original(model, cell, prompts, checkpoint, allowed)
+        findings += [*far, *scaled]
+        evidence |= {**counts, **more}
     return Result("prefix", tuple(findings), evidence)
 
 
@@ -75,7 +78,7 @@ def _inspect(model: Any, cell: Cell, prompts: Tokens, wholes: list[torch.Tensor]
     stepper = Stepper(model, max(prompts, key=len))
     length = longest_text_length(model, prompts)
     tokens, other = random_text(prompts, length), random_text(prompts, length, seed=1)
-    whole, _ = stepper(tokens)
+    whole = _after_a_short_text(stepper, tokens)
     wholes.append(whole)
     parts = {cut: stepper(tokens[:cut])[0] for cut in _cuts(model, length)}
     findings: list[Finding] = []
@@ -135,15 +138,7 @@ def _far(
     tokens = tuple(random_text(prompts, length))
     if length <= FAR_FROM:
         return [], {}
-    longest: Sequence[int] = max(prompts, key=len)
-    source = tuple(longest)
-    attention = getattr(configuration_of(model), "_attn_implementation", None)
-    plain = _plain_logits(
-        checkpoint,
-        Cell("plain", "cpu", cell.dtype, cell.quantization, attention=attention if attention in _PLAIN else "eager"),
-        tokens,
-        source,
-    )
+    plain = _plain_logits(checkpoint, _plain_cell(model, cell), tokens, _source(prompts))
     # An enlarged vocabulary has more logits.
     own = own[:, : plain.shape[-1]]
     if own.shape != plain.shape:
@@ -160,6 +155,42 @@ def _far(
     if near < far.overall / 2:
         hint = FAR if wrong_at_far_positions(model, tokens[:SHORT], own, plain, checkpoint, cell, limit) else None
     return [Finding(where, f"a plain load's, relative error at most {limit:.2g}", actual, hint, size=far.overall)], {}
+
+
+def _past_the_original(
+    model: Any, cell: Cell, prompts: Tokens, checkpoint: str, allowed: float | None
+) -> tuple[list[Finding], dict[str, int]]:
+    """Compare a text for whose length the checkpoint has positions scaled with the same of a plain load."""
+    length = scaled_text_length(plain_skeleton(checkpoint, cell))
+    if length is None:
+        return [], {}
+    tokens = tuple(random_text(prompts, length))
+    plain = _plain_logits(checkpoint, _plain_cell(model, cell), tokens, _source(prompts))
+    stepper = Stepper(model, _source(prompts))
+    own = stepper(tokens)[0][:, : plain.shape[-1]]
+    # What comes next is to find the model as it was: a short text brings the frequencies back, and only that.
+    stepper(tokens[:1])
+    if own.shape != plain.shape:
+        return [], {}
+    limit = _far_limit(cell) if allowed is None else allowed
+    difference = gap(own, plain, Limits(limit, float("inf")))
+    if difference.within(Limits(limit, float("inf"))):
+        return [], {"scaled positions": length}
+    where = f"logits of a text of {length} tokens, for which positions are scaled"
+    wanted = f"a plain load's, relative error at most {limit:.2g}"
+    hint: Hint | None = UNSCALED if isfinite(difference.overall) else None
+    return [Finding(where, wanted, f"{difference.overall:.3g}", hint, size=difference.overall)], {}
+
+
+def _plain_cell(model: Any, cell: Cell) -> Cell:
+    attention = getattr(configuration_of(model), "_attn_implementation", None)
+    attention = attention if attention in _PLAIN else "eager"
+    return Cell("plain", "cpu", cell.dtype, cell.quantization, attention=attention)
+
+
+def _source(prompts: Tokens) -> tuple[int, ...]:
+    longest: Sequence[int] = max(prompts, key=len)
+    return tuple(longest)
 
 
 _PLAIN: Final = frozenset({"eager", "sdpa"})
@@ -183,7 +214,13 @@ def _plain_logits(checkpoint: str, cell: Cell, tokens: tuple[int, ...], source: 
 
 
 def _logits_of(checkpoint: str, cell: Cell, tokens: tuple[int, ...], source: tuple[int, ...]) -> torch.Tensor:
-    return Stepper(from_pretrained(checkpoint, cell), source)(tokens)[0]
+    return _after_a_short_text(Stepper(from_pretrained(checkpoint, cell), source), tokens)
+
+
+def _after_a_short_text(stepper: Stepper, tokens: Sequence[int]) -> torch.Tensor:
+    """The logits of `tokens`, for which a short text is read first: BigBird leaves its sparse attention with one."""
+    stepper(tokens[:1])
+    return stepper(tokens)[0]
 
 
 PREFIX_CHECK: Final = Check(

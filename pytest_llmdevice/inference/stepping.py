@@ -11,7 +11,7 @@ from pytest_llmdevice.inference.generation import inputs_for, is_encoder_decoder
 from pytest_llmdevice.inference.logits import forward_logits, logits_of
 from pytest_llmdevice.model.device_map import embedding_device
 from pytest_llmdevice.model.kv_cache import STATE_SPACE, cache_argument, cache_of
-from pytest_llmdevice.model.lengths import plain_rotary, unscaled_length
+from pytest_llmdevice.model.lengths import plain_rotary, scales_with_length, unscaled_length
 from pytest_llmdevice.model.own import own_of
 from pytest_llmdevice.model.wrappers import accepted_arguments, configuration_of, is_of_transformers, runnable_module
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 LONG_TEXT: Final = 272
 """Tokens of a long text: more than 256, up to which bfloat16 represents every integer."""
+
+_NEAR: Final = 512
+_BEYOND: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,5 +94,12 @@ def longest_text_length(model: Any, prompts: Sequence[Sequence[int]]) -> int:
     return end + _BEYOND if end <= _NEAR and plain_rotary(model) else min(end, LONG_TEXT)
 
 
-_NEAR: Final = 512
-_BEYOND: Final = 8
+def scaled_text_length(model: Any) -> int | None:
+    """The length of a text that is past where `model` begins to scale its positions by the length of what it reads.
+
+    None where it does not, or only for texts that are too long to try.
+    """
+    end = unscaled_length(model)
+    if end > _NEAR or not scales_with_length(model):
+        return None
+    return min(2 * end, max(LONG_TEXT, end + _BEYOND))

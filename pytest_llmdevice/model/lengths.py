@@ -34,6 +34,9 @@ _WINDOWS: Final = (
     "window_size",
 )
 
+_BY_LENGTH: Final = frozenset({"dynamic", "longrope"})
+"""Types of rotary scaling that depend on how long a text is."""
+
 _TABLE: Final = re.compile(r"(^|_)(w?pos(ition)?s?|wpe)(_|$)|position")
 """What the name of a table of positions contains."""
 
@@ -80,6 +83,11 @@ def plain_rotary(model: Any) -> bool:
     if any(entry.get("rope_type", entry.get("type")) not in {"default", None} for entry in rope_settings(model)):
         return False
     return any(name.rpartition(".")[2].endswith("inv_freq") for name, _ in model.named_buffers())
+
+
+def scales_with_length(model: Any) -> bool:
+    """Whether rotary positions are others as soon as a text is longer than `unscaled_length`."""
+    return any(entry.get("rope_type", entry.get("type")) in _BY_LENGTH for entry in rope_settings(model))
 
 
 def rope_settings(model: Any) -> list[Mapping[str, Any]]:

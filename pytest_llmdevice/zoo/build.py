@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmdevice.errors import ConfigurationError, UnsupportedByLibrary
+from pytest_llmdevice.errors import ConfigurationError, UnsupportedByLibrary, first_line
 from pytest_llmdevice.zoo.calibration import calibrate
 from pytest_llmdevice.zoo.families import BOS_TOKEN_ID, EOS_TOKEN_ID, PAD_TOKEN_ID, VOCAB_SIZE, Family
 from pytest_llmdevice.zoo.isolation import pinned_settings
@@ -92,6 +92,19 @@ def vary(name: str, config: PreTrainedConfig, traits: Sequence[Trait]) -> None:
         if why := trait.refusal(text):
             raise ConfigurationError(f"{name} cannot have the trait {trait.name!r}, for {trait.models}: {why}")
         trait.configure(text)
+        if why := _refused(text):
+            raise ConfigurationError(f"{name} cannot have the trait {trait.name!r}: {why}")
+
+
+def _refused(config: PreTrainedConfig) -> str | None:
+    """What the class of `config` has against it, as it says when it is saved; before transformers 5 nothing."""
+    validate = getattr(config, "validate", None)
+    try:
+        if callable(validate):
+            validate()
+    except Exception as error:  # noqa: BLE001  # a class may refuse with anything
+        return f"{type(config).__name__} refuses it: {first_line(error.__cause__ or error)}"
+    return None
 
 
 def _arguments(family: Family) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from covering import NATIVE, in_turn
 
 from pytest_llmdevice import Cell, simulate, zoo
 from pytest_llmdevice.checks import Result, check_prefix
-from pytest_llmdevice.diagnosis.hints.sequences import FAR, LEAK, LENGTH, NOISE
+from pytest_llmdevice.diagnosis.hints.sequences import FAR, LEAK, LENGTH, NOISE, UNSCALED
 from pytest_llmdevice.inference.stepping import longest_text_length, random_text
 from pytest_llmdevice.model.lengths import sliding_window
 
@@ -201,3 +201,40 @@ def test_a_text_is_drawn_from_the_prompts(prompts: Tokens) -> None:
 def test_the_window_of_sliding_layers_is_known(loaded: Load) -> None:
     assert sliding_window(loaded(Cell("mistral", "cpu", "float32"))) == 16
     assert sliding_window(loaded(FP32)) is None
+
+
+def unscaled(folder: str, dtype: torch.dtype) -> Any:
+    """A model whose configuration scales positions by length, and whose module of rotary angles does not."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    library: Any = AutoModelForCausalLM
+    model = library.from_pretrained(folder, dtype=dtype).eval()
+    config: Any = AutoConfig.from_pretrained(folder)
+    theta = config.rope_parameters["rope_theta"]
+    config.rope_parameters = {"rope_type": "default", "rope_theta": theta}
+    model.model.rotary_emb = type(model.model.rotary_emb)(config)
+    return model
+
+
+def test_a_text_long_enough_for_scaled_positions_is_read(loaded: Load, check: Check) -> None:
+    cell = Cell("llama~rope-dynamic", "cpu", "bfloat16")
+    result = check(loaded(cell), cell)
+    assert result.findings == ()
+    assert result.evidence["scaled positions"] == 128
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_dropped_scaling_by_length_is_found(dtype: str, checkpoint: Callable[[str], str], check: Check) -> None:
+    family = "llama~rope-dynamic"
+    (finding,) = check(unscaled(checkpoint(family), getattr(torch, dtype)), Cell(family, "cpu", dtype)).findings
+    assert finding.where == "logits of a text of 128 tokens, for which positions are scaled"
+    assert finding.hint == UNSCALED
+
+
+def test_a_model_that_reads_otherwise_after_a_short_text_passes(loaded: Load, check: Check) -> None:
+    # BigBird's sparse attention is given up for good by the first text that is too short for it.
+    cell = Cell("big-bird", "cpu", "bfloat16")
+    model = loaded(cell)
+    with torch.no_grad():
+        model(torch.tensor([[72, 101, 108, 108, 111]]))
+    assert check(model, cell).findings == ()

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.zoo import checkpoint
+from pytest_llmdevice.zoo.fits import refuse_unfit
 from pytest_llmdevice.zoo.traits import TRAITS
 from pytest_llmdevice.zoo.traits.tokens import ends_said
 
@@ -65,6 +67,11 @@ def test_each_end_token_is_the_first_of_some_row() -> None:
 
 def test_where_all_rows_are_alike_one_token_ends_them() -> None:
     assert len(ends_said([[1, 1], [1, 1]])) == 1
+
+
+def test_a_trait_that_the_class_of_the_configuration_refuses_is_refused_before_anything_is_built() -> None:
+    with pytest.raises(ConfigurationError, match=r"phi3 cannot have the trait 'rope-llama3': Phi3Config refuses it"):
+        refuse_unfit("phi3~rope-llama3")
 
 
 @pytest.mark.parametrize("trait", TRAITS, ids=lambda trait: trait.name)

@@ -43,6 +43,13 @@ FAR: Final = Hint(
         "short text is wrong as soon as its positions are far ones"
     ),
 )
+UNSCALED: Final = Hint(
+    "scaling-by-length",
+    "the checkpoint has rotary positions that are scaled as soon as a text is longer than it was trained on (rope_type "
+    "dynamic or longrope); they were not scaled, or from another length or by another factor",
+    "https://github.com/vllm-project/vllm/pull/44158",
+    when="only logits of a text longer than the original length differ from a plain load's",
+)
 CACHED: Final = Hint(
     "cache-changes-the-result",
     "a cache must not change what the model says: positions or a mask that count only the new tokens, a history that "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.zoo.families import MAX_LENGTH
 from pytest_llmdevice.zoo.traits.trait import Trait
 
 if TYPE_CHECKING:
@@ -13,6 +12,10 @@ if TYPE_CHECKING:
 
 SHORT_WINDOW: Final = 4
 """Tokens: fewer than the shortest prompt has."""
+
+DYNAMIC_FROM: Final = 64
+"""Tokens up to which dynamic scaling leaves positions alone: more than a prompt and its continuation, because past it
+what a row says depends on how long the others of its batch are; and few enough that a check can go past it."""
 
 _SCALED: Final = 128
 """The length that was trained on before scaling, in tokens."""
@@ -37,6 +40,13 @@ def _not_rotary(config: PreTrainedConfig) -> str | None:
     if not _scalable(settings):
         return "its rotary positions are scaled already"
     return None
+
+
+def _uncounted(config: PreTrainedConfig) -> str | None:
+    if why := _not_rotary(config):
+        return why
+    counted = isinstance(getattr(config, "max_position_embeddings", None), int)
+    return None if counted else "its configuration says no number of positions to scale from"
 
 
 def _rotary(config: Any) -> Any:
@@ -64,6 +74,9 @@ def _scaled(kind: str) -> Callable[[PreTrainedConfig], None]:
     def configure(config: PreTrainedConfig) -> None:
         untyped: Any = config
         settings = dict(_rotary(untyped))
+        if kind == "dynamic":
+            # It is scaled from there on, whatever an original length says.
+            untyped.max_position_embeddings = DYNAMIC_FROM
         if not hasattr(untyped, "rope_parameters"):
             untyped.rope_scaling = {"rope_type": kind, **_SETTINGS[kind]}
             return
@@ -84,7 +97,7 @@ def _scaling(kind: str, why: str, source: str) -> Trait:
         why,
         source,
         "models with rotary positions",
-        refusal=_not_rotary,
+        refusal=_uncounted if kind == "dynamic" else _not_rotary,
         configure=_scaled(kind),
     )
 
@@ -106,7 +119,7 @@ TRAITS: Final = (
     ),
     _scaling(
         "dynamic",
-        f"Variants of Qwen and InternLM scale where a text is longer than the {MAX_LENGTH} or so positions trained on.",
+        "InternLM 2 scales where a text is longer than the positions that its configuration says.",
         "https://huggingface.co/internlm/internlm2_5-7b-chat/blob/main/config.json",
     ),
     _scaling(

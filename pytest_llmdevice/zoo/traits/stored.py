@@ -101,8 +101,8 @@ TRAITS: Final = (
     Trait(
         "stored-twice",
         "embeddings that are tied in the configuration, and both stored",
-        "Checkpoints of trainers that save each module, and early Gemma and Qwen conversions.",
-        "https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/modeling_utils.py",
+        "Qwen1.5-0.5B was published so, and whoever saves sharded or offloaded weights writes both.",
+        "https://github.com/huggingface/transformers/issues/30202",
         "models with tied embeddings",
         refusal=_untied,
         rewrite=_store_twice,
