@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from pytest_llmdevice import Cell, examine
 from pytest_llmdevice.inference.generation import batch, generate, pad_token
@@ -113,6 +113,13 @@ def cut_to_the_tokenizer(model: Any, folder: str) -> Any:
     return model
 
 
+def without_scaling(model: Any, folder: str) -> Any:
+    config: Any = AutoConfig.from_pretrained(folder)
+    config.rope_parameters = {"rope_type": "default", "rope_theta": config.rope_parameters["rope_theta"]}
+    model.model.rotary_emb = type(model.model.rotary_emb)(config)
+    return model
+
+
 RIGHT = Loader()
 
 MISTAKES = [
@@ -126,6 +133,10 @@ MISTAKES = [
     ("deepseek-v3~bias-correction", "bfloat16", Loader(without_correction), "values"),
     ("opt~stored-otherwise", "bfloat16", Loader(auto=True), "dtypes"),
     ("qwen2~stored-twice", "float32", Loader(head_of_its_own), "tied"),
+    ("llama~rope-linear", "bfloat16", Loader(without_scaling), "values"),
+    ("llama~rope-dynamic", "bfloat16", Loader(without_scaling), "prefix"),
+    ("llama~rope-yarn", "bfloat16", Loader(without_scaling), "loads"),
+    ("llama~rope-llama3", "bfloat16", Loader(without_scaling), "values"),
     ("bloom~large-vocab", "float32", Loader(cut_to_the_tokenizer), "loads"),
 ]
 
