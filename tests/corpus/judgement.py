@@ -82,6 +82,15 @@ RIGHT: Final[Mapping[str, str]] = {
     "training-for-one-answer": "training-mode",
     "cast-for-one-answer": "model-changed-by-generating",
     "prompt-returned-too": "prompt-in-front",
+    # generate_steps.py
+    "chunks-counted-twice": "wrong-positions other-logits",
+    "prefix-handed-out": "kept-between-calls",
+    "drafts-kept-in-the-state": "history-changes-new-tokens",
+    "padding-of-a-single-row": "wrong-mask",
+    "hooks-pile-up": "",
+    "window-one-too-wide": "history-changes-new-tokens mask-error",
+    "no-repeats-by-default": "other-choice",
+    "long-answers-by-default": "other-choice",
     # generate_tensors.py
     "rotary-table-keyed-on-length": "two-devices",
     "angles-in-half": "far-positions module-computes-otherwise",
@@ -112,6 +121,15 @@ RIGHT: Final[Mapping[str, str]] = {
     "kept-in-float32-by-substring": "created-late",
     "skeleton-without-dtype": "dtype-dropped upcast saved-config-dtype",
     "configuration-tells-another-dtype": "config-dtype",
+    # load_parts.py
+    "head-norms-not-saved": "random-initial-value",
+    "biases-not-saved": "weights-never-filled",
+    "groups-left-interleaved": "other-weights",
+    "scales-never-read": "packed-from-other-values",
+    "scale-of-the-first-channel": "packed-from-other-values",
+    "zero-point-of-another-version": "packed-from-other-values",
+    "scales-rounded-afterwards": "packed-from-other-values",
+    "adapter-merged-unscaled": "adapter-not-applied weights-changed",
     # load_placement_cases.py
     "card-without-index": "wrong-index",
     "card-zero-is-false": "never-moved",
@@ -130,6 +148,15 @@ RIGHT: Final[Mapping[str, str]] = {
     "tensor-that-is-no-buffer": "plain-attribute two-devices",
     "head-left-on-meta": "never-materialized tie-lost meta-tensor",
     "offload-that-never-happens": "strategy-not-followed",
+    # load_process.py
+    "gradients-left-off": "gradient-mode-left",
+    "root-logger-configured": "process-setting-changed",
+    "filters-of-warnings-replaced": "process-setting-changed",
+    "unsafe-files-allowed": "environment-changed",
+    "deterministic-left-on": "process-setting-changed",
+    "seed-of-the-process": "process-setting-changed",
+    "class-left-patched": "function-left-patched",
+    "kept-by-a-cached-method": "model-kept-alive",
     # load_quantization_cases.py
     "quantization-for-cards-only": "quantization-dropped",
     "eight-bits-for-four": "quantization-dropped",
@@ -175,6 +202,18 @@ RIGHT: Final[Mapping[str, str]] = {
     "gate-and-up-exchanged": "other-weights",
     "head-initialized-again": "random-initial-value",
     "layers-of-another-stage": "other-weights",
+    # load_wiring.py
+    "scores-not-capped": "other-logits configuration-overridden",
+    "other-gelu": "module-computes-otherwise other-logits",
+    "chosen-experts-sum-to-one": "other-logits configuration-overridden",
+    "chosen-experts-not-normalized": "other-logits configuration-overridden",
+    "routed-experts-not-scaled": "configuration-overridden",
+    "whole-head-rotated": "resized other-shape configuration-overridden",
+    "residuals-one-after-the-other": "other-logits configuration-overridden",
+    "logits-not-scaled": "configuration-overridden",
+    "scores-not-scaled": "configuration-overridden",
+    "yarn-without-its-factor": "configuration-overridden",
+    "vocabulary-one-step-too-large": "resized other-shape",
 }
 """Name of a case -> the names of the hints that are right for it."""
 

@@ -17,6 +17,7 @@ from typing import Final
 
 from corpus.case import Case
 from corpus.catalog import CASES
+from corpus.fresh import section
 from pytest_llmdevice import Cell, Result
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "corpus.md"
@@ -94,7 +95,7 @@ def summary(rows: list[Row]) -> str:
 
 def document(rows: list[Row]) -> str:
     """The page."""
-    parts = [_HEAD, f"**{summary(rows)}.**\n"]
+    parts = [_HEAD, f"**{summary(rows)}.**\n", *section()]
     for family in dict.fromkeys(row.case.family for row in rows):
         parts.append(f"## {family.capitalize()}\n")
         parts.append("| bug | what goes wrong | caught by | message |\n| --- | --- | --- | --- |")

@@ -9,6 +9,7 @@ import pytest
 
 from corpus.case import Case
 from corpus.catalog import CASES
+from corpus.fresh import ROUNDS
 from corpus.hints import DOCUMENT as HINTS_DOCUMENT
 from corpus.judgement import RIGHT, verdict
 from corpus.planted import PLANTED, Planted
@@ -76,3 +77,13 @@ def test_the_document_is_made_of_these_cases() -> None:
     rows = {line.split("`")[1]: line for line in DOCUMENT.read_text("utf-8").splitlines() if line.startswith("| `")}
     assert sorted(rows) == sorted(case.name for case in CASES), "python -m corpus.table, in tests/, writes it again"
     assert not [case.name for case in CASES if case.source not in rows[case.name]]
+
+
+def test_a_fresh_bug_is_a_case_and_one_that_is_missed_was_missed_at_first() -> None:
+    cases = {case.name: case for case in CASES}
+    for found in ROUNDS:
+        assert set(found.caught) <= set(cases)
+        assert set(found.half("open")) | set(found.half("hidden")) == set(found.caught)
+        assert abs(len(found.half("open")) - len(found.half("hidden"))) <= 1
+        assert not [name for name, check in found.caught.items() if check and cases[name].missed]
+        assert {check for check in found.caught.values() if check} <= set(vocabulary.checks())
