@@ -97,7 +97,12 @@ def _weight(weight: LinearWeight, module: Any, found: Packing | None, cell: Cell
         return [Finding(weight.module, "dense: not to be quantized", actual, hint)]
     if weight.expert:
         if found is not None:
-            return []
+            # Experts keep the class of their module.
+            entry = quantization_of(cell)
+            own = entry.packed(parameter) if parameter is not None else None
+            right = own if own is not None else found.dtype == entry.storage_dtype
+            wanted = f"quantized to {cell.quantization}"
+            return [] if right else [Finding(weight.parameter, wanted, actual, hints.DROPPED)]
         shape = "x".join(map(str, parameter.shape)) if parameter is not None else "missing"
         wanted = f"quantized to {cell.quantization}"
         return [Finding(weight.parameter, wanted, f"dense {dtype} {shape}", hints.EXPERTS)]

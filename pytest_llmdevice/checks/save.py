@@ -40,8 +40,8 @@ def check_save(model: Any, expectations: Expectations, cell: Cell, prompts: Toke
     """Save the model to a temporary folder, load it from there, and compare dtypes, ties, packing and logits.
 
     The model itself must not change. For a model with adapters only these are saved, and loaded into a plain base
-    model. A model without `save_pretrained`, one whose files a plain load
-    cannot read, and one of more than `LARGEST` bytes are not saved; the evidence has the reason.
+    model. The check does not apply to a model without `save_pretrained`, one whose files a plain load cannot read, and
+    one of more than `LARGEST` bytes.
 
     Args:
         model: the model under test.
@@ -50,18 +50,20 @@ def check_save(model: Any, expectations: Expectations, cell: Cell, prompts: Toke
         prompts: token ids of each prompt.
         checkpoint: the local folder of the model.
     """
-    size = sum(held_bytes(parameter) for parameter in model.parameters())
-    count = sum(1 for _ in model.parameters())
-    if not callable(getattr(model, "save_pretrained", None)):
-        return Result("save", evidence={"parameters": count, "saved": f"no: {type(model).__name__} has no way to"})
-    if reason := quantization_of(cell).unsaved or _unserializable(model):
+    if reason := _not_to_be_saved(model, expectations, cell):
         return Result("save", inapplicable=reason)
-    if reason := _not_readable(model, expectations):
-        return Result("save", evidence={"parameters": count, "saved": f"no: {reason}"})
-    if size > LARGEST:
-        return Result("save", evidence={"parameters": count, "saved": f"no: {size / 2**30:.1f} GiB"})
     findings, evidence = _inspect(model, expectations, cell, prompts, checkpoint)
     return Result("save", tuple(findings), evidence)
+
+
+def _not_to_be_saved(model: Any, expectations: Expectations, cell: Cell) -> str:
+    """Why `model` is not saved; empty where it is."""
+    if not callable(getattr(model, "save_pretrained", None)):
+        return f"{type(model).__name__} has no save_pretrained"
+    if reason := quantization_of(cell).unsaved or _unserializable(model) or _not_readable(model, expectations):
+        return reason
+    size = sum(held_bytes(parameter) for parameter in model.parameters())
+    return f"{size / 2**30:.1f} GiB are too many to be written beside the checkpoint" if size > LARGEST else ""
 
 
 def _unserializable(model: Any) -> str:

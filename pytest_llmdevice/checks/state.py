@@ -9,6 +9,7 @@ from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding, Hint
 from pytest_llmdevice.diagnosis.hints import state
+from pytest_llmdevice.diagnosis.replaced import replaced_on_classes
 from pytest_llmdevice.monitoring.change import Change
 
 HARMLESS: Final[Mapping[str, str]] = {
@@ -67,6 +68,8 @@ _HINTS: Final[Mapping[str, Hint]] = {
     "gradients": state.GRADIENTS,
     "threads": state.THREADS,
     "hook": state.HOOK,
+    "hooks": state.HOOKS,
+    "method": state.METHOD,
     "graph": state.GRAPH,
 }
 
@@ -77,6 +80,7 @@ def check_state(
     imported: Sequence[Change] = (),
     *,
     random_state: bool = False,
+    replaced: Sequence[tuple[str, str]] = (),
 ) -> Result:
     """Nothing of the process is otherwise after the load and after the generation; what was is put back already.
 
@@ -90,8 +94,12 @@ def check_state(
         generation: likewise for the target's `generate`.
         imported: what the import of the target's module changed.
         random_state: whether random numbers that were drawn or seeded are a finding.
+        replaced: methods of classes of the libraries that are not theirs, and whose they are.
     """
-    findings = []
+    known = {change.name for change in load or () if change.kind == "method"}
+    findings = [
+        Finding(method, "the library's own", by, state.METHOD) for method, by in replaced if method not in known
+    ]
     watched, harmless = 0, 0
     drawn: dict[str, str] = {}
     doings = (("load", load), ("generate", generation), ("the import of its module", imported or None))
@@ -128,7 +136,11 @@ def is_harmless(change: Change) -> bool:
 STATE_CHECK: Final = Check(
     "state",
     lambda exam: check_state(
-        exam.loaded.changes, exam.generated.changes, exam.imported, random_state=exam.keeps_random_state
+        exam.loaded.changes,
+        exam.generated.changes,
+        exam.imported,
+        random_state=exam.keeps_random_state,
+        replaced=replaced_on_classes(exam.model),
     ),
     (
         "the load, the generation and the import of the target left environment, default dtype and "

@@ -13,7 +13,7 @@ from pytest_llmdevice.checks.stored_values import Stored
 from pytest_llmdevice.checks.tensors import tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.divergence import unravel_index
-from pytest_llmdevice.diagnosis.hints.values import NOT_APPLIED, PACKED, SHAPE, UNREADABLE
+from pytest_llmdevice.diagnosis.hints.values import NOT_APPLIED, PACKED, SHAPE, SHIFTED, UNREADABLE
 from pytest_llmdevice.diagnosis.wrong_values import explain, relative_error
 from pytest_llmdevice.loading.adapters import is_adapter, is_live
 from pytest_llmdevice.loading.quantization import quantization_of
@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 
 UNPACKED: Final = 2**-7
 """The allowed relative error of a number that the checkpoint holds packed: scale and product rounded to bfloat16."""
+
+OFFSET: Final = 1.0
+"""How far the mean error of a packed weight may be from zero, in standard deviations of the error. Rounding gives at
+most 0.1 over the zoo; codes that are all one too low give 3.5."""
+
+LEAST: Final = 64
+"""Numbers of which a mean says something."""
 
 COMPUTED: Final = 1e-5
 """The allowed relative error of a buffer that was computed on another device or in another order of operations."""
@@ -208,6 +215,11 @@ def _packed(
     if not error <= allowed:
         wanted = f"the checkpoint's value, relative error at most {allowed:g} once unpacked"
         return error, Finding(name, wanted, f"relative error {error:.3g}", PACKED)
+    off = (values.double() - expected.double()).flatten()
+    shift, spread = float(off.mean()), float(off.std()) if off.numel() >= LEAST else float("inf")
+    if abs(shift) > OFFSET * spread:
+        wanted = "errors of rounding, as often up as down"
+        return error, Finding(name, wanted, f"all of it off by {shift:.3g}, and rounding by {spread:.3g}", SHIFTED)
     return error, None
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 METHODS: Final = ("forward", "__call__", "generate", "prepare_inputs_for_generation", "_sample", "_update_causal_mask")
 """Methods that enter what a model says."""
 
+OURSELVES: Final = "pytest_llmdevice"
+"""Simulated cards are behind methods of the libraries."""
+
 LIBRARIES: Final = ("accelerate", "bitsandbytes", "peft", "torch", "transformers")
 """Packages that replace methods of modules by design: hooks of accelerate, layers of PEFT."""
 
@@ -25,6 +28,25 @@ def replaced_methods(model: nn.Module) -> list[str]:
     """In words, each once: `LlamaForCausalLM.forward, by wrapped of my_loader`."""
     found = dict.fromkeys(words for module in model.modules() for words in _of_module(module))
     return list(found)
+
+
+def replaced_on_classes(model: nn.Module) -> list[tuple[str, str]]:
+    """The methods of library classes of `model` that are another's: (`LlamaRMSNorm.forward`, by whom), each once.
+
+    All models of such a class in the process have them. What this package has put there is left out.
+    """
+    bases = dict.fromkeys(base for module in model.modules() for base in type(module).__mro__)
+    found = {}
+    for base in bases:
+        if base.__module__.partition(".")[0] not in LIBRARIES:
+            continue
+        for name, method in vars(base).items():
+            function = _function(method)
+            if function is None or _of_library(method):
+                continue
+            if str(function.__globals__.get("__name__", "")).partition(".")[0] != OURSELVES:
+                found[f"{base.__name__}.{name}"] = _words(method)
+    return list(found.items())
 
 
 def _of_module(module: nn.Module) -> Iterator[str]:

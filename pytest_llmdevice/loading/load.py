@@ -6,6 +6,7 @@ import gc
 import traceback
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,11 +15,13 @@ from pytest_llmdevice.errors import DoesNotApply, Unsupported, UnsupportedByLibr
 from pytest_llmdevice.loading.checkpoint_files import Stamp, stamps
 from pytest_llmdevice.loading.expected import expected_folder
 from pytest_llmdevice.loading.members import declared_names, model_of
+from pytest_llmdevice.loading.pretrained import model_class
 from pytest_llmdevice.loading.pristine import remember
 from pytest_llmdevice.loading.target import CONTRACT, Target, validate
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.model.own import Own, describe, member
 from pytest_llmdevice.monitoring.change import Change
+from pytest_llmdevice.monitoring.class_methods import ClassMethods
 from pytest_llmdevice.monitoring.library_states import separate_library_states
 from pytest_llmdevice.monitoring.pipelines import pipelines_made
 from pytest_llmdevice.monitoring.process_state import unchanged_process
@@ -105,16 +108,25 @@ class Loaded:
         if leftovers is not None:
             leftovers.collect()
         remember(target)
-        put_states_back = separate_library_states()
+        with suppress(Exception):
+            # So that its methods are known before somebody replaces them. Of a broken checkpoint, the load says more.
+            model_class(str(checkpoint))
+        methods, put_states_back = ClassMethods.now(), separate_library_states()
+
+        def put_back() -> None:
+            put_states_back()
+            methods.put_back()
+
         try:
             loaded = cls._load(target, checkpoint, cell)
         except BaseException:
-            put_states_back()
+            put_back()
             raise
         if loaded.model is None:
-            put_states_back()
+            put_back()
             return loaded
-        loaded.when_released = put_states_back
+        loaded.changes = (*(loaded.changes or ()), *methods.replaced())
+        loaded.when_released = put_back
         if leftovers is not None:
             leftovers.add(loaded.model)
         return loaded

@@ -57,6 +57,13 @@ def auto_class(config: PreTrainedConfig) -> Any:
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder or only else AutoModelForCausalLM
 
 
+def model_class(checkpoint: str) -> type:
+    """The class that a plain load of `checkpoint` makes; it is imported. Raises whatever its configuration raises."""
+    config = configuration(checkpoint)
+    found: type = auto_class(config)._model_mapping[type(config)]  # noqa: SLF001  # untyped upstream
+    return found
+
+
 def from_pretrained(checkpoint: str, cell: Cell, **options: Any) -> nn.Module:
     """Load `checkpoint` in the cell's dtype, attention and quantization; `options` say where it goes."""
     quantized = quantization.config(cell)

@@ -11,6 +11,7 @@ from pytest_llmdevice.model.device_map import hooks_of, with_index
 from pytest_llmdevice.model.doors import device_of, dtype_of, plain_values
 from pytest_llmdevice.model.weights import has_packed_class
 from pytest_llmdevice.monitoring.change import Change
+from pytest_llmdevice.text import plural
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +28,7 @@ def unchanged_model(model: nn.Module) -> Iterator[list[Change]]:
     sums = _sums(model)
     # `cpu_offload_with_hook` of accelerate leaves a module on the card until the next module runs.
     offloaded = any(type(hook).__name__ == "CpuOffload" for module, _ in modes for hook in hooks_of(module))
-    mode = model.training
+    mode, hooks = model.training, _hooks(model)
     try:
         yield changes
     finally:
@@ -42,11 +43,26 @@ def unchanged_model(model: nn.Module) -> Iterator[list[Change]]:
             now = _sums(model)
             changed = (name for name in sums if now.get(name) != sums[name])
             changes += [Change("model", name, "as it was loaded", "of other values") for name in changed]
+        now_hooks = _hooks(model)
+        for name, count in hooks.items():
+            if now_hooks.get(name, 0) > count:
+                changes.append(Change("hooks", name or "the model", _counted(count), _counted(now_hooks[name])))
+                break
         if model.training != mode:
             words = {True: "training mode", False: "eval mode"}
             changes.append(Change("training", "the model", words[mode], words[model.training]))
         for module, training in modes:
             module.training = training
+
+
+def _hooks(model: nn.Module) -> dict[str, int]:
+    """How many hooks each module has that run with its forward pass or its gradients, by name."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {name: sum(len(vars(module).get(kind) or ()) for kind in kinds) for name, module in model.named_modules()}
+
+
+def _counted(count: int) -> str:
+    return plural(count, "hook") if count else "no hook"
 
 
 MOST_NUMBERS: Final = 2**28

@@ -157,7 +157,8 @@ def _of_python() -> Iterator[Setting]:
         lambda _: _add_handlers(handlers),
         lambda there: "as they were" if there else "some were removed",
     )
-    yield Setting("logging", "all warnings", _hidden, lambda _: _show_warnings(), lambda n: "hidden" if n else "shown")
+    filters = list(warnings.filters)
+    yield Setting("logging", "all warnings", _for_all, lambda _: _put_back(filters), _fate)
     every = locale.LC_ALL
     yield Setting("locale", "locale", lambda: locale.setlocale(every), lambda value: locale.setlocale(every, value))
     yield Setting("limit", "sys.setrecursionlimit", sys.getrecursionlimit, sys.setrecursionlimit)
@@ -232,18 +233,25 @@ def descriptors() -> Comparison:
     return compare
 
 
-def _hidden() -> bool:
-    """Whether a filter hides every warning."""
-    return any(
-        action == "ignore" and message is None and category is Warning and module is None and not line
-        for action, message, category, module, line in warnings.filters
+def _for_all() -> str:
+    """What the first filter that fits every warning does with them; what Python does where there is none."""
+    return next(
+        (
+            action
+            for action, message, category, module, line in warnings.filters
+            if message is None and category is Warning and module is None and not line
+        ),
+        "default",
     )
 
 
-def _show_warnings() -> None:
-    filters: Any = warnings.filters
-    for entry in [each for each in filters if each[0] == "ignore" and each[1] is None and each[2] is Warning]:
-        filters.remove(entry)
+def _fate(action: str) -> str:
+    return {"ignore": "hidden", "error": "raised"}.get(action, f"shown, {action}")
+
+
+def _put_back(filters: list[Any]) -> None:
+    now: Any = warnings.filters
+    now[:] = filters
     # Adding one tells the interpreter that they have changed.
     warnings.simplefilter("default", _NoWarning)
 

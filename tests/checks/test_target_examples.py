@@ -19,7 +19,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples" / "targets"
 
 pytestmark = pytest.mark.filterwarnings("default", "ignore::DeprecationWarning", "ignore::FutureWarning")
 
-OF_ITS_OWN = {"padding", "sampling"}
+OF_ITS_OWN = {"padding", "sampling", "save"}
 
 
 @pytest.fixture(autouse=True)

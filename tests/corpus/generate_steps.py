@@ -253,7 +253,6 @@ CASES = (
         HooksPileUp,
         HooksRemoved,
         Cell("llama", "cpu", "bfloat16"),
-        missed="hooks of the model are not counted after an answer, and these compute nothing",
     ),
     _case(
         "window-one-too-wide",

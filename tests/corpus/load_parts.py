@@ -171,7 +171,6 @@ CASES = (
         partial(Decodes, codes_one_lower),
         Decodes,
         Cell("mistral", "cpu", "float16", "int8", "device-map"),
-        missed="an eight-bit code that is one too low is no further off than quantization rounds",
     ),
     _case(
         "scales-rounded-afterwards",

@@ -124,7 +124,6 @@ CASES = (
         partial(Leaves, all_warnings),
         Leaves,
         Cell("qwen2", "cpu", "bfloat16"),
-        missed="one filter of warnings in front of the others was not seen, on this machine",
     ),
     _case(
         "unsafe-files-allowed",
@@ -158,7 +157,6 @@ CASES = (
         partial(OwnNorm, whole_class=True),
         partial(OwnNorm, whole_class=False),
         Cell("qwen3", "cpu", "float32"),
-        missed="methods of the classes of models are not compared before and after",
     ),
     _case(
         "kept-by-a-cached-method",

@@ -98,6 +98,20 @@ RANDOM: Final = Hint(
     "https://docs.pytorch.org/docs/stable/notes/randomness.html",
     when="random numbers of torch, Python or NumPy were drawn or seeded, and the matrix says that they are kept",
 )
+HOOKS: Final = Hint(
+    "hooks-left-on-the-model",
+    "a generation registers hooks on the model and does not remove all of them: each answer takes longer than the one "
+    "before, and they keep what they refer to",
+    "https://github.com/huggingface/peft/pull/2761",
+    when="modules have more hooks after a generation than before it",
+)
+METHOD: Final = Hint(
+    "method-of-a-class-replaced",
+    "a method of a class of the library was replaced: every model of that class in the process has it, also those that "
+    "somebody else loads; set it on the modules of the model, or derive a class",
+    "https://github.com/mosaicml/llm-foundry/pull/520",
+    when="a class of the library has a method that is not the library's after a load, and not before it",
+)
 OFFLOADED_TOGETHER: Final = Hint(
     "offloaded-to-one-folder",
     "weights are offloaded to a folder, or kept in a table, that two models share: entries have the names of tensors, "

@@ -102,6 +102,13 @@ PACKED: Final = Hint(
     "https://github.com/huggingface/peft/pull/1370",
     when="an unpacked weight is not the checkpoint's within the error of its quantization",
 )
+SHIFTED: Final = Hint(
+    "codes-off-by-one",
+    "a zero point is off by one: packed numbers are read as another version of the format, or another library, has "
+    "them",
+    "https://github.com/vllm-project/vllm/pull/38966",
+    when="the errors of an unpacked weight are about the same everywhere, and as small as those of rounding",
+)
 NOT_APPLIED: Final = Hint(
     "adapter-not-applied",
     "the adapter of the checkpoint is not in the model, or not as it was saved: only the base was loaded, or "
