@@ -128,7 +128,8 @@ COMPUTED_OTHERWISE: Final = Hint(
     "module-computes-otherwise",
     "a module with the right weights and settings computes with another constant, precision or formula: an embedding "
     "scale that is not rounded to the model's dtype as in training, a norm that casts in another order or has another "
-    "epsilon, a table of positions in 16 bits, another variant of GELU",
+    "epsilon, a table of positions in 16 bits or with other factors, another variant of GELU, another scale of "
+    "attention or function of a router",
     "https://github.com/huggingface/transformers/pull/37109",
     when="a module says something else than that of a plain load to the same input, its tensors being the same",
 )
