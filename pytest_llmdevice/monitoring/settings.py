@@ -158,7 +158,7 @@ def _of_python() -> Iterator[Setting]:
         lambda there: "as they were" if there else "some were removed",
     )
     filters = list(warnings.filters)
-    yield Setting("logging", "all warnings", _for_all, lambda _: _put_back(filters), _fate)
+    yield Setting("logging", "all warnings", lambda: _overruled(filters), lambda _: _put_back(filters), str)
     every = locale.LC_ALL
     yield Setting("locale", "locale", lambda: locale.setlocale(every), lambda value: locale.setlocale(every, value))
     yield Setting("limit", "sys.setrecursionlimit", sys.getrecursionlimit, sys.setrecursionlimit)
@@ -233,20 +233,21 @@ def descriptors() -> Comparison:
     return compare
 
 
-def _for_all() -> str:
-    """What the first filter that fits every warning does with them; what Python does where there is none."""
-    return next(
-        (
-            action
-            for action, message, category, module, line in warnings.filters
-            if message is None and category is Warning and module is None and not line
-        ),
-        "default",
-    )
-
-
-def _fate(action: str) -> str:
+def _overruled(before: list[Any]) -> str:
+    """What a filter for every warning does now, in front of those of `before`; or that they are in force."""
+    now = _in_force(warnings.filters)
+    if all(entry in now for entry in _in_force(before)):
+        return "filtered as they were"
+    action = now[-1][0] if now else "default"
     return {"ignore": "hidden", "error": "raised"}.get(action, f"shown, {action}")
+
+
+def _in_force(filters: Sequence[Any]) -> list[Any]:
+    """The filters up to the first that fits every warning: those behind it are never asked."""
+    for place, (_, message, category, module, line) in enumerate(filters):
+        if message is None and category is Warning and module is None and not line:
+            return list(filters[: place + 1])
+    return list(filters)
 
 
 def _put_back(filters: list[Any]) -> None:
