@@ -71,7 +71,7 @@ def module_findings(model: Any, checkpoint: str, cell: Cell, prompt: Sequence[in
     if apart is None:
         return [], evidence
     expected = f"{apart.expected}, as that of a plain load given the same"
-    return [Finding(apart.name, expected, apart.actual, COMPUTED_OTHERWISE, "answer")], {}
+    return [Finding(apart.name, expected, apart.actual, COMPUTED_OTHERWISE)], {}
 
 
 def first_apart(

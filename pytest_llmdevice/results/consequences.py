@@ -192,9 +192,10 @@ ALIKE: Final[Mapping[str, str]] = {
     "buffer-rounded": "weights-rounded",
     "card-preferred": "wrong-index",
     "buffer-left-behind": "left-behind",
+    "module-computes-otherwise": "other-logits",
 }
 """Hints that are found in different cells and name one mistake: a cast of the whole model and back, a card that is
-written in the code, a part that was not moved."""
+written in the code, a part that was not moved, a module whose error logits show in one dtype only."""
 
 
 def kind_of(check: str, outcome: str, hint: str, raised: str) -> Kind:

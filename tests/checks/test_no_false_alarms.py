@@ -117,7 +117,10 @@ def test_a_right_loader_passes_every_check(name: str, family: str) -> None:
     checkpoint = zoo.checkpoint(family)
     with simulate("cuda:2") if cell.simulated else nullcontext():
         results = list(examine(Loader(load), checkpoint, cell, folder=cache_directory() / "references"))
-    assert [result.message(cell.id) for result in results if not result.passed] == []
+    # accelerate's own offloading leaves no map, by which transformers could write the weights.
+    lacking = {"save"} if name == "cpu-offload" else set()
+    assert {result.check for result in results if result.outcome == "inapplicable"} <= lacking
+    assert [result.message(cell.id) for result in results if result.outcome not in {"passed", "inapplicable"}] == []
     assert len(results) > 1
 
 
