@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.monitoring.class_methods import LIBRARIES
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -19,9 +21,6 @@ METHODS: Final = ("forward", "__call__", "generate", "prepare_inputs_for_generat
 
 OURSELVES: Final = "pytest_llmdevice"
 """Simulated cards are behind methods of the libraries."""
-
-LIBRARIES: Final = ("accelerate", "bitsandbytes", "peft", "torch", "transformers")
-"""Packages that replace methods of modules by design: hooks of accelerate, layers of PEFT."""
 
 
 def replaced_methods(model: nn.Module) -> list[str]:

@@ -17,7 +17,7 @@ MODULES: Final = ("transformers.models.", "torch.nn.modules.")
 """What the names of modules begin with whose classes models are made of."""
 
 LIBRARIES: Final = frozenset({"accelerate", "bitsandbytes", "peft", "torch", "transformers"})
-"""Packages that may change each other's classes."""
+"""Packages that replace methods of modules and leave hooks by design, also each other's: accelerate, PEFT."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,15 @@ class ClassMethods:
         for kind, before in self.known.items():
             for name, method in _methods(kind):
                 # transformers gives `nn.Module` a method of its own with the first weights that it initializes.
-                if (
-                    method is not before.get(name)
-                    and str(_function(method).__module__).partition(".")[0] not in LIBRARIES
-                ):
+                if method is not before.get(name) and not is_of_library(method):
                     yield kind, name, method
+
+
+def is_of_library(function: Any) -> bool:
+    """Whether `function`, a method or a hook, was written in one of the libraries."""
+    inner = getattr(_function(function), "func", _function(function))
+    module = getattr(inner, "__module__", None) or type(inner).__module__
+    return str(module).partition(".")[0] in LIBRARIES
 
 
 def _classes() -> Iterator[type]:

@@ -11,6 +11,7 @@ from pytest_llmdevice.model.device_map import hooks_of, with_index
 from pytest_llmdevice.model.doors import device_of, dtype_of, plain_values
 from pytest_llmdevice.model.weights import has_packed_class
 from pytest_llmdevice.monitoring.change import Change
+from pytest_llmdevice.monitoring.class_methods import is_of_library
 from pytest_llmdevice.text import plural
 
 if TYPE_CHECKING:
@@ -56,9 +57,15 @@ def unchanged_model(model: nn.Module) -> Iterator[list[Change]]:
 
 
 def _hooks(model: nn.Module) -> dict[str, int]:
-    """How many hooks each module has that run with its forward pass or its gradients, by name."""
+    """How many hooks each module has that run with its forward pass or its gradients, by name.
+
+    Not those of the libraries: transformers leaves its own where hidden states were asked for, once for each module.
+    """
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return {name: sum(len(vars(module).get(kind) or ()) for kind in kinds) for name, module in model.named_modules()}
+    return {
+        name: sum(not is_of_library(hook) for kind in kinds for hook in (vars(module).get(kind) or {}).values())
+        for name, module in model.named_modules()
+    }
 
 
 def _counted(count: int) -> str:
