@@ -50,11 +50,12 @@ def command(name: str, simulate: tuple[str, ...], probe_timeout: float, as_json:
     from pytest_llmdevice.hardware import start
 
     machines = simulated_machines(simulate)
+    # Before the probe, which tries the quantizations that it describes.
+    matrix = load_matrix(name)
     with start(probe_timeout) as process:
         # These imports run while the probe runs.
         from pytest_llmdevice.cli.outlook import outlook
 
-        matrix = load_matrix(name)
         tools = _installed()
         inventory = machines.beside(process.result())
     report = outlook(name, matrix, inventory, tools)

@@ -49,3 +49,11 @@ def tried(
         raise TypeError(f"the weight is {found or 'dense'} after quantization, not torch.{stored}")
     with torch.no_grad():
         return model(inputs.to(device)), inputs.double() @ weight.double().T
+
+
+def untried(device: torch.device, dtype_name: str) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """A sum on `device`, for a quantization whose table in a matrix file names nothing to try."""
+    import torch
+
+    ones = torch.ones(8, dtype=getattr(torch, dtype_name), device=device)
+    return ones.sum(), torch.tensor(8.0, dtype=torch.float64), 1e-3

@@ -15,7 +15,9 @@ from pytest_llmdevice.matrix.axis_values import AxisValues
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.coverage import Point, pairwise
 from pytest_llmdevice.matrix.files import locate, read
+from pytest_llmdevice.matrix.own_quantizations import register_table
 from pytest_llmdevice.matrix.problems import describe
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.schema import Matrix
 from pytest_llmdevice.matrix.variations import varied
 
@@ -61,12 +63,14 @@ def _load(name: str, base: Path, inside: tuple[Path, ...]) -> tuple[Matrix, dict
         chain = " -> ".join(map(str, (*inside, link)))
         problem = f"extends: goes round in a circle: {chain}"
         raise ConfigurationError(f"matrix {inside[0]}: {problem}", [problem])
-    table = read(path)
+    table = own = read(path)
     parent = table.get("extends")
     if isinstance(parent, str):
         _, inherited = _load(parent, path.parent, (*inside, link))
         table = _extended(table, inherited)
     try:
+        # Before the axes are looked at, which may name them; with the functions of the file that describes them.
+        register_table(link, own, current())
         return Matrix.model_validate(table), table
     except ValidationError as error:
         lines = describe(error, Matrix)
@@ -77,7 +81,7 @@ def _load(name: str, base: Path, inside: tuple[Path, ...]) -> tuple[Matrix, dict
 def _extended(table: dict[str, object], inherited: dict[str, object]) -> dict[str, object]:
     """`table` over `inherited`. Lists of tables add up, the file's own first: there the first that fits wins."""
     merged = {key: value for key, value in inherited.items() if key not in {"require", "description"}} | table
-    for key in ("exclude", "include", "vary", "expect"):
+    for key in ("exclude", "include", "vary", "expect", "quantizations"):
         own, other = table.get(key, []), inherited.get(key, [])
         # Anything but a list is left for the validation to report.
         if isinstance(own, list) and isinstance(other, list):

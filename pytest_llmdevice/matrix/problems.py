@@ -11,7 +11,7 @@ from pytest_llmdevice.matrix.suggest import LONGEST, unknown
 MOST: Final = 50
 """Problems that are listed."""
 
-TABLE_LISTS: Final = ("exclude", "include", "vary", "expect")
+TABLE_LISTS: Final = ("exclude", "include", "vary", "expect", "quantizations")
 """Keys of a matrix that hold a list of tables."""
 
 if TYPE_CHECKING:
@@ -40,7 +40,11 @@ def _sentence(details: ErrorDetails, model: type[BaseModel]) -> str:
         case "extra_forbidden":
             return unknown("key", details["loc"][-1], _keys_at(details["loc"][:-1], model))
         case "missing":
-            return "missing; every matrix needs it"
+            return (
+                "missing; every matrix needs it"
+                if len(details["loc"]) == 1
+                else "missing; each of these tables needs it"
+            )
         case "literal_error":
             valid = str(details["ctx"]["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
             return unknown("value", value, valid)

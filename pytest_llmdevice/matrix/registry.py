@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -24,6 +25,11 @@ HOOK: Final = "pytest_llm_register"
 
 ITSELF: Final = "pytest-llmdevice"
 """The plugin that the built-in entries are registered for."""
+
+OWN: Final = "pytest_llmdevice.matrix.own_quantizations"
+"""What reads the quantizations that a matrix file describes."""
+
+MATRIX_FILE: Final = ".toml"
 
 BUILT_IN: Final = "pytest_llmdevice.checks.builtin"
 """The module that registers them. Loaded by its name as any plugin is: it imports what is above this package."""
@@ -128,14 +134,19 @@ class Registry:
                 raise self._refused(f"{table} {entry.name!r}: field 'after': there is no {table} {after!r} before it")
             self._tables[table] = _inserted(names, entry, after)
 
-    def load(self, plugin: str, register: Loader) -> None:
+    def load(self, plugin: str, register: Loader, *, file: str = "") -> None:
         """Have `register`, a function of the plugin called `plugin`, add its entries.
+
+        Args:
+            plugin: who registers them.
+            register: is given this registry.
+            file: the matrix file that they are in; left out for the file of the function.
 
         Raises:
             ConfigurationError: it adds what cannot be added, or raises.
         """
         before, self._plugin = self._plugin, plugin
-        file = getattr(getattr(register, "__code__", None), "co_filename", "")
+        file = file or getattr(getattr(register, "__code__", None), "co_filename", "")
         self._sources[plugin] = Source(plugin, register.__module__, file)
         try:
             register(self)
@@ -178,6 +189,9 @@ class Registry:
             ConfigurationError: one cannot be imported, or adds what cannot be added.
         """
         for plugin, module, file in sources:
+            if file.endswith(MATRIX_FILE):
+                import_module(OWN).register_file(Path(file), self)
+                continue
             try:
                 register = getattr(_imported(module, file), HOOK)
             except Exception as error:

@@ -18,6 +18,7 @@ from pytest_llmdevice.matrix.axis_values import (
 )
 from pytest_llmdevice.matrix.cell import AXIS_KEYS, Cell
 from pytest_llmdevice.matrix.model_names import spelled
+from pytest_llmdevice.matrix.own_quantizations import OwnQuantization
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.matrix.vocabulary import checks
 
@@ -172,13 +173,15 @@ class Matrix(AxisValues):
     Attributes:
         description: a sentence on what the matrix is for.
         extends: name or path of a matrix whose keys hold where this one has none; its `[[exclude]]`,
-            `[[include]]`, `[[vary]]` and `[[expect]]` entries are added. `[require]` is not inherited.
+            `[[include]]`, `[[vary]]`, `[[expect]]` and `[[quantizations]]` entries are added. `[require]` is not
+            inherited.
         coverage: `"full"` for the whole product, `"pairwise"` for a covering array on each kind of device.
         exclude: cells that are never wanted, one `[[exclude]]` table each.
         include: cells that are always wanted, one `[[include]]` table each.
         vary: variations of models that take the place of some cells where coverage is pairwise, one `[[vary]]` table
             each.
         expect: what is known beforehand, one `[[expect]]` table each.
+        quantizations: quantizations of one's own, which cells can then name, one `[[quantizations]]` table each.
         require: coverage that a run must have, one `[require]` table.
     """
 
@@ -189,6 +192,7 @@ class Matrix(AxisValues):
     include: Annotated[tuple[Include, ...], BeforeValidator(as_tuple), Field(max_length=1000)] = ()
     vary: Annotated[tuple[Vary, ...], BeforeValidator(as_tuple), Field(max_length=1000)] = ()
     expect: Annotated[tuple[Expect, ...], BeforeValidator(as_tuple), Field(max_length=1000)] = ()
+    quantizations: Annotated[tuple[OwnQuantization, ...], BeforeValidator(as_tuple), Field(max_length=100)] = ()
     require: Require | None = None
 
     models: Names

@@ -53,21 +53,17 @@ class MatrixRun:
 
     @classmethod
     def begin(cls, settings: Settings, inventory: Inventory | None = None) -> MatrixRun:
-        """Start the probe, so that it overlaps all that follows, and read the matrix.
+        """Read the matrix, which may describe quantizations, and start the probe: it overlaps all that follows.
 
         Raises:
             ConfigurationError: the matrix cannot be found, read or validated, or there is no such machine to simulate.
         """
-        simulated_machines = SimulatedMachines.read(settings.simulate)
-        probe = start(settings.probe_timeout) if inventory is None else None
-        try:
-            from pytest_llmdevice.matrix.expand import load
+        from pytest_llmdevice.matrix.expand import load
 
-            return cls(settings, load(settings.matrix, settings.base), simulated_machines, inventory, probe)
-        except BaseException:
-            if probe is not None:
-                probe.close()
-            raise
+        simulated_machines = SimulatedMachines.read(settings.simulate)
+        matrix = load(settings.matrix, settings.base)
+        probe = start(settings.probe_timeout) if inventory is None else None
+        return cls(settings, matrix, simulated_machines, inventory, probe)
 
     def prepare(self, *, warm: bool) -> None:
         """Settle everything that can be wrong about the run.

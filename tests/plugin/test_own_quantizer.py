@@ -19,11 +19,11 @@ def folder(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def run(project: pytest.Pytester, target: str, cell: str) -> pytest.RunResult:
+def run(project: pytest.Pytester, target: str, cell: str, *options: str) -> pytest.RunResult:
     # A process of its own: the example's conftest registers what must not stay in this one, and the probe tries it.
     return project.run(
         sys.executable, "-m", "pytest", "--llm-matrix", "--llm-target", f"bytes_layer:{target}",
-        "--llm-cell", cell,
+        "--llm-cell", cell, *options,
     )  # fmt: skip
 
 
@@ -46,5 +46,24 @@ def test_a_layer_of_ones_own_is_known_by_what_its_entry_says(
     project: pytest.Pytester, target: str, cell: str, lines: list[str]
 ) -> None:
     result = run(project, target, cell)
+    assert result.ret == (0 if target == "loader" else 1)
+    result.stdout.fnmatch_lines(lines)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize(
+    ("target", "cell", "lines"),
+    [
+        ("loader", "dtype=float32", ["4 cells: 2 passed, 2 not run", "  1 cell: save: no file format holds the bytes"]),
+        ("forgetful", "quantization=byte-rows,dtype=float32", ["   expected ByteLinear with int8"]),
+        ("eager", "quantization=none,dtype=float32", ["   found    ByteLinear with int8"]),
+    ],
+)  # fmt: skip
+def test_a_quantization_that_the_matrix_file_describes_is_known_by_it(
+    project: pytest.Pytester, folder: Path, target: str, cell: str, lines: list[str], workers: str
+) -> None:
+    # No plugin registers anything.
+    (folder / "conftest.py").unlink()
+    result = run(project, target, cell, "--llm-matrix-file", "described.toml", "-n", workers)
     assert result.ret == (0 if target == "loader" else 1)
     result.stdout.fnmatch_lines(lines)

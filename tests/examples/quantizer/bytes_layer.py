@@ -29,6 +29,19 @@ class ByteLinear(nn.Module):
         return functional.linear(inputs, self.unpacked())
 
 
+def unpacked(module, _weight):
+    """The values of a packed layer."""
+    return module.unpacked()
+
+
+def try_a_layer(device, dtype):
+    """One layer on `device`: its result, the exact one, and how far apart they may be."""
+    torch.manual_seed(0)
+    weight, inputs = (torch.randn(rows, 64).to(getattr(torch, dtype)) for rows in (64, 8))
+    layer = ByteLinear(weight).to(device)
+    return layer(inputs.to(device)), inputs.double() @ weight.double().T, 0.05
+
+
 class Loader:
     """A target that packs all linear layers but the head."""
 

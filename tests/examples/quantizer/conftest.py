@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
+from bytes_layer import try_a_layer, unpacked
+
 from pytest_llmdevice import Quantization, Registry
 
 
 def no_configuration(_cell):
     """Transformers knows nothing of it: the target packs the layers itself."""
-
-
-def unpacked(module, _weight):
-    """The values of a packed layer."""
-    return module.unpacked()
-
-
-def try_a_layer(device, dtype):
-    """Pack one layer, and compare it with a dense one."""
-    import torch
-    from bytes_layer import ByteLinear
-
-    torch.manual_seed(0)
-    weight, inputs = (torch.randn(rows, 64).to(getattr(torch, dtype)) for rows in (64, 8))
-    layer = ByteLinear(weight).to(device)
-    return layer(inputs.to(device)), inputs.double() @ weight.double().T, 0.05
 
 
 def pytest_llm_register(registry: Registry) -> None:

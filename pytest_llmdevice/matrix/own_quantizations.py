@@ -1,0 +1,286 @@
+"""Registers the quantizations that a matrix file describes itself, in its `[[quantizations]]`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.matrix.axes import Machine, Quantization, Rule
+from pytest_llmdevice.matrix.axis_values import Document, Names, as_tuple, invalid
+from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.files import read
+from pytest_llmdevice.matrix.registry import Registry
+from pytest_llmdevice.matrix.suggest import unknown
+from pytest_llmdevice.matrix.vocabulary import DTYPES, kinds
+
+KEY: Final = "quantizations"
+
+Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+DOTTED: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+"""A function by its module."""
+
+UNTRIED: Final = "pytest_llmdevice.loading.smoke_layers:untried"
+"""What is tried where a table names nothing."""
+
+
+class OwnQuantization(Document):
+    """A quantization that neither this package nor a plugin knows.
+
+    Functions are named as `"module:function"`; a module is looked for on the path, and beside the matrix file. A layer
+    is known by `layer_class`, its weight by `tensor_class`, or by both: names, for which nothing is imported.
+
+    Attributes:
+        name: what cells call it.
+        description: what it does, a phrase.
+        config: what makes the `quantization_config` for `from_pretrained`: a class or function that is called with
+            `arguments`, or with the cell where there are none. Left out where the target packs the layers itself.
+        arguments: keywords for `config`.
+        layer_class: the name of the class that stands in the place of `nn.Linear`.
+        tensor_class: the name of the class of a packed weight.
+        storage_dtype: the dtype of the packed numbers, without `torch.`.
+        dequantize: the function that gives the values of a packed weight, from its module and the tensor; left out
+            where the tensor or the module has a method `dequantize`.
+        packing_error: the largest relative error of an unpacked weight.
+        logits_error: the relative error of the logits that it adds to that of the dtype.
+        batch_error: the same between two runs, of which only the batch differs.
+        layers: the classes of the layers that it packs.
+        dtypes: the dtypes of cells that it can have; left out for all.
+        kinds: the kinds of device that it can be on; left out for all.
+        unsaved: why such a model cannot be saved; left out where it can.
+        library: the distribution that does it.
+        install: what pip takes to install it.
+        smoke_test: the function that tries one layer, from a device and the name of a dtype, and gives its result, the
+            exact one, and the largest relative error. Left out, nothing is tried before cells run.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    description: str = "a quantization of the matrix file"
+    config: str | None = None
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    layer_class: str = ""
+    tensor_class: str = ""
+    storage_dtype: Literal["int8", "uint8", "int16", "int32", "int64", "float8_e4m3fn", "float8_e5m2"]
+    dequantize: str | None = None
+    packing_error: Fraction
+    logits_error: Fraction
+    batch_error: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    layers: Names = ("Linear",)
+    dtypes: Names | None = None
+    kinds: Names | None = None
+    unsaved: str = ""
+    library: str = ""
+    install: str = ""
+    smoke_test: str | None = None
+
+    @field_validator("config", "dequantize", "smoke_test")
+    @classmethod
+    def _functions(cls, value: str | None) -> str | None:
+        if value is not None and not DOTTED.fullmatch(value):
+            raise invalid(f"{value!r} names no function; write 'module:function'")
+        return value
+
+    @field_validator("dtypes")
+    @classmethod
+    def _dtypes(cls, values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for value in values or ():
+            if value not in DTYPES:
+                raise invalid(unknown("dtype", value, DTYPES))
+        return values
+
+    @field_validator("kinds")
+    @classmethod
+    def _kinds(cls, values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for value in values or ():
+            if value not in kinds():
+                raise invalid(unknown("kind of device", value, kinds()))
+        return values
+
+    @model_validator(mode="after")
+    def _is_known_by_something(self) -> Self:
+        if not (self.layer_class or self.tensor_class):
+            raise invalid("known by nothing: give 'layer_class', 'tensor_class' or both")
+        if self.arguments and self.config is None:
+            raise invalid("has 'arguments' and no 'config' that takes them")
+        if self.library and not self.install:
+            raise invalid("has a 'library' and no 'install' that says what pip takes")
+        return self
+
+    def functions(self) -> Iterator[tuple[str, str]]:
+        """The keys that name a function, with what they name."""
+        for key in ("config", "dequantize", "smoke_test"):
+            value = getattr(self, key)
+            if value is not None:
+                yield key, value
+
+    def entry(self, folder: Path) -> Quantization:
+        """What is registered of it; `folder` is that of the matrix file."""
+        optional: dict[str, Any] = {}
+        if self.dequantize is not None:
+            optional["dequantize"] = Named(self.dequantize, folder)
+        return Quantization(
+            self.name,
+            self.description,
+            self.library,
+            self.install,
+            _Config(self, folder),
+            MappingProxyType({}),
+            layer_class=self.layer_class,
+            parameter_class=self.tensor_class,
+            storage_dtype=self.storage_dtype,
+            smoke_test=Named(self.smoke_test or UNTRIED, folder),
+            packing_error=self.packing_error,
+            logits_error=self.logits_error,
+            batch_error=self.batch_error,
+            rules=(_installed(self.library, self.install),) if self.library else (),
+            layers=self.layers,
+            dtypes=self.dtypes or (),
+            kinds=self.kinds or (),
+            unsaved=self.unsaved,
+            **optional,
+        )
+
+
+class Named:
+    """A function by its name, imported when it is first called."""
+
+    def __init__(self, path: str, folder: Path) -> None:
+        self.path, self.folder = path, folder
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """Call it.
+
+        Raises:
+            ConfigurationError: there is no such module or function.
+            Exception: what it raises.
+        """
+        return self.found()(*given, **named)
+
+    def found(self) -> Callable[..., Any]:
+        """The function. Raises ConfigurationError."""
+        name, _, attributes = self.path.partition(":")
+        try:
+            value: Any = imported(name, self.folder)
+        except ImportError as error:
+            raise ConfigurationError(f"{self.path} of the matrix file in {self.folder}: {error}") from error
+        for attribute in attributes.split("."):
+            value = getattr(value, attribute, None)
+        if not callable(value):
+            raise ConfigurationError(f"{self.path} of the matrix file in {self.folder}: there is no such function")
+        return value  # type: ignore[no-any-return]
+
+
+class _Config:
+    def __init__(self, said: OwnQuantization, folder: Path) -> None:
+        self.arguments = dict(said.arguments)
+        self.make = None if said.config is None else Named(said.config, folder)
+
+    def __call__(self, cell: Cell) -> Any:
+        if self.make is None:
+            return None
+        return self.make(**self.arguments) if self.arguments else self.make(cell)
+
+
+def _installed(library: str, install: str) -> Rule:
+    def reason(_: Cell, machine: Machine) -> str | None:
+        return None if library in machine.versions else f"{library} is not installed; pip install '{install}'"
+
+    return Rule(f"{library}-installed", "`library` of its table in the matrix file", reason)
+
+
+def imported(name: str, folder: Path) -> ModuleType:
+    """The module `name`, from the path, else from `folder`.
+
+    Raises:
+        ImportError: it is in neither, or raises this itself.
+    """
+    if name in sys.modules:
+        return sys.modules[name]
+    file = folder.joinpath(*name.split(".")).with_suffix(".py")
+    if not file.is_file() or _on_the_path(name):
+        return import_module(name)
+    spec = spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} cannot be imported")
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _on_the_path(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def exists(path: str, folder: Path) -> bool:
+    """Whether the module of a function can be found; it is not imported, but for the packages that it is in."""
+    name = path.partition(":")[0]
+    return name in sys.modules or _on_the_path(name) or folder.joinpath(*name.split(".")).with_suffix(".py").is_file()
+
+
+def register(path: Path, said: tuple[OwnQuantization, ...], registry: Registry) -> None:
+    """Have `registry` know what the matrix file `path` describes; what it has from this file already stays.
+
+    Raises:
+        ConfigurationError: a name is taken, or a function is in no module.
+    """
+    plugin = f"matrix file {path}"
+    for each in said:
+        for key, function in each.functions():
+            if not exists(function, path.parent):
+                raise ConfigurationError(
+                    f"matrix {path}: {KEY}, {each.name!r}: {key}: there is no module {function.partition(':')[0]!r} on "
+                    "the path or beside the file",
+                    [f"{KEY}, {each.name!r}: {key}: no module {function.partition(':')[0]!r}"],
+                )
+    new = [each for each in said if not _is_there(registry, each.name, plugin)]
+
+    def add(into: Registry) -> None:
+        into.add(*(each.entry(path.parent) for each in new))
+
+    if new:
+        registry.load(plugin, add, file=str(path))
+
+
+def _is_there(registry: Registry, name: str, plugin: str) -> bool:
+    entry = registry.of(Quantization).get(name)
+    return entry is not None and registry.plugin_of(entry) == plugin
+
+
+class OwnTables(BaseModel):
+    """The `[[quantizations]]` of a matrix file, whatever else is in it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    quantizations: Annotated[tuple[OwnQuantization, ...], BeforeValidator(as_tuple), Field(max_length=100)] = ()
+
+
+def register_table(path: Path, table: Mapping[str, object], registry: Registry) -> None:
+    """Register what `table`, read from the matrix file `path`, describes.
+
+    Raises:
+        ValidationError: it is malformed.
+        ConfigurationError: a name is taken, or a function is in no module.
+    """
+    if KEY in table:
+        register(path, OwnTables.model_validate({KEY: table[KEY]}).quantizations, registry)
+
+
+def register_file(path: Path, registry: Registry) -> None:
+    """The same for a file that another process has validated."""
+    register_table(path, read(path), registry)
