@@ -18,6 +18,7 @@ from pytest_llmdevice.checks.many_prompts import many_prompts_findings
 from pytest_llmdevice.checks.module_outputs import module_findings
 from pytest_llmdevice.checks.noise import Inspection
 from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.checks.said_again import said_again_findings
 from pytest_llmdevice.checks.steps import watch_generation
 from pytest_llmdevice.checks.stops import ends_of
 from pytest_llmdevice.checks.token_causes import TokenEvidence, cause_of_tokens, token_evidence
@@ -252,10 +253,12 @@ def _agreement(exam: Examination) -> Result:
         # What is wrong with a few prompts is wrong with many.
         return result
     longest = max(exam.prompts, key=len)
+    single = next(iter(token_rows(alone) or []), [])
     parts: Mapping[str, Callable[[], Inspection]] = {
         "many prompts": lambda: many_prompts_findings(exam.target, exam.model, exam.prompts, alone, own, ends),
         "rows that end": lambda: ended_findings(exam.target, exam.model, exam.prompts, rows, ends),
         "declared ends": lambda: declared_findings(exam.target, exam.model, exam.loaded_from, longest, NEW_TOKENS, own),
+        "the same token": lambda: said_again_findings(exam.target, exam.model, longest, single, ends),
         "modules": lambda: module_findings(exam.model, exam.checkpoint, exam.cell, longest),
     }
     findings: Sequence[Finding] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.differences import is_choice
@@ -87,6 +88,11 @@ _CALLS: Final = 6
 """How many forward passes it may take until one gives a new token that is not the last one."""
 
 
+MARGIN: Final = 1 / 64
+"""How far above the others a token is that the model is made to say each time, as a share of the largest logit: above
+what a 16-bit number resolves, and below what any penalty in use takes away."""
+
+
 def heeds(target: Any, model: Any, prompt: Sequence[int], end: int, wanted: int, tolerance: float) -> bool:
     """Whether `target` ends a row at `end`, which the model is made to say; true if it cannot be made to.
 
@@ -104,7 +110,7 @@ def heeds(target: Any, model: Any, prompt: Sequence[int], end: int, wanted: int,
 def ended_at(target: Any, model: Any, prompt: Sequence[int], end: int, wanted: int, tolerance: float) -> bool | None:
     """The same; None if the model cannot be made to say the token, as where the target forbids it."""
     for number in range(1, _CALLS + 1):
-        with _saying(model, end, number):
+        with saying(model, end, number):
             row = _one(target, model, prompt, wanted)
         if row and row[-1] == end and len(row) < wanted:
             return True
@@ -116,22 +122,32 @@ def ended_at(target: Any, model: Any, prompt: Sequence[int], end: int, wanted: i
     return None
 
 
+@dataclass(slots=True)
+class Said:
+    """How many forward passes there were in which the model was made to say a token, or could have been."""
+
+    passes: int = 0
+
+
 @contextmanager
-def _saying(model: Any, token: int, number: int) -> Iterator[None]:
-    """Have the model choose `token` in its forward pass of that number, and in no other."""
-    passes = 0
+def saying(model: Any, token: int, number: int | None = None) -> Iterator[Said]:
+    """Have the model choose `token` in its forward pass of that number, or in each by a little where there is none."""
+    made = Said()
 
     def choose(_: Any, __: Any, output: Any) -> None:
-        nonlocal passes
-        passes += 1
         logits = getattr(output, "logits", None)
-        if passes == number and logits is not None:
-            with suppress(RuntimeError):
-                logits[..., token] = logits.detach().amax(dim=-1) + 1
+        if logits is None:
+            return
+        made.passes += 1
+        if number is not None and made.passes != number:
+            return
+        with suppress(RuntimeError):
+            most = logits.detach().amax(dim=-1)
+            logits[..., token] = most + (1 if number is not None else most.abs().clamp(min=1) * MARGIN)
 
     handle = core(model).register_forward_hook(choose)
     try:
-        yield
+        yield made
     finally:
         handle.remove()
 

@@ -269,7 +269,6 @@ CASES = (
         NoRepeats,
         NoSettings,
         Cell("gpt2", "cpu", "float32"),
-        missed="no answer of this model has three tokens twice within the tokens that are asked for",
     ),
     _case(
         "long-answers-by-default",
@@ -278,6 +277,6 @@ CASES = (
         LongAnswers,
         NoSettings,
         Cell("qwen2", "cpu", "bfloat16"),
-        missed="no model of the zoo ends within so few tokens",
+        missed="a target may forbid ends for all tokens that are asked for, and no check asks for more than 50",
     ),
 )
