@@ -26,6 +26,14 @@ def is_merged(value: torch.Tensor, expected: torch.Tensor, change: torch.Tensor)
     return bool(((value.float() - expected.float()).abs() <= allowed).all())
 
 
+def scale_of_change(value: torch.Tensor, expected: torch.Tensor, base: torch.Tensor) -> float | None:
+    """By what `expected - base` was multiplied before it was added to `base`; None where `value` is no such sum."""
+    wanted, found = expected.double() - base.double(), value.double() - base.double()
+    times = float((found * wanted).sum() / wanted.square().sum())
+    change = wanted * times
+    return times if is_merged(value, base.float() + change.float(), change.float()) else None
+
+
 def adapter_findings(model: nn.Module, checkpoint: str) -> tuple[list[Finding], int]:
     """What is wrong with the tensors of the live adapters of `model`, which `checkpoint` has, and how many there are.
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.checks.adapter_values import adapter_findings, is_merged
+from pytest_llmdevice.checks.adapter_values import adapter_findings, is_merged, scale_of_change
 from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.stored_values import Stored
@@ -239,6 +239,9 @@ def _dense(named: NamedTensor, value: torch.Tensor, plain: Plain) -> Finding | N
             return None
         if same_values(value, base, computed=False):
             return Finding(name, "the base's value with the adapter merged into it", "the base's value", NOT_APPLIED)
+        if (times := scale_of_change(value, expected, base)) is not None:
+            wanted, actual = at_worst(value, expected)
+            return Finding(name, wanted, f"{actual} (the adapter's change, times {times:.3g})", NOT_APPLIED)
     second = plain.in_dtype(architecture)
     if second is not None and same_values(value, second, computed=computed):
         return None
