@@ -159,7 +159,9 @@ def ask(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
             plugins = [tuple(source) for source in registry.sources("quantization")]
             names = tuple(registry.names("quantization")) if plugins else ()
             profile = "" if simulation is None else str(simulation.profile)
-            connection.send((function, args, kwargs, profile, plugins, names))
+            # They may import what is found by a path that pytest added after the process was started.
+            folders = tuple(str(Path(path).absolute()) for path in sys.path) if plugins else ()
+            connection.send((function, args, kwargs, profile, plugins, names, folders))
             answer = connection.recv_bytes()
     except (OSError, EOFError) as error:
         raise OracleError(

@@ -53,8 +53,8 @@ def _watch(parent: int, folder: Path) -> None:
 
 def _answer(connection: Connection) -> None:
     try:
-        function, arguments, keywords, simulated, plugins, names = connection.recv()
-        _load(plugins, names)
+        function, arguments, keywords, simulated, plugins, names, folders = connection.recv()
+        _load(plugins, names, folders)
         with ExitStack() as stack:
             if simulated:
                 from pytest_llmdevice.simulation.simulate import simulate
@@ -70,9 +70,13 @@ def _answer(connection: Connection) -> None:
     connection.send_bytes(answer)
 
 
-def _load(plugins: Sequence[tuple[str, ...]], names: Sequence[str]) -> None:
-    """Load the entries of `plugins` unless all quantizations of `names` are here, as in a process that was forked."""
+def _load(plugins: Sequence[tuple[str, ...]], names: Sequence[str], folders: Sequence[str]) -> None:
+    """Load the entries of `plugins` unless all quantizations of `names` are here, as in a process that was forked.
+
+    What they import is looked for in `folders` too.
+    """
     if set(names) - set(current().names("quantization")):
+        sys.path += [folder for folder in folders if folder not in sys.path]
         current().load_sources(plugins)
 
 
