@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
-from pytest_llmdevice.simulation import rules
+from pytest_llmdevice.simulation import decision
 from pytest_llmdevice.simulation.machine import Machine
+from pytest_llmdevice.simulation.rules import Operand
 from pytest_llmdevice.simulation.tags import Tags, unintercepted
 
 
@@ -67,7 +68,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        operands = rules.operands_of(func, args, kwargs, self._tags)
+        operands = decision.operands_of(func, args, kwargs, self._tags)
         requested = kwargs.get("device")
         if requested is not None and requested.type == self._machine.device_type:
             device: torch.device | None = self._machine.resolve(requested)
@@ -76,14 +77,14 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             device = self._backward_device(operands)
         elif not operands:
             device = self._state.ambient
-        elif (key := rules.composite_key(func, operands)) is not None:
+        elif (key := decision.composite_key(func, operands)) is not None:
             return self._compose(func._op_dk, key, args, kwargs, operands[0].device)
-        elif (devices := rules.result_devices(func, operands)) is not None:
+        elif (devices := decision.result_devices(func, operands)) is not None:
             with unintercepted():
                 return self._put_results(func(*args, **kwargs), devices)
         else:
             try:
-                device = rules.result_device(func, operands, args)
+                device = decision.result_device(func, operands, args)
             except RuntimeError as error:
                 self.refusal = error
                 raise
@@ -94,7 +95,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._tags.put_all(result, device)
         return result
 
-    def _backward_device(self, operands: Sequence[rules.Operand]) -> torch.device | None:
+    def _backward_device(self, operands: Sequence[Operand]) -> torch.device | None:
         """The device of a backward operation: its operands' card, else the last card of the same node."""
         state = self._state
         node = torch._C._current_autograd_node()

@@ -15,7 +15,7 @@ import torch.utils._device
 from torch.overrides import TorchFunctionMode
 
 from pytest_llmdevice.matrix.vocabulary import dtype_name
-from pytest_llmdevice.simulation import autocast, function_names, generators, kernels
+from pytest_llmdevice.simulation import autocast, function_names, generators, kernels, out_checks
 from pytest_llmdevice.simulation.dispatch import Watch
 from pytest_llmdevice.simulation.fast_paths import Handler, bound_torch_function, device_handler
 from pytest_llmdevice.simulation.machine import Machine
@@ -123,6 +123,11 @@ class FunctionMode(TorchFunctionMode):
             RuntimeError: what PyTorch raises for operands on different devices.
         """
         first = next((value for value in _flat((*args, *kwargs.values())) if isinstance(value, Tensor)), None)
+        out = kwargs.get("out")
+        if isinstance(out, Tensor) and first is not None:
+            refusal = out_checks.first_check(func.__name__, self.device_of(first), self.device_of(out))
+            if refusal is not None:
+                raise refusal
         with self.watch.on(None if first is None else self.tags.of(first)):
             result = self.run(func, args, kwargs)
         self._refuse_output_elsewhere(args, kwargs)
@@ -134,7 +139,7 @@ class FunctionMode(TorchFunctionMode):
         if isinstance(out, torch.Tensor):
             inputs, device = self.common_device(args), self.device_of(out)
             if isinstance(inputs, torch.device) and inputs != device:
-                raise RuntimeError(f"Expected out tensor to have device {inputs}, but got {device} instead")
+                raise out_checks.otherwise(inputs, device)
 
     def common_device(self, values: Any, more: Mapping[str, Any] | None = None) -> Any:
         """The device that all tensors in `values` and `more` share, `_MIXED` when there are two, None without any."""
@@ -188,6 +193,9 @@ class FunctionMode(TorchFunctionMode):
             TypeError: a dtype that the card does not support.
         """
         target = self.cards.get(device) or self.machine.resolve(device)
+        out = kwargs.get("out")
+        if isinstance(out, Tensor) and (there := self.device_of(out).type) != target.type:
+            raise RuntimeError(f"device type {target.type} does not match device type of out parameter ({there})")
         if kwargs.get("pin_memory"):
             if target.type != "cpu":
                 raise RuntimeError("Only dense CPU tensors can be pinned")
@@ -196,6 +204,7 @@ class FunctionMode(TorchFunctionMode):
         kwargs["device"] = CPU
         if target.type != self.machine.device_type:
             kwargs["device"] = target
+            generators.check_generator(kwargs.get("generator"), target)
             return self.run(func, args, kwargs)
         if kwargs.get("generator") is not None:
             generators.check_generator(kwargs["generator"], target)

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from pytest_llmdevice.simulation import backward, queries, transfers
+from pytest_llmdevice.simulation import backward, kernels, queries, transfers
+from pytest_llmdevice.simulation.composites import composite_handlers
 from pytest_llmdevice.simulation.function_names import functions_named
 from pytest_llmdevice.simulation.functions import FunctionMode
 from pytest_llmdevice.simulation.rules import Operand, wrapper_rule
@@ -16,9 +17,11 @@ def scaled_dot_product_attention(mode: FunctionMode, func: Any, args: tuple[Any,
     """`scaled_dot_product_attention`: it draws random numbers only with dropout, and a card has more backends.
 
     Raises:
-        RuntimeError: PyTorch's, for a mask that is elsewhere.
+        RuntimeError: PyTorch's, for tensors that are on different devices.
     """
-    _refuse_mask_elsewhere(mode, *args[:4], **{name: kwargs[name] for name in _ATTENDED if name in kwargs})
+    given = {**dict(zip(_ATTENDED, args, strict=False)), **{key: kwargs[key] for key in _ATTENDED if key in kwargs}}
+    _refuse_apart(mode, *(given.get(name) for name in _ATTENDED[:3]))
+    _refuse_mask_elsewhere(mode, **given)
     has_cpu_backend = torch._C._get_math_sdp_enabled() or torch._C._get_flash_sdp_enabled()
     if not has_cpu_backend and mode.common_card(args, kwargs) is not None:
         # The backends that the user chose with `sdpa_kernel` have no kernel on the CPU.
@@ -29,6 +32,18 @@ def scaled_dot_product_attention(mode: FunctionMode, func: Any, args: tuple[Any,
 
 
 _ATTENDED = ("query", "key", "value", "attn_mask")
+
+
+def _refuse_apart(mode: FunctionMode, *tensors: Any) -> None:
+    """What is attended to is compared before a backend is chosen: dtypes first, then devices."""
+    if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+        return
+    query, key, value = (mode.device_of(tensor) for tensor in tensors)
+    if len({tensor.dtype for tensor in tensors}) == 1 and not query == key == value:
+        raise RuntimeError(
+            f"Expected query, key, and value to have the same device type, but got query.device: {query} key.device: "
+            f"{key} and value.device: {value} instead."
+        )
 
 
 def _refuse_mask_elsewhere(mode: FunctionMode, query: Any, key: Any, value: Any, attn_mask: Any = None) -> None:
@@ -113,8 +128,11 @@ def take_along_dim(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs:
         args[position] if len(args) > position else kwargs.get(name)
         for position, name in enumerate(("input", "indices"))
     )
-    if isinstance(tensor, torch.Tensor) and isinstance(indices, torch.Tensor):
-        device, other = mode.device_of(tensor), mode.device_of(indices)
+    if tensor is None:
+        return mode.compute(func, args, kwargs)
+    others = [each for each in (indices, kwargs.get("out")) if isinstance(each, torch.Tensor)]
+    for each in others:
+        device, other = mode.device_of(tensor), mode.device_of(each)
         if device != other:
             raise RuntimeError(
                 f"Expected tensor to have {device} Device, but got tensor with {other} Device (while checking "
@@ -152,13 +170,30 @@ def convolution(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: di
     )
     assert values is not None
     assert weight is not None
-    odd_bias = bias is not None and bias.dtype != values.dtype
-    if values.dtype != weight.dtype and not odd_bias:
-        card = mode.common_card((values, weight))
-        if card is not None:
-            types = (torch.Tensor.type(value).replace("torch.", f"torch.{card.type}.") for value in (values, weight))
-            raise RuntimeError("Input type ({}) and weight type ({}) should be the same".format(*types))
+    card = mode.common_card([values, weight, *(() if bias is None else (bias,))])
+    if card is not None:
+        _refuse_dtypes(func, card, values, {"weight": weight, "bias": bias})
+        groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)
+        if card.type == "cuda" and _is_depthwise(func, values, groups):
+            kernels.refuse_numbers("conv_depthwise2d_forward_cuda", values.dtype)
     return mode.compute(func, args, kwargs)
+
+
+def _refuse_dtypes(func: Any, card: torch.device, values: torch.Tensor, parameters: dict[str, Any]) -> None:
+    bias = parameters["bias"]
+    if func.__name__ in ("conv1d", "conv2d") and bias is not None and bias.dtype != values.dtype:
+        # Of one and two dimensions, the bias is compared before, on whatever device.
+        return
+    for name, parameter in parameters.items():
+        if parameter is not None and parameter.dtype != values.dtype:
+            types = [torch.Tensor.type(each).replace("torch.", f"torch.{card.type}.") for each in (values, parameter)]
+            raise RuntimeError(f"Input type ({types[0]}) and {name} type ({types[1]}) should be the same")
+
+
+def _is_depthwise(func: Any, values: torch.Tensor, groups: Any) -> bool:
+    spatial = {"conv1d": 1, "conv2d": 2}.get(func.__name__)
+    channels = values.shape[-1 - spatial] if spatial and values.dim() > spatial else 1
+    return channels > 1 and channels == groups
 
 
 def rms_norm(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -230,6 +265,7 @@ def handler_table() -> dict[Any, Any]:
         table.update(dict.fromkeys(functions_named([name]), convolution))
     table.update(dict.fromkeys(functions_named(["rms_norm"]), rms_norm))
     table.update(dict.fromkeys(functions_named(["take_along_dim"]), take_along_dim))
+    table.update(composite_handlers())
     for kind in ("cuda", "cpu", "mps", "xpu"):
         table[getattr(base, f"is_{kind}").__get__] = queries.is_device_type(kind)
     return table

@@ -132,9 +132,11 @@ def tensor_set_grad(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs
                 f"'{here.type}'. Please ensure that the gradient and the tensor are on the same device"
             )
         if here != there:
-            raise RuntimeError(
-                f"attempting to assign a gradient located on device with index '{there.index}' to a tensor located "
-                f"on device with index '{here.index}'. Please ensure that the gradient and the tensor are on the same "
-                "device"
+            # PyTorch 2.13 prints the numbers of the cards as characters, and what follows a 0 is lost.
+            text = (
+                f"attempting to assign a gradient located on device with index '{chr(there.index)}' to a tensor "
+                f"located on device with index '{chr(here.index)}'. Please ensure that the gradient and the tensor "
+                "are on the same device"
             )
+            raise RuntimeError(text.partition("\0")[0])
     return mode.run(func, args, kwargs)

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from simulation.ground_truth import record
 from simulation.ground_truth.declare import Case, Gives, Raises
+from simulation.ground_truth.executed import rows
+from simulation.ground_truth.executed.run import Executed
 from simulation.ground_truth.observe import Observation, observe, on_cpu
 from simulation.ground_truth.table import DOCUMENTED, Row, disagreements, documented, recorded, table
 
@@ -86,7 +88,7 @@ def test_there_are_many_cases_and_each_is_one_of_its_kind() -> None:
 
 def test_every_row_says_where_it_comes_from() -> None:
     for row in ROWS:
-        assert row.origin in {"documented", "recorded", "open"}
+        assert row.origin in {"documented", "executed", "recorded", "open"}
         assert row.case.source
         assert (row.origin == "open") == (row.outcome is None)
 
@@ -118,11 +120,39 @@ def test_what_a_card_said_wins_over_what_is_documented(tmp_path: Path) -> None:
     assert disagreements(tmp_path) == [f"{first.id}: documented {first.expected}, recorded {observation.outcome}"]
 
 
+def test_what_the_cuda_build_did_wins_over_what_is_documented_and_a_card_over_both(tmp_path: Path) -> None:
+    first, second = KNOWN[0].case, KNOWN[1].case
+    row = rows.raw("", first, Executed(Raises("RuntimeError", "executed")))
+    other = rows.raw("", second, Executed(second.expected))
+    (tmp_path / "executed").mkdir()
+    (tmp_path / "executed" / "rows.json").write_text(rows.written({"torch": "2"}, [row, other], {}), encoding="utf-8")
+    found = {each.case.id: each for each in table(tmp_path)}
+    assert (found[first.id].origin, found[first.id].outcome) == ("executed", Raises("RuntimeError", "executed"))
+    assert found[second.id].origin == "executed"
+    assert len(disagreements(tmp_path)) == 1
+    text = recorded({"card": "Some Card"}, {first.id: Observation(Raises("RuntimeError", "recorded"))})
+    (tmp_path / "recorded-some.json").write_text(text, encoding="utf-8")
+    found = {each.case.id: each for each in table(tmp_path)}
+    assert (found[first.id].origin, found[first.id].outcome) == ("recorded", Raises("RuntimeError", "recorded"))
+    assert len(disagreements(tmp_path)) == 2
+
+
 def test_nothing_is_recorded_without_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="No NVIDIA card can be used"):
+        record.main([str(tmp_path / "out.json")])
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_nothing_is_recorded_over_the_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(record, "loaded", lambda: True)
+    with pytest.raises(SystemExit, match="stand-in without cards"):
         record.main([str(tmp_path / "out.json")])
     assert not (tmp_path / "out.json").exists()
 

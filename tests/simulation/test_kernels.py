@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from pytest_llmdevice.simulation import simulate
-from pytest_llmdevice.simulation.kernels import INTEGER_PRODUCTS, WIDER
+from pytest_llmdevice.simulation.kernels import INTEGER_PRODUCTS, MISSING_OPERATIONS, REFUSED, WIDER
 
 TORCH: Any = torch
 F: Any = functional
@@ -37,6 +37,8 @@ CALLS: dict[str, Callable[[torch.dtype, str], Any]] = {
     "interpolate": lambda dtype, on: F.interpolate(
         given(1, 1, 4, 4, dtype=dtype, device=on), scale_factor=0.5, mode="bilinear", antialias=True
     ),
+    "median": lambda dtype, on: torch.median(given(3, dtype=dtype, device=on)),
+    "nanmedian": lambda dtype, on: torch.nanmedian(given(3, dtype=dtype, device=on)),
     "polygamma": lambda dtype, on: torch.polygamma(1, given(2, dtype=dtype, device=on)),
     "round": lambda dtype, on: torch.round(given(2, dtype=dtype, device=on), decimals=1),
 }
@@ -143,6 +145,7 @@ def products() -> dict[str, Callable[..., Any]]:
         "chain_matmul": lambda it: TORCH.chain_matmul(it, it),
         "einsum": lambda it: TORCH.einsum("ij,jk->ik", it, it),
         "tensordot": lambda it: TORCH.tensordot(it, it, 1),
+        "bilinear": lambda it: torch.bilinear(it, it, torch.stack([it, it]), None),
     }
 
 
@@ -152,7 +155,7 @@ KERNELS = {
     "inner": "dot",
     "mv": "addmv_impl_cuda",
     "addmv": "addmv_impl_cuda",
-    **dict.fromkeys(("bmm", "baddbmm", "baddbmm_", "addbmm", "einsum"), "baddbmm_cuda"),
+    **dict.fromkeys(("bmm", "baddbmm", "baddbmm_", "bilinear", "einsum"), "baddbmm_cuda"),
 }
 
 
@@ -187,6 +190,68 @@ def test_a_product_of_integers_by_another_name_is_refused(_card: None) -> None: 
     it = torch.ones(2, 2, dtype=torch.int64, device="cuda:1")
     with pytest.raises(NotImplementedError, match="\"addmm_cuda\" not implemented for 'Long'"):
         torch.linalg.matmul(it, it)
+
+
+POOLED: dict[str, Callable[[Any], Any]] = {
+    "angle": torch.angle,
+    "igamma": lambda it: torch.igamma(it, it),
+    "igammac": lambda it: torch.igammac(it, it),
+    "histc": lambda it: torch.histc(it.flatten(), bins=2, min=0, max=1),
+    "avg_pool1d": lambda it: torch.avg_pool1d(it[0, 0], 2),
+    "avg_pool2d": lambda it: F.avg_pool2d(it[0], 2),
+    "avg_pool3d": lambda it: F.avg_pool3d(it, 2),
+    "local_response_norm": lambda it: F.local_response_norm(it[0, 0], 2),
+    "max_pool2d": lambda it: F.max_pool2d(it[0], 2),
+    "max_pool3d": lambda it: F.max_pool3d(it, 2),
+    "max_pool1d_with_indices": lambda it: F.max_pool1d(it[0, 0], 2, return_indices=True),
+    "max_pool2d_with_indices": lambda it: F.max_pool2d(it[0], 2, return_indices=True),
+    "max_pool3d_with_indices": lambda it: F.max_pool3d(it, 2, return_indices=True),
+    "upsample_bilinear": lambda it: F.interpolate(it[0], scale_factor=2, mode="bilinear"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "kernel"),
+    [
+        pytest.param(name, dtype, kernel, id=f"{name}-{str(dtype).removeprefix('torch.')}")
+        for name, table in REFUSED.items()
+        for dtype, kernel in table.items()
+    ],
+)
+def test_a_dtype_that_only_the_cpu_computes_is_refused_on_cards(
+    name: str,
+    dtype: torch.dtype,
+    kernel: str,
+    _card: None,  # noqa: PT019
+) -> None:
+    call = POOLED[name]
+    call(given(1, 2, 4, 4, 4, dtype=dtype, device="cpu"))
+    with pytest.raises(NotImplementedError, match=f'^"{kernel}" not implemented for'):
+        call(given(1, 2, 4, 4, 4, dtype=dtype, device="cuda:1"))
+    assert call(given(1, 2, 4, 4, 4, dtype=torch.float32, device="cuda:1")) is not None
+
+
+def test_what_has_no_kernel_for_a_card_is_refused_there(_card: None) -> None:  # noqa: PT019
+    with pytest.raises(NotImplementedError, match=r"^Could not run 'aten::histogram\.bin_ct' with arguments from the"):
+        torch.histogram(torch.ones(3, device="cuda:1"), 2)
+    assert len(torch.histogram(torch.ones(3), 2)) == 2
+    assert all(hasattr(torch, name) or hasattr(torch.ops.aten, name) for name in MISSING_OPERATIONS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_norm_with_parameters_in_another_dtype_is_refused_on_cards_alone(
+    dtype: torch.dtype,
+    _card: None,  # noqa: PT019
+) -> None:
+    norm = torch.nn.LayerNorm(4)
+    norm(torch.ones(2, 4, dtype=dtype))
+    norm.to("cuda:0")
+    name = "Half" if dtype == torch.float16 else "BFloat16"
+    with pytest.raises(RuntimeError, match=f"^expected scalar type {name} but found Float$"):
+        norm(torch.ones(2, 4, dtype=dtype, device="cuda:0"))
+    with torch.autocast("cuda", dtype=dtype):
+        assert norm(torch.ones(2, 4, dtype=dtype, device="cuda:0")).dtype == torch.float32
+    assert norm.to(dtype)(torch.ones(2, 4, dtype=dtype, device="cuda:0")).dtype == dtype
 
 
 def test_where_the_factors_are_comes_before_what_they_are(_card: None) -> None:  # noqa: PT019

@@ -58,6 +58,8 @@ def make(text: str, seed: int) -> Any:
         values = [((place * 7 + seed * 5 + 3) % 32 - 16) / 8 + 0.0625 for place in range(numel)]
         if kind == "positive":
             values = [abs(value) + 0.5 for value in values]
+        if kind == "unit":
+            values = [(abs(value) + 0.125) / 4 for value in values]
         if kind == "sorted":
             values.sort()
     tensor = torch.tensor(values, dtype=dtype).reshape(shape)
@@ -121,6 +123,9 @@ def observe(case: Case) -> Observation:
         text = str(error)
         if type(error).__name__ == "AcceleratorError":
             text = text.partition("\n")[0]
+        if text.startswith("Could not run 'aten::"):
+            # What follows lists the backends that PyTorch was built with.
+            text = f"{text.partition(' backend.')[0]} backend."
         return Observation(Raises(type(error).__name__, text))
     return Observation(Gives(tuple(texts)), values)
 

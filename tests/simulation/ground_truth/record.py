@@ -18,6 +18,7 @@ from typing import Any
 
 from . import table
 from .cases import all_cases
+from .executed.run import loaded
 from .observe import Observation, observe
 
 
@@ -83,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     if active() is not None:
         sys.exit("The cards here are simulated: the ground truth is recorded on a real one.")
+    if loaded():
+        sys.exit("The CUDA runtime here is a stand-in without cards: the ground truth is recorded on a real one.")
     seen = record()
     options.out.write_text(table.recorded(header(), seen), encoding="utf-8")
     skipped = sum(isinstance(observation, str) for observation in seen.values())

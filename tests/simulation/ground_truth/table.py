@@ -15,7 +15,9 @@ FOLDER: Final = Path(__file__).parent
 DOCUMENTED: Final = FOLDER / "documented.json"
 RECORDED: Final = "recorded*.json"
 
-Origin = Literal["documented", "recorded", "open"]
+EXECUTED: Final = "executed/rows.json"
+
+Origin = Literal["documented", "executed", "recorded", "open"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Row:
 
     Attributes:
         case: the declaration.
-        origin: `"recorded"` where a card was asked, `"documented"` where only sources were read, `"open"` else.
+        origin: `"recorded"` where a card was asked, `"executed"` where PyTorch's CUDA build was, without a card,
+            `"documented"` where only sources were read, `"open"` else.
         outcome: what CUDA does; None when open.
         values: of each tensor its elements, when recorded.
     """
@@ -86,24 +89,45 @@ def recorded_rows(folder: Path = FOLDER) -> dict[str, tuple[Outcome, tuple[list[
     return rows
 
 
+def executed_rows(folder: Path = FOLDER) -> dict[str, Outcome]:
+    """What the CUDA build did over the stand-in for its runtime; empty where it was not asked."""
+    path = folder / EXECUTED
+    if not path.exists():
+        return {}
+    data = json.loads(path.read_text(encoding="utf-8"))
+    return {name: outcome_from_json(data["outcomes"][number]) for name, number in data["declared"]}
+
+
 def table(folder: Path = FOLDER) -> list[Row]:
-    """Every case; a recorded row wins over a documented one."""
-    seen = recorded_rows(folder)
+    """Every case; a recorded row wins over an executed one, and that over a documented one."""
+    seen, executed = recorded_rows(folder), executed_rows(folder)
     rows = []
     for case in all_cases():
         if case.id in seen:
             outcome, values = seen[case.id]
             rows.append(Row(case, "recorded", outcome, values))
+        elif case.id in executed:
+            rows.append(Row(case, "executed", executed[case.id]))
         else:
             rows.append(Row(case, "open" if case.expected is None else "documented", case.expected))
     return rows
 
 
 def disagreements(folder: Path = FOLDER) -> list[str]:
-    """Where a card said something else than the sources promised: one line each."""
-    seen = recorded_rows(folder)
-    return [
-        f"{case.id}: documented {case.expected}, recorded {seen[case.id][0]}"
-        for case in all_cases()
-        if case.expected is not None and case.id in seen and seen[case.id][0] != case.expected
-    ]
+    """Where a card, or the CUDA build, did something else than what is known from less: one line each."""
+    recorded, executed = recorded_rows(folder), executed_rows(folder)
+    lines = []
+    for case in all_cases():
+        known: list[tuple[str, Outcome | None]] = [
+            ("documented", case.expected),
+            ("executed", executed.get(case.id)),
+            ("recorded", recorded[case.id][0] if case.id in recorded else None),
+        ]
+        said = [(origin, outcome) for origin, outcome in known if outcome is not None]
+        if not said:
+            continue
+        best = said[-1]
+        lines += [
+            f"{case.id}: {origin} {outcome}, {best[0]} {best[1]}" for origin, outcome in said if outcome != best[1]
+        ]
+    return lines

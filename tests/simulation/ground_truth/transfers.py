@@ -113,7 +113,8 @@ ERRORS: list[tuple[str, str, str, Outcome, str, bool]] = [
         "grad from the other",
         "cuda:0 float32 2 grad",
         "x.grad = torch.ones(2, device='cuda:1')",
-        runtime("attempting to assign a gradient located on device with index '1' to a tensor located on device with index '0'. Please ensure that the gradient and the tensor are on the same device"),
+        # The numbers of cards are printed as characters, and what follows a 0 is lost.
+        runtime("attempting to assign a gradient located on device with index '\x01' to a tensor located on device with index '"),
         GRAD,
         True,
     ),

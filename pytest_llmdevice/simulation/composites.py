@@ -1,0 +1,236 @@
+"""Handlers of functions that PyTorch composes of operations, and that compare devices or dtypes before the first.
+
+The texts and conditions are those of PyTorch 2.13's CUDA build (tests/simulation/ground_truth/executed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from pytest_llmdevice.simulation import kernels
+from pytest_llmdevice.simulation.function_names import functions_named
+from pytest_llmdevice.simulation.rules import CPU, Operand, wrapper_rule
+
+if TYPE_CHECKING:
+    from pytest_llmdevice.simulation.functions import FunctionMode
+
+Arguments = Mapping[str, Any]
+Handler = Callable[["FunctionMode", Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+def _checked(check: Callable[[FunctionMode, Arguments], None], *names: str) -> Handler:
+    """A handler that makes `check` of the arguments, by the names that their positions have, and computes."""
+
+    def handler(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        check(mode, {**dict(zip(names, args, strict=False)), **kwargs})
+        run = mode.multiply if func.__name__ in kernels.INTEGER_PRODUCTS else mode.compute
+        return run(func, args, kwargs)
+
+    return handler
+
+
+def _tensor_split(mode: FunctionMode, given: Arguments) -> None:
+    where = given.get("tensor_indices_or_sections", given.get("indices_or_sections"))
+    if isinstance(where, torch.Tensor) and (device := mode.device_of(where)) != CPU:
+        raise RuntimeError(f"tensor_split expected tensor_indices_or_sections to be on cpu, but it's on {device}")
+
+
+def _cartesian_prod(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    tensors = args[0] if len(args) == 1 and isinstance(args[0], (list, tuple)) else args
+    if len({mode.device_of(tensor) for tensor in tensors}) > 1:
+        raise RuntimeError("meshgrid expects all tensors to have the same device")
+    return mode.compute(func, args, kwargs)
+
+
+def _cholesky_solve(mode: FunctionMode, given: Arguments) -> None:
+    right, factor = (mode.device_of(given[name]) for name in ("input", "input2"))
+    out = given.get("out")
+    # A result elsewhere is found first, see `out_checks`.
+    if right != factor and (out is None or mode.device_of(out) == right):
+        raise RuntimeError(
+            f"Expected b and A to be on the same device, but found b on {right} and A on {factor} instead."
+        )
+
+
+def _inner(mode: FunctionMode, given: Arguments) -> None:
+    first, *others = (mode.device_of(given[name]).type for name in ("input", "other", "out") if name in given)
+    for kind in others:
+        if kind != first:
+            raise RuntimeError(
+                f"Expected tensor to have {first} DeviceType, but got tensor with {kind} DeviceType (while checking "
+                "arguments for inner())"
+            )
+
+
+def _multi_dot(mode: FunctionMode, given: Arguments) -> None:
+    devices = [mode.device_of(tensor) for tensor in given["tensors"]]
+    for number, device in enumerate(devices):
+        if device != devices[0]:
+            raise RuntimeError(
+                f"multi_dot(): all tensors must be on the same device but tensor 0 is on {devices[0]} and tensor "
+                f"{number} on {device}"
+            )
+    out = given.get("out")
+    if out is not None and mode.device_of(out) != devices[0]:
+        raise RuntimeError(
+            f"multi_dot(): expected out tensor to be on device {devices[0]} but got {mode.device_of(out)}"
+        )
+
+
+def _tensordot(mode: FunctionMode, given: Arguments) -> None:
+    out = given.get("out")
+    if out is None:
+        return
+    result, left, right = (mode.device_of(tensor) for tensor in (out, given["a"], given["b"]))
+    if left == right != result:
+        raise RuntimeError(
+            f"tensordot: Expected the output and input tensors to be on the same device, but got the output tensor on "
+            f"{result}, input tensor a on {left}, and input tensor b on {right}"
+        )
+
+
+def _narrow_copy(mode: FunctionMode, given: Arguments) -> None:
+    out = given.get("out")
+    if out is not None and mode.machine.device_type == "cuda" and mode.common_device([given["input"], out]) != CPU:
+        raise kernels.missing_operation("narrow_copy.out")
+
+
+def _layer_norm(mode: FunctionMode, given: Arguments) -> None:
+    """A card's kernel takes parameters of the input's dtype only; the CPU's takes wider ones.
+
+    Raises:
+        RuntimeError: PyTorch's.
+    """
+    values = given["input"]
+    card = mode.common_card([value for value in given.values() if isinstance(value, torch.Tensor)])
+    if card is None or card.type != "cuda" or torch.is_autocast_enabled(card.type):
+        return
+    for name in ("weight", "bias"):
+        parameter = given.get(name)
+        if parameter is not None and parameter.dtype != values.dtype:
+            wanted, found = _scalar_type(values.dtype), _scalar_type(parameter.dtype)
+            raise RuntimeError(f"expected scalar type {wanted} but found {found}")
+
+
+def _scalar_type(dtype: torch.dtype) -> str:
+    return torch.Tensor.type(torch.empty(0, dtype=dtype)).removeprefix("torch.").removesuffix("Tensor")
+
+
+_NORMALIZED: Final = ("weight", "bias", "running_mean", "running_var")
+_LARGEST: Final = {True: 880801, False: 65535}
+"""Training -> the largest batch that cuDNN normalizes (aten/src/ATen/native/Normalization.cpp)."""
+
+
+def _batch_norm(mode: FunctionMode, given: Arguments) -> None:
+    """A card leaves most batch norms to cuDNN, whose wrapper has another name and another order.
+
+    Raises:
+        RuntimeError: PyTorch's, for operands on different devices.
+    """
+    values = given["input"]
+    weight, bias, mean, variance = (given.get(name) for name in _NORMALIZED)
+    training = bool(given.get("training", given.get("use_input_stats", False)))
+    if mode.device_of(values).type != "cuda" or weight is None or bias is None or values.dim() <= 2:
+        return
+    dtypes = {values.dtype, weight.dtype}
+    by_cudnn = (
+        torch.bfloat16 not in dtypes
+        and (values.dtype != torch.float16 or weight.dtype == torch.float32)
+        and ((mean is None) == (variance is None))
+        and (mean is not None or training)
+        and values.shape[0] <= _LARGEST[training]
+        and torch.backends.cudnn.enabled
+    )
+    if by_cudnn:
+        operands = [Operand("input", values, mode.device_of(values))]
+        named = ((name, given.get(name)) for name in _NORMALIZED)
+        operands += [Operand(name, value, mode.device_of(value)) for name, value in named if value is not None]
+        wrapper_rule(torch.ops.aten.cudnn_batch_norm.default, operands)
+
+
+def _with_statistics(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`native_layer_norm` and `native_batch_norm`: a card keeps statistics of 16-bit numbers in float32."""
+    if func.__name__ == "native_layer_norm":
+        _layer_norm(mode, dict(zip(("input", "shape", "weight", "bias"), args, strict=False)))
+    result, *statistics = mode.compute(func, args, kwargs)
+    if mode.tags.of(result) is None or result.dtype not in (torch.float16, torch.bfloat16):
+        return (result, *statistics)
+    return (result, *(mode.compute(torch.Tensor.float, (each,), {}) for each in statistics))
+
+
+def _dtype_refused(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A function whose kernel CUDA lacks for some dtypes."""
+    first = args[0] if args else kwargs.get("input")
+    card = mode.common_card(args, kwargs)
+    dtypes = {value.dtype for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)}
+    # Of several dtypes the kernel gets the one that they are promoted to.
+    if card is not None and card.type == "cuda" and isinstance(first, torch.Tensor) and len(dtypes) == 1:
+        kernels.refuse_dtype(func.__name__, first, kwargs.get("mode", args[3] if len(args) > 3 else None))
+    return mode.compute(func, args, kwargs)
+
+
+def _no_kernel(name: Callable[[tuple[Any, ...]], str]) -> Handler:
+    """A function that CUDA has no kernel for."""
+
+    def handler(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        device = mode.common_device(args, kwargs)
+        if mode.machine.device_type == "cuda" and device is not None and device != CPU:
+            raise kernels.missing_operation(name(args))
+        return mode.compute(func, args, kwargs)
+
+    return handler
+
+
+def _itself(name: str, _: tuple[Any, ...]) -> str:
+    return name
+
+
+def _histogram(args: tuple[Any, ...]) -> str:
+    return (
+        "histogram.bins_tensor" if any(isinstance(value, torch.Tensor) for value in args[1:2]) else "histogram.bin_ct"
+    )
+
+
+def _histogramdd(args: tuple[Any, ...]) -> str:
+    by_tensors = len(args) > 1 and any(isinstance(value, torch.Tensor) for value in args[1])
+    return "_histogramdd_from_bin_tensors" if by_tensors else "_histogramdd_bin_edges"
+
+
+def composite_handlers() -> dict[Any, Handler]:
+    """Torch function -> its handler `(mode, function, args, kwargs) -> result`."""
+    by_name = {
+        "tensor_split": _checked(_tensor_split, "input", "tensor_indices_or_sections"),
+        "cartesian_prod": _cartesian_prod,
+        "cholesky_solve": _checked(_cholesky_solve, "input", "input2"),
+        "inner": _checked(_inner, "input", "other"),
+        "linalg_multi_dot": _checked(_multi_dot, "tensors"),
+        "tensordot": _checked(_tensordot, "a", "b"),
+        "narrow_copy": _checked(_narrow_copy, "input"),
+        "native_group_norm": _checked(_layer_norm, "input", "weight", "bias"),
+        "layer_norm": _checked(_layer_norm, "input", "normalized_shape", "weight", "bias"),
+        "group_norm": _checked(_layer_norm, "input", "num_groups", "weight", "bias"),
+        "native_layer_norm": _with_statistics,
+        "native_batch_norm": _with_statistics,
+        "histogram": _no_kernel(_histogram),
+        "histogramdd": _no_kernel(_histogramdd),
+        **{name: _no_kernel(partial(_itself, name)) for name in kernels.MISSING_OPERATIONS},
+        **dict.fromkeys((*kernels.REFUSED, "interpolate"), _dtype_refused),
+    }
+    table: dict[Any, Handler] = {}
+    for name, handler in by_name.items():
+        table.update(dict.fromkeys(functions_named([name]), handler))
+    linalg: Any = vars(torch._C)["_linalg"]
+    table.update(dict.fromkeys(functions_named(["linalg_multi_dot"], (linalg,)), by_name["linalg_multi_dot"]))
+    parameters = {
+        torch.nn.functional: ("input", "running_mean", "running_var", "weight", "bias"),
+        torch: ("input", "weight", "bias", "running_mean", "running_var"),
+    }
+    for space, order in parameters.items():
+        for name in ("batch_norm", "instance_norm"):
+            last = "training" if name == "batch_norm" else "use_input_stats"
+            table[getattr(space, name)] = _checked(_batch_norm, *order, last)
+    return table

@@ -1,0 +1,140 @@
+"""Asks PyTorch's CUDA build, over the stand-in, and writes the rows.
+
+In an environment with the CUDA build (`tox -e executed`), from the repository's root:
+
+    python -m tests.simulation.ground_truth.executed.record
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..cases import all_cases
+from ..declare import Case
+from . import extra, rows
+from .build import CannotBuild, build
+from .run import executed, loaded
+from .samples import cases, samples
+
+FILLINGS = ("0", "1")
+"""The bytes that a card's memory holds before anything is written, in the first run and in the second."""
+
+
+DECLARED = "declared"
+"""What `--only` calls the cases of the declared table."""
+
+
+def start(arguments: Sequence[str], filling: str) -> int:
+    """Run this program again over the stand-in, with the given bytes in its memory; returns its exit status."""
+    import torch
+
+    if torch.version.cuda is None:
+        raise CannotBuild(
+            f"PyTorch {torch.__version__} is no CUDA build. An index that offers a CPU build under the same version "
+            "is asked first where it is configured; pip install --index-url https://pypi.org/simple torch==... asks "
+            "PyPI alone, whose wheel for Linux is the CUDA build"
+        )
+    into = Path(os.environ.get("TOX_ENV_DIR", tempfile.gettempdir())) / "standin"
+    standin = build(Path(torch.__file__).parent, into)
+    environment = {**os.environ, **standin.environment(), "STANDIN_FILLING": filling, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", __spec__.name, *arguments]
+    return os.spawnve(os.P_WAIT, sys.executable, command, environment)
+
+
+def subjects(only: Sequence[str]) -> Iterator[tuple[str, Case]]:
+    """Each case and the operator it is of; those of the declared table are of none."""
+    if not only or DECLARED in only:
+        for case in all_cases():
+            yield "", case
+    if not only or extra.OPERATOR in only:
+        for sample in extra.samples():
+            for case in cases(sample):
+                yield sample.operator, case
+    names = [name for name in only if name not in (DECLARED, extra.OPERATOR)]
+    for sample in samples(names) if names or not only else ():
+        for case in cases(sample):
+            yield sample.operator, case
+
+
+def write_cases(only: Sequence[str], out: Path) -> None:
+    """Write all cases, one to a line: the databases use a card where there is one, and a child could not then."""
+    listed: dict[str, tuple[str, Case]] = {}
+    for operator, case in subjects(only):
+        listed.setdefault(case.id, (operator, case))
+    with out.open("w", encoding="utf-8") as lines:
+        for operator, case in listed.values():
+            lines.write(json.dumps([operator, case.id, case.operands, case.code]) + "\n")
+
+
+def ask(asked: Path, out: Path) -> None:
+    """Run all cases in this process's children, and write what each did, one to a line."""
+    operators, listed = [], []
+    for line in asked.read_text(encoding="utf-8").splitlines():
+        operator, name, operands, code = json.loads(line)
+        operators.append(operator)
+        listed.append(Case(name, operands, code, None, "", values=False))
+    with out.open("w", encoding="utf-8") as lines:
+        for operator, (case, seen) in zip(operators, executed(listed), strict=True):
+            lines.write(json.dumps(rows.raw(operator, case, seen)) + "\n")
+
+
+def header() -> dict[str, Any]:
+    import torch
+
+    return {
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cards": 2,
+        "capability": [9, 0],
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def _run(asked: Path, out: Path, filling: str) -> list[dict[str, Any]]:
+    if status := start(["--ask", str(asked), str(out)], filling):
+        sys.exit(status)
+    return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=[],
+        help="operators of the database, `declared` or `extra`; the others are left out",
+    )
+    parser.add_argument("--out", type=Path, default=rows.EXECUTED, help="where the rows go")
+    parser.add_argument("--ask", type=Path, nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if loaded():
+        ask(*options.ask)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder, "cases.jsonl")
+        write_cases(options.only, listed)
+        try:
+            first = _run(listed, Path(folder, "first.jsonl"), FILLINGS[0])
+            # Where nothing was read from a card, nothing depends on what is in it.
+            again = {row["id"] for row in first if row["reads"]}
+            lines = listed.read_text(encoding="utf-8").splitlines(keepends=True)
+            listed.write_text("".join(line for line in lines if json.loads(line)[1] in again), encoding="utf-8")
+            second = _run(listed, Path(folder, "second.jsonl"), FILLINGS[1])
+        except CannotBuild as error:
+            sys.exit(str(error))
+    kept, left_out = rows.judged(first, second)
+    options.out.write_text(rows.written(header(), kept, left_out), encoding="utf-8")
+    sys.stdout.write(f"{len(kept)} rows, {sum(left_out.values())} left out: {left_out}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The simulation against what PyTorch's CUDA build did over a stand-in for the CUDA runtime, row by row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import chain
+
+import pytest
+import torch
+from simulation.ground_truth.executed.compare import calls, differences
+from simulation.ground_truth.executed.known import KNOWN
+from simulation.ground_truth.executed.rows import Call, read
+from simulation.ground_truth.table import disagreements, table
+
+HEADER, DECLARED, _ = read()
+CALLS = calls()
+BY_OPERATOR: dict[str, list[Call]] = {}
+for call in CALLS:
+    BY_OPERATOR.setdefault(call.operator, []).append(call)
+
+SAME_TORCH = pytest.mark.skipif(
+    torch.__version__.partition("+")[0] != HEADER["torch"].partition("+")[0],
+    reason=f"the rows are those of PyTorch {HEADER['torch']}, and here is {torch.__version__}",
+)
+
+
+def known(operator: str) -> dict[str, str]:
+    """Id of a row -> why the simulation does something else."""
+    return {row: reason for reason, rows in KNOWN.get(operator, {}).items() for row in rows}
+
+
+@SAME_TORCH
+@pytest.mark.parametrize("operator", BY_OPERATOR)
+def test_the_simulation_does_what_the_cuda_build_does(operator: str) -> None:
+    rows = chain.from_iterable(call.rows for call in BY_OPERATOR[operator])
+    found = {each.case.id: each for each in differences(rows, operator)}
+    reasons = known(operator)
+    assert [each for name, each in found.items() if name not in reasons] == []
+    assert sorted(set(reasons) - set(found)) == [], "they agree now: take them from the list"
+
+
+def test_there_are_thousands_of_rows_and_each_is_one_of_its_kind() -> None:
+    ids = Counter((call.operator, case.id) for call in CALLS for case, _ in call.rows)
+    assert sum(ids.values()) >= 10_000
+    assert max(ids.values()) == 1
+    assert len(BY_OPERATOR) >= 500
+
+
+def test_rows_that_differ_are_few_and_each_has_a_reason() -> None:
+    total = sum(len(call.rows) for call in CALLS)
+    differing = sum(len(rows) for reasons in KNOWN.values() for rows in reasons.values())
+    assert differing / total < 0.01
+    assert all(reason for reasons in KNOWN.values() for reason in reasons)
+
+
+def test_of_what_language_models_call_next_to_nothing_differs() -> None:
+    total = sum(len(call.rows) for call in BY_OPERATOR["extra"])
+    assert len(known("extra")) / total < 0.01
+
+
+def test_the_cuda_build_was_asked_about_the_whole_declared_table() -> None:
+    left_out = {row.case.id for row in table()} - set(DECLARED)
+    # What a library of NVIDIA's or the values say was not to be seen.
+    assert len(left_out) < 30
+    assert len(DECLARED) >= 890
+
+
+def test_where_the_cuda_build_says_something_else_than_the_sources_promise_it_is_known() -> None:
+    assert disagreements() == []
