@@ -156,6 +156,7 @@ def cuda_build(tmp_path: Path) -> Path:
     headers = folder.parent / "nvidia" / "cu13" / "include"
     (headers / "crt").mkdir(parents=True)
     (headers / "cuda_runtime_api.h").write_text("#error no CUDA here\n", encoding="utf-8")
+    (headers / "cuda.h").write_text("CUresult CUDAAPI cuInit(unsigned int Flags);\n", encoding="utf-8")
     source = tmp_path / "caller.c"
     source.write_text("int cudaNoSuchThing(void); int call(void) { return cudaNoSuchThing(); }\n", encoding="utf-8")
     library = folder / "lib" / "libtorch_cuda.so"
@@ -192,4 +193,4 @@ def test_the_functions_that_are_written_in_c_are_known_by_name() -> None:
 @pytest.mark.skipif(torch.version.cuda is not None, reason="this is a CUDA build")
 def test_a_cpu_build_is_refused_with_how_to_ask_for_the_other() -> None:
     with pytest.raises(build.CannotBuild, match=r"no CUDA build.*--index-url https://pypi\.org/simple"):
-        record.start([], "0")
+        record.start("nothing", [])

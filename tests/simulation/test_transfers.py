@@ -335,7 +335,8 @@ def test_a_gradient_has_to_be_beside_its_tensor() -> None:
     tensor.grad = torch.ones(2, device="cuda:1")
     with pytest.raises(RuntimeError, match="gradient with device type 'cpu' to a tensor with device type 'cuda'"):
         tensor.grad = torch.ones(2)
-    with pytest.raises(RuntimeError, match="device with index '0' to a tensor located on device with index '1'"):
+    # PyTorch prints the number of a card as a character, and the text ends at the first 0.
+    with pytest.raises(RuntimeError, match=r"gradient located on device with index '$"):
         tensor.grad = torch.ones(2, device="cuda:0")
     assert tensor.grad.device == CUDA1
 

@@ -72,9 +72,13 @@ def build(torch: Path, into: Path, others: Iterable[Path] = ()) -> Standin:
         raise CannotBuild(
             f"there is no cuda_runtime_api.h below {torch.parent / 'nvidia'}: install nvidia-cuda-runtime"
         )
-    if not (headers[0].parent / "crt").is_dir():
-        raise CannotBuild(f"there is no crt/host_defines.h in {headers[0].parent}: install nvidia-cuda-crt")
-    wanted = sorted({name for library in libraries for name in _undefined(names, library) if OURS.match(name)})
+    for needed, package in (("cuda.h", "nvidia-cuda-runtime"), ("crt", "nvidia-cuda-crt")):
+        if not (headers[0].parent / needed).exists():
+            raise CannotBuild(f"there is no {needed} in {headers[0].parent}: install {package}")
+    called = {name for library in libraries for name in _undefined(names, library) if OURS.match(name)}
+    # Kernels that are compiled while a program runs call whatever the driver has.
+    driver = set(_DRIVER.findall((headers[0].parent / "cuda.h").read_text(encoding="utf-8", errors="replace")))
+    wanted = sorted(called | driver)
     folder = into / _fingerprint(wanted, headers[0])
     built = Standin(folder / LIBRARY, folder, torch)
     if built.library.exists():
@@ -92,6 +96,9 @@ def build(torch: Path, into: Path, others: Iterable[Path] = ()) -> Standin:
     except OSError as error:
         raise CannotBuild(f"the stand-in cannot be written to {folder}: {error.strerror}") from error
     return built
+
+
+_DRIVER: Final = re.compile(r"\bCUDAAPI\s+(cu[A-Z]\w*)\s*\(")
 
 
 def _undefined(names: str, library: Path) -> Iterator[str]:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,12 @@ DECLARED = "declared"
 """What `--only` calls the cases of the declared table."""
 
 
-def start(arguments: Sequence[str], filling: str) -> int:
-    """Run this program again over the stand-in, with the given bytes in its memory; returns its exit status."""
+def start(module: str, arguments: Sequence[str], filling: str = FILLINGS[0]) -> int:
+    """Run `module` with `arguments` over the stand-in, with the given bytes in its memory; returns its exit status.
+
+    Raises:
+        CannotBuild: this is no CUDA build, or the stand-in cannot be built.
+    """
     import torch
 
     if torch.version.cuda is None:
@@ -45,7 +50,7 @@ def start(arguments: Sequence[str], filling: str) -> int:
     into = Path(os.environ.get("TOX_ENV_DIR", tempfile.gettempdir())) / "standin"
     standin = build(Path(torch.__file__).parent, into)
     environment = {**os.environ, **standin.environment(), "STANDIN_FILLING": filling, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", __spec__.name, *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     return os.spawnve(os.P_WAIT, sys.executable, command, environment)
 
 
@@ -87,19 +92,29 @@ def ask(asked: Path, out: Path) -> None:
 
 
 def header() -> dict[str, Any]:
+    """The versions of what was asked, and what the cards are."""
     import torch
 
+    found = {name: _version(name) for name in ("transformers", "accelerate", "bitsandbytes")}
     return {
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
+        **{name: version for name, version in found.items() if version},
         "cards": 2,
         "capability": [9, 0],
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 
 
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def _run(asked: Path, out: Path, filling: str) -> list[dict[str, Any]]:
-    if status := start(["--ask", str(asked), str(out)], filling):
+    if status := start(__spec__.name, ["--ask", str(asked), str(out)], filling):
         sys.exit(status)
     return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 

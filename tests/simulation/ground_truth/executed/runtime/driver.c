@@ -43,6 +43,11 @@ int cuDriverGetVersion(int *version) {
 int cuDeviceGetAttribute(int *value, int attribute, int card) {
     return (int)cudaDeviceGetAttribute(value, (enum cudaDeviceAttr)attribute, card);
 }
+int cuFuncGetAttribute(int *value, int attribute, void *function) {
+    (void)function;
+    *value = attribute == 0 ? 1024 : 0; /* the largest block; nothing is known of registers and shared memory */
+    return 0;
+}
 int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *count, void *function, int threads, size_t shared) {
     (void)function, (void)threads, (void)shared;
     *count = 2;
