@@ -17,6 +17,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -125,7 +126,9 @@ def record_rows(models: Sequence[str], out: Path) -> None:
     """Load each cell of `models` in a child of this process, which runs over the stand-in, and write the rows."""
     rows = []
     for model in models:
-        prepare(model)
+        # What cannot be loaded here raises in the child too, and is a row.
+        with suppress(Exception):
+            prepare(model)
         for cell in cells([model]):
             row, died = in_child(lambda cell=cell: seen(cell), LONGEST)  # type: ignore[misc]
             row = {"cell": cell.id, "died": died} if row is None else row
