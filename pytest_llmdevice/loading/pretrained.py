@@ -20,6 +20,7 @@ from pytest_llmdevice.loading.foreign_code import (
     without_foreign_code,
 )
 from pytest_llmdevice.loading.stored_packed import stored_method
+from pytest_llmdevice.loading.torchao_modules import experts_of
 from pytest_llmdevice.matrix.cell import Cell
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def from_pretrained(checkpoint: str, cell: Cell, **options: Any) -> nn.Module:
     """Load `checkpoint` in the cell's dtype, attention and quantization; `options` say where it goes."""
     quantized = quantization.config(cell)
     if quantized is not None:
-        options["quantization_config"] = quantized
+        options |= {"quantization_config": quantized, **experts_of(cell)}
     config = configuration(checkpoint)
     if unpacks(config):
         options["config"] = config

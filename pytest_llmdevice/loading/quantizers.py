@@ -8,8 +8,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.loading.smoke_layers import tried
+from pytest_llmdevice.loading.torchao_modules import DEFAULT, EXPERTS, for_modules
 from pytest_llmdevice.matrix.axes import Machine, Problem, Quantization, Rule, below
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.model_names import parts_of
 from pytest_llmdevice.matrix.registry import current
 
 if TYPE_CHECKING:
@@ -45,6 +47,21 @@ def _no_offload(library: str, source: str) -> Rule:
     return Rule(f"{library}-is-not-offloaded", source, reason)
 
 
+def _dense_experts(library: str, source: str) -> Rule:
+    def reason(cell: Cell, machine: Machine) -> str | None:
+        family = current().get("family", parts_of(cell.model).base)
+        if family is None or not family.moe or below(machine, "transformers", "5.0.0.dev0"):
+            return None
+        return f"transformers 5 keeps the experts of a layer in one 3-D parameter, and {library}"
+
+    return Rule(f"{library.split(maxsplit=1)[0]}-packs-no-experts", source, reason)
+
+
+GROUPS_IN_ROWS: Final = _dense_experts(
+    "torchao makes groups in the rows of two dimensions",
+    "torchao.quantization.quant_api._intx_weight_only_transform (0.18): block_size = (1, group_size)",
+)
+
 TORCHAO_RULES: Final = (
     _installed("torchao", "torchao"),
     _no_offload("torchao", "transformers.quantizers.quantizer_torchao (5.23): no hook packs what it brings"),
@@ -52,6 +69,10 @@ TORCHAO_RULES: Final = (
 QUANTO_RULES: Final = (
     _installed("optimum-quanto", "quanto"),
     _no_offload("optimum-quanto", "transformers.quantizers.quantizer_quanto (5.23): one device"),
+    _dense_experts(
+        "optimum-quanto packs linear layers only",
+        "transformers.integrations.quanto.replace_with_quanto_layers (5.23): isinstance(module, nn.Linear)",
+    ),
 )
 
 
@@ -75,12 +96,10 @@ OF_QUANTO: Final = _configured_by("quanto", "optimum-quanto")
 OF_HQQ: Final = _configured_by("hqq", "hqq")
 
 
-def _torchao(config: Callable[[Any], Any]) -> Callable[[Cell], Any]:
+def _torchao(config: Callable[[Any], Any], *, experts: bool) -> Callable[[Cell], Any]:
     def make(_: Cell) -> Any:
-        import transformers
-
-        wrap: Any = transformers.TorchAoConfig
-        return wrap(config(import_module("torchao.quantization")))
+        made = config(import_module("torchao.quantization"))
+        return for_modules({EXPERTS: made, DEFAULT: made} if experts else {DEFAULT: made})
 
     return make
 
@@ -102,6 +121,7 @@ def _of_torchao(
     storage: str = "int8",
     smoke_error: float = EIGHT_BIT_ERROR,
     errors: tuple[float, float, float],
+    experts: bool = True,
 ) -> Quantization:
     packing_error, logits_error, batch_error = errors
     return Quantization(
@@ -109,7 +129,7 @@ def _of_torchao(
         description,
         "torchao",
         "pytest-llmdevice[torchao]",
-        _torchao(config),
+        _torchao(config, experts=experts),
         MappingProxyType({"quant_method": "torchao"}),
         layer_class="",
         parameter_class=tensor,
@@ -118,8 +138,10 @@ def _of_torchao(
         packing_error=packing_error,
         logits_error=logits_error,
         batch_error=batch_error,
-        rules=TORCHAO_RULES,
+        rules=TORCHAO_RULES if experts else (*TORCHAO_RULES, GROUPS_IN_ROWS),
         configured=OF_TORCHAO,
+        subclasses=True,
+        keeps_float32=False,
     )
 
 
@@ -173,6 +195,7 @@ def _of_quanto(
         logits_error=logits_error,
         rules=QUANTO_RULES,
         configured=OF_QUANTO,
+        subclasses=True,
         module="optimum.quanto",
         unsaved="optimum-quanto's models are not saved by transformers (QuantoHfQuantizer.is_serializable, 5.23)",
     )
@@ -263,6 +286,7 @@ QUANTIZERS: Final = (
         "IntxUnpackedToInt8Tensor",
         smoke_error=FOUR_BIT_ERROR,
         errors=(0.18, 0.6, 0.0),
+        experts=False,
     ),
     _of_torchao(
         "torchao-float8",
