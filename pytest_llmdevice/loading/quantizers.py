@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.loading.smoke_layers import tried
-from pytest_llmdevice.loading.torchao_modules import DEFAULT, EXPERTS, for_modules
 from pytest_llmdevice.matrix.axes import Machine, Problem, Quantization, Rule, below
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.model_names import parts_of
@@ -96,10 +95,12 @@ OF_QUANTO: Final = _configured_by("quanto", "optimum-quanto")
 OF_HQQ: Final = _configured_by("hqq", "hqq")
 
 
-def _torchao(config: Callable[[Any], Any], *, experts: bool) -> Callable[[Cell], Any]:
+def _torchao(config: Callable[[Any], Any]) -> Callable[[Cell], Any]:
     def make(_: Cell) -> Any:
-        made = config(import_module("torchao.quantization"))
-        return for_modules({EXPERTS: made, DEFAULT: made} if experts else {DEFAULT: made})
+        import transformers
+
+        wrap: Any = transformers.TorchAoConfig
+        return wrap(config(import_module("torchao.quantization")))
 
     return make
 
@@ -129,7 +130,7 @@ def _of_torchao(
         description,
         "torchao",
         "pytest-llmdevice[torchao]",
-        _torchao(config, experts=experts),
+        _torchao(config),
         MappingProxyType({"quant_method": "torchao"}),
         layer_class="",
         parameter_class=tensor,
@@ -142,6 +143,7 @@ def _of_torchao(
         configured=OF_TORCHAO,
         subclasses=True,
         keeps_float32=False,
+        experts=experts,
     )
 
 

@@ -156,6 +156,8 @@ class Quantization:
         unsaved: why such a model cannot be saved; empty where it can.
         subclasses: whether layers of classes that derive from those in `layers` are packed too.
         keeps_float32: whether layers that the class of the model keeps in float32 stay dense.
+        experts: whether the built-in loader has it pack experts that a module keeps as one tensor. Those of the model
+            are to be packed in any case.
         modules: pairs of a pattern of modules and the name of the quantization that they have; the first that fits
             counts. Empty where all have this one. `"*"` is for all that is packed where nothing else is said.
     """
@@ -188,6 +190,7 @@ class Quantization:
     unsaved: str = ""
     subclasses: bool = False
     keeps_float32: bool = True
+    experts: bool = False
     modules: tuple[tuple[str, str], ...] = ()
 
     @property

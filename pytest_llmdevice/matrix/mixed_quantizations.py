@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,9 +16,6 @@ from pytest_llmdevice.matrix.functions import Configuration, dotted
 from pytest_llmdevice.matrix.registry import Registry
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.matrix.vocabulary import DENSE
-
-MIXERS: Final = {"torchao": "pytest_llmdevice.loading.torchao_modules:by_module"}
-"""Library -> what asks it for several of its quantizations at once, given the cell."""
 
 
 class MixedQuantization(Document):
@@ -31,8 +28,8 @@ class MixedQuantization(Document):
             name of a module or the end of it counts. `"*"`, at the end, is for all layers that are packed where nothing
             else is said; the head and embeddings have to be named. A module that none fits is dense.
         config: what makes the `quantization_config` for `from_pretrained`: a class or function that is called with
-            `arguments`, or with the cell where there are none. Left out where the target packs the layers itself; of
-            quantizations of torchao alone, one is made.
+            `arguments`, or with the cell where there are none. Left out where the target packs the layers itself; for
+            quantizations that are all torchao's, the built-in loader makes one.
         arguments: keywords for `config`.
         logits_error: the relative error of the logits that it adds to that of the dtype; left out, the largest of those
             that are mixed.
@@ -89,7 +86,7 @@ class MixedQuantization(Document):
             self.description,
             library,
             install,
-            Configuration(self.config or MIXERS.get(library), self.arguments, folder),
+            Configuration(self.config, self.arguments, folder),
             MappingProxyType({}),
             layer_class="",
             parameter_class="",

@@ -12,6 +12,7 @@ from pytest_llmdevice.matrix.axes import Quantization, fits
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.vocabulary import DENSE
+from pytest_llmdevice.model.experts import expert_stacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,9 @@ def linear_weights(bones: Any, cell: Cell) -> tuple[LinearWeight, ...]:
         elif isinstance(module, nn.Embedding):
             if (quantization := asked(name, module, usual=False)) != DENSE:
                 found.append(LinearWeight(name, f"{name}.weight", module.weight.numel(), False, quantization))
-        elif not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        else:
             found += [
                 LinearWeight(name, f"{name}.{key}", parameter.numel(), True, entry.of_module(name, usual=True))
-                for key, parameter in module.named_parameters(recurse=False)
-                if parameter.ndim == 3 and "expert" in f"{type(module).__name__} {name}".lower()
+                for key, parameter in expert_stacks(name, module).items()
             ]
     return tuple(found)
