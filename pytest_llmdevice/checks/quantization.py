@@ -18,8 +18,9 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.vocabulary import DENSE, dtype_name
 from pytest_llmdevice.model.doors import class_names, dtype_of
+from pytest_llmdevice.model.dtypes import intended_dtype
 from pytest_llmdevice.model.packing import Packing, packing, weight_of
-from pytest_llmdevice.model.wrappers import configuration_of, wrapped_child
+from pytest_llmdevice.model.wrappers import configuration_of, core, wrapped_child
 from pytest_llmdevice.oracle.expectations import Expectations
 from pytest_llmdevice.oracle.linear_weights import LinearWeight
 
@@ -54,7 +55,7 @@ def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell)
         # As it is in the checkpoint, or unpacked while loading: who asks for nothing has nothing against either.
         if not (cell.quantization == "none" and weight.module in expectations.stored):
             asked = replace(cell, quantization=weight.quantization) if weight.quantized else cell
-            findings += _weight(weight, module, found, asked)
+            findings += _weight(weight, module, found, asked, model)
         if found is not None:
             packed_elements += weight.elements
             packed_modules.add(weight.module)
@@ -89,8 +90,11 @@ def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell)
     return Result("quantization", tuple(findings), evidence)
 
 
-def _weight(weight: LinearWeight, module: Any, found: Packing | None, cell: Cell) -> list[Finding]:
-    """What is wrong with one weight, which is packed as `found` says, or dense; `cell` asks for what it is to have."""
+def _weight(weight: LinearWeight, module: Any, found: Packing | None, cell: Cell, model: nn.Module) -> list[Finding]:
+    """What is wrong with one weight of `model`, which is packed as `found` says, or dense.
+
+    `cell` asks for the quantization that it is to have.
+    """
     kind, wrapped = type(module).__name__, type(module).__name__ in layer_classes()
     key = weight.parameter.rpartition(".")[2]
     parameter = weight_of(module, key)
@@ -107,8 +111,9 @@ def _weight(weight: LinearWeight, module: Any, found: Packing | None, cell: Cell
             entry = quantization_of(cell)
             own = entry.packed(parameter) if parameter is not None else None
             right = own if own is not None else found.dtype == entry.storage_dtype
-            wanted = f"quantized to {cell.quantization}"
-            return [] if right else [Finding(weight.parameter, wanted, actual, hints.DROPPED)]
+            if right:
+                return list(packed_problems(weight.module, module, cell, key, _computing_dtype(model, weight, cell)))
+            return [Finding(weight.parameter, f"quantized to {cell.quantization}", actual, hints.DROPPED)]
         shape = "x".join(map(str, parameter.shape)) if parameter is not None else "missing"
         wanted = f"quantized to {cell.quantization}"
         return [Finding(weight.parameter, wanted, f"dense {dtype} {shape}", hints.EXPERTS)]
@@ -118,7 +123,13 @@ def _weight(weight: LinearWeight, module: Any, found: Packing | None, cell: Cell
         if (found is not None) != wrapped and (wrapped or entry.layer_class):
             hint = hints.WRAPPED if found is None else hints.PLAIN
         return [Finding(weight.module, entry.form, actual, hint)]
-    return list(packed_problems(weight.module, module, cell, key))
+    return list(packed_problems(weight.module, module, cell, key, _computing_dtype(model, weight, cell)))
+
+
+def _computing_dtype(model: nn.Module, weight: LinearWeight, cell: Cell) -> str:
+    """The dtype that a packed weight is to compute in: the cell's, or float32 where the class of the model keeps it."""
+    wanted = cell.torch_dtype
+    return dtype_name(intended_dtype(core(model), weight.parameter, wanted, wanted, cell.quantization))
 
 
 def _stray(found: Packing, cell: Cell, *, wrapped: bool) -> Hint:

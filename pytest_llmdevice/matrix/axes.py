@@ -158,6 +158,9 @@ class Quantization:
         keeps_float32: whether layers that the class of the model keeps in float32 stay dense.
         experts: whether the built-in loader has it pack experts that a module keeps as one tensor. Those of the model
             are to be packed in any case.
+        pack: packs the one layer of a model, an `nn.Sequential`, given the device and the name of the dtype. What the
+            packed tensor then says of itself, groups and the like, those of a loaded model have to say too. It does
+            nothing where that is not compared.
         modules: pairs of a pattern of modules and the name of the quantization that they have; the first that fits
             counts. Empty where all have this one. `"*"` is for all that is packed where nothing else is said.
     """
@@ -191,6 +194,7 @@ class Quantization:
     subclasses: bool = False
     keeps_float32: bool = True
     experts: bool = False
+    pack: Callable[[Any, Any, str], object] = _unsaid
     modules: tuple[tuple[str, str], ...] = ()
 
     @property

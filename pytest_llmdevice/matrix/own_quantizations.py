@@ -56,6 +56,9 @@ class OwnQuantization(Document):
         install: what pip takes to install it.
         smoke_test: the function that tries one layer, from a device and the name of a dtype, and gives its result, the
             exact one, and the largest relative error. Left out, nothing is tried before cells run.
+        pack: the function that packs the one layer of a model, an `nn.Sequential`, given the device and the name of the
+            dtype. What the packed tensor then says of itself, those of a loaded model have to say too. Left out,
+            settings are not compared.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -76,8 +79,9 @@ class OwnQuantization(Document):
     library: str = ""
     install: str = ""
     smoke_test: str | None = None
+    pack: str | None = None
 
-    @field_validator("config", "dequantize", "smoke_test")
+    @field_validator("config", "dequantize", "smoke_test", "pack")
     @classmethod
     def _functions(cls, value: str | None) -> str | None:
         return dotted(value)
@@ -110,7 +114,7 @@ class OwnQuantization(Document):
 
     def functions(self) -> Iterator[tuple[str, str]]:
         """The keys that name a function, with what they name."""
-        for key in ("config", "dequantize", "smoke_test"):
+        for key in ("config", "dequantize", "smoke_test", "pack"):
             value = getattr(self, key)
             if value is not None:
                 yield key, value
@@ -118,8 +122,9 @@ class OwnQuantization(Document):
     def entry(self, folder: Path, _: Registry) -> Quantization:
         """What is registered of it; `folder` is that of the matrix file."""
         optional: dict[str, Any] = {}
-        if self.dequantize is not None:
-            optional["dequantize"] = Named(self.dequantize, folder)
+        for key, function in (("dequantize", self.dequantize), ("pack", self.pack)):
+            if function is not None:
+                optional[key] = Named(function, folder)
         return Quantization(
             self.name,
             self.description,
