@@ -9,6 +9,9 @@ from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.model_names import parts_of
 from pytest_llmdevice.matrix.registry import current
 
+EXPERTS: Final = "model.layers.0.mlp.experts"
+"""What the families of the zoo call a module of experts."""
+
 
 def _installed(library: str, extra: str) -> Rule:
     def reason(_: Cell, machine: Machine) -> str | None:
@@ -30,13 +33,21 @@ def _no_offload(library: str, source: str) -> Rule:
 
 
 def _dense_experts(library: str, source: str) -> Rule:
+    name = f"{library.split(maxsplit=1)[0]}-packs-no-experts"
+
     def reason(cell: Cell, machine: Machine) -> str | None:
-        family = current().get("family", parts_of(cell.model).base)
+        registry = current()
+        family = registry.get("family", parts_of(cell.model).base)
         if family is None or not family.moe or below(machine, "transformers", "5.0.0.dev0"):
             return None
+        mix = registry.get("quantization", cell.quantization)
+        if mix is not None and mix.modules:
+            own = registry.get("quantization", mix.of_module(EXPERTS, usual=True))
+            if all(rule.name != name for rule in own.rules):
+                return None
         return f"transformers 5 keeps the experts of a layer in one 3-D parameter, and {library}"
 
-    return Rule(f"{library.split(maxsplit=1)[0]}-packs-no-experts", source, reason)
+    return Rule(name, source, reason)
 
 
 GROUPS_IN_ROWS: Final = _dense_experts(
@@ -44,9 +55,28 @@ GROUPS_IN_ROWS: Final = _dense_experts(
     "torchao.quantization.quant_api._intx_weight_only_transform (0.18): block_size = (1, group_size)",
 )
 
+
+def _maps_no_names(cell: Cell, machine: Machine) -> str | None:
+    registry = current()
+    strategy, entry = registry.get("strategy", cell.strategy), registry.get("quantization", cell.quantization)
+    family = registry.get("family", parts_of(cell.model).base)
+    if strategy is None or not strategy.automatic or below(machine, "transformers", "5.0.0.dev0"):
+        return None
+    if entry is None or entry.library != "torchao" or not (entry.modules or (family is not None and family.moe)):
+        return None
+    what = "modules with settings of their own" if entry.modules else "experts"
+    return f"transformers 5 makes no device map for {what}, which torchao is asked for by name (FqnToConfig)"
+
+
 TORCHAO_RULES: Final = (
     _installed("torchao", "torchao"),
     _no_offload("torchao", "transformers.quantizers.quantizer_torchao (5.23): no hook packs what it brings"),
+    Rule(
+        "torchao-maps-no-names",
+        "transformers.quantizers.quantizer_torchao param_needs_quantization (5.23): `param_name.rsplit('.', 1)` of a "
+        "name without a dot, which integrations.accelerate.compute_module_sizes gives it",
+        _maps_no_names,
+    ),
 )
 QUANTO_RULES: Final = (
     _installed("optimum-quanto", "quanto"),

@@ -151,6 +151,32 @@ def test_what_is_mixed_of_torchaos_is_loaded_so(model: str, checkpoint: Callable
     assert found["quantization"].evidence["quantized modules"] == 12
 
 
+def test_experts_the_head_and_the_embedding_may_have_their_own(
+    tmp_path: Path, checkpoint: Callable[[str], str]
+) -> None:
+    pytest.importorskip("torchao")
+    own = '"experts" = "torchao-int8", "lm_head" = "torchao-int8", "embed_tokens" = "torchao-int4"'
+    (tmp_path / "mixed.toml").write_text(
+        MATRIX.replace("{ ", f"{{ {own}, ").replace('"mlp.down_proj" = "torchao-int8", ', "")
+    )
+    cell, folder = Cell("mixtral", "cpu", "bfloat16", "some-of-each"), checkpoint("mixtral")
+    with in_force(built_in()):
+        read(str(tmp_path / "mixed.toml"), tmp_path)
+        model: Any = BuiltinTarget().load(folder, cell)
+        result = check_quantization(model, expectations_of(model, folder, cell), cell)
+        assert (result.findings, result.evidence["quantized modules"]) == ((), 10)
+        assert check_values(model, folder, cell).findings == ()
+        kinds = [type(weight).__name__ for weight in (
+            model.model.layers[0].mlp.experts.gate_up_proj, model.lm_head.weight, model.model.embed_tokens.weight,
+        )]  # fmt: skip
+        assert kinds == ["Int8Tensor", "Int8Tensor", "IntxUnpackedToInt8Tensor"]
+        # Dense ones in their place.
+        for module in (model.lm_head, model.model.embed_tokens):
+            module.weight = torch.nn.Parameter(module.weight.dequantize(), requires_grad=False)
+        findings = check_quantization(model, expectations_of(model, folder, cell), cell).findings
+        assert sorted(finding.where for finding in findings) == ["lm_head", "model.embed_tokens"]
+
+
 @pytest.mark.usefixtures("mixed")
 @pytest.mark.parametrize(
     ("change", "quantized", "valued"),

@@ -114,3 +114,23 @@ def test_a_mix_may_be_of_ones_own(tmp_path: Path) -> None:
 )
 def test_a_table_that_is_wrong_is_named_with_its_key(text: str, message: str, tmp_path: Path) -> None:
     assert complaint(tmp_path, AXES + text).startswith(message)
+
+
+def test_a_mix_of_torchaos_has_no_device_map_of_transformers_own(tmp_path: Path) -> None:
+    (tmp_path / "mixed.toml").write_text(AXES + MIXED, encoding="utf-8")
+    load(str(tmp_path / "mixed.toml"), tmp_path)
+    machine = Inventory(versions={"transformers": "5.23.0", "torchao": "0.18.0"})
+    reason = unsupported(Cell("llama", "cuda:0", "bfloat16", "two", "auto"), machine)
+    assert str(reason).startswith("transformers 5 makes no device map for modules with settings of their own")
+    assert unsupported(Cell("llama", "cuda:0", "bfloat16", "two", "split"), machine) is None
+
+
+@pytest.mark.parametrize(("experts", "can"), [("torchao-int8", True), ("none", True), ("torchao-int4", False)])
+def test_experts_of_a_mix_are_asked_of_their_own(experts: str, can: bool, tmp_path: Path) -> None:
+    text = MIXED.replace("{ ", f'{{ "experts" = "{experts}", ')
+    (tmp_path / "mixed.toml").write_text(AXES + text, encoding="utf-8")
+    load(str(tmp_path / "mixed.toml"), tmp_path)
+    machine = Inventory(versions={"transformers": "5.23.0", "torchao": "0.18.0"})
+    reason = unsupported(Cell("mixtral", "cpu", "bfloat16", "two"), machine)
+    assert (reason is None) is can
+    assert can or "one 3-D parameter" in str(reason)
