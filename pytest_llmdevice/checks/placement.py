@@ -136,6 +136,9 @@ def _extras(model: nn.Module, expectations: Expectations, present: dict[str, Any
         beside = extra.beside if extra else ""
         if place in allowed or (place == "meta" and offload_hook(model, name) is not None):
             continue
+        # PyTorch takes a number of the CPU beside tensors of any device (optimum-quanto's scales of activations).
+        if place == "cpu" and tensor.ndim == 0:
+            continue
         # An adapter beside an offloaded layer is where that layer computes, or waits with it.
         if "meta" in allowed and (place in expectations.devices or place == "cpu"):
             continue

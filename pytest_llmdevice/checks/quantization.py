@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.check import Check
@@ -15,10 +16,11 @@ from pytest_llmdevice.loading.quantization import layer_classes, quantization_of
 from pytest_llmdevice.matrix.axes import Quantization
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
-from pytest_llmdevice.matrix.vocabulary import dtype_name
-from pytest_llmdevice.model.doors import dtype_of
+from pytest_llmdevice.matrix.vocabulary import DENSE, dtype_name
+from pytest_llmdevice.model.doors import class_names, dtype_of
+from pytest_llmdevice.model.dtypes import intended_dtype
 from pytest_llmdevice.model.packing import Packing, packing, weight_of
-from pytest_llmdevice.model.wrappers import configuration_of, wrapped_child
+from pytest_llmdevice.model.wrappers import configuration_of, core, wrapped_child
 from pytest_llmdevice.oracle.expectations import Expectations
 from pytest_llmdevice.oracle.linear_weights import LinearWeight
 
@@ -52,7 +54,8 @@ def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell)
         found = packing(module, weight.parameter.rpartition(".")[2], weight.elements)
         # As it is in the checkpoint, or unpacked while loading: who asks for nothing has nothing against either.
         if not (cell.quantization == "none" and weight.module in expectations.stored):
-            findings += _weight(weight, module, found, cell)
+            asked = replace(cell, quantization=weight.quantization) if weight.quantized else cell
+            findings += _weight(weight, module, found, asked, model)
         if found is not None:
             packed_elements += weight.elements
             packed_modules.add(weight.module)
@@ -62,13 +65,13 @@ def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell)
     if cell.quantization == "none":
         known = {finding.where for finding in findings}
         findings += [Finding(name, "a dense layer", own[name], hints.UNASKED) for name in stray if name not in known]
-    findings += _embeddings(modules, own)
+    findings += _embeddings(modules, {name: own[name] for name in own if name not in packed_modules})
     if cell.quantization != "none":
         # A declaration that says nothing any more would hide what comes back under another name.
-        findings += [
-            Finding(f"{pattern!r}, declared dense", "a linear layer of that name", "none")
-            for pattern in expectations.unknown
-        ]
+        named = dict(quantization_of(cell).modules)
+        for pattern in expectations.unknown:
+            kind = named.get(pattern, DENSE).replace(DENSE, "dense")
+            findings.append(Finding(f"{pattern!r}, declared {kind}", "a linear layer of that name", "none"))
     if not findings and not expectations.stored:
         findings += _configured(configuration_of(model), cell)
     total = sum(weight.elements for weight in expectations.weights)
@@ -80,11 +83,18 @@ def check_quantization(model: nn.Module, expectations: Expectations, cell: Cell)
     }
     if expectations.stored:
         evidence["packed in the checkpoint"] = len(expectations.stored)
+    asked_for = cell.quantization != "none" and bool(expectations.weights)
+    if asked_for and not findings and not any(weight.quantized for weight in expectations.weights):
+        why = f"{expectations.architecture} has no layer that {cell.quantization} is to pack, and none is packed"
+        return Result("quantization", evidence=evidence, inapplicable=why)
     return Result("quantization", tuple(findings), evidence)
 
 
-def _weight(weight: LinearWeight, module: Any, found: Packing | None, cell: Cell) -> list[Finding]:
-    """What is wrong with one weight, which is packed as `found` says, or dense."""
+def _weight(weight: LinearWeight, module: Any, found: Packing | None, cell: Cell, model: nn.Module) -> list[Finding]:
+    """What is wrong with one weight of `model`, which is packed as `found` says, or dense.
+
+    `cell` asks for the quantization that it is to have.
+    """
     kind, wrapped = type(module).__name__, type(module).__name__ in layer_classes()
     key = weight.parameter.rpartition(".")[2]
     parameter = weight_of(module, key)
@@ -101,18 +111,25 @@ def _weight(weight: LinearWeight, module: Any, found: Packing | None, cell: Cell
             entry = quantization_of(cell)
             own = entry.packed(parameter) if parameter is not None else None
             right = own if own is not None else found.dtype == entry.storage_dtype
-            wanted = f"quantized to {cell.quantization}"
-            return [] if right else [Finding(weight.parameter, wanted, actual, hints.DROPPED)]
+            if right:
+                return list(packed_problems(weight.module, module, cell, key, _computing_dtype(model, weight, cell)))
+            return [Finding(weight.parameter, f"quantized to {cell.quantization}", actual, hints.DROPPED)]
         shape = "x".join(map(str, parameter.shape)) if parameter is not None else "missing"
         wanted = f"quantized to {cell.quantization}"
         return [Finding(weight.parameter, wanted, f"dense {dtype} {shape}", hints.EXPERTS)]
     entry = quantization_of(cell)
-    if found is None or not _is_of(entry, found, parameter):
+    if found is None or not _is_of(entry, found, parameter, module):
         hint = hints.DROPPED
         if (found is not None) != wrapped and (wrapped or entry.layer_class):
             hint = hints.WRAPPED if found is None else hints.PLAIN
         return [Finding(weight.module, entry.form, actual, hint)]
-    return list(packed_problems(weight.module, module, cell, key))
+    return list(packed_problems(weight.module, module, cell, key, _computing_dtype(model, weight, cell)))
+
+
+def _computing_dtype(model: nn.Module, weight: LinearWeight, cell: Cell) -> str:
+    """The dtype that a packed weight is to compute in: the cell's, or float32 where the class of the model keeps it."""
+    wanted = cell.torch_dtype
+    return dtype_name(intended_dtype(core(model), weight.parameter, wanted, wanted, cell.quantization))
 
 
 def _stray(found: Packing, cell: Cell, *, wrapped: bool) -> Hint:
@@ -122,11 +139,15 @@ def _stray(found: Packing, cell: Cell, *, wrapped: bool) -> Hint:
     return hints.EXCLUDED if wrapped or found.tensor or found.layer not in {"Linear", "Conv1D"} else hints.PLAIN
 
 
-def _is_of(entry: Quantization, found: Packing, weight: torch.Tensor | None) -> bool:
+def _is_of(entry: Quantization, found: Packing, weight: torch.Tensor | None, module: nn.Module) -> bool:
     """Whether a weight is packed as `entry` does it; some store packed numbers in any dtype and know them otherwise."""
-    if entry.layer_class and found.layer != entry.layer_class:
+    from torch import nn
+
+    # A library's embeddings have a class of their own.
+    if entry.layer_class and found.layer != entry.layer_class and not isinstance(module, nn.Embedding):
         return False
-    if entry.parameter_class and found.tensor and not entry.layer_class and found.tensor != entry.parameter_class:
+    # A card may have a class of its own, which derives from it.
+    if entry.parameter_class and entry.parameter_class not in {found.tensor, *class_names(weight)}:
         return False
     own = entry.packed(weight) if weight is not None else None
     return own if own is not None else found.dtype == entry.storage_dtype
@@ -147,14 +168,19 @@ def _embeddings(modules: Mapping[str, nn.Module], own: Mapping[str, str]) -> Ite
 
 
 def _configured(config: Any, cell: Cell) -> Iterator[Finding]:
-    """What `config.quantization_config` says otherwise than the cell. A model that was packed by hand has none."""
+    """What `config.quantization_config` says otherwise than the cell. A model that was packed by hand has none.
+
+    Where several quantizations are mixed, it may speak of any one of them.
+    """
     found = getattr(config, "quantization_config", None)
     if found is None:
         return
     said = found if isinstance(found, Mapping) else vars(found)
+    asked = [replace(cell, quantization=name) for name in quantization_of(cell).members]
     # Entries of one library share what reads its configuration.
     for configured in dict.fromkeys(entry.configured for entry in current().of(Quantization).values()):
-        for problem in configured(said, cell):
+        problems = [tuple(configured(said, each)) for each in asked]
+        for problem in problems[0] if all(problems) else ():
             yield Finding(problem.where, problem.expected, problem.actual, hints.CONFIG)
 
 

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Final
 
 from pytest_llmdevice.checks.adapter_values import adapter_findings, is_merged, scale_of_change
 from pytest_llmdevice.checks.check import Check
+from pytest_llmdevice.checks.plain_tensors import Plain
 from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.stored_values import Stored
-from pytest_llmdevice.checks.tensors import tensors
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.divergence import unravel_index
 from pytest_llmdevice.diagnosis.hints.values import NOT_APPLIED, PACKED, SHAPE, SHIFTED, UNREADABLE
 from pytest_llmdevice.diagnosis.wrong_values import explain, relative_error
 from pytest_llmdevice.loading.adapters import is_adapter, is_live
-from pytest_llmdevice.loading.quantization import quantization_of
-from pytest_llmdevice.loading.stored_packed import stored_packed
-from pytest_llmdevice.matrix.axes import Quantization
 from pytest_llmdevice.matrix.cell import Cell
-from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.doors import decides, dtype_of, few_bits, plain_values
 from pytest_llmdevice.model.names import NamedTensor, TensorNames
 from pytest_llmdevice.model.packing import packing, weight_of
-from pytest_llmdevice.model.settings import setting, vocabulary_size
 from pytest_llmdevice.model.weights import dequantized, has_packed_class, is_packed, offloaded_value
-from pytest_llmdevice.oracle.linear_weights import LinearWeight, linear_weights
-from pytest_llmdevice.oracle.plain_load import plain_model
+from pytest_llmdevice.oracle.linear_weights import LinearWeight
 from pytest_llmdevice.oracle.recognition import names_of
-from pytest_llmdevice.oracle.unpacked import unpacked_modules
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +49,7 @@ def check_values(model: nn.Module, checkpoint: str, cell: Cell) -> Result:
     the dtype, and the placement check missing tensors.
     """
     live = is_live(model)
-    plain = Plain.of(checkpoint, cell.dtype, live=live)
+    plain = Plain.of(checkpoint, cell, live=live)
     findings: list[Finding] = []
     counts = {"parameters": 0, "buffers": 0, "packed weights": 0, "offloaded": 0}
     worst = 0.0
@@ -89,7 +81,7 @@ def check_values(model: nn.Module, checkpoint: str, cell: Cell) -> Result:
             findings.append(finding)
     wrong, counts["stored packed"] = stored.findings(model)
     findings += wrong
-    for weight, owner in _packed_away(model, names, plain, cell, stored.modules):
+    for weight, owner in _packed_away(model, names, plain, stored.modules):
         error, finding = _packed(owner, weight.parameter, weight.parameter, None, plain, cell)
         counts["packed weights"] += 1
         worst = max(worst, error)
@@ -103,73 +95,6 @@ def check_values(model: nn.Module, checkpoint: str, cell: Cell) -> Result:
     return Result("values", tuple(findings), evidence)
 
 
-@dataclass(frozen=True, slots=True)
-class Plain:
-    """Plain loads of a checkpoint on the CPU.
-
-    Attributes:
-        checkpoint: its folder.
-        dtype: the dtype of the cell.
-        model: the model loaded in float32.
-        tensors: name -> tensor of that model.
-        spread: the standard deviation with which the class initializes weights.
-        transposed: the names of the weights of `Conv1D` modules, which are stored transposed.
-        live: whether adapters are kept beside the weights, which are then the base's.
-        unpacked: the modules whose weights the checkpoint's files pack, or packed before they were unpacked.
-    """
-
-    checkpoint: str
-    dtype: str
-    model: nn.Module
-    tensors: Mapping[str, torch.Tensor]
-    spread: float
-    transposed: frozenset[str]
-    live: bool = False
-    unpacked: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(cls, checkpoint: str, dtype: str, *, live: bool = False) -> Plain:
-        """Load `checkpoint` for a cell in `dtype`; of an adapter that is `live`, the base."""
-        model: Any = plain_model(checkpoint, live=live)
-        spread = setting(model.config, "initializer_range")
-        transposed = frozenset(
-            f"{name}.weight" for name, module in model.named_modules() if type(module).__name__ == "Conv1D"
-        )
-        known = spread if isinstance(spread, float) else 0.02
-        weights = [weight.module for weight in linear_weights(model, Cell("plain", "cpu", dtype))]
-        unpacked = unpacked_modules(checkpoint) | stored_packed(checkpoint, weights)
-        return cls(checkpoint, dtype, model, _by_name(model), known, transposed, live, unpacked)
-
-    def as_linear(self, name: str) -> torch.Tensor:
-        """The weight `name` in the layout of `nn.Linear`, in which bitsandbytes packs also `Conv1D` layers."""
-        weight = self.tensors[name]
-        return weight.T if name in self.transposed else weight
-
-    def without_new_rows(self, value: torch.Tensor, name: str) -> torch.Tensor:
-        """`value` without the rows that were added to the vocabulary, for example for a padding token."""
-        config: Any = self.model.config
-        expected, own = self.tensors[name], vocabulary_size(config)
-        grown = own is not None and value.shape[:1] > (own,) and expected.shape == (own, *value.shape[1:])
-        return value[:own] if grown else value
-
-    def in_dtype(self, name: str) -> torch.Tensor | None:
-        """The tensor `name` of a plain load in the cell's dtype; None if that is float32."""
-        if self.dtype == "float32":
-            return None
-        return _by_name(plain_model(self.checkpoint, self.dtype, live=self.live)).get(name)
-
-    def base(self, name: str) -> torch.Tensor | None:
-        """The tensor `name` before an adapter was merged into it; None where none was, or it changed nothing."""
-        if self.live or not is_adapter(self.checkpoint):
-            return None
-        base, merged = _by_name(plain_model(self.checkpoint, live=True)).get(name), self.tensors[name]
-        return None if base is None or base.shape != merged.shape or bool((base == merged).all()) else base
-
-
-def _by_name(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach() for name, _, tensor in tensors(model)}
-
-
 def _is_packed(named: NamedTensor, plain: Plain) -> bool:
     """Whether a tensor of the model is a weight in fewer bits; integers that the architecture has are none."""
     expected = plain.tensors[named.architecture or ""]
@@ -177,11 +102,11 @@ def _is_packed(named: NamedTensor, plain: Plain) -> bool:
 
 
 def _packed_away(
-    model: nn.Module, names: TensorNames, plain: Plain, cell: Cell, known: Collection[str]
+    model: nn.Module, names: TensorNames, plain: Plain, known: Collection[str]
 ) -> Iterator[tuple[LinearWeight, nn.Module]]:
     """Linear weights without a tensor and the modules that hold them in another form, but for the `known`."""
     there = {named.architecture for named in names.tensors}
-    for weight in linear_weights(plain.model, cell):
+    for weight in plain.weights:
         away = weight.parameter not in there and weight.module not in known
         own = names.module_name(weight.module) if away else None
         module = model.get_submodule(own) if own is not None else None
@@ -204,10 +129,7 @@ def _packed(
     if values.shape != expected.shape:
         return 0.0, Finding(name, f"shape {tuple(expected.shape)}", f"shape {tuple(values.shape)} unpacked", SHAPE)
     error = relative_error(values.float(), expected.float())
-    # In a cell that asks for none, the quantization check says what is wrong with being packed at all.
-    allowed = quantization_of(cell).packing_error or max(
-        entry.packing_error for entry in current().of(Quantization).values()
-    )
+    allowed = plain.packing_error(architecture)
     if cell.quantization == "none" and architecture.rpartition(".")[0] in plain.unpacked:
         # The numbers of the checkpoint itself, unpacked in another order of operations.
         allowed = UNPACKED

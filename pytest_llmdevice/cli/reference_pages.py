@@ -14,8 +14,10 @@ from pytest_llmdevice.cli.markdown import attributes_of, code, codes, first_para
 from pytest_llmdevice.diagnosis import Finding, Hint
 from pytest_llmdevice.hardware.library_support import FLASH_ATTENTION
 from pytest_llmdevice.matrix.axes import DeviceKind, Quantization, Rule, Strategy
-from pytest_llmdevice.matrix.axis_values import AxisValues
+from pytest_llmdevice.matrix.axis_values import Document
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.mixed_quantizations import MixedQuantization
+from pytest_llmdevice.matrix.own_quantizations import OwnQuantization
 from pytest_llmdevice.matrix.registry import Registry, built_in
 from pytest_llmdevice.matrix.schema import Exclude, Expect, Include, Matrix, Require, Vary
 from pytest_llmdevice.matrix.vocabulary import ATTENTIONS, DTYPES, SHORT_DTYPES
@@ -132,6 +134,8 @@ def _matrix_file(registry: Registry) -> Iterator[str]:
         ("`[[include]]`", Include, "An axis that is left out takes the matrix' own values."),
         ("`[[vary]]`", Vary, "In matrices with pairwise coverage."),
         ("`[[expect]]`", Expect, "`tolerance`, `dense`, `xfail` or several."),
+        ("`[[quantizations]]`", OwnQuantization, ""),
+        ("`[[mixed]]`", MixedQuantization, "Names are those of the architecture."),
         ("`[require]`", Require, "At least one axis. A simulated pass never satisfies it."),
     ):
         yield f"## {heading}"
@@ -155,7 +159,7 @@ def _matrix_file(registry: Registry) -> Iterator[str]:
     )
 
 
-def _keys(kind: type[AxisValues | Exclude | Expect | Require | Vary]) -> str:
+def _keys(kind: type[Document]) -> str:
     described = attributes_of(kind)
     required = {name for name, key in kind.model_fields.items() if key.is_required()}
     order = sorted(kind.model_fields, key=list(described).index)

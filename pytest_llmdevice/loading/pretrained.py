@@ -20,6 +20,7 @@ from pytest_llmdevice.loading.foreign_code import (
     without_foreign_code,
 )
 from pytest_llmdevice.loading.stored_packed import stored_method
+from pytest_llmdevice.loading.torchao_modules import options_for
 from pytest_llmdevice.matrix.cell import Cell
 
 if TYPE_CHECKING:
@@ -66,9 +67,7 @@ def model_class(checkpoint: str) -> type:
 
 def from_pretrained(checkpoint: str, cell: Cell, **options: Any) -> nn.Module:
     """Load `checkpoint` in the cell's dtype, attention and quantization; `options` say where it goes."""
-    quantized = quantization.config(cell)
-    if quantized is not None:
-        options["quantization_config"] = quantized
+    options = _quantized(checkpoint, cell) | options
     config = configuration(checkpoint)
     if unpacks(config):
         options["config"] = config
@@ -85,6 +84,15 @@ def from_pretrained(checkpoint: str, cell: Cell, **options: Any) -> nn.Module:
             **options,
         )
     return model.eval()
+
+
+def _quantized(checkpoint: str, cell: Cell) -> dict[str, Any]:
+    """What `from_pretrained` is told of the quantization of `cell`."""
+    said = quantization.config(cell)
+    entry = quantization.quantization_of(cell)
+    if entry.library == "torchao" and (said is None or not entry.modules):
+        return options_for(said, skeleton(checkpoint, cell), cell)
+    return {} if said is None else {"quantization_config": said}
 
 
 def skeleton(checkpoint: str, cell: Cell) -> nn.Module:

@@ -7,8 +7,9 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.loading.quantizer_rules import GROUPS_IN_ROWS, HQQ_RULES, QUANTO_RULES, TORCHAO_RULES
 from pytest_llmdevice.loading.smoke_layers import tried
-from pytest_llmdevice.matrix.axes import Machine, Problem, Quantization, Rule, below
+from pytest_llmdevice.matrix.axes import Problem, Quantization
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
 
@@ -24,35 +25,6 @@ GROUP: Final = 32
 EIGHT_BIT_ERROR: Final = 0.05
 FOUR_BIT_ERROR: Final = 0.2
 """Largest allowed |result - exact| / |exact| of one layer. Seen on a CPU: int8 5e-3, float8 0.026, int4 0.066."""
-
-
-def _installed(library: str, extra: str) -> Rule:
-    def reason(_: Cell, machine: Machine) -> str | None:
-        if library in machine.versions:
-            return None
-        return f"{library} is not installed; pip install 'pytest-llmdevice[{extra}]'"
-
-    return Rule(f"{extra}-installed", f"the extra '{extra}' of this package", reason)
-
-
-def _no_offload(library: str, source: str) -> Rule:
-    def reason(cell: Cell, _: Machine) -> str | None:
-        strategy = current().get("strategy", cell.strategy)
-        if strategy is None or not strategy.offload:
-            return None
-        return f"transformers offloads no weights that {library} has packed"
-
-    return Rule(f"{library}-is-not-offloaded", source, reason)
-
-
-TORCHAO_RULES: Final = (
-    _installed("torchao", "torchao"),
-    _no_offload("torchao", "transformers.quantizers.quantizer_torchao (5.23): no hook packs what it brings"),
-)
-QUANTO_RULES: Final = (
-    _installed("optimum-quanto", "quanto"),
-    _no_offload("optimum-quanto", "transformers.quantizers.quantizer_quanto (5.23): one device"),
-)
 
 
 def _configured_by(method: str, library: str) -> Callable[[Mapping[str, Any], Cell], Iterable[Problem]]:
@@ -75,6 +47,17 @@ OF_QUANTO: Final = _configured_by("quanto", "optimum-quanto")
 OF_HQQ: Final = _configured_by("hqq", "hqq")
 
 
+Pack = Callable[[Any, Any, str], None]
+"""Packs the one layer of a model, given the device and the name of the dtype."""
+
+
+def _layer(pack: Pack, stored: str, error: float) -> Callable[[Any, str], Any]:
+    def smoke_test(device: torch.device, dtype: str) -> tuple[Any, Any, float]:
+        return *tried(lambda model: pack(model, device, dtype), device, dtype, stored), error
+
+    return smoke_test
+
+
 def _torchao(config: Callable[[Any], Any]) -> Callable[[Cell], Any]:
     def make(_: Cell) -> Any:
         import transformers
@@ -85,12 +68,12 @@ def _torchao(config: Callable[[Any], Any]) -> Callable[[Cell], Any]:
     return make
 
 
-def _torchao_layer(config: Callable[[Any], Any], stored: str, error: float) -> Callable[[Any, str], Any]:
-    def smoke_test(device: torch.device, dtype: str) -> tuple[Any, Any, float]:
+def _torchao_pack(config: Callable[[Any], Any]) -> Pack:
+    def pack(model: Any, _: Any, __: str) -> None:
         library: Any = import_module("torchao.quantization")
-        return *tried(lambda model: library.quantize_(model, config(library)), device, dtype, stored), error
+        library.quantize_(model, config(library))
 
-    return smoke_test
+    return pack
 
 
 def _of_torchao(
@@ -102,6 +85,7 @@ def _of_torchao(
     storage: str = "int8",
     smoke_error: float = EIGHT_BIT_ERROR,
     errors: tuple[float, float, float],
+    experts: bool = True,
 ) -> Quantization:
     packing_error, logits_error, batch_error = errors
     return Quantization(
@@ -114,12 +98,16 @@ def _of_torchao(
         layer_class="",
         parameter_class=tensor,
         storage_dtype=storage,
-        smoke_test=_torchao_layer(config, storage, smoke_error),
+        smoke_test=_layer(_torchao_pack(config), storage, smoke_error),
+        pack=_torchao_pack(config),
         packing_error=packing_error,
         logits_error=logits_error,
         batch_error=batch_error,
-        rules=TORCHAO_RULES,
+        rules=TORCHAO_RULES if experts else (*TORCHAO_RULES, GROUPS_IN_ROWS),
         configured=OF_TORCHAO,
+        subclasses=True,
+        keeps_float32=False,
+        experts=experts,
     )
 
 
@@ -142,17 +130,13 @@ def _quanto(weights: str) -> Callable[[Cell], Any]:
     return make
 
 
-def _quanto_layer(weights: str, stored: str, error: float) -> Callable[[Any, str], Any]:
-    def smoke_test(device: torch.device, dtype: str) -> tuple[Any, Any, float]:
+def _quanto_pack(weights: str) -> Pack:
+    def pack(model: Any, _: Any, __: str) -> None:
         library: Any = import_module("optimum.quanto")
+        library.quantize(model, weights=getattr(library, f"q{weights}"))
+        library.freeze(model)
 
-        def quantize(model: Any) -> None:
-            library.quantize(model, weights=getattr(library, f"q{weights}"))
-            library.freeze(model)
-
-        return *tried(quantize, device, dtype, stored), error
-
-    return smoke_test
+    return pack
 
 
 def _of_quanto(
@@ -168,11 +152,13 @@ def _of_quanto(
         layer_class="QLinear",
         parameter_class=tensor,
         storage_dtype=storage,
-        smoke_test=_quanto_layer(weights, storage, smoke_error),
+        smoke_test=_layer(_quanto_pack(weights), storage, smoke_error),
+        pack=_quanto_pack(weights),
         packing_error=packing_error,
         logits_error=logits_error,
         rules=QUANTO_RULES,
         configured=OF_QUANTO,
+        subclasses=True,
         module="optimum.quanto",
         unsaved="optimum-quanto's models are not saved by transformers (QuantoHfQuantizer.is_serializable, 5.23)",
     )
@@ -188,38 +174,17 @@ def _hqq(bits: int) -> Callable[[Cell], Any]:
     return make
 
 
-def _hqq_layer(bits: int, error: float) -> Callable[[Any, str], Any]:
-    def smoke_test(device: torch.device, dtype: str) -> tuple[Any, Any, float]:
+def _hqq_pack(bits: int) -> Pack:
+    def pack(model: Any, device: Any, dtype: str) -> None:
         import torch
 
         library: Any = import_module("hqq.core.quantize")
         config = library.BaseQuantizeConfig(nbits=bits, group_size=HQQ_GROUP)
+        model[0] = library.HQQLinear(
+            model[0], quant_config=config, compute_dtype=getattr(torch, dtype), device=str(device)
+        )
 
-        def quantize(model: Any) -> None:
-            model[0] = library.HQQLinear(
-                model[0], quant_config=config, compute_dtype=getattr(torch, dtype), device=str(device)
-            )
-
-        return *tried(quantize, device, dtype, "uint8"), error
-
-    return smoke_test
-
-
-def _hqq_comes_later(_: Cell, machine: Machine) -> str | None:
-    if below(machine, "transformers", "5.0.0.dev0"):
-        return None
-    return "transformers 5 loads no HQQ: 'QuantizationMethod.HQQ is not available yet and will be supported soon'"
-
-
-HQQ_RULES: Final = (
-    _installed("hqq", "hqq"),
-    Rule(
-        "hqq-is-not-in-transformers-5",
-        "transformers.quantizers.base.HfQuantizer.get_quantize_ops (5.23), which HQQ's does not define",
-        _hqq_comes_later,
-    ),
-    _no_offload("hqq", "transformers.quantizers.quantizer_hqq: one device, or a map of cards"),
-)
+    return pack
 
 
 def _of_hqq(bits: int, smoke_error: float, *, packing_error: float, logits_error: float) -> Quantization:
@@ -233,7 +198,8 @@ def _of_hqq(bits: int, smoke_error: float, *, packing_error: float, logits_error
         layer_class="HQQLinear",
         parameter_class="",
         storage_dtype="uint8",
-        smoke_test=_hqq_layer(bits, smoke_error),
+        smoke_test=_layer(_hqq_pack(bits), "uint8", smoke_error),
+        pack=_hqq_pack(bits),
         packing_error=packing_error,
         logits_error=logits_error,
         rules=HQQ_RULES,
@@ -263,6 +229,7 @@ QUANTIZERS: Final = (
         "IntxUnpackedToInt8Tensor",
         smoke_error=FOUR_BIT_ERROR,
         errors=(0.18, 0.6, 0.0),
+        experts=False,
     ),
     _of_torchao(
         "torchao-float8",

@@ -85,6 +85,7 @@ def saved_again(model: Any, checkpoint: str, cell: Cell, folder: Path) -> nn.Mod
         local_files_only=True,
         **place,
         **code,
+        **_experts(model),
     ).eval()
     return again if place else again.to(cell.torch_device)
 
@@ -98,6 +99,16 @@ def _place(model: Any, cell: Cell) -> dict[str, Any]:
     """The map of one device that quantized weights need to be read, nothing for others."""
     quantized = getattr(getattr(model, "config", None), "quantization_config", None) is not None
     return {"device_map": {"": cell.torch_device}} if quantized or cell.quantization != "none" else {}
+
+
+def _experts(model: Any) -> dict[str, str]:
+    """How experts are computed, where transformers can be told, and was: no file says it."""
+    from transformers import PreTrainedModel
+
+    chosen = getattr(model.config, "_experts_implementation", None)
+    if not isinstance(chosen, str) or not hasattr(PreTrainedModel, "set_experts_implementation"):
+        return {}
+    return {"experts_implementation": chosen}
 
 
 def saved_dtype(folder: Path) -> str | None:

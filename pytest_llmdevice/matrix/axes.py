@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 from pytest_llmdevice.matrix.cell import Cell
+
+EVERY: Final = "*"
+"""The pattern of all modules that are packed where nothing else is said."""
 
 
 class Machine(Protocol):
@@ -150,6 +154,15 @@ class Quantization:
         dtypes: the dtypes of cells that it can have; empty for all.
         kinds: the kinds of device that it can be on; empty for all.
         unsaved: why such a model cannot be saved; empty where it can.
+        subclasses: whether layers of classes that derive from those in `layers` are packed too.
+        keeps_float32: whether layers that the class of the model keeps in float32 stay dense.
+        experts: whether the built-in loader has it pack experts that a module keeps as one tensor. Those of the model
+            are to be packed in any case.
+        pack: packs the one layer of a model, an `nn.Sequential`, given the device and the name of the dtype. What the
+            packed tensor then says of itself, groups and the like, those of a loaded model have to say too. It does
+            nothing where that is not compared.
+        modules: pairs of a pattern of modules and the name of the quantization that they have; the first that fits
+            counts. Empty where all have this one. `"*"` is for all that is packed where nothing else is said.
     """
 
     table: ClassVar[str] = "quantization"
@@ -178,11 +191,36 @@ class Quantization:
     dtypes: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     unsaved: str = ""
+    subclasses: bool = False
+    keeps_float32: bool = True
+    experts: bool = False
+    pack: Callable[[Any, Any, str], object] = _unsaid
+    modules: tuple[tuple[str, str], ...] = ()
 
     @property
     def packs(self) -> bool:
         """Whether it packs weights at all, and is not the one of dense weights."""
-        return bool(self.layer_class or self.parameter_class)
+        return bool(self.layer_class or self.parameter_class or self.modules)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The names of the quantizations that modules have: this one, or those that are mixed."""
+        if not self.modules:
+            return (self.name,)
+        return tuple(dict.fromkeys(name for _, name in self.modules if name != "none"))
+
+    def of_module(self, module: str, *, usual: bool) -> str:
+        """The name of the quantization that `module` has.
+
+        Args:
+            module: its name in the architecture.
+            usual: whether it is packed where nothing else is said; the head and embeddings are not.
+        """
+        if not self.modules:
+            return self.name if usual and self.packs else "none"
+        return next(
+            (name for pattern, name in self.modules if fits(pattern, module) and (usual or pattern != EVERY)), "none"
+        )
 
     @property
     def form(self) -> str:
@@ -190,6 +228,11 @@ class Quantization:
         if self.layer_class:
             return f"{self.layer_class} with {self.storage_dtype}"
         return f"{self.layers[0]} with {self.parameter_class} of {self.storage_dtype}"
+
+
+def fits(pattern: str, module: str) -> bool:
+    """Whether `pattern` is the name of `module`, or the end of it."""
+    return fnmatchcase(module, pattern) or fnmatchcase(module, f"*.{pattern}")
 
 
 def below(machine: Machine, package: str, version: str) -> bool:

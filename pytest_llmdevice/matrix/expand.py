@@ -81,7 +81,7 @@ def _load(name: str, base: Path, inside: tuple[Path, ...]) -> tuple[Matrix, dict
 def _extended(table: dict[str, object], inherited: dict[str, object]) -> dict[str, object]:
     """`table` over `inherited`. Lists of tables add up, the file's own first: there the first that fits wins."""
     merged = {key: value for key, value in inherited.items() if key not in {"require", "description"}} | table
-    for key in ("exclude", "include", "vary", "expect", "quantizations"):
+    for key in ("exclude", "include", "vary", "expect", "quantizations", "mixed"):
         own, other = table.get(key, []), inherited.get(key, [])
         # Anything but a list is left for the validation to report.
         if isinstance(own, list) and isinstance(other, list):

@@ -1,14 +1,10 @@
-"""Registers the quantizations that a matrix file describes itself, in its `[[quantizations]]`."""
+"""Registers the quantizations that a matrix file describes itself, in its `[[quantizations]]` and `[[mixed]]`."""
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -18,16 +14,16 @@ from pytest_llmdevice.matrix.axes import Machine, Quantization, Rule
 from pytest_llmdevice.matrix.axis_values import Document, Names, as_tuple, invalid
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.files import read
+from pytest_llmdevice.matrix.functions import Configuration, Named, dotted, exists
+from pytest_llmdevice.matrix.mixed_quantizations import MixedQuantization
 from pytest_llmdevice.matrix.registry import Registry
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.matrix.vocabulary import DTYPES, kinds
 
-KEY: Final = "quantizations"
+KEYS: Final = ("quantizations", "mixed")
+"""In this order: what is mixed may be of those of one's own."""
 
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-DOTTED: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-"""A function by its module."""
-
 UNTRIED: Final = "pytest_llmdevice.loading.smoke_layers:untried"
 """What is tried where a table names nothing."""
 
@@ -60,6 +56,9 @@ class OwnQuantization(Document):
         install: what pip takes to install it.
         smoke_test: the function that tries one layer, from a device and the name of a dtype, and gives its result, the
             exact one, and the largest relative error. Left out, nothing is tried before cells run.
+        pack: the function that packs the one layer of a model, an `nn.Sequential`, given the device and the name of the
+            dtype. What the packed tensor then says of itself, those of a loaded model have to say too. Left out,
+            settings are not compared.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -80,13 +79,12 @@ class OwnQuantization(Document):
     library: str = ""
     install: str = ""
     smoke_test: str | None = None
+    pack: str | None = None
 
-    @field_validator("config", "dequantize", "smoke_test")
+    @field_validator("config", "dequantize", "smoke_test", "pack")
     @classmethod
     def _functions(cls, value: str | None) -> str | None:
-        if value is not None and not DOTTED.fullmatch(value):
-            raise invalid(f"{value!r} names no function; write 'module:function'")
-        return value
+        return dotted(value)
 
     @field_validator("dtypes")
     @classmethod
@@ -116,22 +114,23 @@ class OwnQuantization(Document):
 
     def functions(self) -> Iterator[tuple[str, str]]:
         """The keys that name a function, with what they name."""
-        for key in ("config", "dequantize", "smoke_test"):
+        for key in ("config", "dequantize", "smoke_test", "pack"):
             value = getattr(self, key)
             if value is not None:
                 yield key, value
 
-    def entry(self, folder: Path) -> Quantization:
+    def entry(self, folder: Path, _: Registry) -> Quantization:
         """What is registered of it; `folder` is that of the matrix file."""
         optional: dict[str, Any] = {}
-        if self.dequantize is not None:
-            optional["dequantize"] = Named(self.dequantize, folder)
+        for key, function in (("dequantize", self.dequantize), ("pack", self.pack)):
+            if function is not None:
+                optional[key] = Named(function, folder)
         return Quantization(
             self.name,
             self.description,
             self.library,
             self.install,
-            _Config(self, folder),
+            Configuration(self.config, self.arguments, folder),
             MappingProxyType({}),
             layer_class=self.layer_class,
             parameter_class=self.tensor_class,
@@ -149,46 +148,6 @@ class OwnQuantization(Document):
         )
 
 
-class Named:
-    """A function by its name, imported when it is first called."""
-
-    def __init__(self, path: str, folder: Path) -> None:
-        self.path, self.folder = path, folder
-
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        """Call it.
-
-        Raises:
-            ConfigurationError: there is no such module or function.
-            Exception: what it raises.
-        """
-        return self.found()(*given, **named)
-
-    def found(self) -> Callable[..., Any]:
-        """The function. Raises ConfigurationError."""
-        name, _, attributes = self.path.partition(":")
-        try:
-            value: Any = imported(name, self.folder)
-        except ImportError as error:
-            raise ConfigurationError(f"{self.path} of the matrix file in {self.folder}: {error}") from error
-        for attribute in attributes.split("."):
-            value = getattr(value, attribute, None)
-        if not callable(value):
-            raise ConfigurationError(f"{self.path} of the matrix file in {self.folder}: there is no such function")
-        return value  # type: ignore[no-any-return]
-
-
-class _Config:
-    def __init__(self, said: OwnQuantization, folder: Path) -> None:
-        self.arguments = dict(said.arguments)
-        self.make = None if said.config is None else Named(said.config, folder)
-
-    def __call__(self, cell: Cell) -> Any:
-        if self.make is None:
-            return None
-        return self.make(**self.arguments) if self.arguments else self.make(cell)
-
-
 def _installed(library: str, install: str) -> Rule:
     def reason(_: Cell, machine: Machine) -> str | None:
         return None if library in machine.versions else f"{library} is not installed; pip install '{install}'"
@@ -196,65 +155,48 @@ def _installed(library: str, install: str) -> Rule:
     return Rule(f"{library}-installed", "`library` of its table in the matrix file", reason)
 
 
-def imported(name: str, folder: Path) -> ModuleType:
-    """The module `name`, from the path, else from `folder`.
+class OwnTables(BaseModel):
+    """The `[[quantizations]]` and `[[mixed]]` of a matrix file, whatever else is in it."""
 
-    Raises:
-        ImportError: it is in neither, or raises this itself.
-    """
-    if name in sys.modules:
-        return sys.modules[name]
-    file = folder.joinpath(*name.split(".")).with_suffix(".py")
-    if not file.is_file() or _on_the_path(name):
-        return import_module(name)
-    spec = spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{file} cannot be imported")
-    module = module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    quantizations: Annotated[tuple[OwnQuantization, ...], BeforeValidator(as_tuple), Field(max_length=100)] = ()
+    mixed: Annotated[tuple[MixedQuantization, ...], BeforeValidator(as_tuple), Field(max_length=100)] = ()
 
 
-def _on_the_path(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
-
-
-def exists(path: str, folder: Path) -> bool:
-    """Whether the module of a function can be found; it is not imported, but for the packages that it is in."""
-    name = path.partition(":")[0]
-    return name in sys.modules or _on_the_path(name) or folder.joinpath(*name.split(".")).with_suffix(".py").is_file()
-
-
-def register(path: Path, said: tuple[OwnQuantization, ...], registry: Registry) -> None:
+def register(path: Path, said: OwnTables, registry: Registry) -> None:
     """Have `registry` know what the matrix file `path` describes; what it has from this file already stays.
 
     Raises:
-        ConfigurationError: a name is taken, or a function is in no module.
+        ConfigurationError: a name is taken, what is mixed is not known, or a function is in no module.
     """
     plugin = f"matrix file {path}"
-    for each in said:
-        for key, function in each.functions():
-            if not exists(function, path.parent):
-                raise ConfigurationError(
-                    f"matrix {path}: {KEY}, {each.name!r}: {key}: there is no module {function.partition(':')[0]!r} on "
-                    "the path or beside the file",
-                    [f"{KEY}, {each.name!r}: {key}: no module {function.partition(':')[0]!r}"],
-                )
-    new = [each for each in said if not _is_there(registry, each.name, plugin)]
+    for key in KEYS:
+        tables: tuple[OwnQuantization | MixedQuantization, ...] = getattr(said, key)
+        for each in tables:
+            _look_for_functions(path, key, each)
+        new = [each for each in tables if not _is_there(registry, each.name, plugin)]
 
-    def add(into: Registry) -> None:
-        into.add(*(each.entry(path.parent) for each in new))
+        def add(into: Registry, key: str = key, new: list[OwnQuantization | MixedQuantization] = new) -> None:
+            for each in new:
+                if isinstance(each, MixedQuantization) and (problem := each.problem(into)):
+                    line = f"{key}, {each.name!r}: {problem}"
+                    raise ConfigurationError(f"matrix {path}: {line}", [line])
+                into.add(each.entry(path.parent, into))
 
-    if new:
-        registry.load(plugin, add, file=str(path))
+        if new:
+            registry.load(plugin, add, file=str(path))
+
+
+def _look_for_functions(path: Path, key: str, said: OwnQuantization | MixedQuantization) -> None:
+    for name, function in said.functions():
+        module = function.partition(":")[0]
+        if not exists(function, path.parent):
+            raise ConfigurationError(
+                f"matrix {path}: {key}, {said.name!r}: {name}: there is no module {module!r} on the path or beside the "
+                "file",
+                [f"{key}, {said.name!r}: {name}: no module {module!r}"],
+            )
 
 
 def _is_there(registry: Registry, name: str, plugin: str) -> bool:
@@ -262,23 +204,15 @@ def _is_there(registry: Registry, name: str, plugin: str) -> bool:
     return entry is not None and registry.plugin_of(entry) == plugin
 
 
-class OwnTables(BaseModel):
-    """The `[[quantizations]]` of a matrix file, whatever else is in it."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
-
-    quantizations: Annotated[tuple[OwnQuantization, ...], BeforeValidator(as_tuple), Field(max_length=100)] = ()
-
-
 def register_table(path: Path, table: Mapping[str, object], registry: Registry) -> None:
     """Register what `table`, read from the matrix file `path`, describes.
 
     Raises:
         ValidationError: it is malformed.
-        ConfigurationError: a name is taken, or a function is in no module.
+        ConfigurationError: a name is taken, what is mixed is not known, or a function is in no module.
     """
-    if KEY in table:
-        register(path, OwnTables.model_validate({KEY: table[KEY]}).quantizations, registry)
+    if found := {key: table[key] for key in KEYS if key in table}:
+        register(path, OwnTables.model_validate(found), registry)
 
 
 def register_file(path: Path, registry: Registry) -> None:

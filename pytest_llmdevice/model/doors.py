@@ -24,6 +24,11 @@ def decides(tensor: Any) -> bool:
     return issubclass(type(tensor), torch.Tensor) and own is not getattr(torch.Tensor, "__torch_dispatch__", None)
 
 
+def class_names(value: object) -> frozenset[str]:
+    """The names of the class of `value` and of all that it derives from."""
+    return frozenset(kind.__name__ for kind in type(value).__mro__)
+
+
 def dtype_of(tensor: torch.Tensor) -> torch.dtype:
     """The dtype that PyTorch has for `tensor`, whatever an attribute of its class says."""
     found: torch.dtype = _own("dtype", tensor)

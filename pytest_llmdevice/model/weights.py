@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmdevice.matrix.axes import Quantization
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.device_map import offload_hook
-from pytest_llmdevice.model.doors import decides, few_bits, plain_values, storage_dtype
+from pytest_llmdevice.model.doors import class_names, decides, few_bits, plain_values, storage_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -23,8 +23,8 @@ def has_packed_class(tensor: torch.Tensor) -> bool:
 
 
 def _entries(tensor: torch.Tensor | None) -> list[Quantization]:
-    kind = type(tensor).__name__
-    return [entry for entry in current().of(Quantization).values() if entry.parameter_class == kind]
+    names = class_names(tensor)
+    return [entry for entry in current().of(Quantization).values() if entry.parameter_class in names]
 
 
 def offloaded_value(model: nn.Module, name: str) -> torch.Tensor | None:

@@ -8,14 +8,13 @@ that accelerate left on the model is read, and is compared with what the cell al
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.loading.pretrained import stored_equal
-from pytest_llmdevice.loading.quantization import quantization_of
 from pytest_llmdevice.loading.stored_packed import stored_packed
-from pytest_llmdevice.matrix.axes import Strategy
+from pytest_llmdevice.matrix.axes import Quantization, Strategy, fits
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.vocabulary import dtype_name
@@ -24,7 +23,7 @@ from pytest_llmdevice.model.dtypes import intended_dtype
 from pytest_llmdevice.model.names import NamedTensor, TensorNames
 from pytest_llmdevice.model.packing import packing
 from pytest_llmdevice.model.wrappers import core, input_embedding, is_of_transformers
-from pytest_llmdevice.oracle.linear_weights import LinearWeight, fits, left_dense, linear_weights
+from pytest_llmdevice.oracle.linear_weights import LinearWeight, left_dense, linear_weights
 from pytest_llmdevice.oracle.plain_load import plain_skeleton
 from pytest_llmdevice.oracle.recognition import names_of
 
@@ -101,7 +100,7 @@ class Expectations:
         attributes: names, as `module.attribute`, under which modules of the architecture themselves keep tensors
             that are neither parameters nor buffers.
         architecture: the name of the class that transformers has for the checkpoint.
-        unknown: the patterns of modules to be left dense that fit none.
+        unknown: the patterns of modules to be left dense, or to have a quantization of their own, that fit none.
         stored: the linear modules that the checkpoint itself holds packed.
     """
 
@@ -132,7 +131,7 @@ def expectations_of(model: nn.Module, checkpoint: str, cell: Cell, dense: Sequen
     allowed = allowed_devices(model, entries, cell)
     weights = tuple(left_dense(weight, dense) for weight in linear_weights(bones, cell))
     like = is_of_transformers(model)
-    packed = {weight.parameter for weight in weights if weight.quantized and not weight.expert}
+    packed = {weight.parameter: weight.quantization for weight in weights if weight.quantized and not weight.expert}
     tensors = tuple(
         replace(
             _expected(
@@ -159,12 +158,21 @@ def expectations_of(model: nn.Module, checkpoint: str, cell: Cell, dense: Sequen
         tuple(_extras(names, tensors, allowed)),
         frozenset(_join(name, key) for name, module in bones.named_modules() for key in tensor_attributes(module)),
         type(bones).__name__,
-        tuple(pattern for pattern in dense if not any(fits(pattern, weight.module) for weight in weights)),
+        _unknown(bones, weights, dense, cell),
         frozenset(
             names.module_name(module) or names.loaded_name(module)
             for module in stored_packed(checkpoint, [weight.module for weight in weights])
         ),
     )
+
+
+def _unknown(bones: nn.Module, weights: Sequence[LinearWeight], dense: Sequence[str], cell: Cell) -> tuple[str, ...]:
+    from torch import nn
+
+    known = [weight.module for weight in weights]
+    known += [name for name, module in bones.named_modules() if isinstance(module, nn.Embedding)]
+    named = [pattern for pattern, _ in current().of(Quantization)[cell.quantization].modules]
+    return tuple(pattern for pattern in (*dense, *named) if not any(fits(pattern, module) for module in known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,14 +198,15 @@ def _expected(
     architecture: str,
     role: str,
     tensor: torch.Tensor,
-    packed: set[str],
+    packed: Mapping[str, str],
     cell: Cell,
 ) -> Expected:
     shape, dtype, wanted = tuple(tensor.shape), tensor.dtype, cell.torch_dtype
     devices, storage = place.of(name, architecture, role, cell)
     if architecture in packed:
-        why = f"a weight in {cell.quantization}"
-        return Expected(name, role, devices, quantization_of(cell).storage_dtype, "packed", why, architecture, shape)
+        entry = current().of(Quantization)[packed[architecture]]
+        why = f"a weight in {entry.name}"
+        return Expected(name, role, devices, entry.storage_dtype, "packed", why, architecture, shape)
     # The skeleton was built in the cell's dtype: a tensor that is not in it is so on purpose (rotary
     # frequencies). Lists of what to keep in float32 apply only while weights are read.
     final = intended_dtype(bones, architecture, dtype, wanted, cell.quantization) if dtype == wanted else dtype

@@ -19,7 +19,7 @@ from pytest_llmdevice.simulation import autocast, function_names, generators, ke
 from pytest_llmdevice.simulation.dispatch import Watch
 from pytest_llmdevice.simulation.fast_paths import Handler, bound_torch_function, device_handler
 from pytest_llmdevice.simulation.machine import Machine
-from pytest_llmdevice.simulation.tags import NO_STORAGE, Tags, unintercepted
+from pytest_llmdevice.simulation.tags import NO_STORAGE, Tags, is_wrapper, unintercepted
 
 CPU = torch.device("cpu")
 Tensor = torch.Tensor
@@ -27,6 +27,7 @@ _storage = torch.Tensor.untyped_storage
 _real_device: Callable[[torch.Tensor], torch.device] = vars(torch._C.TensorBase)["device"].__get__
 _default: Any = torch.utils._device
 _MIXED = object()
+_OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
 
 
 class FunctionMode(TorchFunctionMode):
@@ -201,6 +202,9 @@ class FunctionMode(TorchFunctionMode):
                 raise RuntimeError("Only dense CPU tensors can be pinned")
             # C++ has no driver that could pin memory; `is_pinned` reads this note.
             return self.tags.pin(self.run(func, args, dict(kwargs, device=target, pin_memory=False)))
+        if isinstance(func, _OPERATORS) and any(isinstance(value, Tensor) and is_wrapper(value) for value in args):
+            # Its class makes the result, of what it wraps.
+            return self.run(func, args, dict(kwargs, device=target))
         kwargs["device"] = CPU
         if target.type != self.machine.device_type:
             kwargs["device"] = target

@@ -38,6 +38,7 @@ class Placed:
     """A tensor of which only the place matters."""
 
     device: torch.device
+    ndim: int = 2
 
     @property
     def is_meta(self) -> bool:
@@ -276,3 +277,16 @@ def test_what_is_beside_the_model_is_told_from_the_model(hint: Any, load: Load, 
         (finding,) = check_placement(model, expectations(model, cell("cuda:0")), cell("cuda:0")).findings
     assert finding.where.startswith("model.layers.0.adapter")
     assert finding.hint is hint
+
+
+@pytest.mark.parametrize(("shape", "wrong"), [((), False), ((1,), True)])
+def test_a_single_number_of_the_cpu_may_be_beside_a_layer_on_a_card(
+    shape: tuple[int, ...], wrong: bool, load: Load, expectations: MakePlan
+) -> None:
+    cell = Cell("llama", "cuda:1", "float32", simulated=True)
+    with simulate("cuda:2"):
+        model = load(cell)
+        layer = model.model.layers[0].mlp.up_proj
+        layer.register_buffer("input_scale", torch.ones(shape))
+        found = [finding.where for finding in check_placement(model, expectations(model, cell), cell).findings]
+    assert found == (["model.layers.0.mlp.up_proj.input_scale"] if wrong else [])

@@ -227,7 +227,7 @@ def test_experts_of_a_packed_dtype_count_as_quantized() -> None:
     model = nn.Module()
     model.experts = nn.Module()
     model.experts.up = nn.Parameter(torch.zeros(2, 2, 2, dtype=torch.uint8), requires_grad=False)
-    weights = (LinearWeight("experts", "experts.up", 8, expert=True, quantized=True),)
+    weights = (LinearWeight("experts", "experts.up", 8, expert=True, quantization="nf4"),)
     result = check_quantization(model, Expectations((), (), (), weights, ("cpu",)), llama("nf4"))
     assert result.passed
     assert result.evidence["share of elements quantized"] == "100%"
@@ -236,7 +236,7 @@ def test_experts_of_a_packed_dtype_count_as_quantized() -> None:
 def test_a_missing_expert_weight_is_found() -> None:
     model = nn.Module()
     model.experts = nn.Module()
-    weights = (LinearWeight("experts", "experts.up", 8, expert=True, quantized=True),)
+    weights = (LinearWeight("experts", "experts.up", 8, expert=True, quantization="nf4"),)
     (finding,) = check_quantization(model, Expectations((), (), (), weights, ("cpu",)), llama("nf4")).findings
     assert (finding.where, finding.actual) == ("experts.up", "dense nothing missing")
 

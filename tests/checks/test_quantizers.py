@@ -107,3 +107,36 @@ def test_a_configuration_says_what_was_done(asked: str, said: dict[str, Any], wr
     cell = Cell("llama", "cpu", "bfloat16", asked)
     readers = dict.fromkeys(entry.configured for entry in known)
     assert [problem.actual for reads in readers for problem in reads(said, cell)] == wrong
+
+
+QUANTO, TORCHAO = "optimum-quanto packs linear layers only", "torchao makes groups in the rows of two dimensions"
+
+
+@pytest.mark.parametrize(
+    ("quantization", "strategy", "why"),
+    [
+        ("quanto-int8", "to", QUANTO),
+        ("quanto-int4", "auto", QUANTO),
+        ("torchao-int4", "device-map", TORCHAO),
+        ("torchao-int8", "to", None),
+        ("torchao-float8", "split", None),
+        ("torchao-int8", "auto", "by name (FqnToConfig)"),
+        ("torchao-int8-dynamic", "balanced", "by name (FqnToConfig)"),
+    ],
+)
+@pytest.mark.parametrize("model", ["mixtral", "qwen3-moe", "deepseek-v3"])
+def test_experts_that_cannot_be_packed_are_unsupported(
+    model: str, quantization: str, strategy: str, why: str | None
+) -> None:
+    versions = {"torchao": "0.18.0", "optimum-quanto": "0.2.7"}
+    cell = Cell(model, "cuda:0", "bfloat16", quantization, strategy, simulated=True)
+    found = unsupported(cell, Inventory(versions={"transformers": "5.23.0", **versions}))
+    assert (found is None) == (why is None)
+    assert why is None or why in str(found)
+    # Before, experts were linear layers like others.
+    assert unsupported(cell, Inventory(versions={"transformers": "4.57.6", **versions})) is None
+
+
+def test_a_device_map_of_a_dense_model_is_no_matter() -> None:
+    machine = Inventory(versions={"transformers": "5.23.0", "torchao": "0.18.0"})
+    assert unsupported(Cell("llama", "cuda:0", "bfloat16", "torchao-int8", "auto", simulated=True), machine) is None

@@ -115,16 +115,57 @@ def test_nothing_ends_the_process() -> None:
     assert done.stdout == "alive\n", done.stderr[-2000:]
 
 
+class _Moves(torch.Tensor):
+    """Wraps a tensor, and moves it by the operator itself, as optimum-quanto's do."""
+
+    inner: Any
+
+    @staticmethod
+    def __new__(cls: Any, inner: torch.Tensor) -> Any:
+        make: Any = torch.Tensor._make_wrapper_subclass
+        return make(cls, inner.size(), dtype=inner.dtype, device=inner.device)
+
+    def __init__(self, inner: torch.Tensor) -> None:
+        self.inner = inner
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        # By the operator without the name of its overload, which looks at the arguments again.
+        return cls(func.overloadpacket(args[0].inner, **(kwargs or {})))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_what_a_wrapper_wraps_may_be_a_wrapper(depth: int) -> None:
+    tensor: Any = torch.ones(4, 4)
+    for _ in range(depth):
+        tensor = _Moves(tensor)
+    with simulate("cuda:2"):
+        for card in ("cuda:1", "cuda:0", "cpu"):
+            tensor = tensor.to(card)
+            inner, found = tensor, []
+            while inner is not None:
+                found.append(str(inner.device))
+                inner = inner.__dict__.get("inner")
+            assert found == [card] * (depth + 1)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("library", ["torchao.quantization", "optimum.quanto"])
-def test_quantized_weights_of_a_library(library: str) -> None:
+def test_quantized_weights_of_a_library(library: str, bits: int) -> None:
     quantization = pytest.importorskip(library)
+    if library == "torchao.quantization":
+        eight = quantization.Int8WeightOnlyConfig()
+        groups = {"granularity": quantization.PerGroup(32)}
+        four = quantization.IntxWeightOnlyConfig(weight_dtype=torch.int4, **groups)  # type: ignore[attr-defined]
 
     def quantize(layer: torch.nn.Module) -> torch.nn.Module:
         model = torch.nn.Sequential(layer)
         if library == "torchao.quantization":
-            quantization.quantize_(model, quantization.Int8WeightOnlyConfig())
+            quantization.quantize_(model, eight if bits == 8 else four)
         else:
-            quantization.quantize(model, weights=quantization.qint8)
+            quantization.quantize(model, weights=quantization.qint8 if bits == 8 else quantization.qint4)
             quantization.freeze(model)
         return model
 

@@ -20,8 +20,8 @@ COMPUTE: Final = Hint(
 )
 EXPERTS: Final = Hint(
     "dense-experts",
-    "the experts are one 3-D parameter, not nn.Linear modules, and bitsandbytes replaces only nn.Linear: most of "
-    "the model's weights stay dense",
+    "the experts are one 3-D parameter, not nn.Linear modules, and bitsandbytes and optimum-quanto replace only "
+    "nn.Linear, torchao what FqnToConfig names: most of the model's weights stay dense",
     "https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1849",
     when="the parameter that holds the experts is dense, and the cell is quantized",
 )
