@@ -61,7 +61,7 @@ def lone_problems(target: Target, checkpoint: str, cell: Cell) -> frozenset[tupl
     simulation = active()
     if not (before := pristine(target)):
         return None
-    asked = pickle.dumps((before, checkpoint, cell, "" if simulation is None else str(simulation.profile)))
+    asked = pickle.dumps((before, checkpoint, cell, "" if simulation is None else simulation.profile.spec))
     with tempfile.TemporaryDirectory(prefix="llmdevice-lone-", ignore_cleanup_errors=True) as folder:
         answer = Path(folder) / "answer"
         paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)

@@ -158,7 +158,7 @@ def ask(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
             registry = current()
             plugins = [tuple(source) for source in registry.sources("quantization")]
             names = tuple(registry.names("quantization")) if plugins else ()
-            profile = "" if simulation is None else str(simulation.profile)
+            profile = "" if simulation is None else simulation.profile.spec
             connection.send((function, args, kwargs, profile, plugins, names))
             answer = connection.recv_bytes()
     except (OSError, EOFError) as error:
