@@ -234,7 +234,7 @@ def _axes(registry: Registry) -> Iterator[str]:
             profile.card,
             f"{profile.memory / 2**30:.4g} GiB",
             profile.architecture or (".".join(map(str, profile.capability)) if any(profile.capability) else ""),
-            ", ".join(LACKS[name] for name in profile.lacks),
+            ", ".join(LACKS[name] for name in profile.lacking),
             codes(part.name for part in profile.slices),
         )
         for profile in registry.of(Profile).values()

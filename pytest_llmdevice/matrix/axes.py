@@ -19,6 +19,9 @@ class Machine(Protocol):
     def find(self, device: str, kind: str) -> Any:
         """The device that PyTorch spells `device`, if it is of `kind`; None where it is not here."""
 
+    def find_simulated(self, device: str, kind: str) -> Any:
+        """The simulated device of that spelling, if it is of `kind`; None where there is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -150,6 +153,7 @@ class Quantization:
         dtypes: the dtypes of cells that it can have; empty for all.
         kinds: the kinds of device that it can be on; empty for all.
         unsaved: why such a model cannot be saved; empty where it can.
+        needs: what a card must have for it: `"bfloat16"`, `"float8"`, `"float64"`; empty where any will do.
     """
 
     table: ClassVar[str] = "quantization"
@@ -178,6 +182,7 @@ class Quantization:
     dtypes: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     unsaved: str = ""
+    needs: tuple[str, ...] = ()
 
     @property
     def packs(self) -> bool:

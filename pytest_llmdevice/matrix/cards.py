@@ -22,6 +22,9 @@ LACKS: Final = {
 }
 """What a card can lack -> how it is said."""
 
+_FROM: Final = {"bfloat16": (8, 0), "float8": (8, 9)}
+"""What NVIDIA's cards have from which compute capability on: `torch.cuda.is_bf16_supported`, and `_scaled_mm`."""
+
 VENDORS: Final = {"cuda": "NVIDIA", "hip": "AMD", "xpu": "Intel", "mps": "Apple", "hpu": "Intel", "npu": "Huawei"}
 
 
@@ -100,6 +103,14 @@ class Profile:
     def cards(self) -> tuple[Profile, ...]:
         """Its cards one by one, each as a machine with that card alone."""
         return self.mixed or (replace(self, count=1),) * self.count
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """What a card of it lacks: what is said, and what follows from an NVIDIA card's capability."""
+        if self.kind != "cuda":
+            return self.lacks
+        following = (name for name, first in _FROM.items() if self.capability < first)
+        return tuple(dict.fromkeys((*self.lacks, *following)))
 
     @property
     def seen(self) -> int:

@@ -34,6 +34,9 @@ Our own tests set it, which run many short processes."""
 LIBRARIES: Final = ("torch", "transformers")
 """While none of these is imported, nobody has patched one."""
 
+SENT: Final = ("quantization", "simulation profile")
+"""The tables whose entries of plugins and matrix files the process is told of."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -156,8 +159,8 @@ def ask(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with Client(address.path, authkey=address.key) as connection:
             # Plugins are not the code under test: a plain load in a quantization of theirs needs its entry.
             registry = current()
-            plugins = [tuple(source) for source in registry.sources("quantization")]
-            names = tuple(registry.names("quantization")) if plugins else ()
+            plugins = [tuple(source) for source in registry.sources(*SENT)]
+            names = tuple(name for table in SENT for name in registry.names(table)) if plugins else ()
             profile = "" if simulation is None else simulation.profile.spec
             connection.send((function, args, kwargs, profile, plugins, names))
             answer = connection.recv_bytes()

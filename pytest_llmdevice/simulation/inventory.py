@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -64,9 +63,7 @@ class SimulatedMachines:
         """One line for each machine: its devices, the card, and what a pass on it is worth."""
         if inventory.failure:
             return []
-        return [
-            f"simulated {profile}: {_cards(profile, seen(profile, inventory))}; {_PROVES}" for profile in self.profiles
-        ]
+        return [f"simulated {profile}: {_cards(profile, inventory)}; {_PROVES}" for profile in self.profiles]
 
 
 def as_simulated(cell: Cell, inventory: Inventory) -> Cell:
@@ -77,11 +74,11 @@ def as_simulated(cell: Cell, inventory: Inventory) -> Cell:
 
 
 def seen(profile: Profile, inventory: Inventory) -> tuple[int, ...]:
-    """The places in the machine of the cards that this process sees, by its environment.
+    """The places in the machine of the cards that a process sees, by the variables that were set around the probe.
 
-    A variable that hides every card is about real ones where PyTorch could see some.
+    One that hides every card is about real ones where PyTorch could see some.
     """
-    environment = visibility.variables(profile, os.environ)
+    environment = visibility.variables(profile, inventory.visible)
     if {"cuda", "hip"} & inventory.versions.keys() and visibility.BLANK & set(environment.values()):
         environment = {}
     return visibility.order(profile, environment)
@@ -104,6 +101,7 @@ def devices(profile: Profile, numbers: tuple[int, ...] | None = None) -> tuple[D
             card.memory,
             card.memory,
             _capability(card),
+            lacks=card.lacking,
         )
         for index, card in enumerate(found)
     )
@@ -114,10 +112,13 @@ def _capability(card: Profile) -> str:
     return ".".join(map(str, card.capability)) if has_number else card.architecture
 
 
-def _cards(profile: Profile, numbers: tuple[int, ...]) -> str:
+def _cards(profile: Profile, inventory: Inventory) -> str:
+    numbers = seen(profile, inventory)
     found = devices(profile, numbers)
     if not found:
-        variables = ", ".join(f"{name}={value!r}" for name, value in visibility.variables(profile, os.environ).items())
+        variables = ", ".join(
+            f"{name}={value!r}" for name, value in visibility.variables(profile, inventory.visible).items()
+        )
         return f"no card is seen ({variables})"
     cards = [profile.cards[number] for number in numbers]
     if len(set(cards)) > 1:
@@ -133,7 +134,7 @@ def _size(card: Profile) -> str:
 
 
 def _lacks(card: Profile) -> str:
-    return ", ".join(LACKS[name] for name in card.lacks)
+    return ", ".join(LACKS[name] for name in card.lacking)
 
 
 def _refuse_present(profile: Profile, inventory: Inventory) -> None:

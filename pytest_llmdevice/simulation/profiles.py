@@ -72,6 +72,10 @@ def parse(text: str) -> Profile:
                 "not simulated"
             )
         raise ConfigurationError(unknown("simulation profile", name, known))
+    card, _, count = rest.partition(":")
+    if count and name == profile.kind and (one := single(f"{name}-{card}", known)) is not None:
+        # `cuda:t4:2` is `cuda-t4:2`.
+        profile, rest = one, count
     if colon and name == profile.kind and names_cards(rest, profile.kind, known):
         cards = cards_named(text, profile.kind, rest, known)
         if len(cards) > MAX_COUNT:

@@ -109,3 +109,22 @@ def test_a_volta_is_simulated_with_a_build_that_has_kernels_for_it() -> None:
         assert torch.version.cuda == "12.6"
         assert "sm_70" in CUDA.get_arch_list()
         assert "sm_100" not in CUDA.get_arch_list()
+
+
+def test_products_in_float8_are_refused_by_the_card_that_has_none() -> None:
+    with simulate("cuda:t4+l4"):
+        outcomes = []
+        for index in range(2):
+            device = torch.device("cuda", index)
+            left = torch.ones(16, 16, device=device).to(torch.float8_e4m3fn)
+            one = torch.ones((), device=device)
+            try:
+                made = torch._scaled_mm(left, left.t(), scale_a=one, scale_b=one, out_dtype=torch.float32)
+            except RuntimeError as error:
+                outcomes.append(str(error))
+            else:
+                outcomes.append(f"{made.device} {made[0, 0].item()}")
+        assert outcomes == [
+            "torch._scaled_mm is only supported on CUDA devices with compute capability >= 9.0 or 8.9, or ROCm MI300+",
+            "cuda:1 16.0",
+        ]

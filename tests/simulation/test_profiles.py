@@ -107,6 +107,7 @@ def test_every_profile_is_found_under_its_name() -> None:
         ("cuda:h100", ["NVIDIA H100 80GB HBM3"]),
         ("cuda:h100+t4", ["NVIDIA H100 80GB HBM3", "Tesla T4"]),
         ("cuda:t4+h100", ["Tesla T4", "NVIDIA H100 80GB HBM3"]),
+        ("cuda:t4:2", ["Tesla T4", "Tesla T4"]),
         ("cuda:2xt4+rtx4090", ["Tesla T4", "Tesla T4", "NVIDIA GeForce RTX 4090"]),
         ("cuda:h100+h100", ["NVIDIA H100 80GB HBM3", "NVIDIA H100 80GB HBM3"]),
         ("cuda:h100-1g.10gb", ["NVIDIA H100 80GB HBM3 MIG 1g.10gb"]),

@@ -221,16 +221,13 @@ def test_a_blank_value_that_hides_real_cards_leaves_the_simulated_ones(monkeypat
         assert not CUDA.is_available()
 
 
-def test_the_inventory_has_what_the_process_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_inventory_has_what_the_process_sees() -> None:
     machines = SimulatedMachines.read(["cuda:h100+t4"])
-    monkeypatch.setenv(NAME, "1")
-    (device,) = machines.beside(Inventory()).simulated_devices
+    one, none = Inventory(visible={NAME: "1"}), Inventory(visible={NAME: ""})
+    (device,) = machines.beside(one).simulated_devices
     assert (device.device, device.name) == ("cuda:0", "Tesla T4")
-    assert machines.describe(Inventory())[0].startswith("simulated cuda:h100+t4: cuda:0 as Tesla T4, 15 GiB; bfloat16")
-    monkeypatch.setenv(NAME, "")
-    assert machines.beside(Inventory()).simulated_devices == ()
-    assert machines.describe(Inventory())[0].startswith(
-        "simulated cuda:h100+t4: no card is seen (CUDA_VISIBLE_DEVICES='')"
-    )
-    real = Inventory(versions={"cuda": "13.0"})
+    assert machines.describe(one)[0].startswith("simulated cuda:h100+t4: cuda:0 as Tesla T4, 15 GiB; bfloat16")
+    assert machines.beside(none).simulated_devices == ()
+    assert machines.describe(none)[0].startswith("simulated cuda:h100+t4: no card is seen (CUDA_VISIBLE_DEVICES='')")
+    real = Inventory(versions={"cuda": "13.0"}, visible={NAME: ""})
     assert len(machines.beside(real).simulated_devices) == 2

@@ -10,6 +10,9 @@ from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.profiles import Profile
 from pytest_llmdevice.simulation.visibility import card_uuid
 
+_THREADS = {(7, 5): 1024} | dict.fromkeys(((8, 6), (8, 7), (8, 9), (12, 0), (12, 1)), 1536)
+"""Compute capability -> threads of a multiprocessor, where they are not 2048 (the CUDA C++ programming guide)."""
+
 
 class CardProperties:
     """The properties of a card, under PyTorch's names.
@@ -49,7 +52,7 @@ def cuda_properties(profile: Profile, index: int, uuid: UUID) -> CardProperties:
         "multi_processor_count": profile.processors,
         "is_integrated": 0,
         "is_multi_gpu_board": 0,
-        "max_threads_per_multi_processor": 1024 if profile.capability == (7, 5) else 2048,
+        "max_threads_per_multi_processor": _THREADS.get(profile.capability, 2048),
         "max_threads_per_block": 1024,
         # A PyTorch that is not built for AMD has the card's name here.
         "gcnArchName": profile.architecture or profile.card,
