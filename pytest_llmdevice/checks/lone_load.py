@@ -19,7 +19,9 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.loading.pristine import ModuleName, pristine
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.oracle.expectations import expectations_of
+from pytest_llmdevice.oracle.process import SENT
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,7 +63,9 @@ def lone_problems(target: Target, checkpoint: str, cell: Cell) -> frozenset[tupl
     simulation = active()
     if not (before := pristine(target)):
         return None
-    asked = pickle.dumps((before, checkpoint, cell, "" if simulation is None else str(simulation.profile)))
+    profile = "" if simulation is None else simulation.profile.spec
+    plugins = [tuple(source) for source in current().sources(*SENT)]
+    asked = pickle.dumps((before, checkpoint, cell, profile, plugins))
     with tempfile.TemporaryDirectory(prefix="llmdevice-lone-", ignore_cleanup_errors=True) as folder:
         answer = Path(folder) / "answer"
         paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
@@ -83,7 +87,8 @@ def lone_problems(target: Target, checkpoint: str, cell: Cell) -> frozenset[tupl
 
 def main(answer: Path) -> None:
     """Answer the question that is on the standard input into the file `answer`."""
-    before, checkpoint, cell, profile = pickle.load(sys.stdin.buffer)  # noqa: S301  # of the process that started this
+    before, checkpoint, cell, profile, plugins = pickle.load(sys.stdin.buffer)  # noqa: S301  # of our own parent
+    current().load_sources(plugins)
     with ExitStack() as stack:
         if profile:
             from pytest_llmdevice.simulation.simulate import simulate

@@ -98,7 +98,7 @@ def _same(finding: Finding, other: Finding) -> bool:
 def _plain(exam: Examination, check: str) -> tuple[Finding, ...]:
     prompts = tuple(map(tuple, exam.prompts))
     simulation = active()
-    simulated = "" if simulation is None else str(simulation.profile)
+    simulated = "" if simulation is None else simulation.profile.spec
     # Of a model that was unpacked while loading, both are plain loads: of the packed files, and of the numbers in them.
     folders = (exam.checkpoint, exam.loaded_from) if unpacked_in(exam.checkpoint) else (exam.checkpoint,)
     return tuple(

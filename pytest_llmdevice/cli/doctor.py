@@ -49,9 +49,9 @@ def command(name: str, simulate: tuple[str, ...], probe_timeout: float, as_json:
     """
     from pytest_llmdevice.hardware import start
 
-    machines = simulated_machines(simulate)
-    # Before the probe, which tries the quantizations that it describes.
+    # Before the probe, which tries the quantizations that it describes, and before the machines, for its cards.
     matrix = load_matrix(name)
+    machines = simulated_machines(simulate)
     with start(probe_timeout) as process:
         # These imports run while the probe runs.
         from pytest_llmdevice.cli.outlook import outlook

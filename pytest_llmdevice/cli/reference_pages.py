@@ -15,6 +15,7 @@ from pytest_llmdevice.diagnosis import Finding, Hint
 from pytest_llmdevice.hardware.library_support import FLASH_ATTENTION
 from pytest_llmdevice.matrix.axes import DeviceKind, Quantization, Rule, Strategy
 from pytest_llmdevice.matrix.axis_values import Document
+from pytest_llmdevice.matrix.cards import LACKS
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.mixed_quantizations import MixedQuantization
 from pytest_llmdevice.matrix.own_quantizations import OwnQuantization
@@ -226,20 +227,23 @@ def _axes(registry: Registry) -> Iterator[str]:
     yield "## Simulation profiles"
     yield (
         f"For `--llm-simulate`, with a count of cards from 1 to {MAX_COUNT} and a size of memory where another is "
-        "wanted: `cuda-t4:2,memory=8GiB`."
+        "wanted: `cuda-t4:2,memory=8GiB`. Cards that differ in one machine are joined by their names without the kind: "
+        "`cuda:h100+t4`, `cuda:2xt4+h100,memory=8GiB+8GiB+16GiB`. A MIG instance is named behind its card: "
+        "`cuda:h100-1g.10gb`."
     )
     rows = [
         (
             code(profile.name),
             code(profile.kind),
             profile.card,
-            f"{profile.memory // 2**30} GiB",
+            f"{profile.memory / 2**30:.4g} GiB",
             profile.architecture or (".".join(map(str, profile.capability)) if any(profile.capability) else ""),
-            codes(profile.refused),
+            ", ".join(LACKS[name] for name in profile.lacking),
+            codes(part.name for part in profile.slices),
         )
         for profile in registry.of(Profile).values()
     ]
-    yield table(("profile", "kind", "card", "memory", "capability", "dtypes it refuses"), rows)
+    yield table(("profile", "kind", "card", "memory", "capability", "what it lacks", "MIG instances"), rows)
 
 
 def _rules(registry: Registry) -> Iterator[Sequence[str]]:

@@ -9,7 +9,8 @@ from pytest_llmdevice.hardware.decision import Decision, decide
 from pytest_llmdevice.hardware.devices import describe, expand_devices, required_missing
 from pytest_llmdevice.hardware.inventory import Cpu, Device, Inventory, SmokeTest, System
 from pytest_llmdevice.hardware.probe import ProbeProcess, start
-from pytest_llmdevice.hardware.requirements import Requirements, parse_memory, unmet
+from pytest_llmdevice.hardware.requirements import Requirements, unmet
+from pytest_llmdevice.matrix.memory_size import parse_memory
 
 __all__ = [
     "Cpu",

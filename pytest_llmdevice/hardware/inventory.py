@@ -47,6 +47,7 @@ class Device:
         capability: compute capability (`"9.0"`), the gfx architecture for ROCm, `""` for others.
         dtypes: dtype -> outcome of a matmul and a layer norm in it.
         quantization: quantization -> outcome of one quantized layer.
+        lacks: of a simulated card, what it lacks; of real ones the outcomes tell.
     """
 
     device: str
@@ -57,6 +58,7 @@ class Device:
     capability: str = ""
     dtypes: dict[str, SmokeTest] = field(default_factory=dict)
     quantization: dict[str, SmokeTest] = field(default_factory=dict)
+    lacks: tuple[str, ...] = ()
 
     @property
     def index(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from pytest_llmdevice.matrix.axes import Machine, Quantization, Rule, Strategy
+from pytest_llmdevice.matrix.cards import LACKS
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.model_names import parts_of
 from pytest_llmdevice.matrix.registry import current
@@ -31,6 +32,7 @@ def rules_for(cell: Cell) -> Iterator[Rule]:
     ):
         yield from entry.rules if entry is not None else ()
     yield FOR_QUANTIZATION
+    yield FOR_CARDS
     yield FLASH_ATTENTION
 
 
@@ -48,6 +50,21 @@ def _for_quantization(cell: Cell, _: Machine) -> str | None:
 FOR_QUANTIZATION: Final = Rule(
     "dtypes-and-kinds-of-a-quantization", "`dtypes` and `kinds` of the entry, as it was registered", _for_quantization
 )
+
+
+def _for_cards(cell: Cell, machine: Machine) -> str | None:
+    entry = current().of(Quantization).get(cell.quantization)
+    if entry is None or not entry.needs or not cell.simulated:
+        return None
+    card = machine.find_simulated(cell.device, cell.kind)
+    for need in entry.needs if card is not None else ():
+        if need in card.lacks:
+            capability = f", compute capability {card.capability}" if cell.kind == "cuda" else ""
+            return f"{entry.name} needs {need}, and of {cell.spec} ({card.name}{capability}) is known: {LACKS[need]}"
+    return None
+
+
+FOR_CARDS: Final = Rule("what-a-card-lacks", "`needs` of the entry, and the profile of the simulated card", _for_cards)
 
 
 def _flash_attention(cell: Cell, machine: Machine) -> str | None:

@@ -240,4 +240,4 @@ def _card_in_use() -> bool:
     import torch
 
     cuda: Any = torch.cuda
-    return bool(cuda.is_available() and cuda.is_initialized())
+    return bool(cuda.is_initialized() and cuda.is_available())

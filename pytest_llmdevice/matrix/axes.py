@@ -23,6 +23,9 @@ class Machine(Protocol):
     def find(self, device: str, kind: str) -> Any:
         """The device that PyTorch spells `device`, if it is of `kind`; None where it is not here."""
 
+    def find_simulated(self, device: str, kind: str) -> Any:
+        """The simulated device of that spelling, if it is of `kind`; None where there is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -163,6 +166,7 @@ class Quantization:
             nothing where that is not compared.
         modules: pairs of a pattern of modules and the name of the quantization that they have; the first that fits
             counts. Empty where all have this one. `"*"` is for all that is packed where nothing else is said.
+        needs: what a card must have for it: `"bfloat16"`, `"float8"`, `"float64"`; empty where any will do.
     """
 
     table: ClassVar[str] = "quantization"
@@ -196,6 +200,7 @@ class Quantization:
     experts: bool = False
     pack: Callable[[Any, Any, str], object] = _unsaid
     modules: tuple[tuple[str, str], ...] = ()
+    needs: tuple[str, ...] = ()
 
     @property
     def packs(self) -> bool:

@@ -11,11 +11,11 @@ from typing import Final, TypeAlias
 from pydantic import ValidationError
 
 from pytest_llmdevice.errors import ConfigurationError
+from pytest_llmdevice.matrix import own_cards, own_quantizations
 from pytest_llmdevice.matrix.axis_values import AxisValues
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.coverage import Point, pairwise
 from pytest_llmdevice.matrix.files import locate, read
-from pytest_llmdevice.matrix.own_quantizations import register_table
 from pytest_llmdevice.matrix.problems import describe
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.schema import Matrix
@@ -70,7 +70,8 @@ def _load(name: str, base: Path, inside: tuple[Path, ...]) -> tuple[Matrix, dict
         table = _extended(table, inherited)
     try:
         # Before the axes are looked at, which may name them; with the functions of the file that describes them.
-        register_table(link, own, current())
+        own_quantizations.register_table(link, own, current())
+        own_cards.register_table(link, own, current())
         return Matrix.model_validate(table), table
     except ValidationError as error:
         lines = describe(error, Matrix)
@@ -81,7 +82,7 @@ def _load(name: str, base: Path, inside: tuple[Path, ...]) -> tuple[Matrix, dict
 def _extended(table: dict[str, object], inherited: dict[str, object]) -> dict[str, object]:
     """`table` over `inherited`. Lists of tables add up, the file's own first: there the first that fits wins."""
     merged = {key: value for key, value in inherited.items() if key not in {"require", "description"}} | table
-    for key in ("exclude", "include", "vary", "expect", "quantizations", "mixed"):
+    for key in ("exclude", "include", "vary", "expect", "quantizations", "mixed", "cards"):
         own, other = table.get(key, []), inherited.get(key, [])
         # Anything but a list is left for the validation to report.
         if isinstance(own, list) and isinstance(other, list):

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.axes import Machine, Quantization, Rule
 from pytest_llmdevice.matrix.axis_values import Document, Names, as_tuple, invalid
+from pytest_llmdevice.matrix.cards import LACKS
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.files import read
 from pytest_llmdevice.matrix.functions import Configuration, Named, dotted, exists
@@ -52,6 +53,8 @@ class OwnQuantization(Document):
         dtypes: the dtypes of cells that it can have; left out for all.
         kinds: the kinds of device that it can be on; left out for all.
         unsaved: why such a model cannot be saved; left out where it can.
+        needs: what a card must have for it: `"bfloat16"` (not emulated), `"float8"` or `"float64"`; cells on simulated
+            cards that lack it are skipped.
         library: the distribution that does it.
         install: what pip takes to install it.
         smoke_test: the function that tries one layer, from a device and the name of a dtype, and gives its result, the
@@ -76,6 +79,7 @@ class OwnQuantization(Document):
     dtypes: Names | None = None
     kinds: Names | None = None
     unsaved: str = ""
+    needs: Names | None = None
     library: str = ""
     install: str = ""
     smoke_test: str | None = None
@@ -100,6 +104,14 @@ class OwnQuantization(Document):
         for value in values or ():
             if value not in kinds():
                 raise invalid(unknown("kind of device", value, kinds()))
+        return values
+
+    @field_validator("needs")
+    @classmethod
+    def _needs(cls, values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for value in values or ():
+            if value not in LACKS:
+                raise invalid(unknown("need", value, LACKS))
         return values
 
     @model_validator(mode="after")
@@ -144,6 +156,7 @@ class OwnQuantization(Document):
             dtypes=self.dtypes or (),
             kinds=self.kinds or (),
             unsaved=self.unsaved,
+            needs=self.needs or (),
             **optional,
         )
 

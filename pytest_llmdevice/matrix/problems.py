@@ -11,7 +11,7 @@ from pytest_llmdevice.matrix.suggest import LONGEST, unknown
 MOST: Final = 50
 """Problems that are listed."""
 
-TABLE_LISTS: Final = ("exclude", "include", "vary", "expect", "quantizations", "mixed")
+TABLE_LISTS: Final = ("exclude", "include", "vary", "expect", "quantizations", "mixed", "cards")
 """Keys of a matrix that hold a list of tables."""
 
 if TYPE_CHECKING:

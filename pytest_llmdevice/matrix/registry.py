@@ -26,8 +26,8 @@ HOOK: Final = "pytest_llm_register"
 ITSELF: Final = "pytest-llmdevice"
 """The plugin that the built-in entries are registered for."""
 
-OWN: Final = "pytest_llmdevice.matrix.own_quantizations"
-"""What reads the quantizations that a matrix file describes."""
+OWN: Final = ("pytest_llmdevice.matrix.own_quantizations", "pytest_llmdevice.matrix.own_cards")
+"""What reads the quantizations and the cards that a matrix file describes."""
 
 MATRIX_FILE: Final = ".toml"
 
@@ -190,7 +190,8 @@ class Registry:
         """
         for plugin, module, file in sources:
             if file.endswith(MATRIX_FILE):
-                import_module(OWN).register_file(Path(file), self)
+                for reader in OWN:
+                    import_module(reader).register_file(Path(file), self)
                 continue
             try:
                 register = getattr(_imported(module, file), HOOK)

@@ -19,6 +19,7 @@ from pytest_llmdevice.matrix.axis_values import (
 from pytest_llmdevice.matrix.cell import AXIS_KEYS, Cell
 from pytest_llmdevice.matrix.mixed_quantizations import MixedQuantization
 from pytest_llmdevice.matrix.model_names import spelled
+from pytest_llmdevice.matrix.own_cards import OwnCard
 from pytest_llmdevice.matrix.own_quantizations import OwnQuantization
 from pytest_llmdevice.matrix.suggest import unknown
 from pytest_llmdevice.matrix.vocabulary import checks
@@ -174,8 +175,8 @@ class Matrix(AxisValues):
     Attributes:
         description: a sentence on what the matrix is for.
         extends: name or path of a matrix whose keys hold where this one has none; its `[[exclude]]`,
-            `[[include]]`, `[[vary]]`, `[[expect]]`, `[[quantizations]]` and `[[mixed]]` entries are added. `[require]`
-            is not inherited.
+            `[[include]]`, `[[vary]]`, `[[expect]]`, `[[quantizations]]`, `[[mixed]]` and `[[cards]]` entries are added.
+            `[require]` is not inherited.
         coverage: `"full"` for the whole product, `"pairwise"` for a covering array on each kind of device.
         exclude: cells that are never wanted, one `[[exclude]]` table each.
         include: cells that are always wanted, one `[[include]]` table each.
@@ -184,6 +185,7 @@ class Matrix(AxisValues):
         expect: what is known beforehand, one `[[expect]]` table each.
         quantizations: quantizations of one's own, which cells can then name, one `[[quantizations]]` table each.
         mixed: quantizations of which each module has its own, likewise, one `[[mixed]]` table each.
+        cards: cards of one's own, which `--llm-simulate` can then name, one `[[cards]]` table each.
         require: coverage that a run must have, one `[require]` table.
     """
 
@@ -196,6 +198,7 @@ class Matrix(AxisValues):
     expect: Annotated[tuple[Expect, ...], BeforeValidator(as_tuple), Field(max_length=1000)] = ()
     quantizations: Annotated[tuple[OwnQuantization, ...], BeforeValidator(as_tuple), Field(max_length=100)] = ()
     mixed: Annotated[tuple[MixedQuantization, ...], BeforeValidator(as_tuple), Field(max_length=100)] = ()
+    cards: Annotated[tuple[OwnCard, ...], BeforeValidator(as_tuple), Field(max_length=100)] = ()
     require: Require | None = None
 
     models: Names

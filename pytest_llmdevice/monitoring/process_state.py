@@ -155,7 +155,8 @@ def _current(kind: str) -> int:
     import torch
 
     module: Any = getattr(torch, kind)
-    return int(module.current_device()) if module.is_available() and module.is_initialized() else 0
+    # In this order: asking whether there are cards starts their driver, which then reads no variable any more.
+    return int(module.current_device()) if module.is_initialized() and module.is_available() else 0
 
 
 def _folder() -> Comparison:

@@ -34,6 +34,9 @@ Our own tests set it, which run many short processes."""
 LIBRARIES: Final = ("torch", "transformers")
 """While none of these is imported, nobody has patched one."""
 
+SENT: Final = ("quantization", "simulation profile")
+"""The tables whose entries of plugins and matrix files the process is told of."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -156,9 +159,9 @@ def ask(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with Client(address.path, authkey=address.key) as connection:
             # Plugins are not the code under test: a plain load in a quantization of theirs needs its entry.
             registry = current()
-            plugins = [tuple(source) for source in registry.sources("quantization")]
-            names = tuple(registry.names("quantization")) if plugins else ()
-            profile = "" if simulation is None else str(simulation.profile)
+            plugins = [tuple(source) for source in registry.sources(*SENT)]
+            names = tuple(name for table in SENT for name in registry.names(table)) if plugins else ()
+            profile = "" if simulation is None else simulation.profile.spec
             # They may import what is found by a path that pytest added after the process was started.
             folders = tuple(str(Path(path).absolute()) for path in sys.path) if plugins else ()
             connection.send((function, args, kwargs, profile, plugins, names, folders))

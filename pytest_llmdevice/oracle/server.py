@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from pytest_llmdevice.errors import first_line
 from pytest_llmdevice.matrix.registry import current
-from pytest_llmdevice.oracle.process import answers
+from pytest_llmdevice.oracle.process import SENT, answers
 
 WATCH_SECONDS: Final = 1.0
 """How often the process looks whether the one that started it is still there."""
@@ -71,11 +71,11 @@ def _answer(connection: Connection) -> None:
 
 
 def _load(plugins: Sequence[tuple[str, ...]], names: Sequence[str], folders: Sequence[str]) -> None:
-    """Load the entries of `plugins` unless all quantizations of `names` are here, as in a process that was forked.
+    """Load the entries of `plugins` unless all of `names` are here, as in a process that was forked.
 
     What they import is looked for in `folders` too.
     """
-    if set(names) - set(current().names("quantization")):
+    if set(names) - {name for table in SENT for name in current().names(table)}:
         sys.path += [folder for folder in folders if folder not in sys.path]
         current().load_sources(plugins)
 

@@ -60,8 +60,9 @@ class MatrixRun:
         """
         from pytest_llmdevice.matrix.expand import load
 
-        simulated_machines = SimulatedMachines.read(settings.simulate)
+        # Before the machines, whose cards it may describe.
         matrix = load(settings.matrix, settings.base)
+        simulated_machines = SimulatedMachines.read(settings.simulate)
         probe = start(settings.probe_timeout) if inventory is None else None
         return cls(settings, matrix, simulated_machines, inventory, probe)
 

@@ -42,7 +42,7 @@ class FunctionMode(TorchFunctionMode):
         machine: what is simulated.
         tags: on which device each tensor is.
         watch: the dispatch mode that checks single operations.
-        cards: spelling -> card, for the commonest spellings: `torch.device("cuda", 0)`, `"cuda:0"`, `0`.
+        cards: spelling -> card, for the commonest spellings, as the machine has them.
     """
 
     def __init__(self, machine: Machine, tags: Tags, special: Mapping[Any, Callable[..., Any]]) -> None:
@@ -51,12 +51,10 @@ class FunctionMode(TorchFunctionMode):
         self.tags = tags
         self.watch = Watch(machine, tags)
         self._device_type = machine.device_type
-        self._refused = machine.profile.refused
+        self._refused = machine.needs_full_path
         self._tag = tags.name
         self._random = function_names.random_functions()
-        self.cards: dict[Any, torch.device] = {}
-        for index, device in enumerate(machine.devices):
-            self.cards |= dict.fromkeys((device, str(device), index), device)
+        self.cards = machine.spellings
         multiply = self.multiply
         handlers: dict[Any, Handler | None] = dict.fromkeys(function_names.transparent_functions())
         handlers.update(dict.fromkeys(function_names.random_functions(), self.draw))
@@ -89,7 +87,7 @@ class FunctionMode(TorchFunctionMode):
         except (RuntimeError, NotImplementedError) as error:
             result = kernels.rerun_wider(self.run, func, args, kwargs, error, self._device_type)
         self.tags.put_all(result, device)
-        self.check_dtype(result)
+        self.check_dtype(result, device)
         for tensor in _flat((kwargs.get("out"),)):
             if isinstance(tensor, Tensor):
                 self.tags.resized(tensor)
@@ -221,7 +219,7 @@ class FunctionMode(TorchFunctionMode):
         if not isinstance(result, Tensor):
             return result
         if self._refused:
-            self.check_dtype(result)
+            self.check_dtype(result, target, computed=not getattr(func, "__name__", "").startswith("empty"))
         return self.tags.place(result, target)
 
     def construct(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -251,15 +249,25 @@ class FunctionMode(TorchFunctionMode):
         with generators.drawing(self.machine.generators[card.index]):
             return self.compute(func, args, kwargs)
 
-    def check_dtype(self, result: Any) -> None:
-        """Raise if the card does not support the dtype of a result.
+    def check_dtype(self, result: Any, card: torch.device, *, computed: bool = True) -> None:
+        """Raise if `card` does not support the dtype of a result.
+
+        Args:
+            result: what a function returned.
+            card: where it is to be.
+            computed: whether a kernel of the card wrote it; what is only copied there, an Intel card can hold.
 
         Raises:
-            TypeError: PyTorch's, for a dtype that the card does not support.
+            TypeError: PyTorch's, for a dtype that Apple's device does not support.
+            RuntimeError: PyTorch's, for one that an Intel card cannot compute.
         """
         if self._refused and isinstance(result, Tensor):
             dtype = dtype_name(result.dtype)
-            if dtype in self._refused:
+            if dtype in self.machine.cards[card.index].refused:
+                if self._device_type == "xpu":
+                    if computed:
+                        raise RuntimeError("Required aspect fp64 is not supported on the device")
+                    return
                 kind = self.machine.device_type.upper()
                 raise TypeError(
                     f"Cannot convert a {kind} Tensor to {dtype} dtype as the {kind} framework doesn't support {dtype}. "

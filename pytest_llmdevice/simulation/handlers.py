@@ -218,6 +218,20 @@ def pad_packed_sequence(mode: FunctionMode, func: Any, args: tuple[Any, ...], kw
     return (values if card is None else mode.tags.put(values, card)), lengths
 
 
+def scaled_mm(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`torch._scaled_mm`: products in float8, which older cards have no kernel for.
+
+    Raises:
+        RuntimeError: PyTorch's, on an NVIDIA or AMD card that lacks it.
+    """
+    card = mode.common_card(args, kwargs)
+    if card is not None and card.type == "cuda" and "float8" in mode.machine.cards[card.index].lacking:
+        raise RuntimeError(
+            "torch._scaled_mm is only supported on CUDA devices with compute capability >= 9.0 or 8.9, or ROCm MI300+"
+        )
+    return mode.compute(func, args, kwargs)
+
+
 def handler_table() -> dict[Any, Any]:
     """Torch function -> its handler `(mode, function, args, kwargs) -> result`."""
     base: Any = torch._C.TensorBase
@@ -241,6 +255,7 @@ def handler_table() -> dict[Any, Any]:
         torch.block_diag: block_diag,
         torch.meshgrid: meshgrid,
         torch.ctc_loss: ctc_loss,
+        torch._scaled_mm: scaled_mm,
         tensor.numpy: queries.tensor_numpy,
         tensor.__array__: queries.tensor_numpy,
         tensor.__repr__: queries.tensor_repr,

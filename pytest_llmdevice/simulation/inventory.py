@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.hardware import Device, Inventory
+from pytest_llmdevice.matrix.cards import LACKS
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.simulation import visibility
 from pytest_llmdevice.simulation.profiles import Profile, parse
 
 _PROVES = "values are computed on the CPU, a pass proves placement and dtypes, not the hardware"
@@ -50,9 +52,8 @@ class SimulatedMachines:
             return inventory
         for profile in self.profiles:
             _refuse_present(profile, inventory)
-        return replace(
-            inventory, simulated_devices=tuple(device for profile in self.profiles for device in devices(profile))
-        )
+        found = (device for profile in self.profiles for device in devices(profile, seen(profile, inventory)))
+        return replace(inventory, simulated_devices=tuple(found))
 
     def profile(self, cell: Cell) -> Profile:
         """The machine that a simulated cell runs on."""
@@ -62,7 +63,7 @@ class SimulatedMachines:
         """One line for each machine: its devices, the card, and what a pass on it is worth."""
         if inventory.failure:
             return []
-        return [f"simulated {profile}: {_cards(profile)}; {_PROVES}" for profile in self.profiles]
+        return [f"simulated {profile}: {_cards(profile, inventory)}; {_PROVES}" for profile in self.profiles]
 
 
 def as_simulated(cell: Cell, inventory: Inventory) -> Cell:
@@ -72,18 +73,68 @@ def as_simulated(cell: Cell, inventory: Inventory) -> Cell:
     return cell
 
 
-def devices(profile: Profile) -> tuple[Device, ...]:
-    """The devices of a simulated machine as an inventory has them. Nothing was tried on them."""
-    names = profile.devices if profile.indexed else (profile.device_type,)
-    has_number = profile.device_type == "cuda" and not profile.architecture
-    capability = ".".join(map(str, profile.capability)) if has_number else profile.architecture
-    return tuple(Device(name, profile.kind, profile.card, profile.memory, profile.memory, capability) for name in names)
+def seen(profile: Profile, inventory: Inventory) -> tuple[int, ...]:
+    """The places in the machine of the cards that a process sees, by the variables that were set around the probe.
+
+    One that hides every card is about real ones where PyTorch could see some.
+    """
+    environment = visibility.variables(profile, inventory.visible)
+    if {"cuda", "hip"} & inventory.versions.keys() and visibility.BLANK & set(environment.values()):
+        environment = {}
+    return visibility.order(profile, environment)
 
 
-def _cards(profile: Profile) -> str:
-    specs = [device.spec for device in devices(profile)]
-    each = " each" if len(specs) > 1 else ""
-    return f"{', '.join(specs)} as {profile.card}, {profile.memory / 2**30:.3g} GiB{each}"
+def devices(profile: Profile, numbers: tuple[int, ...] | None = None) -> tuple[Device, ...]:
+    """The devices of a simulated machine as an inventory has them. Nothing was tried on them.
+
+    Args:
+        profile: the machine.
+        numbers: the places in it of the cards that are seen; left out for all.
+    """
+    cards = profile.cards
+    found = [cards[number] for number in (range(profile.seen) if numbers is None else numbers)]
+    return tuple(
+        Device(
+            f"{profile.device_type}:{index}" if profile.indexed else profile.device_type,
+            profile.kind,
+            card.card,
+            card.memory,
+            card.memory,
+            _capability(card),
+            lacks=card.lacking,
+        )
+        for index, card in enumerate(found)
+    )
+
+
+def _capability(card: Profile) -> str:
+    has_number = card.device_type == "cuda" and not card.architecture
+    return ".".join(map(str, card.capability)) if has_number else card.architecture
+
+
+def _cards(profile: Profile, inventory: Inventory) -> str:
+    numbers = seen(profile, inventory)
+    found = devices(profile, numbers)
+    if not found:
+        variables = ", ".join(
+            f"{name}={value!r}" for name, value in visibility.variables(profile, inventory.visible).items()
+        )
+        return f"no card is seen ({variables})"
+    cards = [profile.cards[number] for number in numbers]
+    if len(set(cards)) > 1:
+        each = [f"{device.spec} as {_size(card)}" for device, card in zip(found, cards, strict=True)]
+        lacks = (f" ({lack})" if (lack := _lacks(card)) else "" for card in cards)
+        return ", ".join(map("".join, zip(each, lacks, strict=True)))
+    named = f"{', '.join(device.spec for device in found)} as {_size(cards[0])}{' each' if len(found) > 1 else ''}"
+    return "; ".join(filter(None, (named, _lacks(cards[0]))))
+
+
+def _size(card: Profile) -> str:
+    return f"{card.card}, {card.memory / 2**30:.3g} GiB"
+
+
+def _lacks(card: Profile) -> str:
+    return ", ".join(LACKS[name] for name in card.lacking)
 
 
 def _refuse_present(profile: Profile, inventory: Inventory) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 import torch
 
@@ -31,6 +33,7 @@ class Pool:
         fraction: the share of the card that this process may use.
         fast_limit: as long as `allocated` stays at or below it, an allocation changes only counters.
         at_reset: bytes allocated, bytes reserved, and blocks when the sums were last reset.
+        explain: says of the bytes that are held which modules hold them, for the error of a full card.
     """
 
     index: int
@@ -49,6 +52,7 @@ class Pool:
     fraction: float = 1.0
     fast_limit: int = 0
     at_reset: tuple[int, int, int] = (0, 0, 0)
+    explain: Callable[[int], str] | None = field(default=None, repr=False, compare=False)
 
     @property
     def free(self) -> int:
@@ -64,7 +68,7 @@ class Pool:
         allocated = self.allocated
         if allocated > self.total * self.fraction:
             self.failures += 1
-            raise self._exhausted(size)
+            raise self._explained(self._exhausted(size), size)
         self.allocated_peak = max(self.allocated_peak, allocated)
         self.blocks_peak = max(self.blocks_peak, self.blocks)
         if allocated > self.reserved:
@@ -97,10 +101,23 @@ class Pool:
     def _set_fast_limit(self) -> None:
         self.fast_limit = min(self.allocated_peak, self.reserved, int(self.total * self.fraction))
 
+    def _explained(self, error: RuntimeError, size: int) -> RuntimeError:
+        """`error`, with a note on what fills the card. PyTorch's text stays as it is."""
+        if self.explain is not None:
+            # Whatever objects there are in the process, the error is that the card is full.
+            with suppress(Exception):
+                if note := self.explain(self._held(size)):
+                    error.add_note(note)
+        return error
+
+    def _held(self, size: int) -> int:
+        """The bytes that were held before `size` more were asked for."""
+        return self.allocated - -(-size // BLOCK) * BLOCK
+
     def _exhausted(self, size: int) -> RuntimeError:
         # The texts of CUDACachingAllocator.cpp, XPUCachingAllocator.cpp and MPSAllocator.mm.
         wanted = format_size(size)
-        held = self.allocated - -(-size // BLOCK) * BLOCK
+        held = self._held(size)
         if self.device_type == "mps":
             return RuntimeError(
                 f"MPS backend out of memory (MPS allocated: {format_size(held)}, other allocations: 0 bytes, "

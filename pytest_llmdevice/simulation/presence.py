@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 import torch
 
 from pytest_llmdevice.errors import SimulationError
+from pytest_llmdevice.simulation import visibility
 from pytest_llmdevice.simulation.profiles import Profile
+
+BUILT_FOR_CARDS: Final = torch.backends.cuda.is_built()  # type: ignore[no-untyped-call]
+"""Whether this PyTorch could see real NVIDIA or AMD cards. Asked at import, which is before any simulation."""
+
+
+def hides_real_cards(profile: Profile, environment: Mapping[str, str]) -> bool:
+    """Whether a variable in `environment`, which was there before, hides real cards, and not the simulated ones.
+
+    With a PyTorch that has no driver for cards, there are none to hide, and the variable is about the simulated ones.
+    """
+    blank = any(value.strip() in visibility.BLANK for value in environment.values())
+    return blank and BUILT_FOR_CARDS and profile.device_type == "cuda"
 
 
 def refuse_real_devices(profile: Profile) -> None:

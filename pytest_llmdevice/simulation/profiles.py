@@ -1,123 +1,138 @@
-"""Defines the cards that can be simulated, what PyTorch reports of each, and how a user names one."""
+"""Reads the cards that can be simulated from the data files of the package, and how a user names a machine of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, Final
+import tomllib
+from dataclasses import replace
+from importlib import resources
+from typing import Final
 
 from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.hardware.requirements import parse_memory
+from pytest_llmdevice.matrix.cards import Profile, card_of
+from pytest_llmdevice.matrix.memory_size import parse_memory
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.suggest import unknown
-from pytest_llmdevice.matrix.vocabulary import indexed, torch_type
+from pytest_llmdevice.simulation.mixed import cards_named, mixed, names_cards, single
+
+__all__ = ["ELSEWHERE", "MAX_COUNT", "PROFILES", "Profile", "parse"]
 
 MAX_COUNT: Final = 8
 """The cards of one large server; `"auto"` maps over more are not a placement question of their own."""
 
+FILES: Final = ("nvidia", "amd", "apple", "intel", "others")
+"""The data files, without `.toml`."""
 
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """A machine with `count` equal cards.
-
-    Attributes:
-        name: how a user calls it: `"cuda"`, `"cuda-t4"`.
-        kind: the kind of device in a matrix: `"cuda"`, `"rocm"`, `"mps"`, `"xpu"`.
-        card: the vendor's name, which `get_device_name` returns.
-        memory: bytes of each card.
-        capability: compute capability (major, minor) as `torch.cuda.get_device_capability` has it.
-        architecture: the gfx name of an AMD card, `""` for others.
-        processors: streaming multiprocessors or compute units.
-        warp: threads that run in step.
-        toolkit: the version in `torch.version.cuda`, `.hip` or `.xpu`.
-        refused: dtypes that no tensor can have there.
-        count: how many cards.
-    """
-
-    table: ClassVar[str] = "simulation profile"
-
-    name: str
-    kind: str
-    card: str
-    memory: int
-    capability: tuple[int, int] = (0, 0)
-    architecture: str = ""
-    processors: int = 1
-    warp: int = 32
-    toolkit: str = ""
-    refused: tuple[str, ...] = ()
-    count: int = 1
-
-    @property
-    def device_type(self) -> str:
-        """PyTorch's name of the kind; a ROCm build calls its cards `cuda`."""
-        return torch_type(self.kind)
-
-    @property
-    def indexed(self) -> bool:
-        """Whether its devices are written with an index."""
-        return indexed(self.kind)
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """The devices in PyTorch's spelling: `("cuda:0", "cuda:1")`, `("mps:0",)`."""
-        return tuple(f"{self.device_type}:{index}" for index in range(self.count))
-
-    def covers(self, kind: str, device: str) -> bool:
-        """Whether the machine has `device` (PyTorch's spelling) of `kind`."""
-        return kind == self.kind and (device if ":" in device else f"{device}:0") in self.devices
-
-    def __str__(self) -> str:
-        return f"{self.name}:{self.count}" if self.indexed else self.name
+_FIRST: Final = ("cuda", "cuda-t4", "rocm", "rocm-dcu", "mps", "xpu")
+"""The names that lists begin with: a card of each kind under its name alone, and two that differ in what they lack."""
 
 
-_GIB: Final = 2**30
+def _read() -> dict[str, Profile]:
+    """The cards of the data files, also under their other names."""
+    found: dict[str, Profile] = {}
+    for file in FILES:
+        text = resources.files("pytest_llmdevice.simulation").joinpath("data", f"{file}.toml").read_text("utf-8")
+        tables = tomllib.loads(text)
+        for table in tables["cards"]:
+            card = card_of(table, tables.get("addresses"))
+            found |= {name: replace(card, name=name) for name in (card.name, *table.get("also", ()))}
+    return {name: found[name] for name in (*_FIRST, *found)}
 
-PROFILES: Final = (
-    Profile("cuda", "cuda", "NVIDIA H100 80GB HBM3", 80 * _GIB, (9, 0), processors=132, toolkit="13.0"),
-    Profile("cuda-t4", "cuda", "Tesla T4", 15 * _GIB, (7, 5), processors=40, toolkit="13.0"),
-    Profile(
-        "rocm", "rocm", "AMD Instinct MI300X", 192 * _GIB, (9, 4), "gfx942", processors=304, warp=64, toolkit="7.0"
-    ),
-    Profile("rocm-dcu", "rocm", "K100_AI", 64 * _GIB, (9, 2), "gfx928", processors=120, warp=64, toolkit="6.3"),
-    Profile("mps", "mps", "Apple M3 Max", 36 * _GIB, processors=40, refused=("float64", "complex128")),
-    Profile("xpu", "xpu", "Intel(R) Data Center GPU Max 1550", 64 * _GIB, processors=512, toolkit="20250301"),
-)
-"""Memory, names and processors are the vendors' data sheets'; only memory and capability steer anything."""
+
+_CARDS: Final = _read()
+
+ELSEWHERE: Final = {
+    "hpu": "habana_frameworks.torch",
+    "npu": "torch_npu",
+}
+"""Kind of card -> the library that has its runtime, which is not simulated."""
+
+PROFILES: Final = tuple(card for card in _CARDS.values() if card.kind not in ELSEWHERE)
+"""Each figure has its source in the data files; only memory, capability and what is lacking steer anything."""
+
+UNSIMULATED: Final = tuple(card for card in _CARDS.values() if card.kind in ELSEWHERE)
+"""The cards whose figures are known, and which are refused."""
 
 
 def parse(text: str) -> Profile:
-    """`"cuda"`, `"cuda:2"`, `"cuda-t4:2,memory=16GiB"` as a profile; the count is 1 unless given.
+    """`"cuda"`, `"cuda:2"`, `"cuda-t4:2,memory=16GiB"`, `"cuda:h100+t4"` as a machine; one card unless more are said.
 
     Raises:
-        ConfigurationError: an unknown profile or setting, a count outside 1 to 8, memory that is no size.
+        ConfigurationError: an unknown profile, card or setting, cards of several kinds, a count outside 1 to 8, memory
+            that is no size.
     """
     head, *settings = (part.strip() for part in text.split(","))
-    name, colon, count = head.partition(":")
+    name, colon, rest = head.partition(":")
     known = current().of(Profile)
-    if name not in known:
+    profile = single(name, known)
+    if profile is None:
+        kind = name.partition("-")[0]
+        if kind in ELSEWHERE:
+            raise ConfigurationError(
+                f"simulation {text!r}: the runtime of {kind} cards is {ELSEWHERE[kind]}'s and not PyTorch's, and is "
+                "not simulated"
+            )
         raise ConfigurationError(unknown("simulation profile", name, known))
-    profile = known[name]
-    if colon:
-        profile = replace(profile, count=_count(text, profile, count))
+    card, _, count = rest.partition(":")
+    if count and name == profile.kind and (one := single(f"{name}-{card}", known)) is not None:
+        # `cuda:t4:2` is `cuda-t4:2`.
+        profile, rest = one, count
+    if colon and name == profile.kind and names_cards(rest, profile.kind, known):
+        cards = cards_named(text, profile.kind, rest, known)
+        if len(cards) > MAX_COUNT:
+            raise _wrong_count(text, profile, str(len(cards)))
+        if len(cards) > 1 and not profile.indexed:
+            raise _too_many(text, profile)
+        profile = mixed(text, profile.kind, rest, cards)
+    elif colon:
+        profile = replace(profile, count=_count(text, profile, rest))
     for setting in settings:
         key, _, value = setting.partition("=")
         if key != "memory":
             raise ConfigurationError(f"simulation {text!r}: {unknown('setting', key, ['memory'])}")
-        profile = replace(profile, memory=_memory(text, value))
+        profile = _with_memory(text, profile, value)
     return profile
+
+
+def _with_memory(text: str, profile: Profile, value: str) -> Profile:
+    sizes = [_memory(text, part) for part in value.split("+")]
+    if len(sizes) not in {1, profile.count}:
+        raise ConfigurationError(
+            f"simulation {text!r}: {len(sizes)} sizes of memory for {profile.count} cards; give one for all, or one "
+            "for each"
+        )
+    settings = f"{profile.settings},memory={value}"
+    if len(sizes) == 1 and not profile.mixed:
+        return replace(profile, memory=sizes[0], settings=settings)
+    each = sizes * profile.count if len(sizes) == 1 else sizes
+    cards = tuple(replace(card, memory=memory) for card, memory in zip(profile.cards, each, strict=True))
+    if profile.mixed:
+        return replace(profile, mixed=cards, memory=cards[0].memory, settings=settings)
+    # Equal cards whose memory differs: the name is written in full, so that it can be read again.
+    return replace(profile, mixed=cards, memory=cards[0].memory, name=_written(profile), settings=settings)
+
+
+def _written(profile: Profile) -> str:
+    short = profile.name.removeprefix(f"{profile.kind}-")
+    return "+".join([short] * profile.count)
 
 
 def _count(text: str, profile: Profile, count: str) -> int:
     if not (count.isascii() and count.isdecimal() and 1 <= int(count) <= MAX_COUNT):
-        raise ConfigurationError(
-            f"simulation {text!r}: the count of cards is {count!r}, it must be a number from 1 to {MAX_COUNT} "
-            f"(such as {profile.name}:2)"
-        )
+        raise _wrong_count(text, profile, count)
     if int(count) > 1 and not profile.indexed:
-        raise ConfigurationError(
-            f"simulation {text!r}: a machine has one {profile.kind} device, write {profile.name!r}"
-        )
+        raise _too_many(text, profile)
     return int(count)
+
+
+def _wrong_count(text: str, profile: Profile, count: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"simulation {text!r}: the count of cards is {count!r}, it must be a number from 1 to {MAX_COUNT} "
+        f"(such as {profile.name}:2)"
+    )
+
+
+def _too_many(text: str, profile: Profile) -> ConfigurationError:
+    return ConfigurationError(f"simulation {text!r}: a machine has one {profile.kind} device, write {profile.name!r}")
 
 
 def _memory(text: str, value: str) -> int:

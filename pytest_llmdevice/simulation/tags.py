@@ -8,11 +8,13 @@ and the simulated memory is freed with the last of them.
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any, Final, Self
 
 import torch
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from pytest_llmdevice.simulation import owners
 from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.memory import BLOCK, Pool
 
@@ -70,6 +72,9 @@ class Placement:
                 self.__del__()
                 self.block = 0
                 pool.blocks += 1
+                # Nothing was allocated.
+                pool.allocated_sum -= block
+                pool.blocks_sum -= 1
                 raise
 
     @classmethod
@@ -92,6 +97,8 @@ class Placement:
             torch.OutOfMemoryError: the card is full; the size is unchanged.
         """
         before, self.block = self.block, (size + _REST) & _BLOCKS
+        if self.block == before:
+            return
         self.pool.allocated += self.block - before
         if self.pool.allocated > self.pool.fast_limit:
             try:
@@ -100,6 +107,9 @@ class Placement:
                 self.pool.allocated += before - self.block
                 self.block = before
                 raise
+        # Another block takes the place of the one before.
+        self.pool.allocated_sum += self.block
+        self.pool.blocks_sum += 1
 
 
 _REST = BLOCK - 1
@@ -123,8 +133,23 @@ class Tags:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.placements = {device: placements_on(device, machine.pools[device.index]) for device in machine.devices}
+        self.placements = {device: placements_on(device, machine.pools[device.index]) for device in machine.places}
         self.name = f"_llmdevice_placement_{next(_numbers)}"
+        for pool, device in zip(machine.pools, machine.places, strict=True):
+            pool.explain = partial(self._explain, device)
+
+    def _explain(self, device: torch.device, held: int) -> str:
+        seen: set[int] = set()
+
+        def holder(tensor: torch.Tensor) -> int:
+            placement = self.placement(tensor)
+            if placement is None or placement.device != device or id(placement) in seen:
+                return 0
+            seen.add(id(placement))
+            return placement.block
+
+        with unintercepted():
+            return owners.described(holder, held)
 
     def of(self, tensor: torch.Tensor) -> torch.device | None:
         """The simulated device of a tensor; None for a tensor that really is on its device, the CPU or meta."""

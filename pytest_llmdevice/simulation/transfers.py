@@ -51,7 +51,7 @@ def move(
         result = mode.run(_Tensor.to, (tensor, CPU), {"dtype": wanted, "copy": True, **layout})
         mode.tags.place(result, target)
     if target.type == mode.machine.device_type and not is_wrapper(result):
-        mode.check_dtype(result)
+        mode.check_dtype(result, target, computed=target == source)
         mode.tags.put(result, target)
     if result.grad_fn is not None and target != source:
         _send_gradient_back(mode, result.grad_fn, source)

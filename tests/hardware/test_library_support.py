@@ -356,3 +356,30 @@ def test_a_quantization_is_kept_to_its_dtypes_and_kinds(
     registry.add(own)
     with in_force(registry):
         assert unsupported(Cell("llama", device, dtype, "own"), machine()) == reason
+
+
+def test_what_a_simulated_card_lacks_is_unsupported_there_and_nowhere_else() -> None:
+    machine = replace(
+        INSTALLED,
+        simulated_devices=(
+            Device("cuda:0", "cuda", "Old", capability="7.5", lacks=("bfloat16", "float8")),
+            Device("cuda:1", "cuda", "New", capability="9.0"),
+            Device("mps", "mps", "Chip", lacks=("float64",)),
+        ),
+    )
+    with in_force(built_in()) as registry:
+        for need in ("float8", "float64"):
+            registry.add(replace(registry.of(Quantization)["none"], name=f"of-{need}", needs=(need,)))
+        cells = [
+            Cell("llama", device, "float32", quantization, simulated=simulated)
+            for device in ("cuda:0", "cuda:1", "mps")
+            for quantization in ("of-float8", "of-float64", "none")
+            for simulated in (True, False)
+        ]
+        found = {cell: reason for cell in cells if (reason := unsupported(cell, machine))}
+
+    assert list(found.values()) == [
+        "of-float8 needs float8, and of cuda:0 (Old, compute capability 7.5) is known: no products in float8",
+        "of-float64 needs float64, and of mps (Chip) is known: no float64",
+    ]
+    assert all(cell.simulated for cell in found)

@@ -75,7 +75,7 @@ def test_a_matrix_cannot_be_changed(tmp_path: Path) -> None:
             'dtype = ["float32"]',
             (
                 f"dtype: unknown key 'dtype'; did you mean 'dtypes'? (valid: {AXIS_KEYS}, description, extends, "
-                "coverage, exclude, include, vary, expect, quantizations, mixed, require)"
+                "coverage, exclude, include, vary, expect, quantizations, mixed, cards, require)"
             ),
         ),
         (

@@ -12,6 +12,7 @@ from torch.cuda import device_count as device_count_imported_before
 from torch.cuda import is_available as is_available_imported_before
 
 from pytest_llmdevice.errors import SimulationError
+from pytest_llmdevice.simulation import simulate
 from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.tags import placements_on
 
@@ -30,12 +31,14 @@ def test_the_cards_are_there_under_every_name(drive: Drive) -> None:
     assert CUDA.is_available()
     assert is_available_imported_before()
     assert CUDA.device_count() == device_count_imported_before() == 2
-    assert CUDA.is_initialized()
+    assert not CUDA.is_initialized()
     backend: Any = torch.backends.cuda
     assert backend.is_built()
     assert torch.version.cuda == "13.0"
     assert torch.version.hip is None
     CUDA.init()
+    assert CUDA.is_initialized()
+    assert CUDA.device_count() == device_count_imported_before() == 2
 
 
 def test_a_card_has_the_properties_of_its_profile(drive: Drive) -> None:
@@ -129,6 +132,7 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_cannot_be_raises_as_pytorch_does(drive: Drive, wrong: str) -> None:
     drive("cuda:2")
+    CUDA.init()
     call, error, text = WRONG[wrong]
 
     with pytest.raises(error, match=re.escape(text)):
@@ -239,13 +243,15 @@ def test_other_things_that_need_a_card_are_refused(drive: Drive) -> None:
         CUDA.current_blas_handle()
 
 
-def test_calls_that_wait_for_a_real_card_keep_waiting(drive: Drive) -> None:
+def test_calls_that_wait_for_a_real_card_keep_waiting() -> None:
     queue: Any = CUDA._queued_calls
     before = list(queue)
 
-    drive("cuda")
-    CUDA.init()
-    CUDA.current_device()
+    with simulate("cuda"):
+        CUDA.manual_seed(3)
+        CUDA.init()
+        CUDA.current_device()
+        assert CUDA.initial_seed() == 3
 
     assert CUDA._queued_calls is queue
     assert queue == before

@@ -108,6 +108,7 @@ def test_each_card_has_a_default_generator(drive: Drive, monkeypatch: pytest.Mon
     # What an earlier test seeded is replayed to the cards, as on real ones.
     monkeypatch.setattr(torch.cuda, "_lazy_seed_tracker", _LazySeedTracker())  # type: ignore[no-untyped-call]
     machine = drive("cuda:2")
+    torch.cuda.init()  # type: ignore[no-untyped-call]
 
     defaults: Any = torch.cuda.default_generators
     assert defaults == machine.generators
@@ -140,6 +141,7 @@ def test_a_seed_given_before_the_cards_are_there_reaches_them() -> None:
     torch.manual_seed(21)
 
     driver.install(machine, Tags(machine), patches)
+    torch.cuda.init()  # type: ignore[no-untyped-call]
     patches.undo()
 
     assert [generator.initial_seed() for generator in machine.generators] == [21, 21]

@@ -66,5 +66,5 @@ def install(machine: Machine, streams: Streams, patches: Patches) -> None:
 def _capability(machine: Machine, index: int) -> dict[str, set[torch.dtype]]:
     machine.check_index(index)
     every = {value for value in vars(torch).values() if isinstance(value, torch.dtype)}
-    refused = {getattr(torch, name) for name in machine.profile.refused}
+    refused = {getattr(torch, name) for name in machine.cards[index].refused}
     return {"supported_dtypes": {dtype for dtype in every - refused if not str(dtype).startswith("torch.q")}}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import enum
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, Final
 
 import torch
 
+from pytest_llmdevice.simulation import visibility
 from pytest_llmdevice.simulation.driver import parallel, properties, statistics
 from pytest_llmdevice.simulation.driver.runtime import (
     FunctionTable,
     memory_info,
-    replay_seed,
     runtime_functions,
     set_functions,
     unsupported,
@@ -21,8 +23,11 @@ from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.patches import Patches
 from pytest_llmdevice.simulation.streams import Streams
 
-_ARCHITECTURES: Final = "sm_75 sm_80 sm_86 sm_90 sm_100 sm_120"
-"""The architectures that the released PyTorch for CUDA 13.0 is built for."""
+_ARCHITECTURES: Final = {
+    "12.6": "sm_50 sm_60 sm_70 sm_75 sm_80 sm_86 sm_90",
+    "13.0": "sm_75 sm_80 sm_86 sm_90 sm_100 sm_120",
+}
+"""CUDA toolkit -> the architectures that the released PyTorch for it is built for."""
 
 
 class _Error(enum.IntEnum):
@@ -38,28 +43,33 @@ def install(machine: Machine, streams: Streams, patches: Patches) -> None:
     amd = profile.kind == "rocm"
     patches.set(torch.version, "hip", profile.toolkit if amd else None)
     patches.set(torch.version, "cuda", None if amd else profile.toolkit)
-    table = runtime_functions(machine, streams) | _functions(machine, streams)
+    table = runtime_functions(machine, streams) | _functions(machine, streams) | {"init": _initialiser(machine)}
     set_functions(patches, torch._C, "_cuda_", table)
     patches.set(torch._C, "_has_cuda", True)
     cudart = _cudart(machine)
     patches.set(torch._C, "_cudart", cudart)
-    cards = properties.properties_of_cards(profile, properties.cuda_properties)
+    cards = properties.Properties(machine, properties.cuda_properties)
     cuda: Any = torch.cuda
     for name, value in {
         "_cudart": cudart,
         "_exchange_device": table["exchangeDevice"],
         "_maybe_exchange_device": table["maybeExchangeDevice"],
-        "_get_device_properties": cards.__getitem__,
+        "_get_device_properties": cards.of,
         "_CudaDeviceProperties": properties.CardProperties,
-        # Calls that PyTorch queued for the first use of a real card stay in their queue.
-        "_initialized": True,
+        "_initialized": machine.in_use,
+        # Calls that PyTorch queued for the first use of a real card stay in their queue; seeds are for any card.
+        "_queued_calls": [],
+        "_lazy_seed_tracker": _copied(torch.cuda._lazy_seed_tracker),
         "_is_in_bad_fork": table["isInBadFork"],
-        "_cached_device_count": len(machine.devices),
-        "_device_count_nvml": lambda: -1,
-        "_device_count_amdsmi": lambda: -1,
+        "_cached_device_count": machine.count if machine.in_use else None,
+        # Until the runtime is initialised, `device_count` asks the management libraries, which read no variable.
+        "_raw_device_count_nvml": lambda: profile.count,
+        "_raw_device_uuid_nvml": lambda: list(visibility.card_uuids(profile)),
+        "_raw_device_count_amdsmi": lambda: profile.count,
+        "_raw_device_uuid_amdsmi": lambda: [text.removeprefix("GPU-") for text in visibility.card_uuids(profile)],
         # PyTorch would make a tensor to find out; all simulated cards support bfloat16.
         "_check_bf16_tensor_supported": lambda _device: True,
-        "default_generators": machine.generators,
+        "default_generators": machine.generators[: machine.count] if machine.in_use else (),
     }.items():
         patches.set(cuda, name, value)
     patches.set(cuda.graphs, "_cuda_isCurrentStreamCapturing", table["isCurrentStreamCapturing"])
@@ -68,7 +78,32 @@ def install(machine: Machine, streams: Streams, patches: Patches) -> None:
     patches.set(torch.backends.cudnn, "is_acceptable", lambda _tensor: False)
     patches.set(cuda.nvtx, "_nvtx", _nvtx())
     parallel.install(machine, patches)
-    replay_seed(cuda)
+    if machine.hides_real_cards:
+        # What these would read is about real cards.
+        for name in ("_device_count_nvml", "_device_count_amdsmi"):
+            patches.set(cuda, name, lambda: -1)
+    patches.set(machine, "initialise", cuda._lazy_init)
+
+
+def _initialiser(machine: Machine) -> Callable[[], None]:
+    """What PyTorch calls when a card is first used."""
+    engine = "HIP" if machine.profile.kind == "rocm" else "CUDA"
+
+    def init() -> None:
+        if not machine.count:
+            raise RuntimeError(f"No {engine} GPUs are available")
+        machine.use()
+        cuda: Any = torch.cuda
+        cuda.default_generators = machine.generators[: machine.count]
+
+    return init
+
+
+def _copied(tracker: Any) -> Any:
+    """A copy of what keeps the seeds for cards that are not used yet: those set in a simulation stay in it."""
+    made = copy.copy(tracker)
+    made.call_order = list(tracker.call_order)
+    return made
 
 
 def _functions(machine: Machine, streams: Streams) -> FunctionTable:
@@ -81,12 +116,14 @@ def _functions(machine: Machine, streams: Streams) -> FunctionTable:
     debug = [0]
     amd = machine.profile.kind == "rocm"
     toolkit = machine.profile.toolkit.split(".")
+    architectures = " ".join(dict.fromkeys(card.architecture for card in machine.profile.cards))
+    built_for = architectures if amd else _ARCHITECTURES.get(machine.profile.toolkit, _ARCHITECTURES["13.0"])
     return {
         "synchronize": do_nothing,
         "ipc_collect": do_nothing,
         "sleep": do_nothing,
         "getDefaultStream": default_stream,
-        "getArchFlags": lambda: machine.profile.architecture if amd else _ARCHITECTURES,
+        "getArchFlags": lambda: built_for,
         "getCompiledVersion": lambda: int(toolkit[0]) * 1000 + int(toolkit[1]) * 10,
         "getAllocatorBackend": lambda: "native",
         "set_sync_debug_mode": lambda mode: debug.__setitem__(0, mode),

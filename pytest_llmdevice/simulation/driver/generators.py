@@ -29,7 +29,7 @@ class _Factory(type(_Real)):  # type: ignore[misc]
         target = torch.device(device) if isinstance(device, (str, torch.device)) else None
         if target is None or target.type != machine.device_type:
             return _Real() if device is None else _Real(device)
-        if f"{target.type}:{target.index or 0}" not in machine.profile.devices:
+        if not 0 <= (target.index or 0) < len(machine.devices):
             raise RuntimeError("The device_index is invalid.")
         return CardGenerator(machine.resolve(target))
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
+from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.profiles import Profile
+from pytest_llmdevice.simulation.visibility import card_uuid
+
+_THREADS = {(7, 5): 1024} | dict.fromkeys(((8, 6), (8, 7), (8, 9), (12, 0), (12, 1)), 1536)
+"""Compute capability -> threads of a multiprocessor, where they are not 2048 (the CUDA C++ programming guide)."""
 
 
 class CardProperties:
@@ -37,8 +42,8 @@ class CardProperties:
         return CardProperties, (self._header, values, self._shown)
 
 
-def cuda_properties(profile: Profile, index: int) -> CardProperties:
-    """`_CudaDeviceProperties` of an NVIDIA or AMD card."""
+def cuda_properties(profile: Profile, index: int, uuid: UUID) -> CardProperties:
+    """`_CudaDeviceProperties` of an NVIDIA or AMD card at `index` of its machine."""
     values = {
         "name": profile.card,
         "major": profile.capability[0],
@@ -47,7 +52,7 @@ def cuda_properties(profile: Profile, index: int) -> CardProperties:
         "multi_processor_count": profile.processors,
         "is_integrated": 0,
         "is_multi_gpu_board": 0,
-        "max_threads_per_multi_processor": 1024 if profile.capability == (7, 5) else 2048,
+        "max_threads_per_multi_processor": _THREADS.get(profile.capability, 2048),
         "max_threads_per_block": 1024,
         # A PyTorch that is not built for AMD has the card's name here.
         "gcnArchName": profile.architecture or profile.card,
@@ -63,14 +68,14 @@ def cuda_properties(profile: Profile, index: int) -> CardProperties:
         "pci_bus_id": index + 1,
         "pci_device_id": 0,
         "pci_domain_id": 0,
-        "uuid": _uuid(profile, index),
+        "uuid": uuid,
     }
     shown = ("name", "major", "minor", *(("gcnArchName",) if profile.architecture else ()))
     shown += ("total_memory", "multi_processor_count", "uuid", "pci_bus_id", "pci_device_id", "pci_domain_id")
     return CardProperties("_CudaDeviceProperties", values, (*shown, "L2_cache_size"))
 
 
-def xpu_properties(profile: Profile, index: int) -> CardProperties:
+def xpu_properties(profile: Profile, index: int, uuid: UUID) -> CardProperties:
     """`_XpuDeviceProperties` of an Intel card."""
     values = {
         "name": profile.card,
@@ -92,7 +97,7 @@ def xpu_properties(profile: Profile, index: int) -> CardProperties:
         "local_mem_size": 131072,
         "last_level_cache_size": 204 * 2**20,
         "has_fp16": True,
-        "has_fp64": True,
+        "has_fp64": "float64" not in profile.lacks,
         "has_atomic64": True,
         "has_bfloat16_conversions": True,
         "has_subgroup_matrix_multiply_accumulate": True,
@@ -100,16 +105,28 @@ def xpu_properties(profile: Profile, index: int) -> CardProperties:
         "has_subgroup_2d_block_io": True,
         "is_integrated_gpu": False,
         "architecture": 13136561920,
-        "uuid": _uuid(profile, index),
+        "uuid": uuid,
     }
     hidden = {"vendor", "version", "uuid", "architecture", "memory_clock_rate", "memory_bus_width", "local_mem_size"}
     return CardProperties("_XpuDeviceProperties", values, tuple(name for name in values if name not in hidden))
 
 
-def properties_of_cards(profile: Profile, kind: Callable[[Profile, int], CardProperties]) -> tuple[CardProperties, ...]:
-    """The properties of every card of a profile, in the order of their indices."""
-    return tuple(kind(profile, index) for index in range(profile.count))
+class Properties:
+    """The properties of the cards that a process sees, by their indices there; made when one is first asked for."""
 
+    def __init__(self, machine: Machine, kind: Callable[[Profile, int, UUID], CardProperties]) -> None:
+        self._machine, self._kind = machine, kind
+        self._made: dict[int, CardProperties] = {}
 
-def _uuid(profile: Profile, index: int) -> uuid.UUID:
-    return uuid.uuid5(uuid.NAMESPACE_URL, f"{profile.name}/{index}")
+    def of(self, index: int) -> CardProperties:
+        """The properties of a card.
+
+        Raises:
+            RuntimeError: there is no such card.
+        """
+        machine = self._machine
+        machine.check_index(index)
+        if index not in self._made:
+            number = machine.numbers[index]
+            self._made[index] = self._kind(machine.cards[index], number, card_uuid(machine.profile, number))
+        return self._made[index]

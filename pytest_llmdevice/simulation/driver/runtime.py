@@ -44,9 +44,9 @@ def runtime_functions(machine: Machine, streams: Streams) -> FunctionTable:
         return index != peer
 
     return {
-        "init": _do_nothing,
+        "init": machine.use,
         "isInBadFork": lambda: False,
-        "getDeviceCount": lambda: len(machine.devices),
+        "getDeviceCount": lambda: machine.count,
         "getDevice": lambda: machine.current,
         "setDevice": set_device,
         "exchangeDevice": exchange,
@@ -92,7 +92,7 @@ def pool_of(machine: Machine, index: int) -> Pool:
     Raises:
         RuntimeError: there is no such card.
     """
-    if not 0 <= index < len(machine.pools):
+    if not 0 <= index < len(machine.devices):
         raise RuntimeError(f"Invalid device argument {index}: did you call init?")
     return machine.pools[index]
 

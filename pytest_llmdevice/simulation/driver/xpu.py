@@ -19,23 +19,18 @@ def install(machine: Machine, streams: Streams, patches: Patches) -> None:
     set_functions(patches, torch._C, "_xpu_", table)
     patches.set(torch._C, "_has_xpu", True)
     patches.set(torch.version, "xpu", machine.profile.toolkit)
-    cards = properties.properties_of_cards(machine.profile, properties.xpu_properties)
-
-    def card(index: int) -> properties.CardProperties:
-        machine.check_index(index)
-        return cards[index]
-
+    cards = properties.Properties(machine, properties.xpu_properties)
     xpu: Any = torch.xpu
     for name, value in {
         "_exchange_device": table["exchangeDevice"],
         "_maybe_exchange_device": table["maybeExchangeDevice"],
-        "_get_device_properties": card,
+        "_get_device_properties": cards.of,
         "_XpuDeviceProperties": properties.CardProperties,
         # Calls that PyTorch queued for the first use of a real card stay in their queue.
         "_initialized": True,
         "_is_in_bad_fork": table["isInBadFork"],
         "_cached_device_count": len(machine.devices),
-        "default_generators": machine.generators,
+        "default_generators": machine.generators[: machine.count],
     }.items():
         patches.set(xpu, name, value)
     graphs = getattr(xpu, "graphs", None)
