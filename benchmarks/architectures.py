@@ -5,8 +5,10 @@ of the libraries (`benchmarks.upstream` says which, and how it was understood) o
 here as the checks make them, before they are held against a plain load: that would make this measure pass whatever
 they say.
 
-    python -m benchmarks.architectures [NAME ...] [--dtype bfloat16] [--quantization nf4]
+    python -m benchmarks.architectures [NAME ...] [--traits] [--dtype bfloat16] [--quantization nf4]
         [--device cuda:0] [--strategy split] [--seconds 120] [--json FILE] [--markdown FILE]
+
+A NAME may have traits, `llama~no-pad`; `--traits` is each curated family with each of its traits.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.upstream import property_of
+from pytest_llmdevice.matrix.model_names import TRAIT
 from pytest_llmdevice.oracle.process import VARIABLE, OracleProcess
 
 if TYPE_CHECKING:
@@ -61,16 +64,19 @@ class Looked:
 
 def look(name: str, options: argparse.Namespace) -> Looked:
     """Build `name`, load it plainly, and make all checks."""
-    from pytest_llmdevice.errors import UnsupportedByLibrary
+    from pytest_llmdevice.errors import CheckpointUnavailable, UnsupportedByLibrary
     from pytest_llmdevice.matrix.cell import Cell
     from pytest_llmdevice.simulation import simulate
+    from pytest_llmdevice.zoo import checkpoint
     from pytest_llmdevice.zoo.architectures import checkpoint_of
 
     started = time.monotonic()
     try:
-        folder = checkpoint_of(name)
+        folder = checkpoint(name) if TRAIT in name else checkpoint_of(name)
     except UnsupportedByLibrary as error:
         return Looked(name, "cannot be built", str(error).partition(": ")[2])
+    except CheckpointUnavailable as error:
+        return Looked(name, "cannot be built", str(error))
     simulated = options.device != "cpu"
     cell = Cell(
         f"arch-{name}", options.device, options.dtype, options.quantization, options.strategy, simulated=simulated
@@ -136,12 +142,29 @@ def findings_of(result: Result) -> list[Found]:
 
 def judged(name: str, found: tuple[Found, ...], quantization: str, seconds: float, dtype: str = "float32") -> Looked:
     """The outcome of findings: upstream if each of them is a known property of the architecture."""
-    known = {one: property_of(name, one, quantization, dtype) for one in found}
+    known = {one: property_of(name.partition(TRAIT)[0], one, quantization, dtype) for one in found}
     alarms = list(dict.fromkeys(one[0] for one, why in known.items() if not why))
     if alarms:
         return Looked(name, "false alarm", ", ".join(alarms), found, seconds)
     properties = list(dict.fromkeys(why for why in known.values() if why))
     return Looked(name, "upstream" if properties else "passed", "; ".join(properties), found, seconds)
+
+
+def pairs() -> list[str]:
+    """Each curated family with each trait that it can have."""
+    from pytest_llmdevice.errors import ConfigurationError
+    from pytest_llmdevice.zoo import families
+    from pytest_llmdevice.zoo.fits import refuse_unfit
+    from pytest_llmdevice.zoo.traits import TRAITS
+
+    found = []
+    for name in (f"{family}{TRAIT}{trait.name}" for trait in TRAITS for family in families()):
+        try:
+            refuse_unfit(name)
+        except ConfigurationError:
+            continue
+        found.append(name)
+    return found
 
 
 def _again(files: Sequence[Path], quantization: str, dtype: str) -> dict[str, Looked]:
@@ -221,6 +244,7 @@ def main() -> None:
     """Print a line for each architecture, and how many had which outcome."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*")
+    parser.add_argument("--traits", action="store_true", help="each curated family with each trait that it can have")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--quantization", default="none")
     parser.add_argument("--device", default="cpu", help="other than the cpu: on two simulated cards")
@@ -246,7 +270,8 @@ def main() -> None:
     seen = list(_again(options.again, options.quantization, options.dtype).values()) if options.again else []
     if not seen:
         warm_up(options)
-    for name in () if seen else options.names or sorted(architectures()):
+    wanted = options.names or (pairs() if options.traits else sorted(architectures()))
+    for name in () if seen else wanted:
         looked = in_child(name, options)
         seen.append(looked)
         print(f"{looked.seconds:6.1f} s  {name:<26} {looked.outcome:<16} {looked.why}", flush=True)

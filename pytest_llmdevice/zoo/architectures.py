@@ -16,8 +16,10 @@ from pytest_llmdevice.zoo.cache import cached
 from pytest_llmdevice.zoo.catalogue import hyphenated, named
 from pytest_llmdevice.zoo.exceptions import CANNOT, adjusted
 from pytest_llmdevice.zoo.families import BOS_TOKEN_ID, EOS_TOKEN_ID, PAD_TOKEN_ID, SEED, Family, Kind
+from pytest_llmdevice.zoo.fitted import say_choices, train_choices
 from pytest_llmdevice.zoo.isolation import pinned_settings
 from pytest_llmdevice.zoo.reducer import reduced
+from pytest_llmdevice.zoo.routing import settle_routing
 from pytest_llmdevice.zoo.spread import spread
 from pytest_llmdevice.zoo.tokenizer import build_tokenizer
 from pytest_llmdevice.zoo.traits.trait import Trait
@@ -129,7 +131,8 @@ def build_architecture(
 ) -> None:
     """Write configuration, generation defaults, float32 weights and tokenizer of `family` into `folder`.
 
-    The tokenizer is the zoo's, or that of the files `tokenizer`.
+    The tokenizer is the zoo's, or that of the files `tokenizer`. Weights are trained until no greedy choice after the
+    prompts is close to a tie; where that cannot be done, `fitted.why_unclear` says why.
 
     Raises:
         UnsupportedByLibrary: the class cannot be made, and why.
@@ -139,15 +142,16 @@ def build_architecture(
         whole = config_for(family)
         vary(family.name, whole, traits)
         model = _model(family, whole, seed, traits, own_tokens=bool(tokenizer))
+        for file in tokenizer:
+            shutil.copyfile(file, folder / file.name)
+        if not tokenizer:
+            build_tokenizer().save_pretrained(folder)
+        say_choices(folder, train_choices(model, seed, folder if tokenizer else None))
         model.save_pretrained(folder)
         if type(model.config) is not type(whole):
             # The class of the text part: what a loader finds is the configuration of the whole.
             whole.architectures = [type(model).__name__]
             whole.save_pretrained(folder)
-        for file in tokenizer:
-            shutil.copyfile(file, folder / file.name)
-        if not tokenizer:
-            build_tokenizer().save_pretrained(folder)
         for trait in traits:
             trait.rewrite(folder)
 
@@ -166,6 +170,8 @@ def _model(
         ) from error
     model.train(False)
     spread(model, seed)
+    if not any(trait.close for trait in traits):
+        settle_routing(model, seed)
     for trait in traits:
         trait.weigh(model)
     usual = {"pad_token_id": PAD_TOKEN_ID, "bos_token_id": BOS_TOKEN_ID, "eos_token_id": EOS_TOKEN_ID}

@@ -19,7 +19,7 @@ from pytest_llmdevice.zoo.manifest import damage, write_manifest
 
 CACHE_VARIABLE: Final = "LLMDEVICE_CACHE"
 
-RECIPE_VERSION: Final = 6
+RECIPE_VERSION: Final = 7
 """A number that is increased with every change to how weights, tokenizer or files are built."""
 
 _LIBRARIES: Final = ("torch", "transformers", "tokenizers", "safetensors")

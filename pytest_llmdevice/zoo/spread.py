@@ -46,7 +46,7 @@ def spread(model: nn.Module, seed: int) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             draw = torch.randn(parameter.shape, generator=generator(seed, name))
-            if _RECURRENT.search(name) and bool(parameter.isfinite().all()):
+            if is_recurrent(name) and bool(parameter.isfinite().all()):
                 continue
             if parameter.ndim <= 1:
                 start = parameter if bool(parameter.isfinite().all()) else torch.ones_like(parameter)
@@ -58,6 +58,11 @@ def spread(model: nn.Module, seed: int) -> None:
             if weight is not None and weight.shape[0] == VOCAB_SIZE and (module is table or not tied):
                 # Small rows keep the logits of special tokens below those of bytes, so that none is generated.
                 weight[PAD_TOKEN_ID:] *= SPECIAL_TOKEN_SCALE
+
+
+def is_recurrent(name: str) -> bool:
+    """Whether a parameter of this name decides how much a recurrence remembers."""
+    return _RECURRENT.search(name) is not None
 
 
 def _scale(owner: nn.Module, name: str, parameter: torch.Tensor, *, tied: bool) -> float:

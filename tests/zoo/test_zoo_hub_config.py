@@ -8,8 +8,13 @@ from typing import Any
 
 import pytest
 import test_zoo_hub  # type: ignore[import-not-found]
+import torch
 from test_zoo_hub import Hub, hub  # noqa: F401 - a fixture
+from transformers import AutoModelForCausalLM
 
+from pytest_llmdevice.zoo.families import SEED
+from pytest_llmdevice.zoo.fitted import why_unclear
+from pytest_llmdevice.zoo.prompts import PROMPTS, continuations
 from pytest_llmdevice.zoo.tokenizer import build_tokenizer
 
 CONFIG: dict[str, Any] = {
@@ -53,6 +58,7 @@ def repositories(tokenizer: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -
     own = {"auto_map": {"AutoConfig": "configuration_own.OwnConfig"}, "model_type": "own"}
     for name, files in {
         "org/real": published(),
+        "org/large": published(vocab_size=6000),
         "org/own": published(**own) | {"configuration_own.py": b"raise SystemExit"},
         "org/picture": published(model_type="vit"),
         "org/odd": published(model_type=None),
@@ -75,6 +81,18 @@ def test_the_architecture_is_the_repositorys_and_the_sizes_are_tiny(hub: Hub, zo
     assert (rope["rope_type"], rope["factor"], rope["rope_theta"]) == ("llama3", 32.0, 500000.0)
     assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [258, 300]
     assert not any("safetensors" in request or ".py" in request for request in hub.requests)
+
+
+@pytest.mark.parametrize("name", ["org/real", "org/large"])
+def test_the_weights_are_trained_so_that_choices_are_clear(name: str, hub: Hub, zoo_cache: Path) -> None:  # noqa: F811
+    folder = Path(hub.checkpoint(f"hub-config:{name}", LLMDEVICE_CACHE=str(zoo_cache))["folder"])
+    assert why_unclear(folder) is None
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    for prompt, answer in zip(PROMPTS, continuations(SEED), strict=True):
+        with torch.no_grad():
+            best = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1].topk(2)
+        assert best.indices[:, 0].tolist() == list(answer)
+        assert (best.values[:, 0] - best.values[:, 1]).min() > 1
 
 
 def test_traits_follow_the_name(hub: Hub, zoo_cache: Path) -> None:  # noqa: F811

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.errors import CheckpointUnavailable
+from pytest_llmdevice.errors import CheckpointUnavailable, UnsupportedByLibrary, first_line
 from pytest_llmdevice.zoo.traits.json_files import CONFIGURATION, change
 from pytest_llmdevice.zoo.traits.stored import read_weights, write_weights
 from pytest_llmdevice.zoo.traits.trait import Trait
@@ -152,11 +152,31 @@ def _pack_with_bitsandbytes(options: Mapping[str, Any]) -> Callable[[Path], None
             local_files_only=True,
             quantization_config=kinds.BitsAndBytesConfig(**options),
         )
+        _refuse_what_cannot_run(model)
         for path in folder.glob("*.safetensors*"):
             path.unlink()
         model.save_pretrained(folder)
 
     return pack
+
+
+def _refuse_what_cannot_run(model: Any) -> None:
+    """Do nothing if the packed `model` reads a text.
+
+    Raises:
+        UnsupportedByLibrary: it cannot: its class gives packed layers what they do not take, or reads their weights.
+    """
+    import torch
+
+    ids = torch.zeros(1, 2, dtype=torch.long)
+    given = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+    try:
+        with torch.no_grad():
+            model(input_ids=ids, **given)
+    except Exception as error:  # a class may fail with anything
+        raise UnsupportedByLibrary(
+            f"{type(model).__name__} does not run with what bitsandbytes packs: {first_line(error)}"
+        ) from error
 
 
 def _configuration(folder: Path) -> PreTrainedConfig:
