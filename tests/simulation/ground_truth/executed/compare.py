@@ -16,6 +16,7 @@ from pathlib import Path
 from ..cases import all_cases
 from ..declare import Case, Gives, Outcome, Raises
 from ..observe import observe
+from .chunks import RECORDED
 from .rows import EXECUTED, Call, read
 
 
@@ -46,8 +47,18 @@ class Difference:
 
 
 def calls(path: Path = EXECUTED) -> list[Call]:
-    """All rows, those of the declared table by the first part of their ids."""
+    """All rows, those of the declared table by the first part of their ids; what a card has said of a row counts."""
     _, declared, found = read(path)
+    said = {
+        (call.operator, case.id): outcome
+        for recorded in sorted(path.parent.glob(RECORDED))
+        for call in read(recorded)[2]
+        for case, outcome in call.rows
+    }
+    found = [
+        Call(call.operator, tuple((case, said.get((call.operator, case.id), outcome)) for case, outcome in call.rows))
+        for call in found
+    ]
     by_name: dict[str, list[tuple[Case, Outcome]]] = {}
     for case in all_cases():
         if case.id in declared:
