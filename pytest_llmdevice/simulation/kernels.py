@@ -187,7 +187,10 @@ def refuse_dtype(name: str, tensor: torch.Tensor, mode: str | None = None) -> No
 
     Raises:
         NotImplementedError: a card has no such kernel.
+        RuntimeError: the same, in the words of `histc` for float16.
     """
+    if name == "histc" and tensor.dtype == torch.float16:
+        raise RuntimeError("HalfTensor is not supported")
     if name == "interpolate":
         kernel = _RESAMPLING.get(str(mode)) if tensor.dtype == torch.uint8 else None
     else:

@@ -7,9 +7,11 @@ from itertools import chain
 
 import pytest
 import torch
+from simulation.ground_truth.declare import Case
 from simulation.ground_truth.executed.compare import calls, differences
 from simulation.ground_truth.executed.known import KNOWN
 from simulation.ground_truth.executed.rows import Call, read
+from simulation.ground_truth.executed.used import function_of, rows_of, used
 from simulation.ground_truth.table import disagreements, table
 
 HEADER, DECLARED, _ = read()
@@ -58,6 +60,13 @@ def test_of_what_language_models_call_next_to_nothing_differs() -> None:
     assert len(known("extra")) / total < 0.01
 
 
+def test_of_what_the_libraries_call_next_to_nothing_differs() -> None:
+    rows = rows_of(CALLS, used(), {"extra"})
+    differing = [case.id for operator, case, _ in rows if case.id in known(operator)]
+    assert len(rows) >= 3_000
+    assert len(differing) / len(rows) < 0.01
+
+
 def test_the_cuda_build_was_asked_about_the_whole_declared_table() -> None:
     left_out = {row.case.id for row in table()} - set(DECLARED)
     # What a library of NVIDIA's or the values say was not to be seen.
@@ -67,3 +76,19 @@ def test_the_cuda_build_was_asked_about_the_whole_declared_table() -> None:
 
 def test_where_the_cuda_build_says_something_else_than_the_sources_promise_it_is_known() -> None:
     assert disagreements() == []
+
+
+def test_functions_are_known_by_their_calls() -> None:
+    calls = {
+        "torch.add(a, b)": "add",
+        "F.linear(a, b)": "linear",
+        "a.cumsum_(0)": "cumsum_",
+        "torch.linalg.norm(a)": "norm",
+        "a @ b": "",
+        "(a * b).sum()": "",
+    }
+    assert {code: function_of(Case("", {}, code, None, "")) for code in calls} == calls
+
+
+def test_the_functions_that_are_used_are_those_of_models() -> None:
+    assert {"linear", "matmul", "embedding", "softmax", "scatter_", "gemm_4bit.default", "conv1d"} <= used()

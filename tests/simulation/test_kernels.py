@@ -231,6 +231,11 @@ def test_a_dtype_that_only_the_cpu_computes_is_refused_on_cards(
     assert call(given(1, 2, 4, 4, 4, dtype=torch.float32, device="cuda:1")) is not None
 
 
+def test_a_histogram_of_halves_is_refused_in_words_of_its_own(_card: None) -> None:  # noqa: PT019
+    with pytest.raises(RuntimeError, match="^HalfTensor is not supported$"):
+        torch.histc(torch.ones(2, dtype=torch.float16, device="cuda:0"), min=0, max=1)
+
+
 def test_what_has_no_kernel_for_a_card_is_refused_there(_card: None) -> None:  # noqa: PT019
     with pytest.raises(NotImplementedError, match=r"^Could not run 'aten::histogram\.bin_ct' with arguments from the"):
         torch.histogram(torch.ones(3, device="cuda:1"), 2)
