@@ -232,7 +232,7 @@ def test_a_dtype_that_only_the_cpu_computes_is_refused_on_cards(
 
 
 def test_a_histogram_of_halves_is_refused_in_words_of_its_own(_card: None) -> None:  # noqa: PT019
-    with pytest.raises(RuntimeError, match="^HalfTensor is not supported$"):
+    with pytest.raises(RuntimeError, match=r"^HalfTensor is not supported$"):
         torch.histc(torch.ones(2, dtype=torch.float16, device="cuda:0"), min=0, max=1)
 
 
