@@ -1,0 +1,155 @@
+"""What the bugs of the corpus raise on cards: each loader and generator with a bug, over the stand-in and simulated.
+
+From the repository's root, in an environment with the CUDA build:
+
+    python -m tests.simulation.ground_truth.executed.loud
+
+and what the simulation does otherwise, with any build:
+
+    python -m tests.simulation.ground_truth.executed.loud --compare
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from . import record
+from .build import CannotBuild
+from .libraries import written
+from .run import NVIDIA, in_child, loaded
+
+if TYPE_CHECKING:
+    from pytest_llmdevice import Cell
+
+LOUD: Final = Path(__file__).with_name("loud.json")
+
+LONGEST: Final = 300
+"""Seconds of a bug."""
+
+TESTS: Final = Path(__file__).parents[3]
+"""The folder that has the corpus."""
+
+
+def subjects() -> Iterator[tuple[str, Any, Cell]]:
+    """The name of each bug that is run on cards, its case, and the cell."""
+    if str(TESTS) not in sys.path:
+        sys.path.insert(0, str(TESTS))
+    from corpus.catalog import CASES
+
+    for case in CASES:
+        for cell in case.cells:
+            if cell.kind == "cuda":
+                yield f"{case.name} {cell.id.removesuffix('.sim')}", case, cell
+
+
+def raised(case: Any, cell: Cell) -> dict[str, str]:
+    """What the bug raises while it loads, runs forward and generates on the cards that are here; empty for nothing."""
+    import torch
+    from corpus.case import checkpoint, prompts
+
+    from pytest_llmdevice.inference.generation import generate_with, inputs_for
+
+    steps: dict[str, str] = {}
+    model: Any = None
+    target = case.buggy()
+
+    @contextmanager
+    def step(name: str) -> Iterator[None]:
+        steps[name] = ""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - an error of any kind is what is looked for
+            steps[name] = f"{type(error).__name__}: {error}"
+
+    # What cuDNN would compute is computed without it, on the same devices.
+    with warnings.catch_warnings(), torch.backends.cudnn.flags(enabled=False):
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        with step("load"):
+            model = target.load(checkpoint(cell.model), cell)
+        if steps["load"]:
+            return steps
+        given = [list(prompt) for prompt in prompts(cell.model)][:2]
+        with step("forward"), torch.no_grad():
+            model(**inputs_for(model, given[:1]))
+        with step("generate"):
+            generate_with(target, model, given, 2)
+    return steps
+
+
+def believed(steps: Mapping[str, str]) -> dict[str, str | None]:
+    """The steps, None for what a library of NVIDIA's or the lack of values may have decided, and for what follows."""
+    found: dict[str, str | None] = {}
+    for name, text in steps.items():
+        unseen = None in found.values() or NVIDIA.search(text) or "OutOfMemory" in text or "multiplication" in text
+        found[name] = None if unseen else text
+    return found
+
+
+def record_rows(out: Path) -> None:
+    """Run each bug in a child of this process, which runs over the stand-in, and write the rows."""
+    from . import libraries
+
+    rows = []
+    for model in {cell.model: None for _, _, cell in subjects()}:
+        # So that no child has to import it.
+        with suppress(Exception):
+            libraries.prepare(model)
+    for name, case, cell in subjects():
+        steps, died = in_child(lambda case=case, cell=cell: raised(case, cell), LONGEST)  # type: ignore[misc]
+        rows.append({"bug": name, **({"died": died} if steps is None else {"steps": believed(steps)})})
+    out.write_text(written(record.header(), rows), encoding="utf-8")
+
+
+def read(path: Path = LOUD) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The header, and the rows by the names of the bugs and cells."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    return data["header"], {row["bug"]: row for row in data["rows"]}
+
+
+def differing(row: Mapping[str, Any], case: Any, cell: Cell) -> list[str]:
+    """Where the simulation raises something else than the CUDA build, step by step."""
+    from pytest_llmdevice.simulation import simulate
+
+    with simulate(case.machine or "cuda:2"):
+        found = raised(case, cell)
+    steps = row.get("steps", {})
+    return [
+        f"{name}: CUDA {steps[name] or 'nothing'}, simulated {found.get(name) or 'nothing'}"
+        for name in steps
+        if steps[name] is not None and steps[name] != found.get(name)
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=LOUD, help="where the rows go")
+    parser.add_argument("--compare", action="store_true", help="ask the simulation")
+    options = parser.parse_args(arguments)
+    if options.compare:
+        _, rows = read(options.out)
+        count = 0
+        for name, case, cell in subjects():
+            for line in differing(rows.get(name, {}), case, cell):
+                count += 1
+                sys.stdout.write(f"{name}: {line}\n")
+        sys.stdout.write(f"{count} steps of {len(rows)} bugs differ\n")
+        return bool(count)
+    if loaded():
+        record_rows(options.out)
+        return 0
+    try:
+        return record.start(__spec__.name, ["--out", str(options.out)])
+    except CannotBuild as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
