@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,70 @@ def without_scaling(model: Any, folder: str) -> Any:
     return model
 
 
+def long_factors_for_short_texts(model: Any, _folder: str) -> Any:
+    config = model.config
+    settings = {**config.rope_parameters, "short_factor": config.rope_parameters["long_factor"]}
+    model.model.rotary_emb = type(model.model.rotary_emb)(
+        type(config)(**{**config.to_dict(), "rope_parameters": settings})
+    )
+    return model
+
+
+@dataclass
+class Talk:
+    """What a chat is loaded as."""
+
+    network: Any
+    tokenizer: Any
+
+    def rendered(self, text: str) -> str:
+        messages = [{"role": "user", "content": text}]
+        said: str = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return said
+
+
+def once(talk: Talk, text: str) -> str:
+    return talk.rendered(text)
+
+
+def twice(talk: Talk, text: str) -> str:
+    return talk.rendered(talk.rendered(text))
+
+
+def not_at_all(_talk: Talk, text: str) -> str:
+    return text
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A chat that says what its template makes of texts, and has its model read what `read` makes of them."""
+
+    read: Callable[[Talk, str], str] = once
+
+    def load(self, folder: str, cell: Cell) -> Talk:
+        library: Any = AutoModelForCausalLM
+        model = library.from_pretrained(folder, dtype=cell.torch_dtype).eval()
+        return Talk(model, AutoTokenizer.from_pretrained(folder))
+
+    def model(self, talk: Talk) -> Any:
+        return talk.network
+
+    def prompt_ids(self, talk: Talk, prompts: Sequence[str]) -> Rows:
+        return [talk.tokenizer(talk.rendered(text))["input_ids"] for text in prompts]
+
+    def generate_text(self, talk: Talk, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+        return [self.answer(talk, text, max_new_tokens) for text in prompts]
+
+    def answer(self, talk: Talk, text: str, count: int) -> str:
+        ids = torch.tensor([talk.tokenizer(self.read(talk, text))["input_ids"]])
+        with torch.no_grad():
+            output = talk.network.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False
+            )
+        answer: str = talk.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+        return answer
+
+
 RIGHT = Loader()
 
 MISTAKES = [
@@ -137,21 +202,36 @@ MISTAKES = [
     ("llama~rope-dynamic", "bfloat16", Loader(without_scaling), "prefix"),
     ("llama~rope-yarn", "bfloat16", Loader(without_scaling), "loads"),
     ("llama~rope-llama3", "bfloat16", Loader(without_scaling), "values"),
+    ("phi3~rope-longrope", "bfloat16", Loader(without_scaling), "values"),
+    ("phi3~rope-longrope", "bfloat16", Loader(long_factors_for_short_texts), "loads"),
     ("bloom~large-vocab", "float32", Loader(cut_to_the_tokenizer), "loads"),
 ]
 
 
-def red(loader: Loader, model: str, dtype: str, cache: Path) -> list[str]:
+CHATS = [
+    ("qwen2~chat", "float32", Chat(twice), "agreement"),
+    ("qwen2~chat", "float32", Chat(not_at_all), "agreement"),
+]
+
+
+def red(loader: Loader | Chat, model: str, dtype: str, cache: Path) -> Generator[str]:
+    """The checks that find something, as they are made: nobody waits for those behind the first."""
     folder = checkpoint(model, cache=cache)
-    results = examine(loader, folder, Cell(model, "cpu", dtype), folder=cache / "references")
-    return [result.check for result in results if result.outcome not in {"passed", "inapplicable"}]
+    for result in examine(loader, folder, Cell(model, "cpu", dtype), folder=cache / "references"):
+        if result.outcome not in {"passed", "inapplicable"}:
+            yield result.check
 
 
 @pytest.mark.parametrize(("model", "dtype"), sorted({(model, dtype) for model, dtype, _, _ in MISTAKES}))
 def test_the_loader_without_a_mistake_passes(model: str, dtype: str, zoo_cache: Path) -> None:
-    assert red(RIGHT, model, dtype, zoo_cache) == []
+    assert list(red(RIGHT, model, dtype, zoo_cache)) == []
 
 
-@pytest.mark.parametrize(("model", "dtype", "loader", "check"), MISTAKES)
-def test_the_usual_mistake_is_found(model: str, dtype: str, loader: Loader, check: str, zoo_cache: Path) -> None:
-    assert red(loader, model, dtype, zoo_cache)[0] == check
+def test_a_chat_whose_model_reads_what_its_template_makes_passes(zoo_cache: Path) -> None:
+    assert list(red(Chat(), "qwen2~chat", "float32", zoo_cache)) == []
+
+
+@pytest.mark.parametrize(("model", "dtype", "loader", "check"), [*MISTAKES, *CHATS])
+def test_the_usual_mistake_is_found(model: str, dtype: str, loader: Loader | Chat, check: str, zoo_cache: Path) -> None:
+    with closing(red(loader, model, dtype, zoo_cache)) as found:
+        assert next(found, "nothing") == check

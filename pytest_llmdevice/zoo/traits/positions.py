@@ -17,6 +17,13 @@ DYNAMIC_FROM: Final = 64
 """Tokens up to which dynamic scaling leaves positions alone: more than a prompt and its continuation, because past it
 what a row says depends on how long the others of its batch are; and few enough that a check can go past it."""
 
+LONG_FROM: Final = 1024
+"""Tokens from which on a text is long for `longrope`: more than any check reads. A text that gets long turns all of its
+positions at once, and keys that are cached stay as they were, so that even a plain load contradicts itself there."""
+
+_LONGEST_FACTOR: Final = 32.0
+"""By how much the slowest pair of dimensions is slowed down in a long text."""
+
 _SCALED: Final = 128
 """The length that was trained on before scaling, in tokens."""
 
@@ -49,6 +56,28 @@ def _uncounted(config: PreTrainedConfig) -> str | None:
     return None if counted else "its configuration says no number of positions to scale from"
 
 
+def _settings(kind: str, config: Any) -> dict[str, Any]:
+    """What the rotary settings of `config` have besides their base, when they are scaled as `kind` says."""
+    if kind != "longrope":
+        return dict(_SETTINGS[kind])
+    pairs = _pairs(config)
+    return {
+        # A factor for each pair of dimensions, which grows as frequencies get slow; of short texts too, as in Phi-3.5.
+        "short_factor": [1.0 + pair / pairs for pair in range(pairs)],
+        "long_factor": [1.0 + _LONGEST_FACTOR * pair / pairs for pair in range(pairs)],
+        "factor": 4.0,
+        "original_max_position_embeddings": LONG_FROM,
+    }
+
+
+def _pairs(config: Any) -> int:
+    """How many pairs of dimensions of a head are turned."""
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    settings = _rotary(config)
+    partial = settings.get("partial_rotary_factor") or getattr(config, "partial_rotary_factor", None) or 1.0
+    return int(width * partial) // 2
+
+
 def _rotary(config: Any) -> Any:
     """The settings of rotary positions; before transformers 5 a base (`rope_theta`) and, where it is scaled, how."""
     if hasattr(config, "rope_parameters"):
@@ -73,18 +102,20 @@ def _scalable(settings: Mapping[str, Any]) -> list[str | None]:
 def _scaled(kind: str) -> Callable[[PreTrainedConfig], None]:
     def configure(config: PreTrainedConfig) -> None:
         untyped: Any = config
-        settings = dict(_rotary(untyped))
+        settings, scaled = dict(_rotary(untyped)), _settings(kind, untyped)
         if kind == "dynamic":
             # It is scaled from there on, whatever an original length says.
             untyped.max_position_embeddings = DYNAMIC_FROM
+        if kind == "longrope" and hasattr(untyped, "original_max_position_embeddings"):
+            untyped.original_max_position_embeddings = LONG_FROM
         if not hasattr(untyped, "rope_parameters"):
-            untyped.rope_scaling = {"rope_type": kind, **_SETTINGS[kind]}
+            untyped.rope_scaling = {"rope_type": kind, **scaled}
             return
         for layer in _scalable(settings):
             if layer is None:
-                settings |= {"rope_type": kind, **_SETTINGS[kind]}
+                settings |= {"rope_type": kind, **scaled}
             else:
-                settings[layer] = {**settings[layer], "rope_type": kind, **_SETTINGS[kind]}
+                settings[layer] = {**settings[layer], "rope_type": kind, **scaled}
         untyped.rope_parameters = settings
 
     return configure
@@ -121,6 +152,11 @@ TRAITS: Final = (
         "dynamic",
         "InternLM 2 scales where a text is longer than the positions that its configuration says.",
         "https://huggingface.co/internlm/internlm2_5-7b-chat/blob/main/config.json",
+    ),
+    _scaling(
+        "longrope",
+        "Phi-3 and Phi-3.5 have a factor for each pair of dimensions, and others for texts past 4096 tokens.",
+        "https://huggingface.co/microsoft/Phi-3.5-mini-instruct/blob/main/config.json",
     ),
     _scaling(
         "yarn",
