@@ -207,6 +207,10 @@ def _of_hqq(bits: int, smoke_error: float, *, packing_error: float, logits_error
     )
 
 
+# Measured over the zoo on a CPU (docs/quantizers.md). Weights: eight bits at most 0.0079, torchao's four bits 0.097 and
+# quanto's 0.10, float8 0.026, which outliers do not enlarge. Logits: eight bits 0.047, dynamic ones 0.058, float8 0.17,
+# four bits 0.42 and 0.48. Dynamic ones to themselves: 0.019; all others 2e-4. HQQ's are not measured: they load in no
+# version of transformers that is tested.
 QUANTIZERS: Final = (
     _of_torchao(
         "torchao-int8",
@@ -220,7 +224,7 @@ QUANTIZERS: Final = (
         "torchao's int8 weights and activations, whose scales are found on the way",
         lambda library: library.Int8DynamicActivationInt8WeightConfig(),
         "Int8Tensor",
-        errors=(0.04, 0.2, 0.15),
+        errors=(0.04, 0.15, 0.05),
     ),
     _of_torchao(
         "torchao-int4",
@@ -237,10 +241,10 @@ QUANTIZERS: Final = (
         lambda library: library.Float8WeightOnlyConfig(),
         "Float8Tensor",
         storage="float8_e4m3fn",
-        errors=(0.08, 0.3, 0.0),
+        errors=(0.05, 0.3, 0.0),
     ),
     _of_quanto("int8", "WeightQBytesTensor", "int8", EIGHT_BIT_ERROR, packing_error=0.04, logits_error=0.15),
-    _of_quanto("int4", "WeightQBitsTensor", "uint8", FOUR_BIT_ERROR, packing_error=0.22, logits_error=0.8),
+    _of_quanto("int4", "WeightQBitsTensor", "uint8", FOUR_BIT_ERROR, packing_error=0.22, logits_error=0.7),
     _of_hqq(8, EIGHT_BIT_ERROR, packing_error=0.04, logits_error=0.15),
     _of_hqq(4, FOUR_BIT_ERROR, packing_error=0.22, logits_error=0.8),
 )
