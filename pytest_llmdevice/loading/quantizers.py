@@ -7,7 +7,14 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.loading.quantizer_rules import GROUPS_IN_ROWS, HQQ_RULES, QUANTO_RULES, TORCHAO_RULES
+from pytest_llmdevice.loading.quantizer_rules import (
+    GROUPS_IN_ROWS,
+    HQQ_RULES,
+    NO_LINEAR_EXPERTS,
+    NO_STACKS,
+    QUANTO_RULES,
+    TORCHAO_RULES,
+)
 from pytest_llmdevice.loading.smoke_layers import tried
 from pytest_llmdevice.matrix.axes import Problem, Quantization
 from pytest_llmdevice.matrix.cell import Cell
@@ -85,7 +92,7 @@ def _of_torchao(
     storage: str = "int8",
     smoke_error: float = EIGHT_BIT_ERROR,
     errors: tuple[float, float, float],
-    experts: bool = True,
+    no_experts: str = "",
 ) -> Quantization:
     packing_error, logits_error, batch_error = errors
     return Quantization(
@@ -103,11 +110,11 @@ def _of_torchao(
         packing_error=packing_error,
         logits_error=logits_error,
         batch_error=batch_error,
-        rules=TORCHAO_RULES if experts else (*TORCHAO_RULES, GROUPS_IN_ROWS),
+        rules=(*TORCHAO_RULES, GROUPS_IN_ROWS) if no_experts else TORCHAO_RULES,
         configured=OF_TORCHAO,
         subclasses=True,
         keeps_float32=False,
-        experts=experts,
+        no_experts=no_experts,
     )
 
 
@@ -159,6 +166,7 @@ def _of_quanto(
         rules=QUANTO_RULES,
         configured=OF_QUANTO,
         subclasses=True,
+        no_experts=NO_LINEAR_EXPERTS,
         module="optimum.quanto",
         unsaved="optimum-quanto's models are not saved by transformers (QuantoHfQuantizer.is_serializable, 5.23)",
     )
@@ -233,7 +241,7 @@ QUANTIZERS: Final = (
         "IntxUnpackedToInt8Tensor",
         smoke_error=FOUR_BIT_ERROR,
         errors=(0.18, 0.6, 0.0),
-        experts=False,
+        no_experts=NO_STACKS,
     ),
     _of_torchao(
         "torchao-float8",
