@@ -64,7 +64,10 @@ def _maps_no_names(cell: Cell, machine: Machine) -> str | None:
     registry = current()
     strategy, entry = registry.get("strategy", cell.strategy), registry.get("quantization", cell.quantization)
     family = registry.get("family", parts_of(cell.model).base)
-    if strategy is None or not strategy.automatic or below(machine, "transformers", "5.0.0.dev0"):
+    # On the CPU there is nothing to choose from, and no sizes are looked at.
+    if strategy is None or not strategy.automatic or cell.kind == "cpu":
+        return None
+    if below(machine, "transformers", "5.0.0.dev0"):
         return None
     if entry is None or entry.library != "torchao" or not (entry.modules or (family is not None and family.moe)):
         return None

@@ -138,8 +138,9 @@ def test_experts_that_cannot_be_packed_are_unsupported(
     assert unsupported(cell, Inventory(versions={"transformers": "4.57.6", **versions})) is None
 
 
-def test_a_device_map_of_a_dense_model_is_no_matter() -> None:
+def test_a_device_map_of_a_dense_model_or_of_the_cpu_is_no_matter() -> None:
     machine = Inventory(versions={"transformers": "5.23.0", "torchao": "0.18.0"})
+    assert unsupported(Cell("mixtral", "cpu", "bfloat16", "torchao-int8", "auto"), machine) is None
     assert unsupported(Cell("llama", "cuda:0", "bfloat16", "torchao-int8", "auto", simulated=True), machine) is None
 
 
