@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from pytest_llmdevice.errors import DoesNotApply, Unsupported, UnsupportedByLibrary, first_line, message_of, of_target
 from pytest_llmdevice.loading.checkpoint_files import Stamp, stamps
 from pytest_llmdevice.loading.expected import expected_folder
+from pytest_llmdevice.loading.experts import packs_any_experts, refused_experts
 from pytest_llmdevice.loading.members import declared_names, model_of
-from pytest_llmdevice.loading.pretrained import model_class
+from pytest_llmdevice.loading.pretrained import model_class, skeleton
 from pytest_llmdevice.loading.pristine import remember
 from pytest_llmdevice.loading.target import CONTRACT, Target, validate
 from pytest_llmdevice.matrix.cell import Cell
@@ -111,6 +112,8 @@ class Loaded:
         with suppress(Exception):
             # So that its methods are known before somebody replaces them. Of a broken checkpoint, the load says more.
             model_class(str(checkpoint))
+            if not packs_any_experts(cell) and (reason := refused_experts(skeleton(str(checkpoint), cell), cell)):
+                return cls(cell, unsupported=reason)
         methods, put_states_back = ClassMethods.now(), separate_library_states()
 
         def put_back() -> None:

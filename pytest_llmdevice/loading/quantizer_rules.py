@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from pytest_llmdevice.loading.experts import cannot_pack_experts
 from pytest_llmdevice.matrix.axes import Machine, Rule, below
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.model_names import parts_of
@@ -32,8 +33,8 @@ def _no_offload(library: str, source: str) -> Rule:
     return Rule(f"{library}-is-not-offloaded", source, reason)
 
 
-def _dense_experts(library: str, source: str) -> Rule:
-    name = f"{library.split(maxsplit=1)[0]}-packs-no-experts"
+def _dense_experts(why: str, source: str) -> Rule:
+    name = f"{why.split(maxsplit=1)[0]}-packs-no-experts"
 
     def reason(cell: Cell, machine: Machine) -> str | None:
         registry = current()
@@ -45,13 +46,16 @@ def _dense_experts(library: str, source: str) -> Rule:
             own = registry.get("quantization", mix.of_module(EXPERTS, usual=True))
             if all(rule.name != name for rule in own.rules):
                 return None
-        return f"transformers 5 keeps the experts of a layer in one 3-D parameter, and {library}"
+        return cannot_pack_experts(why)
 
     return Rule(name, source, reason)
 
 
+NO_LINEAR_EXPERTS: Final = "optimum-quanto packs linear layers only"
+NO_STACKS: Final = "torchao makes groups in the rows of two dimensions"
+
 GROUPS_IN_ROWS: Final = _dense_experts(
-    "torchao makes groups in the rows of two dimensions",
+    NO_STACKS,
     "torchao.quantization.quant_api._intx_weight_only_transform (0.18): block_size = (1, group_size)",
 )
 
@@ -60,7 +64,10 @@ def _maps_no_names(cell: Cell, machine: Machine) -> str | None:
     registry = current()
     strategy, entry = registry.get("strategy", cell.strategy), registry.get("quantization", cell.quantization)
     family = registry.get("family", parts_of(cell.model).base)
-    if strategy is None or not strategy.automatic or below(machine, "transformers", "5.0.0.dev0"):
+    # On the CPU there is nothing to choose from, and no sizes are looked at.
+    if strategy is None or not strategy.automatic or cell.kind == "cpu":
+        return None
+    if below(machine, "transformers", "5.0.0.dev0"):
         return None
     if entry is None or entry.library != "torchao" or not (entry.modules or (family is not None and family.moe)):
         return None
@@ -82,7 +89,7 @@ QUANTO_RULES: Final = (
     _installed("optimum-quanto", "quanto"),
     _no_offload("optimum-quanto", "transformers.quantizers.quantizer_quanto (5.23): one device"),
     _dense_experts(
-        "optimum-quanto packs linear layers only",
+        NO_LINEAR_EXPERTS,
         "transformers.integrations.quanto.replace_with_quanto_layers (5.23): isinstance(module, nn.Linear)",
     ),
 )

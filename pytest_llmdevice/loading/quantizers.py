@@ -7,7 +7,14 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_llmdevice.loading.quantizer_rules import GROUPS_IN_ROWS, HQQ_RULES, QUANTO_RULES, TORCHAO_RULES
+from pytest_llmdevice.loading.quantizer_rules import (
+    GROUPS_IN_ROWS,
+    HQQ_RULES,
+    NO_LINEAR_EXPERTS,
+    NO_STACKS,
+    QUANTO_RULES,
+    TORCHAO_RULES,
+)
 from pytest_llmdevice.loading.smoke_layers import tried
 from pytest_llmdevice.matrix.axes import Problem, Quantization
 from pytest_llmdevice.matrix.cell import Cell
@@ -85,7 +92,7 @@ def _of_torchao(
     storage: str = "int8",
     smoke_error: float = EIGHT_BIT_ERROR,
     errors: tuple[float, float, float],
-    experts: bool = True,
+    no_experts: str = "",
 ) -> Quantization:
     packing_error, logits_error, batch_error = errors
     return Quantization(
@@ -103,11 +110,11 @@ def _of_torchao(
         packing_error=packing_error,
         logits_error=logits_error,
         batch_error=batch_error,
-        rules=TORCHAO_RULES if experts else (*TORCHAO_RULES, GROUPS_IN_ROWS),
+        rules=(*TORCHAO_RULES, GROUPS_IN_ROWS) if no_experts else TORCHAO_RULES,
         configured=OF_TORCHAO,
         subclasses=True,
         keeps_float32=False,
-        experts=experts,
+        no_experts=no_experts,
     )
 
 
@@ -159,6 +166,7 @@ def _of_quanto(
         rules=QUANTO_RULES,
         configured=OF_QUANTO,
         subclasses=True,
+        no_experts=NO_LINEAR_EXPERTS,
         module="optimum.quanto",
         unsaved="optimum-quanto's models are not saved by transformers (QuantoHfQuantizer.is_serializable, 5.23)",
     )
@@ -207,6 +215,10 @@ def _of_hqq(bits: int, smoke_error: float, *, packing_error: float, logits_error
     )
 
 
+# Measured over the zoo on a CPU (docs/quantizers.md). Weights: eight bits at most 0.0079, torchao's four bits 0.097 and
+# quanto's 0.10, float8 0.026, which outliers do not enlarge. Logits: eight bits 0.047, dynamic ones 0.058, float8 0.17,
+# four bits 0.42 and 0.48. Dynamic ones to themselves: 0.019; all others 2e-4. HQQ's are not measured: they load in no
+# version of transformers that is tested.
 QUANTIZERS: Final = (
     _of_torchao(
         "torchao-int8",
@@ -220,7 +232,7 @@ QUANTIZERS: Final = (
         "torchao's int8 weights and activations, whose scales are found on the way",
         lambda library: library.Int8DynamicActivationInt8WeightConfig(),
         "Int8Tensor",
-        errors=(0.04, 0.2, 0.15),
+        errors=(0.04, 0.15, 0.05),
     ),
     _of_torchao(
         "torchao-int4",
@@ -229,7 +241,7 @@ QUANTIZERS: Final = (
         "IntxUnpackedToInt8Tensor",
         smoke_error=FOUR_BIT_ERROR,
         errors=(0.18, 0.6, 0.0),
-        experts=False,
+        no_experts=NO_STACKS,
     ),
     _of_torchao(
         "torchao-float8",
@@ -237,10 +249,10 @@ QUANTIZERS: Final = (
         lambda library: library.Float8WeightOnlyConfig(),
         "Float8Tensor",
         storage="float8_e4m3fn",
-        errors=(0.08, 0.3, 0.0),
+        errors=(0.05, 0.3, 0.0),
     ),
     _of_quanto("int8", "WeightQBytesTensor", "int8", EIGHT_BIT_ERROR, packing_error=0.04, logits_error=0.15),
-    _of_quanto("int4", "WeightQBitsTensor", "uint8", FOUR_BIT_ERROR, packing_error=0.22, logits_error=0.8),
+    _of_quanto("int4", "WeightQBitsTensor", "uint8", FOUR_BIT_ERROR, packing_error=0.22, logits_error=0.7),
     _of_hqq(8, EIGHT_BIT_ERROR, packing_error=0.04, logits_error=0.15),
     _of_hqq(4, FOUR_BIT_ERROR, packing_error=0.22, logits_error=0.8),
 )

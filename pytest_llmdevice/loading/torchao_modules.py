@@ -63,6 +63,6 @@ def _named(said: Any, bones: Any, cell: Cell) -> dict[str, Any]:
         config = (said if said is not None else kind.config(cell)).quant_type
         if isinstance(module, (nn.Linear, nn.Embedding)):
             found[f"{name}.weight"] = config
-        elif kind.experts:
+        elif not kind.no_experts:
             found |= {f"{name}.{key}": config for key in expert_stacks(name, module)}
     return found

@@ -159,8 +159,8 @@ class Quantization:
         unsaved: why such a model cannot be saved; empty where it can.
         subclasses: whether layers of classes that derive from those in `layers` are packed too.
         keeps_float32: whether layers that the class of the model keeps in float32 stay dense.
-        experts: whether the built-in loader has it pack experts that a module keeps as one tensor. Those of the model
-            are to be packed in any case.
+        no_experts: why it cannot pack experts that a module keeps as one tensor of three dimensions, behind an "and".
+            Models that have such are then unsupported. Empty where it can, or where the check is to say what is dense.
         pack: packs the one layer of a model, an `nn.Sequential`, given the device and the name of the dtype. What the
             packed tensor then says of itself, groups and the like, those of a loaded model have to say too. It does
             nothing where that is not compared.
@@ -197,7 +197,7 @@ class Quantization:
     unsaved: str = ""
     subclasses: bool = False
     keeps_float32: bool = True
-    experts: bool = False
+    no_experts: str = ""
     pack: Callable[[Any, Any, str], object] = _unsaid
     modules: tuple[tuple[str, str], ...] = ()
     needs: tuple[str, ...] = ()

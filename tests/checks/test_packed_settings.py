@@ -174,7 +174,7 @@ def test_wide_layers_may_have_groups_and_classes_of_their_own(entry: Quantizatio
 @every
 def test_experts_have_settings_too(entry: Quantization, checkpoint: Callable[[str], str]) -> None:
     installed(entry)
-    if entry.library != "torchao" or not entry.experts:
+    if entry.library != "torchao" or entry.no_experts:
         pytest.skip("it packs no experts")
     folder, cell = checkpoint("mixtral"), Cell("mixtral", "cpu", "bfloat16", entry.name)
     model: Any = from_pretrained(folder, cell)

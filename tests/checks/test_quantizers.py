@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,6 +138,20 @@ def test_experts_that_cannot_be_packed_are_unsupported(
     assert unsupported(cell, Inventory(versions={"transformers": "4.57.6", **versions})) is None
 
 
-def test_a_device_map_of_a_dense_model_is_no_matter() -> None:
+def test_a_device_map_of_a_dense_model_or_of_the_cpu_is_no_matter() -> None:
     machine = Inventory(versions={"transformers": "5.23.0", "torchao": "0.18.0"})
+    assert unsupported(Cell("mixtral", "cpu", "bfloat16", "torchao-int8", "auto"), machine) is None
     assert unsupported(Cell("llama", "cuda:0", "bfloat16", "torchao-int8", "auto", simulated=True), machine) is None
+
+
+def test_bounds_are_above_what_was_measured_and_not_far() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "quantizers.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
+    known = {f"`{entry.name}`": entry for entry in QUANTIZERS}
+    assert {row[0] for row in rows} == {name for name, entry in known.items() if entry.library != "hqq"}
+    for name, _, weights, logits, *own in rows:
+        entry = known[name]
+        said = [float(cell.rpartition(" ")[2]) for cell in (weights, logits, *own)]
+        assert said == [entry.packing_error, entry.logits_error, entry.batch_error, entry.batch_error]
+        for cell, bound in ((weights, said[0]), (logits, said[1])):
+            assert 1.3 < bound / float(cell.partition(" ")[0]) < 6

@@ -67,3 +67,23 @@ def test_a_quantization_that_the_matrix_file_describes_is_known_by_it(
     result = run(project, target, cell, "--llm-matrix-file", "described.toml", "-n", workers)
     assert result.ret == (0 if target == "loader" else 1)
     result.stdout.fnmatch_lines(lines)
+
+
+@pytest.mark.parametrize(
+    ("target", "workers", "lines"),
+    [
+        # What is a fault where all layers are to be packed is right where some are to be dense.
+        ("forgetful", "2", ["1 cell: 1 passed"]),
+        (
+            "loader", "0",
+            ["   where    model.layers.{0,1}.mlp.down_proj", "   expected dense: not to be quantized"],
+        ),
+    ],
+)  # fmt: skip
+def test_modules_may_have_quantizations_of_their_own(
+    project: pytest.Pytester, folder: Path, target: str, lines: list[str], workers: str
+) -> None:
+    (folder / "conftest.py").unlink()
+    result = run(project, target, "dtype=float32", "--llm-matrix-file", "mixed.toml", "-n", workers)
+    assert result.ret == (0 if target == "forgetful" else 1)
+    result.stdout.fnmatch_lines(lines)
