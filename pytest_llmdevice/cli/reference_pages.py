@@ -17,6 +17,7 @@ from pytest_llmdevice.matrix.axes import DeviceKind, Quantization, Rule, Strateg
 from pytest_llmdevice.matrix.axis_values import AxisValues
 from pytest_llmdevice.matrix.cards import LACKS
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.own_cards import OwnCard
 from pytest_llmdevice.matrix.registry import Registry, built_in
 from pytest_llmdevice.matrix.schema import Exclude, Expect, Include, Matrix, Require, Vary
 from pytest_llmdevice.matrix.vocabulary import ATTENTIONS, DTYPES, SHORT_DTYPES
@@ -133,6 +134,7 @@ def _matrix_file(registry: Registry) -> Iterator[str]:
         ("`[[include]]`", Include, "An axis that is left out takes the matrix' own values."),
         ("`[[vary]]`", Vary, "In matrices with pairwise coverage."),
         ("`[[expect]]`", Expect, "`tolerance`, `dense`, `xfail` or several."),
+        ("`[[cards]]`", OwnCard, "`llmdevice` and pytest read it before `--llm-simulate`."),
         ("`[require]`", Require, "At least one axis. A simulated pass never satisfies it."),
     ):
         yield f"## {heading}"
@@ -156,7 +158,7 @@ def _matrix_file(registry: Registry) -> Iterator[str]:
     )
 
 
-def _keys(kind: type[AxisValues | Exclude | Expect | Require | Vary]) -> str:
+def _keys(kind: type[AxisValues | Exclude | Expect | OwnCard | Require | Vary]) -> str:
     described = attributes_of(kind)
     required = {name for name, key in kind.model_fields.items() if key.is_required()}
     order = sorted(kind.model_fields, key=list(described).index)
