@@ -18,6 +18,7 @@ from pytest_llmdevice.matrix.axis_values import Document
 from pytest_llmdevice.matrix.cards import LACKS
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.mixed_quantizations import MixedQuantization
+from pytest_llmdevice.matrix.own_cards import OwnCard
 from pytest_llmdevice.matrix.own_quantizations import OwnQuantization
 from pytest_llmdevice.matrix.registry import Registry, built_in
 from pytest_llmdevice.matrix.schema import Exclude, Expect, Include, Matrix, Require, Vary
@@ -137,6 +138,7 @@ def _matrix_file(registry: Registry) -> Iterator[str]:
         ("`[[expect]]`", Expect, "`tolerance`, `dense`, `xfail` or several."),
         ("`[[quantizations]]`", OwnQuantization, ""),
         ("`[[mixed]]`", MixedQuantization, "Names are those of the architecture."),
+        ("`[[cards]]`", OwnCard, "`llmdevice` and pytest read it before `--llm-simulate`."),
         ("`[require]`", Require, "At least one axis. A simulated pass never satisfies it."),
     ):
         yield f"## {heading}"

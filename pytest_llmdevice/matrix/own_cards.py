@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -106,8 +107,8 @@ class OwnCard(Document):
             raise invalid("'toolkit' is not like '13.0'")
         return self
 
-    def entry(self) -> Profile:
-        """What is registered of it.
+    def entries(self) -> tuple[Profile, ...]:
+        """What is registered of it, under each of its names.
 
         Raises:
             ConfigurationError: the runtime of its backend is not simulated.
@@ -115,7 +116,8 @@ class OwnCard(Document):
         if self.backend not in SIMULATED:
             raise ConfigurationError(f"{KEY}, {self.name!r}: cards of {self.backend} are not simulated")
         said = self.model_dump(exclude_defaults=True)
-        return card_of({"toolkit": TOOLKITS[self.backend], **said})
+        card = card_of({"toolkit": TOOLKITS[self.backend], **said})
+        return tuple(replace(card, name=name) for name in (self.name, *self.also))
 
 
 def register(path: Path, said: tuple[OwnCard, ...], registry: Registry) -> None:
@@ -129,7 +131,7 @@ def register(path: Path, said: tuple[OwnCard, ...], registry: Registry) -> None:
     new = [each for each in said if each.name not in known or registry.plugin_of(known[each.name]) != plugin]
 
     def add(into: Registry) -> None:
-        into.add(*(each.entry() for each in new))
+        into.add(*(entry for each in new for entry in each.entries()))
 
     if new:
         registry.load(plugin, add, file=str(path))

@@ -56,6 +56,12 @@ def test_it_is_an_entry_like_others(tmp_path: Path, registry: Registry) -> None:
     assert registry.plugin_of(card) == f"matrix file {path.resolve()}"
 
 
+def test_it_has_each_of_its_names(tmp_path: Path, registry: Registry) -> None:
+    load(str(written(tmp_path, AXES + TABLE + 'also = ["edge-a", "edge-b"]\n')), tmp_path)
+
+    assert {registry.of(Profile)[name].card for name in ("cuda-edge", "edge-a", "edge-b")} == {"Edge Card"}
+
+
 def test_one_that_a_matrix_extends_is_there_too(tmp_path: Path, registry: Registry) -> None:
     written(tmp_path, AXES + TABLE, "base.toml")
 
@@ -109,4 +115,4 @@ def test_the_data_files_of_the_package_have_the_same_keys(file: str) -> None:
     for table in tables["cards"]:
         said = OwnCard.model_validate(table)
         if file != "others":
-            assert said.entry().card == card_of(table).card
+            assert said.entries()[0].card == card_of(table).card
