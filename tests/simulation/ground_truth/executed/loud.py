@@ -52,7 +52,8 @@ def subjects() -> Iterator[tuple[str, Any, Cell]]:
 def raised(case: Any, cell: Cell) -> dict[str, str]:
     """What the bug raises while it loads, runs forward and generates on the cards that are here; empty for nothing."""
     import torch
-    from corpus.case import checkpoint, prompts
+    from checkpoints import checkpoint
+    from corpus.case import prompts
 
     from pytest_llmdevice.inference.generation import generate_with, inputs_for
 
