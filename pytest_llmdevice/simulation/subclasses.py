@@ -6,6 +6,7 @@ CPU like every other, because autograd ends the process at a tensor of a device 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any, Final
@@ -81,6 +82,19 @@ def _install_constructors(mode: FunctionMode, patches: Patches, watch: Callable[
         super(torch.Tensor, cls).__init_subclass__(**kwargs)
         watch(cls)
 
+    make_distributed = _Tensor._dtensor__new__
+
+    def dtensor(cls: Any, local: Any, *args: Any, **kwargs: Any) -> Any:
+        made = make_distributed(cls, local, *args, **kwargs)
+        with unintercepted():
+            # C++ has read the device of the shard, which is the CPU's there.
+            card = tags.of(local)
+            return made if card is None else tags.wrap(made, card)
+
+    patches.set(_Tensor, "_dtensor__new__", staticmethod(dtensor))
+    if (loaded := sys.modules.get("torch.distributed.tensor")) is not None:
+        # The class has taken the function over.
+        patches.set(loaded.DTensor, "__new__", staticmethod(dtensor))
     patches.set(_Tensor, "_make_wrapper_subclass", staticmethod(make_wrapper_subclass))
     patches.set(_Tensor, "_make_subclass", staticmethod(make_subclass))
     patches.set(_Tensor, "__init_subclass__", classmethod(init_subclass))
