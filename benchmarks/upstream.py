@@ -90,7 +90,7 @@ PROPERTIES: Final = (
         r"nemotron_h|nemo_speechlm|zamba2",
         "cache",
         "a scan bounds its time steps from below, a single step does not (time_step_min), in float64 too",
-        r"logits (of (new tokens|token by token|single tokens|a second prompt)|that generate chooses).*",
+        r"logits (of (new tokens|token by token|single tokens|a second prompt|beam \d+)|that generate chooses).*",
     ),
     _entry(
         r"roformer",

@@ -202,8 +202,8 @@ MISTAKES = [
     ("llama~rope-dynamic", "bfloat16", Loader(without_scaling), "prefix"),
     ("llama~rope-yarn", "bfloat16", Loader(without_scaling), "loads"),
     ("llama~rope-llama3", "bfloat16", Loader(without_scaling), "values"),
-    ("phi3~rope-longrope", "bfloat16", Loader(without_scaling), "values"),
-    ("phi3~rope-longrope", "bfloat16", Loader(long_factors_for_short_texts), "loads"),
+    ("phi3~rope-longrope", "bfloat16", Loader(without_scaling), "loads"),
+    ("phi3~rope-longrope", "bfloat16", Loader(long_factors_for_short_texts), "values"),
     ("bloom~large-vocab", "float32", Loader(cut_to_the_tokenizer), "loads"),
 ]
 
