@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmdevice.errors import DoesNotApply
 from pytest_llmdevice.loading.adapters import base_of
 from pytest_llmdevice.model.doors import few_bits
 
@@ -121,9 +122,16 @@ def _fill(dense: nn.Module, packed: nn.Module) -> None:
                 tensor.copy_(own)
             elif isinstance(module, nn.Linear) and key == "weight":
                 tensor.copy_(_by_identity(packed.get_submodule(name), module.in_features, tensor.dtype))
+            elif type(module).__name__ == "Conv1D" and key == "weight":
+                # GPT-2's linear layer, whose weight is the other way round.
+                tensor.copy_(_by_identity(packed.get_submodule(name), tensor.shape[0], tensor.dtype).T)
+            elif isinstance(tensor, nn.Parameter):
+                kind = type(packed.get_submodule(name)).__name__
+                raise DoesNotApply(f"{name}.{key} of the checkpoint is packed in a {kind}, which nothing here unpacks")
 
 
 def _by_identity(layer: nn.Module, features: int, dtype: torch.dtype) -> torch.Tensor:
+    """The weight of `layer`, of shape (outputs, inputs), by what it makes of an identity matrix."""
     import torch
 
     answer: torch.Tensor = layer(torch.eye(features, dtype=dtype))

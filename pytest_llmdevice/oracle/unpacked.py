@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 NOTE: Final = "unpacked.json"
 """The file in which such a folder says what was unpacked, and in which dtype."""
 
+MADE: Final = 2
+"""Counts up when such a folder is made otherwise, so that older ones are not used."""
+
 
 def is_unpacked(model: nn.Module, checkpoint: str) -> bool:
     """Whether the files of `checkpoint` hold packed weights, and `model` has none."""
@@ -52,7 +55,7 @@ def unpacked_checkpoint(checkpoint: str, root: Path | None) -> str:
         return _for_now(fingerprint(checkpoint), checkpoint)
     from filelock import FileLock
 
-    identity = json.dumps([*fingerprint(checkpoint), maker_of(checkpoint)])
+    identity = json.dumps([*fingerprint(checkpoint), maker_of(checkpoint), MADE])
     folder = root / f"unpacked-{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
     try:
         root.mkdir(parents=True, exist_ok=True)
