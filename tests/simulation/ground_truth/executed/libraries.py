@@ -17,7 +17,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -92,6 +92,20 @@ def _dtype(tensor: Any) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
+@contextmanager
+def without_cudnn() -> Iterator[None]:
+    """Have what cuDNN would compute computed without it, on the same devices and in the same dtypes."""
+    import torch
+
+    attention = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(attention)
+
+
 def _logits(model: Any) -> str:
     import torch
 
@@ -99,8 +113,7 @@ def _logits(model: Any) -> str:
     ids = torch.tensor([IDS], device="cuda:0" if device.type == "meta" else device)
     decoder = {"decoder_input_ids": ids[:, :1]} if is_encoder_decoder(model) else {}
     try:
-        # What cuDNN would compute is computed without it, on the same devices and in the same dtypes.
-        with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
+        with torch.no_grad(), without_cudnn():
             logits = model(input_ids=ids, **decoder).logits
     except Exception as error:  # noqa: BLE001 - see above
         return first_line(error)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import record
 from .build import CannotBuild
-from .libraries import written
+from .libraries import without_cudnn, written
 from .run import NVIDIA, in_child, loaded
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LOUD: Final = Path(__file__).with_name("loud.json")
 
-LONGEST: Final = 300
+LONGEST: Final = 60
 """Seconds of a bug."""
 
 TESTS: Final = Path(__file__).parents[3]
@@ -69,8 +69,7 @@ def raised(case: Any, cell: Cell) -> dict[str, str]:
         except Exception as error:  # noqa: BLE001 - an error of any kind is what is looked for
             steps[name] = f"{type(error).__name__}: {error}"
 
-    # What cuDNN would compute is computed without it, on the same devices.
-    with warnings.catch_warnings(), torch.backends.cudnn.flags(enabled=False):
+    with warnings.catch_warnings(), without_cudnn():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
         with step("load"):
