@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_llmdevice.errors import first_line
-from pytest_llmdevice.matrix.registry import current
+from pytest_llmdevice.matrix.registry import Registry, built_in, current, in_force
 from pytest_llmdevice.oracle.process import SENT, answers
 
 WATCH_SECONDS: Final = 1.0
@@ -54,8 +54,9 @@ def _watch(parent: int, folder: Path) -> None:
 def _answer(connection: Connection) -> None:
     try:
         function, arguments, keywords, simulated, plugins, names, folders = connection.recv()
-        _load(plugins, names, folders)
         with ExitStack() as stack:
+            if (registry := _with(plugins, names, folders)) is not None:
+                stack.enter_context(in_force(registry))
             if simulated:
                 from pytest_llmdevice.simulation.simulate import simulate
 
@@ -70,14 +71,24 @@ def _answer(connection: Connection) -> None:
     connection.send_bytes(answer)
 
 
-def _load(plugins: Sequence[tuple[str, ...]], names: Sequence[str], folders: Sequence[str]) -> None:
-    """Load the entries of `plugins` unless all of `names` are here, as in a process that was forked.
+_registries: dict[tuple[tuple[str, ...], ...], Registry] = {}
+"""Sources -> the registry with their entries: whoever asks may have others under the same names."""
+
+
+def _with(plugins: Sequence[tuple[str, ...]], names: Sequence[str], folders: Sequence[str]) -> Registry | None:
+    """The registry with the entries of `plugins`; None if all of `names` are here, as in a process that was forked.
 
     What they import is looked for in `folders` too.
     """
-    if set(names) - {name for table in SENT for name in current().names(table)}:
+    if not set(names) - {name for table in SENT for name in current().names(table)}:
+        return None
+    key = tuple(map(tuple, plugins))
+    if key not in _registries:
         sys.path += [folder for folder in folders if folder not in sys.path]
-        current().load_sources(plugins)
+        registry = built_in()
+        registry.load_sources(plugins)
+        _registries[key] = registry
+    return _registries[key]
 
 
 def packed(answer: object) -> bytes:

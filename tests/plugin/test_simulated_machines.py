@@ -26,7 +26,7 @@ capability = [7, 2]
 NAMES = """
 import torch
 
-def test_names(llm_cell, llm_model):
+def test_card_names_seen(llm_cell, llm_model):
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     print("seen:", llm_cell.device, names, llm_model.device)
 """
@@ -55,14 +55,14 @@ class Wasteful(BuiltinTarget):
 def own(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     project.makefile(".toml", own=MATRIX)
-    project.makepyfile(test_names=NAMES, chooser=CHOOSER)
+    project.makepyfile(test_card_names_seen=NAMES, chooser=CHOOSER)
     project.syspathinsert()
     return project
 
 
 def run(project: pytest.Pytester, machine: str, *args: str) -> pytest.RunResult:
     options = ("--llm-matrix", "--llm-matrix-file", "own.toml", "-p", "no:cacheprovider", "-rA")
-    return project.runpytest(*options, "--llm-simulate", machine, *args, "test_names.py")
+    return project.runpytest(*options, "--llm-simulate", machine, *args, "test_card_names_seen.py")
 
 
 def test_a_card_of_the_matrix_file_is_simulated_beside_another(own: pytest.Pytester) -> None:
