@@ -132,7 +132,7 @@ def test_a_packed_weight_counts_with_its_state() -> None:
     with pytest.raises(torch.OutOfMemoryError) as caught:
         blob(64)
 
-    # All but the library's own table of 256 numbers, which it makes once in a process: for this layer, or an earlier one.
+    # All but the table of 256 numbers that the library makes once in a process, for this layer or an earlier one.
     lines = note_of(caught.value).splitlines()[1:]
     table = 1024 * (lines[1:] == ["   1024 bytes  tensors of no module"])
     assert lines[0] == f"  {format_size(CUDA.memory_allocated() - table):>11}  Linear4bit"
