@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from pytest_llmdevice.simulation import kernels
+from pytest_llmdevice.simulation import refusals
 from pytest_llmdevice.simulation.function_names import functions_named
-from pytest_llmdevice.simulation.rules import CPU, Operand, wrapper_rule
+from pytest_llmdevice.simulation.rules import CPU, Operand, scalar_name, wrapper_rule
 
 if TYPE_CHECKING:
     from pytest_llmdevice.simulation.functions import FunctionMode
@@ -27,7 +27,7 @@ def _checked(check: Callable[[FunctionMode, Arguments], None], *names: str) -> H
 
     def handler(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         check(mode, {**dict(zip(names, args, strict=False)), **kwargs})
-        run = mode.multiply if func.__name__ in kernels.INTEGER_PRODUCTS else mode.compute
+        run = mode.multiply if func.__name__ in refusals.INTEGER_PRODUCTS else mode.compute
         return run(func, args, kwargs)
 
     return handler
@@ -96,7 +96,7 @@ def _tensordot(mode: FunctionMode, given: Arguments) -> None:
 def _narrow_copy(mode: FunctionMode, given: Arguments) -> None:
     out = given.get("out")
     if out is not None and mode.machine.device_type == "cuda" and mode.common_device([given["input"], out]) != CPU:
-        raise kernels.missing_operation("narrow_copy.out")
+        raise refusals.missing_operation("narrow_copy.out")
 
 
 def _layer_norm(mode: FunctionMode, given: Arguments) -> None:
@@ -112,12 +112,8 @@ def _layer_norm(mode: FunctionMode, given: Arguments) -> None:
     for name in ("weight", "bias"):
         parameter = given.get(name)
         if parameter is not None and parameter.dtype != values.dtype:
-            wanted, found = _scalar_type(values.dtype), _scalar_type(parameter.dtype)
+            wanted, found = scalar_name(values.dtype), scalar_name(parameter.dtype)
             raise RuntimeError(f"expected scalar type {wanted} but found {found}")
-
-
-def _scalar_type(dtype: torch.dtype) -> str:
-    return torch.Tensor.type(torch.empty(0, dtype=dtype)).removeprefix("torch.").removesuffix("Tensor")
 
 
 _NORMALIZED: Final = ("weight", "bias", "running_mean", "running_var")
@@ -169,7 +165,7 @@ def _dtype_refused(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs:
     dtypes = {value.dtype for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)}
     # Of several dtypes the kernel gets the one that they are promoted to.
     if card is not None and card.type == "cuda" and isinstance(first, torch.Tensor) and len(dtypes) == 1:
-        kernels.refuse_dtype(func.__name__, first, kwargs.get("mode", args[3] if len(args) > 3 else None))
+        refusals.refuse_dtype(func.__name__, first, kwargs.get("mode", args[3] if len(args) > 3 else None))
     return mode.compute(func, args, kwargs)
 
 
@@ -179,7 +175,7 @@ def _no_kernel(name: Callable[[tuple[Any, ...]], str]) -> Handler:
     def handler(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         device = mode.common_device(args, kwargs)
         if mode.machine.device_type == "cuda" and device is not None and device != CPU:
-            raise kernels.missing_operation(name(args))
+            raise refusals.missing_operation(name(args))
         return mode.compute(func, args, kwargs)
 
     return handler
@@ -217,8 +213,8 @@ def composite_handlers() -> dict[Any, Handler]:
         "native_batch_norm": _with_statistics,
         "histogram": _no_kernel(_histogram),
         "histogramdd": _no_kernel(_histogramdd),
-        **{name: _no_kernel(partial(_itself, name)) for name in kernels.MISSING_OPERATIONS},
-        **dict.fromkeys((*kernels.REFUSED, "interpolate"), _dtype_refused),
+        **{name: _no_kernel(partial(_itself, name)) for name in refusals.MISSING_OPERATIONS},
+        **dict.fromkeys((*refusals.REFUSED, "interpolate"), _dtype_refused),
     }
     table: dict[Any, Handler] = {}
     for name, handler in by_name.items():

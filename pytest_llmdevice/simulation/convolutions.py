@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import torch
 
-from pytest_llmdevice.simulation.kernels import missing_operation
-from pytest_llmdevice.simulation.rules import CPU, Operand, wrapper_error, wrapper_rule
+from pytest_llmdevice.simulation.refusals import missing_operation
+from pytest_llmdevice.simulation.rules import CPU, Operand, type_name, wrapper_error, wrapper_rule
 
 MANY_NUMBERS: Final = 20480
 """So many numbers of an input make oneDNN worth its while (aten/src/ATen/native/Convolution.cpp: use_mkldnn)."""
@@ -41,13 +41,12 @@ def convolution_rule(func: Any, tensors: Sequence[Operand], args: tuple[Any, ...
     if depthwise and values.tensor.dtype not in (torch.float16, torch.bfloat16):
         return wrapper_rule(torch.ops.aten._conv_depthwise2d.default, tensors)
     for operand in tensors[1:]:
-        if _type(operand) != _type(values):
+        own, other = type_name(values.tensor, values.device), type_name(operand.tensor, operand.device)
+        if own != other:
             ending = ""
             if values.device == CPU:
                 ending = f" or input should be a MKLDNN tensor and {operand.name} is a dense tensor"
-            raise RuntimeError(
-                f"Input type ({_type(values)}) and {operand.name} type ({_type(operand)}) should be the same{ending}"
-            )
+            raise RuntimeError(f"Input type ({own}) and {operand.name} type ({other}) should be the same{ending}")
     if weight.device != values.device:
         method = torch.ops.aten.cudnn_convolution_transpose if transposed else torch.ops.aten.cudnn_convolution
         raise wrapper_error(method.default, weight, values.device)
@@ -61,8 +60,12 @@ _ARGUMENTS: Final = (
 
 def _onednn(values: torch.Tensor, weight: torch.Tensor, given: dict[str, Any]) -> bool:
     """Whether the CPU leaves the convolution to oneDNN."""
+    if values.dtype in (torch.bfloat16, torch.float16):
+        onednn: Any = torch.ops.mkldnn
+        half = values.dtype == torch.float16
+        return bool(onednn._is_mkldnn_fp16_supported() if half else onednn._is_mkldnn_bf16_supported())
     if values.dtype != torch.float32:
-        return values.dtype in (torch.bfloat16, torch.float16)
+        return False
     stride, dilation = given.get("stride", ()), given.get("dilation", ())
     if given.get("transposed") and any(
         more >= step for more, step in zip(given.get("output_padding", ()), stride, strict=False)
@@ -93,8 +96,3 @@ def _own_kernel(spatial: int, *, transposed: bool, dilated: bool) -> Any:
     if dilated:
         return aten.slow_conv_dilated3d.default if spatial == 3 else aten.slow_conv_dilated2d.default
     return None if spatial == 3 else aten._slow_conv2d_forward.default
-
-
-def _type(operand: Operand) -> str:
-    name: str = torch.Tensor.type(operand.tensor)
-    return name if operand.device == CPU else name.replace("torch.", f"torch.{operand.device.type}.", 1)

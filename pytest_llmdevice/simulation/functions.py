@@ -15,7 +15,7 @@ import torch.utils._device
 from torch.overrides import TorchFunctionMode
 
 from pytest_llmdevice.matrix.vocabulary import dtype_name
-from pytest_llmdevice.simulation import autocast, function_names, generators, kernels, out_checks
+from pytest_llmdevice.simulation import autocast, function_names, generators, kernels, out_checks, refusals
 from pytest_llmdevice.simulation.dispatch import Watch
 from pytest_llmdevice.simulation.fast_paths import Handler, bound_torch_function, device_handler
 from pytest_llmdevice.simulation.machine import Machine
@@ -59,7 +59,7 @@ class FunctionMode(TorchFunctionMode):
         handlers: dict[Any, Handler | None] = dict.fromkeys(function_names.transparent_functions())
         handlers.update(dict.fromkeys(function_names.random_functions(), self.draw))
         handlers.update(dict.fromkeys(function_names.factory_functions(), self.construct))
-        handlers.update(dict.fromkeys(function_names.functions_named(kernels.INTEGER_PRODUCTS), multiply))
+        handlers.update(dict.fromkeys(function_names.functions_named(refusals.INTEGER_PRODUCTS), multiply))
         handlers.update((function, handler.__get__(self)) for function, handler in special.items())
         handlers[vars(torch._C.TensorBase)["device"].__get__] = device_handler(tags)
         # An attribute of the object instead of a method of the class: saves a few steps on every call.
@@ -104,7 +104,7 @@ class FunctionMode(TorchFunctionMode):
         integers = tensors and not tensors[0].is_floating_point() and self._device_type == "cuda"
         # For factors on different devices PyTorch raises that error first.
         if integers and self.common_card(args, kwargs) is not None:
-            kernels.refuse_integers(func.__name__, tensors[:2] if func.__name__ == "linear" else tensors)
+            refusals.refuse_integers(func.__name__, tensors[:2] if func.__name__ == "linear" else tensors)
         return self.compute(func, args, kwargs)
 
     def _compute_elsewhere(self, device: object, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from pytest_llmdevice.simulation import backward, kernels, queries, transfers
+from pytest_llmdevice.simulation import backward, queries, refusals, transfers
 from pytest_llmdevice.simulation.composites import composite_handlers
 from pytest_llmdevice.simulation.function_names import functions_named
 from pytest_llmdevice.simulation.functions import FunctionMode
-from pytest_llmdevice.simulation.rules import Operand, wrapper_rule
+from pytest_llmdevice.simulation.rules import Operand, attended_apart, scalar_name, type_name, wrapper_rule
 
 
 def scaled_dot_product_attention(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -40,10 +40,7 @@ def _refuse_apart(mode: FunctionMode, *tensors: Any) -> None:
         return
     query, key, value = (mode.device_of(tensor) for tensor in tensors)
     if len({tensor.dtype for tensor in tensors}) == 1 and not query == key == value:
-        raise RuntimeError(
-            f"Expected query, key, and value to have the same device type, but got query.device: {query} key.device: "
-            f"{key} and value.device: {value} instead."
-        )
+        raise attended_apart(query, key, value)
 
 
 def _refuse_mask_elsewhere(mode: FunctionMode, query: Any, key: Any, value: Any, attn_mask: Any = None) -> None:
@@ -150,7 +147,7 @@ def pack_padded_sequence(mode: FunctionMode, func: Any, args: tuple[Any, ...], k
     card = mode.tags.of(args[0])
     lengths = mode.tags.of(args[1])
     if lengths is not None:
-        name = torch.Tensor.type(args[1]).removeprefix("torch.").removesuffix("Tensor")
+        name = scalar_name(args[1].dtype)
         raise RuntimeError(
             f"'lengths' argument should be a 1D CPU int64 tensor, but got {args[1].dim()}D {lengths} {name} tensor"
         )
@@ -175,7 +172,7 @@ def convolution(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: di
         _refuse_dtypes(func, card, values, {"weight": weight, "bias": bias})
         groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)
         if card.type == "cuda" and _is_depthwise(func, values, groups):
-            kernels.refuse_numbers("conv_depthwise2d_forward_cuda", values.dtype)
+            refusals.refuse_numbers("conv_depthwise2d_forward_cuda", values.dtype)
     return mode.compute(func, args, kwargs)
 
 
@@ -186,8 +183,8 @@ def _refuse_dtypes(func: Any, card: torch.device, values: torch.Tensor, paramete
         return
     for name, parameter in parameters.items():
         if parameter is not None and parameter.dtype != values.dtype:
-            types = [torch.Tensor.type(each).replace("torch.", f"torch.{card.type}.") for each in (values, parameter)]
-            raise RuntimeError(f"Input type ({types[0]}) and {name} type ({types[1]}) should be the same")
+            own, other = type_name(values, card), type_name(parameter, card)
+            raise RuntimeError(f"Input type ({own}) and {name} type ({other}) should be the same")
 
 
 def _is_depthwise(func: Any, values: torch.Tensor, groups: Any) -> bool:

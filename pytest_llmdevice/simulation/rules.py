@@ -42,6 +42,26 @@ class Operand:
         return self.device == CPU and self.tensor.dim() == 0 and not self.written
 
 
+def type_name(tensor: torch.Tensor, device: torch.device) -> str:
+    """The type of a tensor on `device` as PyTorch's errors spell it: `"torch.cuda.HalfTensor"`."""
+    name: str = torch.Tensor.type(tensor)
+    return name if device == CPU else name.replace("torch.", f"torch.{device.type}.", 1)
+
+
+def scalar_name(dtype: torch.dtype) -> str:
+    """C++'s name of `dtype`, as PyTorch's errors spell it: `"Half"`."""
+    name: str = torch.Tensor.type(torch.empty(0, dtype=dtype))
+    return name.removeprefix("torch.").removesuffix("Tensor")
+
+
+def attended_apart(query: torch.device, key: torch.device, value: torch.device) -> RuntimeError:
+    """The error of attention over tensors on different devices (transformers/sdp_utils_cpp.h)."""
+    return RuntimeError(
+        f"Expected query, key, and value to have the same device type, but got query.device: {query} key.device: "
+        f"{key} and value.device: {value} instead."
+    )
+
+
 Rule = Callable[[Any, Sequence[Operand], tuple[Any, ...]], torch.device]
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 from pytest_llmdevice.simulation.convolutions import convolution_rule
-from pytest_llmdevice.simulation.kernels import missing_operation
+from pytest_llmdevice.simulation.refusals import missing_operation
 from pytest_llmdevice.simulation.rules import (
     CPU,
     Operand,
     Rule,
+    attended_apart,
     iterator_rule,
     two_devices,
     wrapper_error,
@@ -77,10 +78,7 @@ def _attention_rule(func: Any, tensors: Sequence[Operand], args: tuple[Any, ...]
     devices = {operand.name: operand.device for operand in tensors}
     query, key, value = devices["query"], devices["key"], devices["value"]
     if not query == key == value:
-        raise RuntimeError(
-            f"Expected query, key, and value to have the same device type, but got query.device: {query} key.device: "
-            f"{key} and value.device: {value} instead."
-        )
+        raise attended_apart(query, key, value)
     if query == CPU and devices.get("attn_mask", CPU) != CPU and "flash" in func._schema.name:
         # The backend is chosen by the query, the kernel by all of them.
         raise missing_operation("_scaled_dot_product_flash_attention_for_cpu")

@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional
 
 from pytest_llmdevice.simulation import simulate
-from pytest_llmdevice.simulation.kernels import INTEGER_PRODUCTS, MISSING_OPERATIONS, REFUSED, WIDER
+from pytest_llmdevice.simulation.kernels import WIDER
+from pytest_llmdevice.simulation.refusals import INTEGER_PRODUCTS, MISSING_OPERATIONS, REFUSED
 
 TORCH: Any = torch
 F: Any = functional
