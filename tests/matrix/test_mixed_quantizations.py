@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,10 +27,7 @@ modules = { "*.mlp.down_proj" = "torchao-int8", "*.o_proj" = "none", "*" = "torc
 """
 
 
-@pytest.fixture(autouse=True)
-def registry() -> Iterator[Registry]:
-    with in_force(built_in()) as registry:
-        yield registry
+pytestmark = pytest.mark.usefixtures("registry")
 
 
 def read(folder: Path, text: str, name: str = "mixed.toml") -> Quantization:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.matrix.cards import Profile, card_of
 from pytest_llmdevice.matrix.expand import load
 from pytest_llmdevice.matrix.own_cards import OwnCard
-from pytest_llmdevice.matrix.registry import Registry, built_in, in_force
+from pytest_llmdevice.matrix.registry import Registry, built_in
 
 AXES = """
 models = ["llama"]
@@ -31,10 +30,7 @@ processors = 8
 """
 
 
-@pytest.fixture(autouse=True)
-def registry() -> Iterator[Registry]:
-    with in_force(built_in()) as registry:
-        yield registry
+pytestmark = pytest.mark.usefixtures("registry")
 
 
 def written(folder: Path, text: str, name: str = "own.toml") -> Path:

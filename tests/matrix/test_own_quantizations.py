@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from pytest_llmdevice.hardware.library_support import unsupported
 from pytest_llmdevice.matrix.axes import Quantization
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.expand import load
-from pytest_llmdevice.matrix.registry import Registry, built_in, in_force
+from pytest_llmdevice.matrix.registry import Registry, built_in
 
 AXES = """
 models = ["llama"]
@@ -31,10 +30,7 @@ logits_error = 0.1
 """
 
 
-@pytest.fixture(autouse=True)
-def registry() -> Iterator[Registry]:
-    with in_force(built_in()) as registry:
-        yield registry
+pytestmark = pytest.mark.usefixtures("registry")
 
 
 def written(folder: Path, text: str, name: str = "own.toml") -> Path:
