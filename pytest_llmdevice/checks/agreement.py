@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import isnan
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.check import Check
@@ -30,6 +31,7 @@ from pytest_llmdevice.errors import DoesNotApply, message_of
 from pytest_llmdevice.inference.generation import end_tokens, inputs_for, pad_token
 from pytest_llmdevice.inference.logits import continuation_logits, forward_logits
 from pytest_llmdevice.oracle.reference import Reference
+from pytest_llmdevice.zoo.fitted import why_unclear
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from pytest_llmdevice.diagnosis import Hint
 
 Tokens = Sequence[Sequence[int]]
+
+UNCLEAR: Final = "choices that are close to ties"
+"""The evidence of a tiny checkpoint whose choices could not be made clear: why not."""
 
 Watch = Callable[[Sequence[int], int], TokenEvidence | None]
 """Has the target generate some tokens for a prompt by itself, and says what was seen."""
@@ -249,6 +254,9 @@ def _agreement(exam: Examination) -> Result:
     result = check_agreement(
         exam.model, exam.reference, exam.prompts, rows, alone, exam.logits_tolerance, own, watch, ends
     )
+    if (why := why_unclear(Path(exam.checkpoint))) is not None:
+        # Whatever noise turns there is no finding; so less was checked than elsewhere.
+        result = replace(result, evidence={**result.evidence, UNCLEAR: why})
     if result.findings or exam.generated.error is not None:
         # What is wrong with a few prompts is wrong with many.
         return result
