@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_llmdevice.model.wrappers import core
+
 from . import record
 from .build import CannotBuild
 from .libraries import without_cudnn, written
@@ -32,6 +34,14 @@ LOUD: Final = Path(__file__).with_name("loud.json")
 
 LONGEST: Final = 60
 """Seconds of a bug."""
+
+KNOWN: Final = {
+    "quantization-state-on-the-cpu llama.cuda1.bf16.nf4.device-map": (
+        "bitsandbytes' kernel is handed an address of the host, which a card ends the process for and the stand-in's "
+        "kernels, which do nothing, do not read"
+    ),
+}
+"""The bugs that the simulation refuses otherwise, each with the reason."""
 
 TESTS: Final = Path(__file__).parents[3]
 """The folder that has the corpus."""
@@ -47,6 +57,31 @@ def subjects() -> Iterator[tuple[str, Any, Cell]]:
         for cell in case.cells:
             if cell.kind == "cuda":
                 yield f"{case.name} {cell.id.removesuffix('.sim')}", case, cell
+
+
+class _Enough(Exception):
+    """A generation has had more passes than it needs."""
+
+
+PASSES: Final = 8
+
+
+@contextmanager
+def _few_passes(model: Any) -> Iterator[None]:
+    """End a generation after some passes: over the stand-in nothing that is computed says that it is finished."""
+    count = 0
+
+    def look(*_: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > PASSES:
+            raise _Enough
+
+    hook = core(model).register_forward_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def raised(case: Any, cell: Cell) -> dict[str, str]:
@@ -66,6 +101,8 @@ def raised(case: Any, cell: Cell) -> dict[str, str]:
         steps[name] = ""
         try:
             yield
+        except _Enough:
+            steps[name] = ""
         except Exception as error:  # noqa: BLE001 - an error of any kind is what is looked for
             steps[name] = f"{type(error).__name__}: {error}"
 
@@ -79,7 +116,7 @@ def raised(case: Any, cell: Cell) -> dict[str, str]:
         given = [list(prompt) for prompt in prompts(cell.model)][:2]
         with step("forward"), torch.no_grad():
             model(**inputs_for(model, given[:1]))
-        with step("generate"):
+        with step("generate"), _few_passes(model):
             generate_with(target, model, given, 2)
     return steps
 
@@ -139,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, case, cell in subjects():
             for line in differing(rows.get(name, {}), case, cell):
                 count += 1
-                sys.stdout.write(f"{name}: {line}\n")
+                sys.stdout.write(f"{name}: {line}{f' (known: {KNOWN[name]})' if name in KNOWN else ''}\n")
         sys.stdout.write(f"{count} steps of {len(rows)} bugs differ\n")
         return bool(count)
     if loaded():
