@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections import Counter
 from functools import cache
@@ -190,7 +191,7 @@ def test_the_plan_for_people_fits_a_terminal() -> None:
     out = call("plan", "--matrix", "release", "--jobs", "5").out
 
     assert "227 cells in 5 jobs" in out
-    assert "cpu-1-of-2      50        -      19  ubuntu-latest" in out
+    assert re.search(r"^  cpu-1-of-2 +50 +- +\d+  ubuntu-latest$", out, re.MULTILINE)
     assert max(map(len, out.splitlines())) <= 80
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 
 import pytest
 import torch
+from packaging.version import Version
 from torch import nn
 
 from pytest_llmdevice.errors import DoesNotApply
@@ -15,6 +17,9 @@ from pytest_llmdevice.oracle.plain_load import plain_model
 TRAITS = {"bnb-int8": 0.02, "bnb-4bit": 0.12, "fp8": 0.05}
 
 
+# transformers 4 with bitsandbytes 0.48 quantizes stored integers anew on a cpu, which makes their scales 127 (what the
+# library computes with is 229 times too large), and loads no FP8 without a card.
+@pytest.mark.skipif(Version(version("transformers")) < Version("5"), reason="a plain load of these is wrong or refused")
 @pytest.mark.parametrize(
     ("model", "trait"),
     [("gpt2", "bnb-int8"), ("gpt2", "bnb-4bit"), ("bloom", "bnb-4bit"), ("opt", "fp8"), ("t5", "bnb-int8")],
