@@ -10,6 +10,7 @@ from pytest_llmdevice.simulation import backward, queries, refusals, transfers
 from pytest_llmdevice.simulation.composites import composite_handlers
 from pytest_llmdevice.simulation.function_names import functions_named
 from pytest_llmdevice.simulation.functions import FunctionMode
+from pytest_llmdevice.simulation.process_groups import functional_handlers
 from pytest_llmdevice.simulation.rules import Operand, attended_apart, scalar_name, type_name, wrapper_rule
 
 
@@ -278,6 +279,7 @@ def handler_table() -> dict[Any, Any]:
     table.update(dict.fromkeys(functions_named(["rms_norm"]), rms_norm))
     table.update(dict.fromkeys(functions_named(["take_along_dim"]), take_along_dim))
     table.update(composite_handlers())
+    table.update(functional_handlers())
     for kind in ("cuda", "cpu", "mps", "xpu"):
         table[getattr(base, f"is_{kind}").__get__] = queries.is_device_type(kind)
     return table

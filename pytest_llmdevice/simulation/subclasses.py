@@ -24,6 +24,7 @@ _modes: Any = overrides
 _subclasses_disabled = torch._C.DisableTorchFunctionSubclass
 _enabled: Any = torch._C._EnableTorchFunction
 _NONE: Final[Any] = torch._C._disabled_torch_dispatch_impl
+_FAKES: Final = "torch._subclasses.fake_tensor"
 _METHOD: Final = "__torch_dispatch__"
 
 
@@ -72,6 +73,9 @@ def _install_constructors(mode: FunctionMode, patches: Patches, watch: Callable[
     def make_subclass(cls: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
         backend = kwargs.get("device_for_backend_keys")
         if backend is not None and torch.device(backend).type == machine.device_type:
+            if getattr(cls, "__module__", "") == _FAKES:
+                # It has no values: its own code says where it is, and shapes are computed by kernels of no device.
+                return make(cls, data, *args, **(kwargs | {"device_for_backend_keys": CPU}))
             raise SimulationError(f"{cls.__name__} asks PyTorch for kernels of the simulated {backend}, which has none")
         if kwargs.get("dispatch_device"):
             with unintercepted():

@@ -33,6 +33,9 @@ _DISPATCH_DISABLED: Final[Any] = torch._C._disabled_torch_dispatch_impl
 
 _subclasses_disabled: Final = torch._C.DisableTorchFunctionSubclass
 
+SHARD: Final = "_local_tensor"
+"""The attribute of a `DTensor` with the part of it that this process has."""
+
 NO_STORAGE: Final = (NotImplementedError, RuntimeError, ValueError)
 """What `untyped_storage` raises for a tensor without one: sparse, wrapped by a transform, not yet initialized."""
 
@@ -177,6 +180,9 @@ class Tags:
             self.put_storage(storage, device)
             if tensor.layout is torch.sparse_coo:
                 self.put(tensor._indices(), device)
+            if tensor.__class__ not in PLAIN and (shard := getattr(tensor, SHARD, None)) is not None:
+                # C++ computes with the shards of distributed tensors, where no mode is asked.
+                self.put(shard, device)
         return tensor
 
     def put_storage(self, storage: torch.UntypedStorage, device: torch.device) -> None:

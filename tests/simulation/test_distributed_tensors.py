@@ -1,4 +1,4 @@
-"""Tensors that are distributed over one rank are on the card of their shard, and what has no kernel says so."""
+"""Tensors that are distributed over one rank are on the card of their shard, and compute there."""
 
 from __future__ import annotations
 
@@ -24,10 +24,7 @@ with simulate("cuda:2"):
     shard = distribute_tensor(torch.ones(4, 3, device="cuda:1"), mesh, [Shard(0)])
     print(shard.device, shard.to_local().device, shard.full_tensor().device)
     print("device='cuda:1 (simulated)'" in repr(shard))
-    try:
-        shard + shard
-    except RuntimeError as error:
-        print(str(error).partition(",")[0])
+    print((shard + shard).to_local().device, (shard + shard).full_tensor().sum().item())
     dist.destroy_process_group()
 whole = torch.ones(2)
 print(whole.device)
@@ -42,6 +39,6 @@ def test_a_distributed_tensor_is_on_the_card_of_its_shard(tmp_path: Path, early:
     assert done.stdout.splitlines() == [
         "cuda:1 cuda:1 cuda:1",
         "True",
-        "FakeTensor asks PyTorch for kernels of the simulated cuda:1",
+        "cuda:1 24.0",
         "cpu",
     ], done.stderr

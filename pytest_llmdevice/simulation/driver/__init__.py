@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import torch
 
-from pytest_llmdevice.simulation.driver import accelerator, cuda, generators, mps, runtime, streams, xpu
+from pytest_llmdevice.simulation.driver import accelerator, collectives, cuda, generators, mps, runtime, streams, xpu
 from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.patches import Patches
 from pytest_llmdevice.simulation.tags import Tags
@@ -22,3 +22,4 @@ def install(machine: Machine, tags: Tags, patches: Patches) -> None:
     generators.install(machine, patches)
     _RUNTIMES[machine.device_type].install(machine, card_streams, patches)
     accelerator.install(machine, card_streams, patches)
+    collectives.install(machine, tags, patches)
