@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,15 +14,21 @@ from pytest_llmdevice.diagnosis.hints import placement as hints
 from pytest_llmdevice.diagnosis.places import PlacementEvidence, cause_of_place
 from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.ranks import is_sharded, ranks_of
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.device_map import DeviceMap, as_torch_device, hooks_of, offload_hook, with_index
-from pytest_llmdevice.model.doors import device_of, dtype_of
+from pytest_llmdevice.model.doors import device_of, dtype_of, parts_of
 from pytest_llmdevice.model.names import parameters_of
 from pytest_llmdevice.oracle.expectations import Expectations, Expected, offloads, tensor_attributes
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+LEAST_CUT: Final = 0.5
+"""The share of the parameters that a strategy which cuts weights has to cut. Norms, biases and what has no plan are
+whole in each process; over the zoo, transformers' plans cut {} and more."""
 
 
 def check_placement(model: nn.Module, expectations: Expectations, cell: Cell, *, piped: bool = False) -> Result:
@@ -51,12 +58,15 @@ def check_placement(model: nn.Module, expectations: Expectations, cell: Cell, *,
             wrong.append((expected, place))
     evidence = _evidence(model, entries, places, cell, piped=piped)
     findings += [_misplaced(expected, place, model, evidence) for expected, place in wrong]
-    findings += _strategy(model, places, cell)
+    findings += _strategy(model, places, cell, present, expectations)
     findings += _extras(model, expectations, present, cell)
     findings += _attributes(model, expectations)
     # Where tensors are wrong themselves, what their hooks say adds nothing.
     findings += [] if findings else _hooks(model)
-    return Result("placement", tuple(findings), {f"on {place}": count for place, count in places.items()})
+    counts: dict[str, int | float | str] = {f"on {place}": count for place, count in places.items()}
+    if is_sharded(cell):
+        counts["cut"] = f"{cut_share(present, expectations):.0%}"
+    return Result("placement", tuple(findings), counts)
 
 
 def _evidence(
@@ -92,11 +102,34 @@ def _carried(model: nn.Module, name: str, place: str, cell: Cell) -> bool:
     return False
 
 
-def _strategy(model: nn.Module, places: dict[str, int], cell: Cell) -> Iterator[Finding]:
+def cut_share(present: dict[str, torch.Tensor], expectations: Expectations) -> float:
+    """Which share of the parameters, by their numbers, this process has only a part of."""
+    every = cut = 0
+    for expected in expectations.tensors:
+        tensor = present.get(expected.name)
+        if tensor is None or expected.role != "parameter":
+            continue
+        size = math.prod(expected.shape)
+        here = sum(part.numel() for part in parts_of(tensor).values()) or tensor.numel()
+        every += size
+        cut += size if here < size else 0
+    return cut / every if every else 0.0
+
+
+def _strategy(
+    model: nn.Module, places: dict[str, int], cell: Cell, present: dict[str, torch.Tensor], expectations: Expectations
+) -> Iterator[Finding]:
     """What is wrong where a strategy was asked for and not followed."""
     if len(places) < current().of(Strategy)[cell.strategy].cards > 1:
         yield Finding(
             "the model", "spread over two devices", f"all on {next(iter(places), 'no device')}", hints.NOT_FOLLOWED
+        )
+    if is_sharded(cell) and (whole := cut_share(present, expectations)) < LEAST_CUT:
+        yield Finding(
+            "the model",
+            f"most of its weights cut, a part in each of {ranks_of(cell)} processes ({cell.strategy})",
+            f"{whole:.0%} of them cut",
+            hints.NOT_CUT,
         )
     if not offloads(cell):
         return

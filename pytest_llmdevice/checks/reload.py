@@ -32,6 +32,7 @@ from pytest_llmdevice.matrix.vocabulary import dtype_name
 from pytest_llmdevice.model.doors import device_of, dtype_of
 from pytest_llmdevice.model.own import own_of
 from pytest_llmdevice.model.wrappers import core
+from pytest_llmdevice.monitoring.ranks import size_here
 from pytest_llmdevice.monitoring.tracing import traced
 
 if TYPE_CHECKING:
@@ -256,6 +257,8 @@ def _state(model: nn.Module) -> dict[str, _Place]:
 
 
 def _reload(exam: Examination) -> Result:
+    if size_here() > 1:
+        return Result("reload", inapplicable="several processes load the cell together, once")
     trace = exam.generated.trace
     ran = bool(trace.calls or trace.modules or trace.compiled)
     return check_reload(exam.target, exam.model, exam.loaded_from, exam.cell, exam.others, exam.prompts, ran=ran)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from pytest_llmdevice.model.doors import dtype_of, held_bytes
 from pytest_llmdevice.model.weights import is_packed
 from pytest_llmdevice.model.wrappers import configuration_of, core
 from pytest_llmdevice.monitoring.process_state import unchanged_process
+from pytest_llmdevice.monitoring.ranks import shared_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -100,24 +100,23 @@ def _inspect(model: Any, expectations: Expectations, cell: Cell, prompts: Tokens
     findings: list[Finding] = []
     evidence: dict[str, int | float | str] = {"positions": len(before)}
     limits = Limits.of(cell)
-    with tempfile.TemporaryDirectory(prefix="llmdevice-save-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        with unchanged_process(), unchanged(model), warnings.catch_warnings():
-            # Warnings about offloaded weights and quantizers do not matter, because the result is checked.
-            warnings.simplefilter("ignore")
-            again = saved_again(model, checkpoint, cell, folder)
-            evidence["files"] = sum(1 for path in folder.iterdir() if path.is_file())
-            changed = gap(stepper(longest)[0], before, limits)
-            if not changed.within(limits):
-                findings.append(
-                    Finding("logits of the model after it was saved", "the same as before", str(changed), CHANGED)
-                )
-            if not is_adapted(model):
-                findings += _configured(folder, cell)
-                findings += _kept(model, again, expectations)
-                findings += _ties(again, expectations)
-            after, _ = Stepper(again, longest)(longest)
-            cause = TENSORS if stored_otherwise(folder, model) else LOGITS
+    folders = shared_folder("llmdevice-save-")
+    with folders as folder, unchanged_process(), unchanged(model), warnings.catch_warnings():
+        # Warnings about offloaded weights and quantizers do not matter, because the result is checked.
+        warnings.simplefilter("ignore")
+        again = saved_again(model, checkpoint, cell, folder)
+        evidence["files"] = sum(1 for path in folder.iterdir() if path.is_file())
+        changed = gap(stepper(longest)[0], before, limits)
+        if not changed.within(limits):
+            findings.append(
+                Finding("logits of the model after it was saved", "the same as before", str(changed), CHANGED)
+            )
+        if not is_adapted(model):
+            findings += _configured(folder, cell)
+            findings += _kept(model, again, expectations)
+            findings += _ties(again, expectations)
+        after, _ = Stepper(again, longest)(longest)
+        cause = TENSORS if stored_otherwise(folder, model) else LOGITS
     evidence["tensors"] = sum(1 for _ in tensors(again))
     difference = gap(after, before, limits)
     if not difference.within(limits):

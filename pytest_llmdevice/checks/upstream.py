@@ -25,6 +25,7 @@ from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.model.doors import held_bytes
+from pytest_llmdevice.monitoring.ranks import any_rank, size_here
 from pytest_llmdevice.oracle.process import ask
 from pytest_llmdevice.oracle.reference import compute
 from pytest_llmdevice.oracle.unpacked import unpacked_in
@@ -55,7 +56,8 @@ def judged(exam: Examination, result: Result) -> Result:
         exam: the examination that it is a result of.
         result: of a check of behaviour.
     """
-    if not result.findings:
+    # Ranks load and compute together: what one has to compare, all do.
+    if not any_rank(said=bool(result.findings)):
         return result
     try:
         plain = _plain(exam, result.check)
@@ -97,6 +99,8 @@ def _same(finding: Finding, other: Finding) -> bool:
 
 def _plain(exam: Examination, check: str) -> tuple[Finding, ...]:
     prompts = tuple(map(tuple, exam.prompts))
+    if size_here() > 1:
+        return _of_ranks(exam, prompts, check)
     simulation = active()
     simulated = "" if simulation is None else simulation.profile.spec
     # Of a model that was unpacked while loading, both are plain loads: of the packed files, and of the numbers in them.
@@ -116,6 +120,12 @@ def _plain(exam: Examination, check: str) -> tuple[Finding, ...]:
             keeps_random_state=exam.keeps_random_state,
         )
     )
+
+
+def _of_ranks(exam: Examination, prompts: Tokens, check: str) -> tuple[Finding, ...]:
+    """Of a cell that several processes load together: those are these ones, and nobody else can be asked."""
+    given = (exam.checkpoint, exam.cell, tuple(exam.others), prompts, exam.tolerance, check)
+    return findings_of_plain_load(*given, keeps_random_state=exam.keeps_random_state)
 
 
 @lru_cache(maxsize=256)

@@ -9,6 +9,7 @@ from pytest_llmdevice.checks.adapter_values import adapter_findings, is_merged, 
 from pytest_llmdevice.checks.check import Check
 from pytest_llmdevice.checks.plain_tensors import Plain
 from pytest_llmdevice.checks.result import Result
+from pytest_llmdevice.checks.slices import slices_of_rank
 from pytest_llmdevice.checks.stored_values import Stored
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.divergence import unravel_index
@@ -20,6 +21,7 @@ from pytest_llmdevice.model.doors import decides, dtype_of, few_bits, plain_valu
 from pytest_llmdevice.model.names import NamedTensor, TensorNames
 from pytest_llmdevice.model.packing import packing, weight_of
 from pytest_llmdevice.model.weights import dequantized, has_packed_class, is_packed, offloaded_value
+from pytest_llmdevice.monitoring.ranks import rank_here, size_here
 from pytest_llmdevice.oracle.linear_weights import LinearWeight
 from pytest_llmdevice.oracle.recognition import names_of
 
@@ -149,7 +151,7 @@ def _dense(named: NamedTensor, value: torch.Tensor, plain: Plain) -> Finding | N
     name, architecture = named.name, named.architecture or ""
     expected, computed = plain.tensors[architecture], named.role == "buffer"
     if value.shape != expected.shape:
-        return Finding(name, f"shape {tuple(expected.shape)}", f"shape {tuple(value.shape)}", SHAPE)
+        return _slice(name, value, expected, plain.in_dtype(architecture))
     if same_values(value, expected, computed=computed):
         return None
     if architecture.rpartition(".")[0] in plain.unpacked and unpacked_alike(value, expected):
@@ -173,6 +175,22 @@ def _dense(named: NamedTensor, value: torch.Tensor, plain: Plain) -> Finding | N
     others = {other: tensor for other, tensor in plain.tensors.items() if other != architecture}
     wrong = explain(value, expected.float(), buffer=computed, initial_spread=plain.spread, others=others)
     return Finding(name, wanted, f"{actual} ({wrong.what})", wrong.hint)
+
+
+def _slice(name: str, value: torch.Tensor, *wholes: torch.Tensor | None) -> Finding | None:
+    """A finding if a tensor of another shape is not this rank's part of one of `wholes`, the first in float32."""
+    rank, size = rank_here(), size_here()
+    first, _ = wholes
+    assert first is not None
+    fitting = [part for whole in wholes if whole is not None for part in slices_of_rank(whole, value.shape, rank, size)]
+    if size == 1 or not fitting:
+        return Finding(name, f"shape {tuple(first.shape)}", f"shape {tuple(value.shape)}", SHAPE)
+    if any(same_values(value, part, computed=False) for part in fitting):
+        return None
+    wanted, actual = at_worst(value, fitting[0])
+    other = (rank + 1) % size
+    moved = any(same_values(value, part, computed=False) for part in slices_of_rank(first, value.shape, other, size))
+    return Finding(name, f"part {rank} of {size}: {wanted}", f"{actual}{f' (part {other})' if moved else ''}")
 
 
 def same_values(value: torch.Tensor, expected: torch.Tensor, *, computed: bool) -> bool:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 METHODS: Final = ("forward", "__call__", "generate", "prepare_inputs_for_generation", "_sample", "_update_causal_mask")
 """Methods that enter what a model says."""
 
+DECORATORS: Final = frozenset({"contextlib", "functools", "typing_extensions", "warnings"})
+"""Modules whose decorators the libraries use."""
+
 OURSELVES: Final = "pytest_llmdevice"
 """Simulated cards are behind methods of the libraries."""
 
@@ -73,7 +76,7 @@ def _of_library(function: Any) -> bool:
     inner = getattr(function, "__wrapped__", None)
     module = inspect.getmodule(code.__code__)
     name = (module.__name__ if module is not None else code.__globals__.get("__name__", "")).partition(".")[0]
-    return name in {*LIBRARIES, "functools", "contextlib"} and (inner is None or _of_library(inner))
+    return name in {*LIBRARIES, *DECORATORS} and (inner is None or _of_library(inner))
 
 
 def _function(function: Any) -> FunctionType | None:

@@ -91,7 +91,9 @@ def _absence(cell: Cell, inventory: Inventory) -> str:
 def _too_few(cell: Cell, inventory: Inventory) -> str | None:
     """Why there are not as many cards as the strategy of `cell` needs, or None."""
     strategy = current().of(Strategy).get(cell.strategy)
-    needed = 1 if strategy is None else strategy.cards
+    kind = current().of(DeviceKind).get(cell.kind)
+    of_its_own = kind is not None and kind.indexed
+    needed = 1 if strategy is None else max(strategy.cards, strategy.ranks if of_its_own else 1)
     if needed == 1:
         return None
     wanted = f"strategy {cell.strategy} needs {_NUMBERS.get(needed, needed)} {cell.kind} cards"

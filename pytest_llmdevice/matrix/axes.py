@@ -83,6 +83,9 @@ class Strategy:
         load: loads the checkpoint in a local folder as a cell asks, and returns the model in eval mode.
         cards: how many cards of the cell's kind it needs.
         automatic: whether accelerate chooses the devices, so that the map it left says where tensors belong.
+        ranks: how many processes load the model together, each on a card of its own where there are cards, as under
+            `torchrun`; 1 for what one process does.
+        shards: whether each of them has a part of the weights.
         offload: where a part of the weights waits for its turn: `"memory"` or `"disk"`; empty where none does.
         rules: what cannot be loaded in this way.
     """
@@ -94,6 +97,8 @@ class Strategy:
     load: Callable[[str, Cell], Any]
     cards: int = 1
     automatic: bool = False
+    ranks: int = 1
+    shards: bool = False
     offload: str = ""
     rules: tuple[Rule, ...] = ()
 

@@ -14,6 +14,7 @@ from pytest_llmdevice.monitoring.change import Change, Comparison
 from pytest_llmdevice.monitoring.matmul_precision import matmul_precision
 from pytest_llmdevice.monitoring.patched_functions import patched_functions
 from pytest_llmdevice.monitoring.random_numbers import random_states
+from pytest_llmdevice.monitoring.ranks import rank_here, size_here
 from pytest_llmdevice.monitoring.settings import descriptors, settings_of_process
 from pytest_llmdevice.monitoring.torch_modes import autocast_state, torch_modes
 
@@ -143,6 +144,9 @@ def _cards() -> Comparison:
 
         for kind, card in before.items():
             after = _current(kind)
+            if size_here() > 1 and after == rank_here():
+                # Each of several processes makes its own card the current one, and works there from then on.
+                continue
             if after != card:
                 getattr(torch, kind).set_device(card)
                 yield Change("card", f"current {kind} device", f"{kind}:{card}", f"{kind}:{after}")

@@ -144,7 +144,8 @@ def _of_python() -> Iterator[Setting]:
         if number is not None and signal.getsignal(number) is not None:
             yield Setting("signal", f"handler of {name}", _handler(number), _set_handler(number), _named)
     yield Setting("signal", "faulthandler", faulthandler.is_enabled, _set_faulthandler, _on)
-    for name in ("stdout", "stderr", "stdin", "excepthook", "displayhook"):
+    yield Setting("stream", "sys.excepthook", _excepthook, _writer(sys, "excepthook"), _named)
+    for name in ("stdout", "stderr", "stdin", "displayhook"):
         yield Setting("stream", f"sys.{name}", _reader(sys, name), _writer(sys, name), _named)
     yield Setting("stream", "threading.excepthook", _reader(threading, "excepthook"), _writer(threading, "excepthook"))
     yield Setting("logging", "level of the root logger", lambda: logging.root.level, logging.root.setLevel)
@@ -189,6 +190,18 @@ def _add_handlers(handlers: Sequence[logging.Handler]) -> None:
 
 def _reader(owner: Any, name: str) -> Callable[[], Any]:
     return lambda: getattr(owner, name)
+
+
+def _excepthook() -> Any:
+    """The hook for what nobody catches; that of PyTorch's process groups says the rank and calls the one before."""
+    hook = sys.excepthook
+    while str(getattr(hook, "__module__", "")).startswith("torch.distributed"):
+        held = (cell.cell_contents for cell in getattr(hook, "__closure__", None) or ())
+        before = next((each for each in held if callable(each)), None)
+        if before is None:
+            break
+        hook = before
+    return hook
 
 
 def _writer(owner: Any, name: str) -> Callable[[Any], None]:

@@ -10,6 +10,8 @@ import pytest
 
 from pytest_llmdevice.errors import first_line
 from pytest_llmdevice.matrix.cell import REFERENCE, Cell
+from pytest_llmdevice.matrix.ranks import of_rank
+from pytest_llmdevice.monitoring.ranks import rank_here
 from pytest_llmdevice.text import harmless
 
 if TYPE_CHECKING:
@@ -34,9 +36,10 @@ time does not count as the cell's."""
 def llm_cell(request: pytest.FixtureRequest) -> Cell:
     """The cell this test runs on.
 
-    With `--llm-matrix` one parameter for each cell of the matrix, else the reference cell: llama, cpu, float32.
+    With `--llm-matrix` one parameter for each cell of the matrix, else the reference cell: llama, cpu, float32. Where
+    several processes load a cell together, its device is in each of them the one of that process.
     """
-    return getattr(request, "param", REFERENCE)
+    return of_rank(getattr(request, "param", REFERENCE), rank_here())
 
 
 @pytest.fixture(scope="session")

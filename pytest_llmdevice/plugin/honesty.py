@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from pytest_llmdevice.matrix.ranks import of_rank
 from pytest_llmdevice.matrix.vocabulary import checks
+from pytest_llmdevice.monitoring.ranks import rank_here
 from pytest_llmdevice.plugin.failures import CALLED, DETAILS, RESULT, CheckFailed
 from pytest_llmdevice.plugin.item_record import NEVER_CALLED, NO_RESULT, OTHERWISE
 from pytest_llmdevice.plugin.overrides import other_cell
@@ -65,7 +67,7 @@ class HonestItems:
         if cell is None:
             return report
         details = vars(report).setdefault(DETAILS, {})
-        if cell in self._loaded or getattr(item, "funcargs", {}).get("llm_model") is not None:
+        if of_rank(cell, rank_here()) in self._loaded or getattr(item, "funcargs", {}).get("llm_model") is not None:
             details["loaded"] = True
         if report.when == "call" and report.outcome == "passed" and call.excinfo is None:
             unearned = _unearned(item)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pytest
 
+from pytest_llmdevice.matrix.ranks import ranks_of
 from pytest_llmdevice.plugin.cards_unused import IN_USE, answer_without_using, cards_in_use, import_without_using
 from pytest_llmdevice.plugin.failures import DETAILS
 from pytest_llmdevice.plugin.isolated_child import IsolatedChild
@@ -104,7 +105,8 @@ class IsolatedItems:
         self._close()
 
     def _hands_over(self, cell: Cell) -> bool:
-        return self._run.hands_over and self._run.decisions[cell].runs
+        # Cells of several ranks have their own processes, see `ranked_cells`.
+        return self._run.hands_over and self._run.decisions[cell].runs and ranks_of(cell) == 1
 
     def _hand_over(self, item: pytest.Item, cell: Cell, following: pytest.Item | None) -> None:
         left = pytest.CallInfo.from_call(
@@ -196,12 +198,12 @@ class IsolatedItems:
 
     def _fail(self, item: pytest.Item, when: Phase, text: str, details: dict[str, Any]) -> None:
         """Report that `item` failed in a phase that nobody can report any more."""
-        failed = _report(item, when, "failed", text)
+        failed = report_of(item, when, "failed", text)
         vars(failed)[DETAILS] = details
         self._log(item, failed)
         if when != "teardown":
             # By the last phase reporters know that the test is over.
-            self._log(item, _report(item, "teardown", "passed", None))
+            self._log(item, report_of(item, "teardown", "passed", None))
 
     def _process_of(self, group: Group, session: pytest.Session) -> IsolatedProcess:
         if self._process is not None and self._group != group:
@@ -215,15 +217,7 @@ class IsolatedItems:
         return self._process
 
     def _before_the_first(self, session: pytest.Session) -> None:
-        # One folder for the temporary files of all processes.
-        factory: Any = getattr(session.config, "_tmp_path_factory", None)
-        if factory is not None:
-            factory.getbasetemp()
-        reporter: Any = self._config.pluginmanager.getplugin("terminalreporter")
-        for flush in (sys.stdout.flush, sys.stderr.flush, getattr(reporter, "flush", lambda: None)):
-            # What lies in a buffer would be written by both.
-            with suppress(Exception):
-                flush()
+        before_a_fork(session.config)
         if _native_threads() > self._threads:
             # A test here has used PyTorch's threads. They are not forked, and whoever gives them work waits for ever.
             import torch
@@ -255,9 +249,23 @@ class IsolatedItems:
             process.close(TEARDOWN_SECONDS)
 
 
-def _report(
+def before_a_fork(config: pytest.Config) -> None:
+    """Make what all processes share, and leave nothing behind that two would write."""
+    # One folder for the temporary files of all processes.
+    factory: Any = getattr(config, "_tmp_path_factory", None)
+    if factory is not None:
+        factory.getbasetemp()
+    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+    for flush in (sys.stdout.flush, sys.stderr.flush, getattr(reporter, "flush", lambda: None)):
+        # What lies in a buffer would be written by both.
+        with suppress(Exception):
+            flush()
+
+
+def report_of(
     item: pytest.Item, when: Phase, outcome: Literal["passed", "failed"], text: str | None
 ) -> pytest.TestReport:
+    """The report of a phase of `item` that nobody can report any more."""
     keywords: dict[str, Literal[1]] = dict.fromkeys(item.keywords, 1)
     return pytest.TestReport(
         item.nodeid, item.location, keywords, outcome, text, when, user_properties=item.user_properties

@@ -76,7 +76,7 @@ class IsolatedChild:
             with suppress(Exception):
                 ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         faulthandler.enable(self._words)
-        self._run.hands_over = False
+        self._run.hands_over = self._run.forks_ranks = False
         manager = self._config.pluginmanager
         limited: LimitedItems | None = manager.getplugin("llmdevice-limited")
         if limited is not None:

@@ -67,12 +67,26 @@ class IsolatedProcess:
         with suppress(OSError):
             self._pipe.send_bytes(pickle.dumps(message))
 
+    @property
+    def handles(self) -> tuple[Any, ...]:
+        """What is ready, for `multiprocessing.connection.wait`, when the process says something or has ended."""
+        return (self._pipe,) if self._ended is None else (self._pipe, self._ended)
+
+    def has_news(self) -> bool:
+        """Whether `receive` would return at once."""
+        late = self.deadline is not None and time.monotonic() > self.deadline
+        return self._pipe.poll() or self._over() or late
+
+    def kill(self) -> None:
+        """End the process, and have it leave its stacks behind."""
+        self.killed = True
+        self._kill_with_stacks()
+
     def receive(self) -> Message | None:
         """Wait for what the process says next; None where it has died, was killed, or has closed its end."""
         while True:
-            waited: list[Any] = [self._pipe] if self._ended is None else [self._pipe, self._ended]
             # Someone else may hold the other end of the pipe after the process has died: a process that it has forked.
-            ready = wait(waited, _POLL_SECONDS)
+            ready = wait(self.handles, _POLL_SECONDS)
             if self._pipe in ready or self._pipe.poll():
                 try:
                     message: Message = pickle.loads(self._pipe.recv_bytes())  # noqa: S301  # of our own fork
@@ -83,8 +97,7 @@ class IsolatedProcess:
             if self._over():
                 return None
             if self.deadline is not None and time.monotonic() > self.deadline:
-                self.killed = True
-                self._kill_with_stacks()
+                self.kill()
                 return None
 
     def close(self, seconds: float = _LAST_SECONDS) -> None:

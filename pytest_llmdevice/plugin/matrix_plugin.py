@@ -63,6 +63,11 @@ def begin(config: pytest.Config, settings: Settings) -> None:
         from pytest_llmdevice.plugin.isolated_cells import IsolatedItems
 
         parts["llmdevice-isolated"] = IsolatedItems(config, run)
+    if not config.option.collectonly:
+        from pytest_llmdevice.plugin.ranked_cells import RankedItems
+
+        # After the others: its hooks come first.
+        parts["llmdevice-ranked"] = RankedItems(config, run)
     if settings.simulate:
         from pytest_llmdevice.plugin.simulation_plugin import SimulatedItems
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.loading.checkpoint_files import fingerprint
+from pytest_llmdevice.matrix.ranks import of_rank
+from pytest_llmdevice.monitoring.ranks import rank_here
 
 if TYPE_CHECKING:
     from pytest_llmdevice.matrix.cell import Cell
@@ -22,6 +24,7 @@ def other_cell(fixtures: Mapping[str, Any], cell: Cell) -> str:
     A target, a model, a tokenizer, prompts may be a project's own. The cell, its device and dtype, and the weights of
     its checkpoint are what the name of the test and its record say.
     """
+    cell = of_rank(cell, rank_here())
     # Asked for only where there is such a fixture: a test that needs no torch must not import it.
     for name, attribute in (("llm_cell", ""), ("llm_device", "torch_device"), ("llm_dtype", "torch_dtype")):
         if name in fixtures and fixtures[name] != (getattr(cell, attribute) if attribute else cell):

@@ -42,7 +42,7 @@ class ProcessGuard:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Be there while a test of a cell runs in this process."""
         cell = cell_of(item)
-        if cell is None or self._run.hands_over or not self._run.decisions[cell].runs:
+        if cell is None or self._run.elsewhere_runs(cell) or not self._run.decisions[cell].runs:
             return (yield)
         self._where = f"{cell.id}: {item.name}"
         replaced = {name: getattr(os, name) for name in ENDING}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.hardware import Decision, Inventory, ProbeProcess, decide, expand_devices, required_missing, start
 from pytest_llmdevice.matrix.cell import AXES, Cell
+from pytest_llmdevice.matrix.ranks import ranks_of
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.select import Selector, parse_all
 from pytest_llmdevice.matrix.vocabulary import checks
@@ -42,6 +43,7 @@ class MatrixRun:
         simulated_machines: the machines that are simulated where their devices are absent.
         known: an inventory that another process made; then no probe is started.
         hands_over: whether tests of cells run in processes that this one forks.
+        forks_ranks: whether those of cells that several processes load together do.
     """
 
     settings: Settings
@@ -49,6 +51,7 @@ class MatrixRun:
     simulated_machines: SimulatedMachines = field(default_factory=SimulatedMachines)
     known: Inventory | None = None
     hands_over: bool = field(default=False, init=False)
+    forks_ranks: bool = field(default=False, init=False)
     _probe: ProbeProcess | None = field(default=None, repr=False)
 
     @classmethod
@@ -183,6 +186,10 @@ class MatrixRun:
                 return Decision.skip("not offered", reason)
         return decision
 
+    def elsewhere_runs(self, cell: Cell) -> bool:
+        """Whether the tests of `cell` run in another process than this one."""
+        return self.hands_over or (self.forks_ranks and ranks_of(cell) > 1)
+
     def beside(self, cell: Cell) -> Profile | None:
         """The cards to simulate while `cell`, one of the cpu, is looked at once more; None when there are none."""
         return self.simulated_machines.profiles[0] if self.simulated_machines.profiles and cell.kind == "cpu" else None
@@ -199,6 +206,7 @@ class MatrixRun:
             if decision.runs
             and other.model == cell.model
             and other.simulated == cell.simulated
+            and ranks_of(other) == ranks_of(cell)
             and (other.kind == cell.kind or not cell.simulated)
             and not any(self.xfail(other, check) for check in checks())
         ]

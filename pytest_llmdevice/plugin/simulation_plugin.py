@@ -57,7 +57,7 @@ class SimulatedItems:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Have the whole of an item, its reports too, inside the machine of its cell."""
         cell = cell_of(item)
-        if cell is None or self._run.hands_over or self._run.decisions[cell].state != "run simulated":
+        if cell is None or self._run.elsewhere_runs(cell) or self._run.decisions[cell].state != "run simulated":
             return (yield)
         try:
             self._stage.switch(self._machine(cell))

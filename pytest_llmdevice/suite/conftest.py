@@ -18,7 +18,9 @@ from pytest_llmdevice.errors import first_line
 from pytest_llmdevice.loading.load import Loaded
 from pytest_llmdevice.loading.stored_packed import stored_method
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.ranks import of_rank
 from pytest_llmdevice.matrix.registry import current
+from pytest_llmdevice.monitoring.ranks import rank_here
 from pytest_llmdevice.oracle.reference import Reference, reference
 from pytest_llmdevice.plugin.failures import EVIDENCE, MEASURED, RESULT, TOKENS, CellSkipped, CheckFailed, UpstreamToo
 from pytest_llmdevice.plugin.fixtures import RUN
@@ -69,6 +71,7 @@ def llm_examination(
     tolerance = run.tolerance(llm_cell) if run is not None else None
     beside = run.beside(llm_cell) if run is not None else None
     others = run.others(llm_cell) if run is not None else ()
+    others = tuple(of_rank(other, rank_here()) for other in others)
     dense = run.dense(llm_cell) if run is not None else ()
     imported = run.resolved.changes if run is not None and run.target is llm_target else ()
     try:

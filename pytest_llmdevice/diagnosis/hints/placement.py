@@ -98,6 +98,13 @@ NOT_FOLLOWED: Final = Hint(
     "https://github.com/huggingface/accelerate/pull/1648",
     when="several devices, or offloading, were asked for, and all tensors are on one device, or none is offloaded",
 )
+NOT_CUT: Final = Hint(
+    "weights-not-cut",
+    "each process has loaded the whole model: `tp_plan` or `DistributedConfig` did not reach `from_pretrained`, or the "
+    "model was wrapped before it had a plan",
+    "https://huggingface.co/docs/transformers/main/en/perf_infer_gpu_multi",
+    when="the processes of a cell should each have a part of the weights, and have all of them",
+)
 NO_HOOKS: Final = Hint(
     "spread-without-hooks",
     "layers were put on several cards by hand: without accelerate's hooks (dispatch_model) nothing brings what one "

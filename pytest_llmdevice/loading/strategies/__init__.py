@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from pytest_llmdevice.loading.strategies import parallel
 from pytest_llmdevice.loading.strategies.automatic import automatic
 from pytest_llmdevice.loading.strategies.mapped import cpu_offload, disk_offload, split
 from pytest_llmdevice.loading.strategies.shared_memory import shared_memory
@@ -88,6 +89,29 @@ STRATEGIES: Final = (
         "weights that another process left in shared memory, set one by one into a skeleton on meta",
         shared_memory,
         rules=(Rule("shared-memory-is-dense", DEFINITION, _shared_memory_is_dense),),
+    ),
+    Strategy(
+        "tensor-parallel",
+        "two processes, each with a part of every layer, by the model's plan (`DistributedConfig(tp_size=2)`)",
+        parallel.tensor_parallel,
+        ranks=2,
+        shards=True,
+        rules=parallel.SHARDED,
+    ),
+    Strategy(
+        "fsdp",
+        "two processes, each with a part of every parameter, gathered to compute (`DistributedConfig(fsdp_size=2)`)",
+        parallel.fully_sharded,
+        ranks=2,
+        shards=True,
+        rules=parallel.SHARDED,
+    ),
+    Strategy(
+        "data-parallel",
+        "two processes, each with the whole model on its own device",
+        parallel.data_parallel,
+        ranks=2,
+        rules=parallel.COPIES,
     ),
 )
 """In the order in which a matrix lists them."""

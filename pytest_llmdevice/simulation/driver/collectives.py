@@ -1,13 +1,13 @@
 """Provides NCCL, and its like, for simulated cards: the collectives of several processes go through Gloo.
 
-Each process simulates the same machine and has its own card there, as under `torchrun`. Gloo moves the values, which are
-in the CPU's memory; which tensors a collective takes, and on which device its answers are, is as with the library of
-the cards.
+Each process simulates the same machine and has its own card there, as under `torchrun`. Gloo moves the values, which
+are in the CPU's memory; which tensors a collective takes, and on which device its answers are, is as with the library
+of the cards.
 """
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import sys
 from collections.abc import Callable
 from typing import Any, Final
@@ -25,7 +25,7 @@ BACKENDS: Final = {"cuda": "nccl", "xpu": "xccl"}
 NCCL_VERSION: Final = (2 << 32) + (29 << 16) + 7
 """2.29.7, that of PyTorch 2.13 for CUDA 13."""
 
-TIMEOUT: Final = datetime.timedelta(minutes=10)
+TIMEOUT: Final = dt.timedelta(minutes=10)
 """NCCL's own default."""
 
 CPU: Final = torch.device("cpu")
@@ -119,7 +119,7 @@ def _split_group(c10d: Any) -> Callable[..., Any]:
     def split_group(
         parent_pg: Any = None,
         split_ranks: list[list[int]] | None = None,
-        timeout: datetime.timedelta | None = None,
+        timeout: dt.timedelta | None = None,
         pg_options: Any = None,
         group_desc: str | None = None,
     ) -> Any:
