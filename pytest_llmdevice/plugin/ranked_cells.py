@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 import pytest
 
@@ -197,7 +197,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _serve(session: pytest.Session, run: MatrixRun, together: Together, rank: int, *given: Any) -> None:
+def _serve(session: pytest.Session, run: MatrixRun, together: Together, rank: int, *given: Any) -> NoReturn:
     RankedChild(session, run, *given, together=together, rank=rank).serve()
 
 

@@ -82,7 +82,7 @@ class Members:
                 if self.only_cards:
                     raise RuntimeError(_WITHOUT_CARDS)
                 continue
-            if bound is not None and bound.index is not None and device != bound:
+            if bound is not None and device != bound:
                 raise torch.distributed.DistBackendError(_ELSEWHERE)
             if together:
                 self._compare(self.machine.numbers[device.index])
@@ -97,7 +97,8 @@ class Members:
         every = [int(self.store.get(f"card/{turn}/{rank}")) for rank in range(self.size)]
         for second, number in enumerate(every):
             if (first := every.index(number)) != second:
-                version = ".".join(map(str, torch.cuda.nccl.version()))
+                nccl: Any = torch.cuda.nccl
+                version = ".".join(map(str, nccl.version()))
                 text = _DUPLICATE.format(version=version, first=first, second=second, card=(number + 1) << 12)
                 raise torch.distributed.DistBackendError(text)
 
@@ -129,9 +130,10 @@ def functional_handlers() -> dict[Any, Any]:
 def _checked(mode: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     from torch.distributed import distributed_c10d
 
+    c10d: Any = distributed_c10d
     given = (*args, *kwargs.values())
     name = next((value for value in reversed(given) if isinstance(value, str)), None)
-    group = None if name is None else distributed_c10d._resolve_process_group(name)  # type: ignore[arg-type]
+    group = None if name is None else c10d._resolve_process_group(name)
     if (members := KNOWN.get(group)) is not None:
         members.refuse(given, getattr(group, "bound_device_id", None), together=True)
     return mode.compute(func, args, kwargs)

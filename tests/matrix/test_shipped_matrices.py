@@ -32,9 +32,13 @@ NAMES = (
     "multi-gpu",
     "quantizers",
     "qwen-tied",
+    "ranks",
     "release",
     "rocm",
 )
+
+RANKED = ("tensor-parallel", "fsdp", "data-parallel")
+"""Strategies of several processes, which have a matrix of their own."""
 
 every_matrix = pytest.mark.parametrize("name", NAMES)
 
@@ -114,7 +118,7 @@ def test_the_default_matrix_has_every_pair_that_its_rules_allow_on_each_kind(kin
         ("model", vocabulary.models()),
         ("dtype", DTYPES),
         ("quantization", NATIVE),
-        ("strategy", tuple(name for name in vocabulary.strategies() if name not in {"split", "cpu-offload"})),
+        ("strategy", tuple(name for name in vocabulary.strategies() if name not in {"split", "cpu-offload", *RANKED})),
     ],
 )
 @pytest.mark.parametrize("name", ["default", "cpu"])

@@ -39,13 +39,13 @@ def data_parallel(checkpoint: str, cell: Cell) -> nn.Module:
 
 
 def _by_plan(checkpoint: str, cell: Cell, kind: str) -> nn.Module:
-    from transformers.distributed import DistributedConfig
+    from transformers.distributed.configuration_utils import DistributedConfig
 
     model: Any = skeleton(checkpoint, cell)
     if not getattr(model, f"{kind}_plan", None):
         # transformers says the same with a ValueError.
         raise UnsupportedByLibrary(f"transformers has no {kind}_plan for {type(model).__name__}")
-    size: dict[str, Any] = {f"{kind}_size": int(os.environ["WORLD_SIZE"])}
+    size: dict[str, Any] = {f"{kind}_size": int(os.environ.get("WORLD_SIZE", "1"))}
     return from_pretrained(checkpoint, cell, distributed_config=DistributedConfig(**size))
 
 
