@@ -27,6 +27,8 @@ _storage = torch.Tensor.untyped_storage
 _real_device: Callable[[torch.Tensor], torch.device] = vars(torch._C.TensorBase)["device"].__get__
 _default: Any = torch.utils._device
 _MIXED = object()
+_fake_mode: Callable[[Any], Any] = torch._C._get_dispatch_mode
+_FAKE: Any = torch._C._TorchDispatchModeKey.FAKE
 _OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
 
 
@@ -202,6 +204,9 @@ class FunctionMode(TorchFunctionMode):
             return self.tags.pin(self.run(func, args, dict(kwargs, device=target, pin_memory=False)))
         if isinstance(func, _OPERATORS) and any(isinstance(value, Tensor) and is_wrapper(value) for value in args):
             # Its class makes the result, of what it wraps.
+            return self.run(func, args, dict(kwargs, device=target))
+        if _fake_mode(_FAKE) is not None:
+            # What is made has no values, and says itself where it is.
             return self.run(func, args, dict(kwargs, device=target))
         kwargs["device"] = CPU
         if target.type != self.machine.device_type:

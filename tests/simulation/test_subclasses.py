@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from simulation.tensor_subclasses import USES, kind, kinds, outcome
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pytest_llmdevice import simulate
 from pytest_llmdevice.errors import SimulationError
@@ -199,3 +200,14 @@ def _devices_of_quantized(model: torch.nn.Module) -> list[str]:
         for part in (weight, *vars(weight).values())
         if isinstance(part, torch.Tensor)
     ]
+
+
+def test_fake_tensors_know_their_card_and_compare_it() -> None:
+    with simulate("cuda:2"), FakeTensorMode() as mode:
+        fake = torch.empty(2, 3, device="cuda:1")
+        assert (fake @ torch.empty(3, 4, device="cuda:1")).device == torch.device("cuda:1")
+        assert (fake.to("cpu").device, fake.cuda(0).device) == (torch.device("cpu"), torch.device("cuda:0"))
+        with pytest.raises(RuntimeError, match="found at least two devices, cuda:1 and cpu!"):
+            fake + torch.empty(2, 3)
+        with mode:
+            assert type(fake + fake).__name__ == "FakeTensor"
