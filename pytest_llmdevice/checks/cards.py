@@ -18,6 +18,7 @@ from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints.placement import CARD_PREFERRED
 from pytest_llmdevice.inference.generation_run import GenerationRun, generate_traced
 from pytest_llmdevice.loading.load import Loaded
+from pytest_llmdevice.matrix.ranks import is_sharded
 from pytest_llmdevice.oracle.expectations import expectations_of
 from pytest_llmdevice.simulation import Profile, Simulation
 
@@ -95,6 +96,8 @@ def _with_cards(finding: Finding, profile: Profile) -> Finding:
 def _cards(exam: Examination) -> Result:
     if exam.beside is None:
         return Result("cards")
+    if is_sharded(exam.cell):
+        return Result("cards", inapplicable="transformers' plans take the cards of a machine, whatever is asked for")
     looked_at = ("placement", "dtypes", "inputs", "generation")
     known = [finding for name in looked_at for finding in exam.check(name).findings]
     return check_cards(

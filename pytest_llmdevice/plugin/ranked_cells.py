@@ -109,7 +109,8 @@ class RankedItems:
             return
         try:
             ranks = self._ranks_of(cell, item.session)
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            # The second where the system cannot fork at all.
             self._fail(item, "setup", f"{cell.id}: no processes could be forked for it: {error}", {"aborted": True})
             return
         for rank in ranks:
