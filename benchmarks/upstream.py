@@ -99,7 +99,7 @@ PROPERTIES: Final = (
     ),
     _entry(
         r"recurrent_gemma",
-        "padding",
+        "agreement padding",
         "its recurrent layers are given the mask and do not use it (RecurrentGemmaRecurrentBlock)",
     ),
     _entry(
