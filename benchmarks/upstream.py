@@ -226,6 +226,14 @@ PROPERTIES: Final = (
         HALVES,
     ),
     _entry(
+        r"nemo_speechlm",
+        "save",
+        "its first weight stays in float32 (the audio tower), and is what a saved configuration says of all "
+        "(PreTrainedModel.dtype)",
+        r"dtype in the saved config\.json|.*, reloaded",
+        HALVES,
+    ),
+    _entry(
         _CUT,
         RUNS,
         "its class names no modules that stay whole (_no_split_modules), and an automatic map cuts through its layers",
