@@ -58,7 +58,8 @@ RUNS: Final = "forward generation agreement padding prefix cache sampling save"
 """The checks that run the model."""
 
 _CUT: Final = (
-    r"xlm|openai-gpt|roc_bert|led|fsmt|prophetnet(-decoder)?|pegasus(-decoder)?|mvp(-decoder)?|marian(-decoder)?"
+    r"xlm|openai-gpt|roc_bert|led|fsmt|electra|biogpt|bert-generation|"
+    r"(prophetnet|pegasus|mvp|marian|blenderbot|blenderbot-small)(-decoder)?"
 )
 """Architectures whose `_no_split_modules` is empty."""
 
@@ -247,7 +248,7 @@ PROPERTIES: Final = (
         mapped=True,
     ),
     _entry(
-        r"plbart|mbart|pegasus|mvp|marian|led|blenderbot(-small)?|bigbird_pegasus",
+        r"bart|plbart|mbart|pegasus|mvp|marian|led|blenderbot(-small)?|bigbird_pegasus",
         "placement",
         "an automatic map names a buffer of the outermost module, which is put where the hook of that module sends its "
         "inputs (dispatch_model)",
@@ -255,7 +256,7 @@ PROPERTIES: Final = (
         mapped=True,
     ),
     _entry(
-        r"whisper|pegasus_x|mbart(-decoder)?",
+        r"whisper|pegasus_x|(mbart|bart|bigbird_pegasus)(-decoder)?",
         "cache",
         "the length of a static cache is on the card of its first layer (StaticLayer), and positions are counted from "
         "it on that of the embedding",
