@@ -65,7 +65,6 @@ class Looked:
 def look(name: str, options: argparse.Namespace) -> Looked:
     """Build `name`, load it plainly, and make all checks."""
     from pytest_llmdevice.errors import CheckpointUnavailable, UnsupportedByLibrary
-    from pytest_llmdevice.matrix.cell import Cell
     from pytest_llmdevice.simulation import simulate
     from pytest_llmdevice.zoo import checkpoint
     from pytest_llmdevice.zoo.architectures import checkpoint_of
@@ -77,12 +76,9 @@ def look(name: str, options: argparse.Namespace) -> Looked:
         return Looked(name, "cannot be built", str(error).partition(": ")[2])
     except CheckpointUnavailable as error:
         return Looked(name, "cannot be built", str(error))
-    simulated = options.device != "cpu"
-    cell = Cell(
-        f"arch-{name}", options.device, options.dtype, options.quantization, options.strategy, simulated=simulated
-    )
+    cell = _cell(name, options)
     found: list[Found] = []
-    with simulate("cuda:2") if simulated else nullcontext():
+    with simulate("cuda:2") if cell.simulated else nullcontext():
         loaded = load(str(folder), cell)
         if loaded.unsupported:
             return Looked(name, "not supported", loaded.unsupported, (), time.monotonic() - started)
@@ -90,7 +86,14 @@ def look(name: str, options: argparse.Namespace) -> Looked:
             found += findings_of(result)
             if options.verbose and not result.passed:
                 print(result.message(cell.id), flush=True)
-    return judged(name, tuple(found), cell.quantization, time.monotonic() - started, cell.dtype)
+    return judged(name, tuple(found), cell, time.monotonic() - started)
+
+
+def _cell(name: str, options: argparse.Namespace) -> Cell:
+    from pytest_llmdevice.matrix.cell import Cell
+
+    asked = (options.device, options.dtype, options.quantization, options.strategy)
+    return Cell(f"arch-{name}", *asked, simulated=options.device != "cpu")
 
 
 def load(checkpoint: str, cell: Cell) -> Loaded:
@@ -140,9 +143,10 @@ def findings_of(result: Result) -> list[Found]:
     return [*found, (result.check, "the check", "something to look at", "nothing")] if result.hollow else found
 
 
-def judged(name: str, found: tuple[Found, ...], quantization: str, seconds: float, dtype: str = "float32") -> Looked:
+def judged(name: str, found: tuple[Found, ...], cell: Cell, seconds: float) -> Looked:
     """The outcome of findings: upstream if each of them is a known property of the architecture."""
-    known = {one: property_of(name.partition(TRAIT)[0], one, quantization, dtype) for one in found}
+    family, about = name.partition(TRAIT)[0], (cell.quantization, cell.dtype, cell.strategy)
+    known = {one: property_of(family, one, *about) for one in found}
     alarms = list(dict.fromkeys(one[0] for one, why in known.items() if not why))
     if alarms:
         return Looked(name, "false alarm", ", ".join(alarms), found, seconds)
@@ -167,13 +171,14 @@ def pairs() -> list[str]:
     return found
 
 
-def _again(files: Sequence[Path], quantization: str, dtype: str) -> dict[str, Looked]:
+def _again(files: Sequence[Path], options: argparse.Namespace) -> dict[str, Looked]:
     """Name -> what `files` hold of it, by the properties that are known now."""
     found = {}
     for file in files:
         for entry in json.loads(file.read_text()):
             one = Looked(**{**entry, "findings": tuple(tuple(finding) for finding in entry["findings"])})
-            found[one.name] = judged(one.name, one.findings, quantization, one.seconds, dtype) if one.findings else one
+            cell = _cell(one.name, options)
+            found[one.name] = judged(one.name, one.findings, cell, one.seconds) if one.findings else one
     return dict(sorted(found.items()))
 
 
@@ -267,7 +272,7 @@ def main() -> None:
     logging.disable_progress_bar()
     from pytest_llmdevice.zoo.architectures import architectures
 
-    seen = list(_again(options.again, options.quantization, options.dtype).values()) if options.again else []
+    seen = list(_again(options.again, options).values()) if options.again else []
     if not seen:
         warm_up(options)
     wanted = options.names or (pairs() if options.traits else sorted(architectures()))

@@ -2,7 +2,7 @@
 
 Reasons that name a function, a setting or a class were read in the source of transformers 5.23; the others say what
 was measured on a plain load. Placement, dtypes, values, ties and settings are no properties of an architecture: no
-entry may excuse a finding of the checks in `NEVER`.
+entry may excuse a finding of the checks in `NEVER`, but for places under a map that the library chooses.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Property:
         where: a pattern of the places of its findings.
         dtypes: the dtypes in which it does so; empty for all.
         packed: whether it does so only where weights are packed.
+        mapped: whether it does so only where the library chooses a map for several cards.
     """
 
     names: str
@@ -33,15 +34,34 @@ class Property:
     where: str = r".*"
     dtypes: frozenset[str] = frozenset()
     packed: bool = False
+    mapped: bool = False
 
 
 def _entry(
-    names: str, checks: str, reason: str, where: str = r".*", dtypes: str = "", *, packed: bool = False
+    names: str,
+    checks: str,
+    reason: str,
+    where: str = r".*",
+    dtypes: str = "",
+    *,
+    packed: bool = False,
+    mapped: bool = False,
 ) -> Property:
-    return Property(names, frozenset(checks.split()), reason, where, frozenset(dtypes.split()), packed)
+    return Property(names, frozenset(checks.split()), reason, where, frozenset(dtypes.split()), packed, mapped)
 
 
 HALVES: Final = "float16 bfloat16"
+
+AUTOMATIC: Final = frozenset({"auto", "balanced", "sequential"})
+
+RUNS: Final = "forward generation agreement padding prefix cache sampling save"
+"""The checks that run the model."""
+
+_CUT: Final = (
+    r"xlm|openai-gpt|roc_bert|led|fsmt|electra|biogpt|bert-generation|"
+    r"(prophetnet|pegasus|mvp|marian|blenderbot|blenderbot-small)(-decoder)?"
+)
+"""Architectures whose `_no_split_modules` is empty."""
 
 
 PROPERTIES: Final = (
@@ -99,7 +119,7 @@ PROPERTIES: Final = (
     ),
     _entry(
         r"recurrent_gemma",
-        "padding",
+        "agreement padding",
         "its recurrent layers are given the mask and do not use it (RecurrentGemmaRecurrentBlock)",
     ),
     _entry(
@@ -164,7 +184,7 @@ PROPERTIES: Final = (
         r"logits of (a second prompt on a carried cache|several tokens on single ones).*",
     ),
     _entry(
-        r"mixtral|dbrx",
+        r"mixtral|dbrx|switch_transformers|longcat_flash",
         "agreement",
         "where rounding changes which experts weigh most, a router takes others, and that one token is another",
         r"logits, first at .*|prompt \d+, new token .*",
@@ -172,7 +192,7 @@ PROPERTIES: Final = (
     ),
     _entry(
         r"mamba",
-        "forward generation agreement padding prefix cache sampling save",
+        RUNS,
         "it multiplies the weight of dt_proj by itself, packed as it is (MambaMixer)",
         r".*, in backbone\.layers\.\d+\.mixer",
         packed=True,
@@ -186,25 +206,73 @@ PROPERTIES: Final = (
     ),
     _entry(
         r"xlnet",
-        "forward generation agreement padding prefix cache sampling save",
+        RUNS,
         "its attention multiplies float32 with what is not (XLNetRelativeAttention)",
         r".*, in transformer\.layer\.\d+\.rel_attn",
         HALVES,
     ),
     _entry(
         r"reformer",
-        "forward generation agreement padding prefix cache sampling save",
+        RUNS,
         "its table of positions stays in float32 (AxialPositionEmbeddings), which its layers do not take",
         r".*, in reformer\.encoder\.layers\.\d+\.attention\.layer_norm",
         HALVES,
     ),
+    _entry(
+        r"zamba",
+        "agreement cache",
+        "its state is multiplied twice by what is read from what half precision rounded (llmdevice-choices.json says "
+        "that this turns what it says)",
+        r"logits, first at .*|prompt \d+, new token .*|logits of (a second prompt|several tokens).*",
+        HALVES,
+    ),
+    _entry(
+        r"nemo_speechlm",
+        "save",
+        "its first weight stays in float32 (the audio tower), and is what a saved configuration says of all "
+        "(PreTrainedModel.dtype)",
+        r"dtype in the saved config\.json|.*, reloaded",
+        HALVES,
+    ),
+    _entry(
+        _CUT,
+        RUNS,
+        "its class names no modules that stay whole (_no_split_modules), and an automatic map cuts through its layers",
+        mapped=True,
+    ),
+    _entry(
+        r"xlm|openai-gpt",
+        "placement",
+        "a table directly in a module that an automatic map takes apart stays on the cpu (expand_device_map)",
+        r"transformer\.position_ids",
+        mapped=True,
+    ),
+    _entry(
+        r"bart|plbart|mbart|pegasus|mvp|marian|led|blenderbot(-small)?|bigbird_pegasus",
+        "placement",
+        "an automatic map names a buffer of the outermost module, which is put where the hook of that module sends its "
+        "inputs (dispatch_model)",
+        r"final_logits_bias",
+        mapped=True,
+    ),
+    _entry(
+        r"whisper|pegasus_x|(mbart|bart|bigbird_pegasus)(-decoder)?",
+        "cache",
+        "the length of a static cache is on the card of its first layer (StaticLayer), and positions are counted from "
+        "it on that of the embedding",
+        r"cache, in model\.decoder",
+        mapped=True,
+    ),
 )
 
 
-def property_of(name: str, finding: tuple[str, str, str, str], quantization: str, dtype: str = "float32") -> str:
+def property_of(
+    name: str, finding: tuple[str, str, str, str], quantization: str, dtype: str = "float32", strategy: str = "to"
+) -> str:
     """What about the architecture `name` makes the checks find `finding`; empty where it is a false alarm."""
     check, where, _, _ = finding
-    if check in NEVER:
+    mapped = strategy in AUTOMATIC
+    if check in NEVER and not (check == "placement" and mapped):
         return ""
     if check == "quantization" and quantization != "none" and re.search(r"expert", where):
         return "bitsandbytes leaves stacks of experts dense, as the default matrix declares"
@@ -214,6 +282,7 @@ def property_of(name: str, finding: tuple[str, str, str, str], quantization: str
         if check in entry.checks
         and (not entry.dtypes or dtype in entry.dtypes)
         and (not entry.packed or quantization != "none")
+        and (not entry.mapped or mapped)
         and re.fullmatch(entry.names, name)
         and re.fullmatch(entry.where, where)
     )

@@ -15,6 +15,7 @@ from pytest_llmdevice.checks.differences import allowed_gap, overall_error, rela
 from pytest_llmdevice.checks.ended_rows import ended_findings
 from pytest_llmdevice.checks.examination import NEW_TOKENS, Examination
 from pytest_llmdevice.checks.generation import token_rows, until_end
+from pytest_llmdevice.checks.least_length import least_length_findings
 from pytest_llmdevice.checks.many_prompts import many_prompts_findings
 from pytest_llmdevice.checks.module_outputs import module_findings
 from pytest_llmdevice.checks.noise import Inspection
@@ -267,6 +268,7 @@ def _agreement(exam: Examination) -> Result:
         "rows that end": lambda: ended_findings(exam.target, exam.model, exam.prompts, rows, ends),
         "declared ends": lambda: declared_findings(exam.target, exam.model, exam.loaded_from, longest, NEW_TOKENS, own),
         "the same token": lambda: said_again_findings(exam.target, exam.model, longest, single, ends),
+        "least length": lambda: least_length_findings(exam.target, exam.model, longest),
         "modules": lambda: module_findings(exam.model, exam.checkpoint, exam.cell, longest),
     }
     findings: Sequence[Finding] = ()

@@ -100,6 +100,30 @@ def _two_dimensional(values: torch.Tensor, past: int, rows: Sequence[Row] | None
     return visible.expand(len(rows), -1, -1)[torch.arange(len(rows)), at]
 
 
+def read_of(call: Call) -> torch.Tensor | None:
+    """Which columns the newest token of each row reads, as booleans of shape (batch, columns); None if unknown.
+
+    It reads what it is shown, and what that is shown: with a mask of four dimensions that has a window, all tokens of
+    a text, and no padding, which only itself is shown. For a mapping with several masks, it is by the one that hides
+    least.
+    """
+    values = [tensor.values for tensor in masks_of(call) if tensor.values is not None]
+    read = [_read(value) for value in values if value.ndim in {2, 4}]
+    return max(read, key=lambda mask: int(mask.sum()), default=None)
+
+
+def _read(values: torch.Tensor) -> torch.Tensor:
+    if values.ndim == 2:
+        return values != 0
+    visible = shown(values)
+    tokens, columns = visible.shape[1:]
+    past, read = columns - tokens, visible[:, -1].clone()
+    # Of tokens that are in a cache it is not known what they were shown.
+    for column in range(columns - 2, max(past, 0) - 1, -1):
+        read |= read[:, column, None] & visible[:, column - past]
+    return read
+
+
 def shown(values: torch.Tensor) -> torch.Tensor:
     """What a mask of four dimensions shows, of shape (batch, tokens, columns)."""
     return values[:, 0] > -1 if values.is_floating_point() else values[:, 0] != 0

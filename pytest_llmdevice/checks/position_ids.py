@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmdevice.checks.call_tensors import Row, masks_of, shown
+from pytest_llmdevice.checks.call_tensors import Row, ids_of, masks_of, shown
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.hints import generation
 from pytest_llmdevice.model.lengths import first_position, sliding_window
@@ -47,6 +48,33 @@ def position_findings(call: Call, rows: list[Row] | None, mask: torch.Tensor | N
             subject="position_ids",
         )
     ]
+
+
+def piece_findings(calls: Iterable[Call], model: Any) -> Iterator[Finding]:
+    """Check the positions of a text that is fed in pieces, without a mask: each goes on where its cache ends.
+
+    The first piece has no padding in front, and no pass was taken back, as drafts are: the cache holds all tokens that
+    were fed before.
+
+    Args:
+        calls: what the target called for one prompt, in order.
+        model: the model.
+    """
+    import torch
+
+    fed = 0
+    for call in calls:
+        ids, positions = ids_of(call), call.tensors.get("position_ids")
+        if ids is None or ids.ndim != 2 or len(ids) != 1 or masks_of(call) or call.past != fed:
+            return
+        count = ids.shape[1]
+        if positions is not None and positions.values is not None and positions.shape == (1, count):
+            wanted = torch.arange(fed, fed + count) + first_position(model)
+            given = positions.values[0]
+            if not torch.equal(given.to(wanted.dtype), wanted):
+                where = f"position_ids, behind {fed} tokens"
+                yield Finding(where, _short(wanted), _short(given), generation.POSITIONS, subject="position_ids")
+        fed += count
 
 
 def _expected_positions(

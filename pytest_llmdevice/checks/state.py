@@ -87,7 +87,8 @@ def check_state(
     Nor did the generation cast, move or switch the model.
 
     Not held against them: environment variables that only choose caches, threads and messages (see `HARMLESS`), and
-    random numbers, which a load may draw, unless `random_state` is set; evidence says so, and where torch was seeded.
+    random numbers, which a load may draw, and seed for that, unless `random_state` is set; evidence says so. A load
+    that seeds torch and draws nothing does so for whatever comes after it.
 
     Args:
         load: what the load changed; None where nobody recorded it, the model having been handed over.
@@ -108,9 +109,10 @@ def check_state(
             continue
         watched += WHAT_IS_WATCHED
         for change in changes:
-            if change.kind == "random":
+            if change.kind in {"random", "seed"}:
                 drawn[f"random numbers of {change.name}"] = f"{change.after} by {doing}"
-                if random_state:
+                # A load that draws may seed what it draws from. With a seed and nothing else it means the others.
+                if random_state or (change.kind == "seed" and doing == "load"):
                     what = f"random numbers of {change.name}"
                     found = f"{change.after}, when {doing} came back"
                     findings.append(Finding(what, change.before, found, state.RANDOM))

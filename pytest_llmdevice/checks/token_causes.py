@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.checks.batch_layout import padding_findings
-from pytest_llmdevice.checks.call_tensors import ids_of, mask_of
+from pytest_llmdevice.checks.call_tensors import ids_of, read_of
 from pytest_llmdevice.checks.differences import is_choice, overall_error
+from pytest_llmdevice.checks.position_ids import piece_findings
 from pytest_llmdevice.diagnosis.hints import generation, sequences
 from pytest_llmdevice.errors import target_forgiven
-from pytest_llmdevice.inference.generation import pad_token
+from pytest_llmdevice.inference.generation import begin_tokens, pad_token
 from pytest_llmdevice.inference.logits import continuation_logits
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ def handed_to(trace: Trace, prompt: Sequence[int], model: Any) -> Handed:
         front = f"{at} token{'s' * (at > 1)} in front"
         return Handed(wanted, ids[: at + len(wanted)], generation.IN_FRONT, front)
     if at == 0:
-        layout = next((finding for call in trace.outer for finding in _layout(call, trace, wanted, model)), None)
+        found = chain.from_iterable(_layout(call, trace, wanted, model) for call in trace.outer)
+        layout = next(chain(found, piece_findings(trace.outer, model)), None)
         if layout is None:
             return Handed(wanted, wanted)
         what = f"{layout.where}: expected {layout.expected}, found {layout.actual}"
@@ -80,7 +83,7 @@ def _ids(trace: Trace, prompt: tuple[int, ...], model: Any) -> tuple[tuple[int, 
             continue
         row = tuple(ids[0].tolist())
         if not total:
-            begin = total = _real(row, call, model)
+            begin = total = _real(row, call, prompt, model)
             if call.function == "generate":
                 break
         elif call.outer and (call.past == len(total) or prompt[len(total) : len(total) + len(row)] == row):
@@ -88,13 +91,23 @@ def _ids(trace: Trace, prompt: tuple[int, ...], model: Any) -> tuple[tuple[int, 
     return begin, total
 
 
-def _real(row: tuple[int, ...], call: Call, model: Any) -> tuple[int, ...]:
-    mask = mask_of(call)
-    if mask is not None and mask.shape == (1, len(row)):
-        seen = [at for at, shown in enumerate(mask[0].tolist()) if shown]
-        return row[seen[0] : seen[-1] + 1] if seen else row
-    pads = next((at for at, token in enumerate(row) if token != pad_token(model)), 0)
-    return row[pads:] if call.past in {0, None} and pads > 1 else row
+def _real(row: tuple[int, ...], call: Call, prompt: tuple[int, ...], model: Any) -> tuple[int, ...]:
+    """`row` without what its mask hides, and without padding in front, which a mask may fail to hide."""
+    read = read_of(call)
+    if read is not None and read.shape == (1, len(row)):
+        seen = [at for at, shown in enumerate(read[0].tolist()) if shown]
+        row = row[seen[0] : seen[-1] + 1] if seen else row
+    elif call.past:
+        return row
+    pads = _leading(row, pad_token(model)) - _leading(prompt, pad_token(model))
+    # A single one may be the token that texts begin with.
+    several = pads > 1 or (pads == 1 and pad_token(model) not in begin_tokens(model))
+    return row[pads:] if several else row
+
+
+def _leading(row: Sequence[int], token: int) -> int:
+    """How often `token` stands at the beginning of `row`."""
+    return next((at for at, each in enumerate(row) if each != token), len(row))
 
 
 def _layout(call: Call, trace: Trace, prompt: tuple[int, ...], model: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from math import isnan
 from pathlib import Path
@@ -49,12 +49,13 @@ LARGEST: Final = 2**30
 """Bytes. A plain load of more than this is not kept for the next question about its cell."""
 
 
-def judged(exam: Examination, result: Result) -> Result:
+def judged(exam: Examination, result: Result, *, exactly: bool = False) -> Result:
     """`result` without the findings that a plain load of the cell has too, which are in `upstream` instead.
 
     Args:
         exam: the examination that it is a result of.
-        result: of a check of behaviour.
+        result: of a check that a plain load may fail too.
+        exactly: whether a plain load must have the very same finding, and not one of the same kind.
     """
     # Ranks load and compute together: what one has to compare, all do.
     if not any_rank(said=bool(result.findings)):
@@ -63,7 +64,8 @@ def judged(exam: Examination, result: Result) -> Result:
         plain = _plain(exam, result.check)
     except Exception as error:  # noqa: BLE001  # without a plain load a finding stands
         return replace(result, evidence={**result.evidence, UNKNOWN: f"none to compare with: {first_line(error)}"})
-    shared = tuple(finding for finding in result.findings if is_among(finding, plain))
+    same = (lambda finding: finding in plain) if exactly else partial(is_among, others=plain)
+    shared = tuple(filter(same, result.findings))
     if not shared:
         return result
     own = tuple(finding for finding in result.findings if finding not in shared)

@@ -36,6 +36,13 @@ def token_settings(model: Any) -> tuple[Any, ...]:
     return getattr(inner, "generation_config", None), of_checkpoint(model) if config is None else config
 
 
+def begin_tokens(model: Any) -> set[int]:
+    """The tokens with which texts begin, by all that says so: a decoder's, and what a tokenizer puts in front."""
+    names = ("bos_token_id", "decoder_start_token_id")
+    found = (getattr(source, name, None) for source in token_settings(model) for name in names)
+    return {token for token in found if isinstance(token, int)}
+
+
 def end_tokens(model: Any) -> set[int]:
     """The tokens that end a sequence, by the model's generation configuration, or else by its own."""
     for source in token_settings(model):

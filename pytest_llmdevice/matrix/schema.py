@@ -94,7 +94,8 @@ class Expect(Selection):
         dense: patterns of the modules that the loader leaves unquantized on purpose, by their whole name or the end of
             it (`"lm_head"`, `"*.mlp.down_proj"`); in a quantized cell they must be dense then.
         random_state: `"kept"` if the load and the generation must neither draw nor seed global random numbers: of those
-            that do, the check `state` fails. Left out, it says so in its evidence.
+            that do, the check `state` fails. Left out, its evidence says so, and it fails for a load that seeds torch
+            and draws nothing.
         source: where the cause is documented, an address.
         versions: requirements on installed versions (`{ transformers = ">=5" }`), all of which must hold.
     """

@@ -14,9 +14,9 @@ class Change:
     Attributes:
         kind: `"environment"`, `"dtype"`, `"device"`, `"card"`, `"function"`, `"mode"`, `"autocast"`, `"folder"`,
             `"precision"`, `"collector"`, `"gradients"`, `"threads"`, `"determinism"`, `"kernels"`, `"processes"`,
-            `"signal"`, `"stream"`, `"logging"`, `"locale"`, `"limit"`, `"hook"`, `"random"`, `"graph"`, `"checkpoint"`
-            for a file that the model was loaded from, `"model"` for a tensor of the model that was handed over, or
-            `"training"` for its mode.
+            `"signal"`, `"stream"`, `"logging"`, `"locale"`, `"limit"`, `"hook"`, `"random"`, `"graph"`, `"seed"` for
+            random numbers that were seeded and none drawn since, `"checkpoint"` for a file that the model was loaded
+            from, `"model"` for a tensor of the model that was handed over, or `"training"` for its mode.
         name: which one, in words.
         before: its value, in words.
         after: what it became. Of an environment variable only whether it was set, changed or removed, unless it is

@@ -38,8 +38,10 @@ def random_states() -> Comparison:
     seed = torch.initial_seed()
 
     def compare() -> Iterator[Change]:
-        if torch.initial_seed() != seed:
-            yield Change("random", "torch", "as it was", f"seeded with {torch.initial_seed()}")
+        if (new := torch.initial_seed()) != seed:
+            fresh = torch.Generator().manual_seed(new).get_state()
+            drawn = not bool((torch.get_rng_state() == fresh).all())
+            yield Change("random" if drawn else "seed", "torch", "as it was", f"seeded with {new}")
         elif not bool((torch.get_rng_state() == tensors).all()):
             yield Change("random", "torch", "as it was", "advanced")
         if random.getstate() != python:

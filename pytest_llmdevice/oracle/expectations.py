@@ -175,6 +175,10 @@ def _unknown(bones: nn.Module, weights: Sequence[LinearWeight], dense: Sequence[
     return tuple(pattern for pattern in (*dense, *named) if not any(fits(pattern, module) for module in known))
 
 
+_Where = tuple[tuple[str, ...], str]
+"""The devices on which a tensor may be, and its storage."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     """What decides where a tensor belongs."""
@@ -183,12 +187,17 @@ class _Place:
     entries: DeviceMap
     allowed: tuple[str, ...]
 
-    def of(self, name: str, architecture: str, role: str, cell: Cell) -> tuple[tuple[str, ...], str]:
+    def of(self, name: str, architecture: str, role: str, tensor: torch.Tensor, cell: Cell) -> _Where:
         """Where a tensor may be, and its storage. An offloaded one is on meta; its hook brings it for each forward."""
         if offloads(cell) and role == "parameter" and offload_hook(self.model, name) is not None:
             return ("meta",), "offloaded"
         mapped = self.entries.device_of(name, architecture)
-        return ((mapped,) if mapped in self.allowed else self.allowed), "dense"
+        if mapped in self.allowed:
+            return (mapped,), "dense"
+        # A map that takes a module apart names none of its buffers, which stay on the cpu (expand_device_map of
+        # transformers). PyTorch takes a number of the cpu beside tensors of any device, and nothing larger.
+        left = role == "buffer" and tensor.ndim == 0 and self.entries.entries and mapped is None
+        return tuple(dict.fromkeys((*self.allowed, "cpu"))) if left else self.allowed, "dense"
 
 
 def _expected(
@@ -202,7 +211,7 @@ def _expected(
     cell: Cell,
 ) -> Expected:
     shape, dtype, wanted = tuple(tensor.shape), tensor.dtype, cell.torch_dtype
-    devices, storage = place.of(name, architecture, role, cell)
+    devices, storage = place.of(name, architecture, role, tensor, cell)
     if architecture in packed:
         entry = current().of(Quantization)[packed[architecture]]
         why = f"a weight in {entry.name}"

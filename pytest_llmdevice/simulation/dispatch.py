@@ -32,7 +32,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     different devices, and those that C++ makes by itself (a backward pass, a scripted function).
 
     Attributes:
-        refusal: the last error that a rule raised; TorchScript's interpreter loses the text.
+        refusal: the text of the last error that a rule raised, which TorchScript's interpreter loses. Not the error:
+            its traceback would keep the model alive that it was raised in.
     """
 
     def __init__(self, machine: Machine, tags: Tags) -> None:
@@ -40,7 +41,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._machine = machine
         self._tags = tags
         self._state = _State()
-        self.refusal: RuntimeError | None = None
+        self.refusal: str | None = None
 
     @contextmanager
     def on(self, ambient: torch.device | None = None, *, backward: bool = False) -> Iterator[None]:
@@ -86,7 +87,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             try:
                 device = decision.result_device(func, operands, args)
             except RuntimeError as error:
-                self.refusal = error
+                self.refusal = str(error)
                 raise
         # In a backward pass the function mode is on as well, and this is no call that Python made.
         with unintercepted():

@@ -37,6 +37,9 @@ WIDER: Final[dict[str, dict[torch.dtype, torch.dtype]]] = {
 (torch.testing._internal.common_methods_invocations.op_db, 2.13): those with dtypes in `dtypesIfCUDA` that `dtypes`
 lacks."""
 
+_IN_ANOTHER_DTYPE: Final = frozenset({"mm", "bmm", "addmm", "baddbmm"})
+"""Products that take `out_dtype`, which no CPU has a kernel for (aten/src/ATen/native/cuda/Blas.cpp)."""
+
 _MISSING: Final = re.compile(r"not implemented for '\w+'|Unsupported dtype|not supported on CPU|Expected .* dtype")
 
 
@@ -64,6 +67,9 @@ def rerun_wider(
     Raises:
         Exception: cards have no kernel either: `error` with the text that a card's kernel has.
     """
+    apart = getattr(func, "__name__", "") in _IN_ANOTHER_DTYPE and kwargs.get("out_dtype") is not None
+    if apart and device_type == "cuda":
+        return _product(run, func, args, kwargs)
     wider = WIDER.get(getattr(func, "__name__", ""))
     dims = next((value.dim() for value in args if isinstance(value, torch.Tensor)), 0)
     if wider is None or _MISSING.search(str(error)) is None:
@@ -84,6 +90,32 @@ def rerun_wider(
     if not isinstance(result, torch.Tensor) or (dtype is torch.bool and func.__name__ == "trace"):
         return result
     return run(torch.Tensor.to, (result, torch.complex32 if result.is_complex() else dtype), {})
+
+
+def _product(
+    run: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any],
+    func: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """A product of halves whose sums are given in float32, or in the dtype of its factors.
+
+    Raises:
+        RuntimeError: PyTorch's, for dtypes that are not like that.
+    """
+    others = {key: value for key, value in kwargs.items() if key != "out_dtype"}
+    wanted: torch.dtype = kwargs["out_dtype"]
+    factors = {value.dtype for value in (*args, *others.values()) if isinstance(value, torch.Tensor)}
+    if len(factors) != 1:
+        raise RuntimeError("input dtypes must be the same")
+    given = next(iter(factors))
+    if wanted != given and not (wanted is torch.float32 and given in _HALF):
+        raise RuntimeError("out_dtype must be the same as input dtype or fp32 for fp16/bf16 inputs")
+
+    def widen(value: Any) -> Any:
+        return run(torch.Tensor.to, (value, wanted), {}) if isinstance(value, torch.Tensor) else value
+
+    return run(func, tuple(map(widen, args)), {key: widen(value) for key, value in others.items()})
 
 
 _TENSOR_TYPE: Final = re.compile(r"\btorch\.(?=(?:Float|Half|BFloat16|Double|Long|Int|Short|Char|Byte|Bool)Tensor\b)")

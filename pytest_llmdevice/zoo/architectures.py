@@ -14,7 +14,7 @@ from pytest_llmdevice.matrix.suggest import nearest
 from pytest_llmdevice.zoo.build import vary
 from pytest_llmdevice.zoo.cache import cached
 from pytest_llmdevice.zoo.catalogue import hyphenated, named
-from pytest_llmdevice.zoo.exceptions import CANNOT, adjusted
+from pytest_llmdevice.zoo.exceptions import CANNOT, REVISIONS, adjusted
 from pytest_llmdevice.zoo.families import BOS_TOKEN_ID, EOS_TOKEN_ID, PAD_TOKEN_ID, SEED, Family, Kind
 from pytest_llmdevice.zoo.fitted import say_choices, train_choices
 from pytest_llmdevice.zoo.isolation import pinned_settings
@@ -92,7 +92,13 @@ def family_of(chosen: Architecture) -> Family:
         raise UnsupportedByLibrary(f"no checkpoint of {chosen.name} can be built: {why}")
     config_class = CONFIG_MAPPING[chosen.model_type]
     arguments = reduced(config_class(), decoder=chosen.kind == "causal")
-    return Family(chosen.name, config_class.__name__, adjusted(chosen.model_type, arguments), chosen.kind)
+    return Family(
+        chosen.name,
+        config_class.__name__,
+        adjusted(chosen.model_type, arguments),
+        chosen.kind,
+        revision=REVISIONS.get(chosen.model_type, 0),
+    )
 
 
 def config_for(family: Family) -> PreTrainedConfig:

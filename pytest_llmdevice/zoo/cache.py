@@ -43,8 +43,9 @@ def cache_directory(cache: Path | None = None) -> Path:
 
 def recipe(family: Family, seed: int, traits: Sequence[str] = ()) -> dict[str, Any]:
     """Everything that the bytes of a checkpoint depend on, as JSON-compatible data."""
-    # Without traits nothing is said of them, so that checkpoints of earlier versions stay good.
-    varied = {"traits": list(traits)} if traits else {}
+    # Without traits and revisions nothing is said of them, so that checkpoints of earlier versions stay good.
+    varied: dict[str, Any] = {"traits": list(traits)} if traits else {}
+    varied |= {"revision": family.revision} if family.revision else {}
     return {
         **varied,
         "family": family.name,

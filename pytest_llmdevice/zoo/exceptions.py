@@ -172,3 +172,7 @@ CANNOT: Final[Mapping[str, str]] = {
     "voxtral_realtime": "it adds a piece of audio to each token, and reads no text alone",
 }
 """Names of architectures that no checkpoint for text can be made of, and why."""
+
+REVISIONS: Final[Mapping[str, int]] = dict.fromkeys(("longt5", "mt5", "switch_transformers", "t5", "umt5"), 1)
+"""How often the weights of an architecture were made otherwise since the last change to those of all: since 1, queries
+of attention that does not divide its scores are smaller."""

@@ -41,6 +41,7 @@ class Family:
         moe: whether some layers route tokens to experts.
         notes: what this family exercises that others do not.
         rules: what installed libraries cannot do with it.
+        revision: a number that is increased when its weights are made otherwise and those of others are not.
     """
 
     table: ClassVar[str] = "family"
@@ -53,6 +54,7 @@ class Family:
     moe: bool = False
     notes: str = ""
     rules: tuple[Rule, ...] = ()
+    revision: int = 0
 
     @property
     def auto_class(self) -> str:

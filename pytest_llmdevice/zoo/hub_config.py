@@ -17,7 +17,7 @@ from pytest_llmdevice.matrix.model_names import parts_of
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.zoo.architectures import architectures, build_architecture
 from pytest_llmdevice.zoo.cache import cached
-from pytest_llmdevice.zoo.exceptions import CANNOT, adjusted
+from pytest_llmdevice.zoo.exceptions import CANNOT, REVISIONS, adjusted
 from pytest_llmdevice.zoo.families import SEED, Family
 from pytest_llmdevice.zoo.hub import download, tokenizer_files
 from pytest_llmdevice.zoo.reducer import arguments_of, reduced, says_token
@@ -75,7 +75,8 @@ def family_like(folder: Path, name: str) -> Family:
         arguments = adjusted(model_type, _like(config_class.from_dict(raw), decoder=chosen.kind == "causal"))
     except Exception as error:  # a class may refuse with anything
         raise UnsupportedByLibrary(f"{name} cannot be reduced: {type(error).__name__}: {first_line(error)}") from error
-    return Family(chosen.name, config_class.__name__, arguments, chosen.kind)
+    revision = REVISIONS.get(chosen.model_type, 0)
+    return Family(chosen.name, config_class.__name__, arguments, chosen.kind, revision=revision)
 
 
 def _like(config: PreTrainedConfig, *, decoder: bool = False) -> dict[str, Any]:

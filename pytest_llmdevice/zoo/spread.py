@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_llmdevice.zoo.families import PAD_TOKEN_ID, VOCAB_SIZE
@@ -43,6 +44,7 @@ def spread(model: nn.Module, seed: int) -> None:
     table, head = untyped.get_input_embeddings(), untyped.get_output_embeddings()
     tied = head is not None and table is not None and head.weight is table.weight
     owners = {id(weight): module for module in model.modules() for weight in module.parameters(recurse=False)}
+    undivided = {id(weight): width for weight, width in _undivided(model)}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             draw = torch.randn(parameter.shape, generator=generator(seed, name))
@@ -52,12 +54,25 @@ def spread(model: nn.Module, seed: int) -> None:
                 start = parameter if bool(parameter.isfinite().all()) else torch.ones_like(parameter)
                 parameter.copy_(start + NORM_SPREAD * draw)
                 continue
-            parameter.copy_(draw * _scale(owners[id(parameter)], name, parameter, tied=tied))
+            scale = _scale(owners[id(parameter)], name, parameter, tied=tied)
+            parameter.copy_(draw * scale / math.sqrt(undivided.get(id(parameter), 1)))
         for module in () if table is None else (table, head):
             weight = getattr(module, "weight", None)
             if weight is not None and weight.shape[0] == VOCAB_SIZE and (module is table or not tied):
                 # Small rows keep the logits of special tokens below those of bytes, so that none is generated.
                 weight[PAD_TOKEN_ID:] *= SPECIAL_TOKEN_SCALE
+
+
+def _undivided(model: nn.Module) -> Iterator[tuple[nn.Parameter, int]]:
+    """The query weights of attention that does not divide its scores, and the width of its heads.
+
+    T5 and its kin have smaller ones instead (`_init_weights`). With others a softmax has one key win, by a score whose
+    rounding in half precision turns which.
+    """
+    for module in model.modules():
+        width, query = getattr(module, "key_value_proj_dim", None), getattr(module, "q", None)
+        if isinstance(width, int) and query is not None:
+            yield query.weight, width
 
 
 def is_recurrent(name: str) -> bool:

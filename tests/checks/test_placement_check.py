@@ -25,7 +25,9 @@ from pytest_llmdevice.diagnosis.hints.placement import (
     STALE,
     WRONG_INDEX,
 )
-from pytest_llmdevice.oracle.expectations import Expectations, Expected
+from pytest_llmdevice.loading.target import BuiltinTarget
+from pytest_llmdevice.oracle.expectations import Expectations, Expected, expectations_of
+from pytest_llmdevice.zoo.architectures import checkpoint_of
 
 Load = Callable[[Cell], Any]
 MakePlan = Callable[[Any, Cell], Expectations]
@@ -290,3 +292,27 @@ def test_a_single_number_of_the_cpu_may_be_beside_a_layer_on_a_card(
         layer.register_buffer("input_scale", torch.ones(shape))
         found = [finding.where for finding in check_placement(model, expectations(model, cell), cell).findings]
     assert found == (["model.layers.0.mlp.up_proj.input_scale"] if wrong else [])
+
+
+def test_a_number_that_a_map_leaves_out_may_stay_on_the_cpu() -> None:
+    # Its layers are split, and its normalizer, a number, is directly in the module that holds them.
+    checkpoint = str(checkpoint_of("recurrent_gemma"))
+    asked = Cell("path:recurrent_gemma", "cuda:0", "bfloat16", strategy="auto", simulated=True)
+    with simulate("cuda:2"):
+        model = BuiltinTarget().load(checkpoint, asked)
+        result = check_placement(model, expectations_of(model, checkpoint, asked), asked)
+    assert result.findings == ()
+    assert result.evidence["on cpu"] == 1
+
+
+def test_a_table_that_a_map_leaves_out_must_not_stay_on_the_cpu(load: Load, expectations: MakePlan) -> None:
+    asked = Cell("llama", "cuda:0", "float16", strategy="auto", simulated=True)
+    with simulate("cuda:2"):
+        model = load(asked)
+        del model.hf_device_map["model.rotary_emb"]
+        model.model.rotary_emb.inv_freq = model.model.rotary_emb.inv_freq.cpu()
+        found = {
+            finding.where: finding.actual
+            for finding in check_placement(model, expectations(model, asked), asked).findings
+        }
+    assert found == {"model.rotary_emb.inv_freq": "cpu"}

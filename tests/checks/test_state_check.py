@@ -253,6 +253,7 @@ def test_variables_that_decide_nothing_are_no_findings(name: str) -> None:
 
 def upset_what_loaders_upset() -> None:
     torch.manual_seed(3)
+    torch.rand(1)
     random.random()
     np.random.seed(3)  # noqa: NPY002
 
@@ -290,6 +291,27 @@ def test_a_target_that_seeds_is_held_to_what_the_matrix_says(seeds: bool, checkp
         each for each in examine(Target(), checkpoint("llama"), cell, keeps_random_state=True) if each.check == "state"
     )
     assert result.passed is not seeds
+
+
+def test_a_load_that_seeds_and_draws_nothing_seeds_the_process() -> None:
+    def load(_checkpoint: str, _cell: Cell) -> nn.Module:
+        torch.manual_seed(3)
+        return nn.Identity()
+
+    changes = Loaded.load(SimpleNamespace(load=load), Path("somewhere"), CELL).changes
+    (finding,) = check_state(changes, ()).findings
+    assert (finding.where, finding.hint) == ("random numbers of torch", state.RANDOM)
+    assert finding.actual == "seeded with 3, when load came back"
+    # A generation that samples where it is asked to may seed that; here it is greedy.
+    assert check_state((), changes).passed
+
+
+def test_a_seed_that_is_put_back_is_none() -> None:
+    def seeds() -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+
+    assert check_state(loaded(seeds).changes, ()).passed
 
 
 def test_torch_compile_is_no_finding() -> None:

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.models.llama import modeling_llama
 
-from pytest_llmdevice import Cell, Finding, examine
+from pytest_llmdevice import Cell, Finding, examine, simulate
 from pytest_llmdevice.checks import Result
 from pytest_llmdevice.checks.upstream import SHARED, UNKNOWN, findings_of_plain_load, is_among
 from pytest_llmdevice.inference.generation import inputs_for
@@ -222,3 +222,27 @@ def test_where_a_difference_begins_is_seen_though_the_class_was_patched(
     assert results(Patching(), copied)["agreement"].origin.startswith(
         "first differs at model.layers.0.mlp (LlamaMLP): expected"
     )
+
+
+class LeavesMore(BuiltinTarget):
+    """Has a table of its own accord on the cpu, beside the one that the library leaves there."""
+
+    def load(self, checkpoint: str, cell: Cell) -> Any:
+        model: Any = super().load(checkpoint, cell)
+        attention = model.transformer.h[0].attn
+        attention.bias = attention.bias.cpu()
+        return model
+
+
+@pytest.mark.parametrize("strategy", ["auto", "split"])
+@pytest.mark.parametrize("target", [BuiltinTarget, LeavesMore])
+def test_what_the_library_s_own_map_leaves_out_is_upstream_s(target: Callable[[], Any], strategy: str) -> None:
+    # Its table of positions is directly in the module that an automatic map takes apart.
+    folder = str(checkpoint_of("openai-gpt"))
+    cell = Cell(f"path:{folder}", "cuda:0", "bfloat16", strategy=strategy, simulated=True)
+    with simulate("cuda:2"):
+        found = next(result for result in examine(target(), folder, cell) if result.check == "placement")
+    left = [finding.where for finding in found.upstream]
+    assert left == (["transformer.position_ids"] if strategy == "auto" else [])
+    own = [finding.where for finding in found.findings]
+    assert own == ([] if target is BuiltinTarget else ["transformer.h.0.attn.bias"])

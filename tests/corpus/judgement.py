@@ -167,7 +167,7 @@ RIGHT: Final[Mapping[str, str]] = {
     "filters-of-warnings-replaced": "process-setting-changed",
     "unsafe-files-allowed": "environment-changed",
     "deterministic-left-on": "process-setting-changed",
-    "seed-of-the-process": "process-setting-changed",
+    "seed-of-the-process": "global-random-numbers",
     "class-left-patched": "method-of-a-class-replaced",
     "kept-by-a-cached-method": "model-kept-alive",
     # load_quantization_cases.py

@@ -148,7 +148,6 @@ CASES = (
         partial(Leaves, seed),
         Leaves,
         Cell("mistral", "cpu", "float32"),
-        missed="a load draws random numbers as it may, and a seed that it sets looks the same",
     ),
     _case(
         "class-left-patched",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -384,21 +383,3 @@ def test_the_evidence_of_a_hint_is_plain_data() -> None:
     assert cause_of_tokens(TokenEvidence(same, alone=False, step=2, logits=False)) == sequences.STEPS
     assert cause_of_tokens(TokenEvidence(same, alone=False, step=0, logits=False)) is None
     assert cause_of_tokens(TokenEvidence(Handed((1, 2), (2,), generation.CUT), alone=True)) == generation.CUT
-
-
-def test_ids_that_are_fed_in_pieces_are_the_whole_prompt() -> None:
-    from pytest_llmdevice.checks.token_causes import handed_to
-    from pytest_llmdevice.monitoring.trace import Call, Trace, describe
-
-    def call(ids: list[int], past: int | None) -> Call:
-        tensors = {"input_ids": describe(torch.tensor([ids]), values=True)}
-        return Call("forward", "", True, tensors, past, 1)
-
-    model = SimpleNamespace(config=SimpleNamespace(), generation_config=None)
-    pieces = Trace([call([5, 6], 0), call([7, 8], 2), call([9], 4)])
-    assert handed_to(pieces, [5, 6, 7, 8], model).hint is None
-    cut = handed_to(Trace([call([7, 8], 0), call([9], 2)]), [5, 6, 7, 8], model)
-    assert (cut.hint, cut.what) == (generation.CUT, "2 of its 4 tokens")
-    front = handed_to(Trace([call([1, 5, 6, 7, 8], 0)]), [5, 6, 7, 8], model)
-    assert front.hint == generation.IN_FRONT
-    assert str(front) == "handed to the model: [1, 5, 6, 7, 8] for the prompt [5, 6, 7, 8]: 1 token in front"

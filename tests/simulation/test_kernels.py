@@ -96,6 +96,38 @@ def test_on_the_cpu_it_is_not_computed_inside_either(name: str, _card: None) -> 
         CALLS[name](next(iter(WIDER[name])), "cpu")
 
 
+PRODUCTS: dict[str, Callable[..., Any]] = {
+    "mm": lambda a, b, _c, **kwargs: torch.mm(a, b, **kwargs),
+    "addmm": lambda a, b, c, **kwargs: torch.addmm(c, a, b, **kwargs),
+    "bmm": lambda a, b, _c, **kwargs: torch.bmm(a[None], b[None], **kwargs),
+    "baddbmm": lambda a, b, c, **kwargs: torch.baddbmm(c[None], a[None], b[None], **kwargs),
+}
+
+
+@pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_product_of_halves_is_given_in_float32_on_cards_alone(
+    product: Callable[..., Any],
+    dtype: torch.dtype,
+    _card: None,  # noqa: PT019
+) -> None:
+    factors = [torch.randn(4, 4, generator=torch.Generator().manual_seed(seed)).to(dtype) for seed in range(3)]
+    result = product(*(factor.to("cuda:1") for factor in factors), out_dtype=torch.float32)
+    assert (result.device, result.dtype) == (torch.device("cuda:1"), torch.float32)
+    torch.testing.assert_close(result.cpu(), product(*(factor.float() for factor in factors)))
+    with pytest.raises(NotImplementedError, match="from the 'CPU' backend"):
+        product(*factors, out_dtype=torch.float32)
+
+
+def test_a_product_of_other_dtypes_is_refused(_card: None) -> None:  # noqa: PT019
+    one, half = (torch.ones(2, 2, dtype=dtype, device="cuda:0") for dtype in (torch.float32, torch.float16))
+    with pytest.raises(RuntimeError, match=r"^input dtypes must be the same$"):
+        torch.mm(one, half, out_dtype=torch.float32)
+    with pytest.raises(RuntimeError, match=r"^out_dtype must be the same as input dtype or fp32 for fp16/bf16 inputs$"):
+        torch.mm(one, one, out_dtype=torch.float16)
+    assert torch.mm(half, half, out_dtype=torch.float16).dtype is torch.float16
+
+
 def test_a_widened_kernel_has_a_gradient(_card: None) -> None:  # noqa: PT019
     tensor = torch.ones(1, 1, 2, 2, 2, dtype=torch.float16, device="cuda:1", requires_grad=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pytest_llmdevice.loading.load import Leftovers, Loaded
@@ -62,3 +64,14 @@ def test_no_object_is_left(tmp_path: Path, where: str) -> None:
         load(number)
     # Fewer may be there: what other tests have left goes in its own time.
     assert not _counted() - before
+
+
+def test_a_model_in_which_tensors_met_on_two_cards_is_gone_when_it_is_let_go() -> None:
+    with simulate("cuda:2"):
+        model = nn.Sequential(nn.Linear(2, 2).to("cuda:0"), nn.Linear(2, 2).to("cuda:1"))
+        known = weakref.ref(model)
+        with pytest.raises(RuntimeError, match=r"two devices|same device"):
+            model(torch.ones(1, 2, device="cuda:0"))
+        del model
+        gc.collect()
+        assert known() is None

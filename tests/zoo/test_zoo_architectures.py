@@ -14,8 +14,9 @@ from pytest_llmdevice.errors import ConfigurationError, UnsupportedByLibrary
 from pytest_llmdevice.loading.pretrained import auto_class, from_pretrained
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.zoo.architectures import architecture, architectures, build_architecture, checkpoint_of, family_of
-from pytest_llmdevice.zoo.exceptions import ADJUSTMENTS, CANNOT
+from pytest_llmdevice.zoo.exceptions import ADJUSTMENTS, CANNOT, REVISIONS
 from pytest_llmdevice.zoo.families import VOCAB_SIZE
+from pytest_llmdevice.zoo.fitted import why_unclear
 from pytest_llmdevice.zoo.reducer import FIRST_RESERVED, reduced
 from pytest_llmdevice.zoo.sizes import HIDDEN
 
@@ -117,8 +118,13 @@ def test_what_cannot_be_built_is_refused_with_the_reason() -> None:
         checkpoint_of("lamma")
 
 
+@pytest.mark.parametrize("name", ["mt5", "umt5"])
+def test_attention_that_does_not_divide_its_scores_turns_no_choice_by_rounding(name: str, zoo_cache: Path) -> None:
+    assert why_unclear(checkpoint_of(name, cache=zoo_cache)) is None
+
+
 def test_every_exception_is_about_something_that_there_is_and_says_why() -> None:
-    assert {*ADJUSTMENTS} <= {*CONFIG_MAPPING}
+    assert {*ADJUSTMENTS, *REVISIONS} <= {*CONFIG_MAPPING}
     assert {*CANNOT} <= {*architectures()}
     reasons = [*(entry.reason for entry in ADJUSTMENTS.values()), *CANNOT.values()]
     assert [reason for reason in reasons if not re.search(r"\w+ \w+ \w+", reason)] == []

@@ -96,7 +96,10 @@ RANDOM: Final = Hint(
     "the load or the generation seeds, or draws from, the process' random numbers: whatever samples or shuffles later "
     "in the process is no longer what its own seed says; use a generator of one's own, or put the state back",
     "https://docs.pytorch.org/docs/stable/notes/randomness.html",
-    when="random numbers of torch, Python or NumPy were drawn or seeded, and the matrix says that they are kept",
+    when=(
+        "a load seeded torch and drew nothing itself, or random numbers of torch, Python or NumPy were drawn or seeded "
+        "and the matrix says that they are kept"
+    ),
 )
 HOOKS: Final = Hint(
     "hooks-left-on-the-model",
