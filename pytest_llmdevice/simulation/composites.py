@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from pytest_llmdevice.simulation import refusals
+from pytest_llmdevice.simulation import out_checks, refusals
 from pytest_llmdevice.simulation.function_names import functions_named
 from pytest_llmdevice.simulation.rules import CPU, Operand, scalar_name, wrapper_rule
 
@@ -64,6 +64,8 @@ def _inner(mode: FunctionMode, given: Arguments) -> None:
                 f"Expected tensor to have {first} DeviceType, but got tensor with {kind} DeviceType (while checking "
                 "arguments for inner())"
             )
+    # It is the product of the last dimensions.
+    _tensordot(mode, {"a": given["input"], "b": given["other"], "out": given.get("out")})
 
 
 def _multi_dot(mode: FunctionMode, given: Arguments) -> None:
@@ -79,6 +81,8 @@ def _multi_dot(mode: FunctionMode, given: Arguments) -> None:
         raise RuntimeError(
             f"multi_dot(): expected out tensor to be on device {devices[0]} but got {mode.device_of(out)}"
         )
+    if devices[0].type == "cuda":
+        refusals.refuse_integers("mm", list(given["tensors"]))
 
 
 def _tensordot(mode: FunctionMode, given: Arguments) -> None:
@@ -91,6 +95,58 @@ def _tensordot(mode: FunctionMode, given: Arguments) -> None:
             f"tensordot: Expected the output and input tensors to be on the same device, but got the output tensor on "
             f"{result}, input tensor a on {left}, and input tensor b on {right}"
         )
+
+
+def _nuclear_norm(mode: FunctionMode, given: Arguments) -> None:
+    out = given.get("out")
+    if out is None or given.get("p") != "nuc":
+        return
+    refusal = out_checks.first_check("linalg_matrix_norm", mode.device_of(given["input"]), mode.device_of(out))
+    if refusal is not None:
+        raise refusal
+
+
+def _grid_sampler(mode: FunctionMode, given: Arguments) -> None:
+    """A card leaves what cuDNN can do to it, whose wrapper has another name (aten/src/ATen/native/GridSampler.cpp)."""
+    values = given["input"]
+    by_cudnn = (
+        (given.get("mode"), given.get("padding_mode"), given.get("align_corners")) in _BY_CUDNN
+        and values.dim() == 4
+        and values.shape[1] <= _LARGEST_GRID
+        and values.dtype in (torch.float16, torch.float32, torch.float64)
+        and torch.backends.cudnn.enabled
+    )
+    devices = [mode.device_of(given[name]) for name in ("input", "grid")]
+    if by_cudnn and all(device.type == "cuda" for device in devices):
+        named = zip(("self", "grid"), (values, given["grid"]), devices, strict=True)
+        wrapper_rule(torch.ops.aten.cudnn_grid_sampler.default, [Operand(*each) for each in named])
+
+
+_BY_CUDNN: Final = (("bilinear", "zeros", True), (0, 0, True))
+_LARGEST_GRID: Final = 1024
+"""The most channels that cuDNN samples."""
+
+
+def _embedding_bag(mode: FunctionMode, given: Arguments) -> None:
+    weight = given["weight"]
+    card = mode.common_card([value for value in given.values() if isinstance(value, torch.Tensor)])
+    if card is not None and card.type == "cuda":
+        refusals.refuse_numbers("embedding_bag_cuda", weight.dtype)
+
+
+def _linear_cross_entropy(mode: FunctionMode, given: Arguments) -> None:
+    factors = [given["input"], given["linear_weight"]]
+    card = mode.common_card([value for value in given.values() if isinstance(value, torch.Tensor)])
+    if card is not None and card.type == "cuda":
+        refusals.refuse_integers("linear", factors)
+
+
+def _scatter_reduce(mode: FunctionMode, given: Arguments) -> None:
+    values = given["input"]
+    if values.dtype is torch.bool and given.get("reduce") in ("prod", "amin", "amax"):
+        card = mode.common_card([value for value in given.values() if isinstance(value, torch.Tensor)])
+        if card is not None and card.type == "cuda":
+            refusals.refuse_numbers("cuda_scatter_gather_base_kernel_func", values.dtype)
 
 
 def _narrow_copy(mode: FunctionMode, given: Arguments) -> None:
@@ -206,6 +262,15 @@ def composite_handlers() -> dict[Any, Handler]:
         "linalg_multi_dot": _checked(_multi_dot, "tensors"),
         "tensordot": _checked(_tensordot, "a", "b"),
         "narrow_copy": _checked(_narrow_copy, "input"),
+        "norm": _checked(_nuclear_norm, "input", "p"),
+        **dict.fromkeys(
+            ("grid_sampler", "grid_sample"),
+            _checked(_grid_sampler, "input", "grid", "mode", "padding_mode", "align_corners"),
+        ),
+        "linear_cross_entropy": _checked(_linear_cross_entropy, "input", "linear_weight"),
+        **dict.fromkeys(
+            ("scatter_reduce", "scatter_reduce_"), _checked(_scatter_reduce, "input", "dim", "index", "src", "reduce")
+        ),
         "native_group_norm": _checked(_layer_norm, "input", "weight", "bias"),
         "layer_norm": _checked(_layer_norm, "input", "normalized_shape", "weight", "bias"),
         "group_norm": _checked(_layer_norm, "input", "num_groups", "weight", "bias"),
@@ -221,6 +286,8 @@ def composite_handlers() -> dict[Any, Handler]:
         table.update(dict.fromkeys(functions_named([name]), handler))
     linalg: Any = vars(torch._C)["_linalg"]
     table.update(dict.fromkeys(functions_named(["linalg_multi_dot"], (linalg,)), by_name["linalg_multi_dot"]))
+    table[torch.embedding_bag] = _checked(_embedding_bag, "weight")
+    table[torch.nn.functional.embedding_bag] = _checked(_embedding_bag, "input", "weight")
     parameters = {
         torch.nn.functional: ("input", "running_mean", "running_var", "weight", "bias"),
         torch: ("input", "weight", "bias", "running_mean", "running_var"),

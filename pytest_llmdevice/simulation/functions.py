@@ -112,7 +112,7 @@ class FunctionMode(TorchFunctionMode):
         if device is _MIXED or (self.machine.saved_tensor_hooks and device is not CPU and device is not None):
             return self.watched(func, args, kwargs)
         if kwargs:
-            generators.check_generator(kwargs.get("generator"), CPU)
+            generators.check_generator(kwargs.get("generator"), CPU, getattr(func, "__name__", ""))
         return func(*args, **kwargs)
 
     def watched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -122,6 +122,8 @@ class FunctionMode(TorchFunctionMode):
             RuntimeError: what PyTorch raises for operands on different devices.
         """
         first = next((value for value in _flat((*args, *kwargs.values())) if isinstance(value, Tensor)), None)
+        if kwargs.get("generator") is not None and first is not None:
+            generators.check_generator_of_mixed(func.__name__, kwargs["generator"], self.device_of(first))
         out = kwargs.get("out")
         if isinstance(out, Tensor) and first is not None:
             refusal = out_checks.first_check(func.__name__, self.device_of(first), self.device_of(out))
@@ -233,10 +235,11 @@ class FunctionMode(TorchFunctionMode):
             device = CPU if kwargs.get("pin_memory") else self.default_card()
         if device is not None:
             return self.create(func, args, kwargs, device)
-        generators.check_generator(kwargs.get("generator"), CPU)
+        out = kwargs.get("out")
+        generators.check_generator(kwargs.get("generator"), self.device_of(out) if isinstance(out, Tensor) else CPU)
         result = self.run(func, args, kwargs)
-        if kwargs.get("out") is not None:
-            self.tags.resized(kwargs["out"])
+        if out is not None:
+            self.tags.resized(out)
         return result
 
     def draw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -17,6 +17,9 @@ _HALF: Final = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 _SMALL_INTEGERS: Final = dict.fromkeys((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64), torch.float64)
 _FFT: Final = {torch.float16: torch.float32}
 
+_BY_INDEX: Final = frozenset(("max_unpool1d", "max_unpool2d", "max_unpool3d"))
+"""Functions whose other operands are indices, and stay as they are."""
+
 WIDER: Final[dict[str, dict[torch.dtype, torch.dtype]]] = {
     "abs": {torch.bool: torch.uint8},
     "trace": {torch.bool: torch.int64},
@@ -28,6 +31,9 @@ WIDER: Final[dict[str, dict[torch.dtype, torch.dtype]]] = {
     "median": {torch.bool: torch.uint8},
     "nanmedian": {torch.bool: torch.uint8},
     "interpolate": _HALF,
+    "binomial": _HALF,
+    "softsign": {torch.bool: torch.uint8},
+    **dict.fromkeys(_BY_INDEX, _SMALL_INTEGERS),
     **dict.fromkeys(
         (f"fft_{name}{rank}" for name in ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft") for rank in ("", "2", "n")),
         _FFT,
@@ -36,6 +42,12 @@ WIDER: Final[dict[str, dict[torch.dtype, torch.dtype]]] = {
 """Function -> dtype -> the dtype it is computed in. From PyTorch's own table of operations
 (torch.testing._internal.common_methods_invocations.op_db, 2.13): those with dtypes in `dtypesIfCUDA` that `dtypes`
 lacks."""
+
+_NOTHING: Final = {"adaptive_avg_pool3d": {**_SMALL_INTEGERS, torch.bool: torch.float64}}
+"""The same of functions of which a card finds that there is nothing to compute before it looks for a kernel."""
+
+_NOT_CAST_BACK: Final = frozenset(("trace", "softsign"))
+"""Functions that make numbers of truth values."""
 
 _MISSING: Final = re.compile(r"not implemented for '\w+'|Unsupported dtype|not supported on CPU|Expected .* dtype")
 
@@ -64,35 +76,42 @@ def rerun_wider(
     Raises:
         Exception: cards have no kernel either: `error` with the text that a card's kernel has.
     """
-    wider = WIDER.get(getattr(func, "__name__", ""))
-    dims = next((value.dim() for value in args if isinstance(value, torch.Tensor)), 0)
+    name = getattr(func, "__name__", "")
+    first = next((value for value in args if isinstance(value, torch.Tensor)), None)
+    dims = 0 if first is None else first.dim()
+    wider = WIDER.get(name)
+    if first is not None and not first.numel():
+        wider = _NOTHING.get(name, wider)
     if wider is None or _MISSING.search(str(error)) is None:
-        raise _translated(error, device_type, dims) from error
+        raise _translated(error, device_type, dims, name) from error
     narrow: set[torch.dtype] = set()
 
     def widen(value: Any) -> Any:
-        if isinstance(value, torch.Tensor) and value.dtype in wider:
+        if isinstance(value, torch.Tensor) and value.dtype in wider and (value is first or name not in _BY_INDEX):
             narrow.add(value.dtype)
             return run(torch.Tensor.to, (value, wider[value.dtype]), {})
         return value
 
     widened = tuple(map(widen, args)), {key: widen(value) for key, value in kwargs.items()}
     if len(narrow) != 1:
-        raise _translated(error, device_type, dims) from error
+        raise _translated(error, device_type, dims, name) from error
     result = run(func, *widened)
     dtype = narrow.pop()
-    if not isinstance(result, torch.Tensor) or (dtype is torch.bool and func.__name__ == "trace"):
+    if not isinstance(result, torch.Tensor) or (dtype is torch.bool and name in _NOT_CAST_BACK):
         return result
     return run(torch.Tensor.to, (result, torch.complex32 if result.is_complex() else dtype), {})
 
 
+_BERNOULLI: Final = re.compile(r"\"bernoulli_tensor_cpu_p_\" not implemented for '(\w+)'")
 _TENSOR_TYPE: Final = re.compile(r"\btorch\.(?=(?:Float|Half|BFloat16|Double|Long|Int|Short|Char|Byte|Bool)Tensor\b)")
 
 
-def _translated(error: Exception, device_type: str, dims: int) -> Exception:
+def _translated(error: Exception, device_type: str, dims: int, name: str) -> Exception:
+    if device_type == "cuda" and (found := _BERNOULLI.match(str(error))):
+        return RuntimeError(f"expected probabilities tensor to have floating type, got {found[1]}")
     text = _TENSOR_TYPE.sub(f"torch.{device_type}.", str(error))
     # The check is the same, the text differs by backend (aten/src/ATen/native/LinearAlgebra.cpp, cuda/Blas.cpp).
     text = text.replace("expected m1 and m2 to have the same dtype", "expected mat1 and mat2 to have the same dtype")
     if device_type == "cuda":
-        text = kernel_names.of_a_card(text, dims)
+        text = kernel_names.of_a_card(text, dims, name)
     return error if text == str(error) else type(error)(text)

@@ -42,7 +42,15 @@ CALLS: dict[str, Callable[[torch.dtype, str], Any]] = {
     "nanmedian": lambda dtype, on: torch.nanmedian(given(3, dtype=dtype, device=on)),
     "polygamma": lambda dtype, on: torch.polygamma(1, given(2, dtype=dtype, device=on)),
     "round": lambda dtype, on: torch.round(given(2, dtype=dtype, device=on), decimals=1),
+    "softsign": lambda dtype, on: F.softsign(given(2, dtype=dtype, device=on)),
+    "binomial": lambda dtype, on: torch.binomial(given(2, dtype=dtype, device=on), given(2, dtype=dtype, device=on)),
 }
+
+
+def unpool(name: str) -> Callable[[torch.dtype, str], Any]:
+    shape = [1] * (2 + int(name[-2]))
+    function = getattr(F, name)
+    return lambda dtype, on: function(given(*shape, dtype=dtype, device=on), torch.zeros(shape).long().to(on), 2)
 
 
 def transform(name: str) -> Callable[[torch.dtype, str], Any]:
@@ -52,12 +60,13 @@ def transform(name: str) -> Callable[[torch.dtype, str], Any]:
 
 
 CALLS.update({name: transform(name) for name in WIDER if name.startswith("fft_")})
+CALLS.update({name: unpool(name) for name in WIDER if name.startswith("max_unpool")})
 ENTRIES = [
     pytest.param(name, dtype, id=f"{name}-{str(dtype).removeprefix('torch.')}")
     for name, table in WIDER.items()
     for dtype in table
 ]
-KEPT = {("trace", torch.bool): torch.int64} | {
+KEPT = {("trace", torch.bool): torch.int64, ("softsign", torch.bool): torch.float32} | {
     (f"fft_{name}{rank}", torch.float16): torch.complex32
     for name in ("fft", "ifft", "rfft", "ihfft")
     for rank in ("", "2", "n")
