@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import torch
 
-from pytest_llmdevice.simulation import kernel_names
+from pytest_llmdevice.simulation import kernel_names, products
 
 _HALF: Final = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 _SMALL_INTEGERS: Final = dict.fromkeys((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64), torch.float64)
@@ -25,6 +25,7 @@ WIDER: Final[dict[str, dict[torch.dtype, torch.dtype]]] = {
     "trace": {torch.bool: torch.int64},
     "histc": _SMALL_INTEGERS,
     "avg_pool3d": _HALF,
+    "lp_pool3d": _HALF,
     "multi_margin_loss": _HALF,
     "multilabel_margin_loss": _HALF,
     "rrelu": {torch.float16: torch.float32},
@@ -76,6 +77,9 @@ def rerun_wider(
     Raises:
         Exception: cards have no kernel either: `error` with the text that a card's kernel has.
     """
+    dtype = products.named_dtype(func, args, kwargs)
+    if dtype is not None and device_type == "cuda" and isinstance(error, NotImplementedError):
+        return products.in_dtype(run, func, args, kwargs, dtype)
     name = getattr(func, "__name__", "")
     first = next((value for value in args if isinstance(value, torch.Tensor)), None)
     dims = 0 if first is None else first.dim()
@@ -96,10 +100,10 @@ def rerun_wider(
     if len(narrow) != 1:
         raise _translated(error, device_type, dims, name) from error
     result = run(func, *widened)
-    dtype = narrow.pop()
-    if not isinstance(result, torch.Tensor) or (dtype is torch.bool and name in _NOT_CAST_BACK):
+    given = narrow.pop()
+    if not isinstance(result, torch.Tensor) or (given is torch.bool and name in _NOT_CAST_BACK):
         return result
-    return run(torch.Tensor.to, (result, torch.complex32 if result.is_complex() else dtype), {})
+    return run(torch.Tensor.to, (result, torch.complex32 if result.is_complex() else given), {})
 
 
 _BERNOULLI: Final = re.compile(r"\"bernoulli_tensor_cpu_p_\" not implemented for '(\w+)'")
