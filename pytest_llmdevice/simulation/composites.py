@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from pytest_llmdevice.simulation import refusals
+from pytest_llmdevice.simulation import out_checks, refusals
 from pytest_llmdevice.simulation.function_names import functions_named
-from pytest_llmdevice.simulation.rules import CPU, Operand, scalar_name, wrapper_rule
+from pytest_llmdevice.simulation.rules import CPU, Operand, wrapper_rule
 
 if TYPE_CHECKING:
     from pytest_llmdevice.simulation.functions import FunctionMode
@@ -22,7 +22,7 @@ Arguments = Mapping[str, Any]
 Handler = Callable[["FunctionMode", Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
-def _checked(check: Callable[[FunctionMode, Arguments], None], *names: str) -> Handler:
+def checked(check: Callable[[FunctionMode, Arguments], None], *names: str) -> Handler:
     """A handler that makes `check` of the arguments, by the names that their positions have, and computes."""
 
     def handler(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -64,10 +64,15 @@ def _inner(mode: FunctionMode, given: Arguments) -> None:
                 f"Expected tensor to have {first} DeviceType, but got tensor with {kind} DeviceType (while checking "
                 "arguments for inner())"
             )
+    # It is the product of the last dimensions.
+    _tensordot(mode, {"a": given["input"], "b": given["other"], "out": given.get("out")})
 
 
 def _multi_dot(mode: FunctionMode, given: Arguments) -> None:
     devices = [mode.device_of(tensor) for tensor in given["tensors"]]
+    if torch.is_autocast_enabled(mode.machine.device_type) and CPU in devices and set(devices) != {CPU}:
+        # Those on cards get another dtype than those on the CPU, and dtypes are compared first.
+        return
     for number, device in enumerate(devices):
         if device != devices[0]:
             raise RuntimeError(
@@ -79,6 +84,8 @@ def _multi_dot(mode: FunctionMode, given: Arguments) -> None:
         raise RuntimeError(
             f"multi_dot(): expected out tensor to be on device {devices[0]} but got {mode.device_of(out)}"
         )
+    if devices[0].type == "cuda":
+        refusals.refuse_integers("mm", list(given["tensors"]))
 
 
 def _tensordot(mode: FunctionMode, given: Arguments) -> None:
@@ -93,69 +100,62 @@ def _tensordot(mode: FunctionMode, given: Arguments) -> None:
         )
 
 
+def _nuclear_norm(mode: FunctionMode, given: Arguments) -> None:
+    out = given.get("out")
+    if out is None or given.get("p") != "nuc":
+        return
+    refusal = out_checks.first_check("linalg_matrix_norm", mode.device_of(given["input"]), mode.device_of(out))
+    if refusal is not None:
+        raise refusal
+
+
+def _grid_sampler(mode: FunctionMode, given: Arguments) -> None:
+    """A card leaves what cuDNN can do to it, whose wrapper has another name (aten/src/ATen/native/GridSampler.cpp)."""
+    values = given["input"]
+    by_cudnn = (
+        (given.get("mode"), given.get("padding_mode"), given.get("align_corners")) in _BY_CUDNN
+        and values.dim() == 4
+        and values.shape[1] <= _LARGEST_GRID
+        and values.dtype in (torch.float16, torch.float32, torch.float64)
+        and torch.backends.cudnn.enabled
+    )
+    devices = [mode.device_of(given[name]) for name in ("input", "grid")]
+    if by_cudnn and all(device.type == "cuda" for device in devices):
+        named = zip(("self", "grid"), (values, given["grid"]), devices, strict=True)
+        wrapper_rule(torch.ops.aten.cudnn_grid_sampler.default, [Operand(*each) for each in named])
+
+
+_BY_CUDNN: Final = (("bilinear", "zeros", True), (0, 0, True))
+_LARGEST_GRID: Final = 1024
+"""The most channels that cuDNN samples."""
+
+
+def _embedding_bag(mode: FunctionMode, given: Arguments) -> None:
+    weight = given["weight"]
+    card = mode.common_card([value for value in given.values() if isinstance(value, torch.Tensor)])
+    if card is not None and card.type == "cuda":
+        refusals.refuse_numbers("embedding_bag_cuda", weight.dtype)
+
+
+def _linear_cross_entropy(mode: FunctionMode, given: Arguments) -> None:
+    factors = [given["input"], given["linear_weight"]]
+    card = mode.common_card([value for value in given.values() if isinstance(value, torch.Tensor)])
+    if card is not None and card.type == "cuda":
+        refusals.refuse_integers("linear", factors)
+
+
+def _scatter_reduce(mode: FunctionMode, given: Arguments) -> None:
+    values = given["input"]
+    if values.dtype is torch.bool and given.get("reduce") in ("prod", "amin", "amax"):
+        card = mode.common_card([value for value in given.values() if isinstance(value, torch.Tensor)])
+        if card is not None and card.type == "cuda":
+            refusals.refuse_numbers("cuda_scatter_gather_base_kernel_func", values.dtype)
+
+
 def _narrow_copy(mode: FunctionMode, given: Arguments) -> None:
     out = given.get("out")
     if out is not None and mode.machine.device_type == "cuda" and mode.common_device([given["input"], out]) != CPU:
         raise refusals.missing_operation("narrow_copy.out")
-
-
-def _layer_norm(mode: FunctionMode, given: Arguments) -> None:
-    """A card's kernel takes parameters of the input's dtype only; the CPU's takes wider ones.
-
-    Raises:
-        RuntimeError: PyTorch's.
-    """
-    values = given["input"]
-    card = mode.common_card([value for value in given.values() if isinstance(value, torch.Tensor)])
-    if card is None or card.type != "cuda" or torch.is_autocast_enabled(card.type):
-        return
-    for name in ("weight", "bias"):
-        parameter = given.get(name)
-        if parameter is not None and parameter.dtype != values.dtype:
-            wanted, found = scalar_name(values.dtype), scalar_name(parameter.dtype)
-            raise RuntimeError(f"expected scalar type {wanted} but found {found}")
-
-
-_NORMALIZED: Final = ("weight", "bias", "running_mean", "running_var")
-_LARGEST: Final = {True: 880801, False: 65535}
-"""Training -> the largest batch that cuDNN normalizes (aten/src/ATen/native/Normalization.cpp)."""
-
-
-def _batch_norm(mode: FunctionMode, given: Arguments) -> None:
-    """A card leaves most batch norms to cuDNN, whose wrapper has another name and another order.
-
-    Raises:
-        RuntimeError: PyTorch's, for operands on different devices.
-    """
-    values = given["input"]
-    weight, bias, mean, variance = (given.get(name) for name in _NORMALIZED)
-    training = bool(given.get("training", given.get("use_input_stats", False)))
-    if mode.device_of(values).type != "cuda" or weight is None or bias is None or values.dim() <= 2:
-        return
-    dtypes = {values.dtype, weight.dtype}
-    by_cudnn = (
-        torch.bfloat16 not in dtypes
-        and (values.dtype != torch.float16 or weight.dtype == torch.float32)
-        and ((mean is None) == (variance is None))
-        and (mean is not None or training)
-        and values.shape[0] <= _LARGEST[training]
-        and torch.backends.cudnn.enabled
-    )
-    if by_cudnn:
-        operands = [Operand("input", values, mode.device_of(values))]
-        named = ((name, given.get(name)) for name in _NORMALIZED)
-        operands += [Operand(name, value, mode.device_of(value)) for name, value in named if value is not None]
-        wrapper_rule(torch.ops.aten.cudnn_batch_norm.default, operands)
-
-
-def _with_statistics(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`native_layer_norm` and `native_batch_norm`: a card keeps statistics of 16-bit numbers in float32."""
-    if func.__name__ == "native_layer_norm":
-        _layer_norm(mode, dict(zip(("input", "shape", "weight", "bias"), args, strict=False)))
-    result, *statistics = mode.compute(func, args, kwargs)
-    if mode.tags.of(result) is None or result.dtype not in (torch.float16, torch.bfloat16):
-        return (result, *statistics)
-    return (result, *(mode.compute(torch.Tensor.float, (each,), {}) for each in statistics))
 
 
 def _dtype_refused(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -199,18 +199,22 @@ def _histogramdd(args: tuple[Any, ...]) -> str:
 def composite_handlers() -> dict[Any, Handler]:
     """Torch function -> its handler `(mode, function, args, kwargs) -> result`."""
     by_name = {
-        "tensor_split": _checked(_tensor_split, "input", "tensor_indices_or_sections"),
+        "tensor_split": checked(_tensor_split, "input", "tensor_indices_or_sections"),
         "cartesian_prod": _cartesian_prod,
-        "cholesky_solve": _checked(_cholesky_solve, "input", "input2"),
-        "inner": _checked(_inner, "input", "other"),
-        "linalg_multi_dot": _checked(_multi_dot, "tensors"),
-        "tensordot": _checked(_tensordot, "a", "b"),
-        "narrow_copy": _checked(_narrow_copy, "input"),
-        "native_group_norm": _checked(_layer_norm, "input", "weight", "bias"),
-        "layer_norm": _checked(_layer_norm, "input", "normalized_shape", "weight", "bias"),
-        "group_norm": _checked(_layer_norm, "input", "num_groups", "weight", "bias"),
-        "native_layer_norm": _with_statistics,
-        "native_batch_norm": _with_statistics,
+        "cholesky_solve": checked(_cholesky_solve, "input", "input2"),
+        "inner": checked(_inner, "input", "other"),
+        "linalg_multi_dot": checked(_multi_dot, "tensors"),
+        "tensordot": checked(_tensordot, "a", "b"),
+        "narrow_copy": checked(_narrow_copy, "input"),
+        "norm": checked(_nuclear_norm, "input", "p"),
+        **dict.fromkeys(
+            ("grid_sampler", "grid_sample"),
+            checked(_grid_sampler, "input", "grid", "mode", "padding_mode", "align_corners"),
+        ),
+        "linear_cross_entropy": checked(_linear_cross_entropy, "input", "linear_weight"),
+        **dict.fromkeys(
+            ("scatter_reduce", "scatter_reduce_"), checked(_scatter_reduce, "input", "dim", "index", "src", "reduce")
+        ),
         "histogram": _no_kernel(_histogram),
         "histogramdd": _no_kernel(_histogramdd),
         **{name: _no_kernel(partial(_itself, name)) for name in refusals.MISSING_OPERATIONS},
@@ -221,12 +225,6 @@ def composite_handlers() -> dict[Any, Handler]:
         table.update(dict.fromkeys(functions_named([name]), handler))
     linalg: Any = vars(torch._C)["_linalg"]
     table.update(dict.fromkeys(functions_named(["linalg_multi_dot"], (linalg,)), by_name["linalg_multi_dot"]))
-    parameters = {
-        torch.nn.functional: ("input", "running_mean", "running_var", "weight", "bias"),
-        torch: ("input", "weight", "bias", "running_mean", "running_var"),
-    }
-    for space, order in parameters.items():
-        for name in ("batch_norm", "instance_norm"):
-            last = "training" if name == "batch_norm" else "use_input_stats"
-            table[getattr(space, name)] = _checked(_batch_norm, *order, last)
+    table[torch.embedding_bag] = checked(_embedding_bag, "weight")
+    table[torch.nn.functional.embedding_bag] = checked(_embedding_bag, "input", "weight")
     return table

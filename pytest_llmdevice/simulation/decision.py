@@ -14,6 +14,7 @@ from pytest_llmdevice.simulation.tags import Tags
 
 _COMPOSED = (
     torch._C.DispatchKey.CompositeExplicitAutograd,
+    torch._C.DispatchKey.CompositeExplicitAutogradNonFunctional,
     torch._C.DispatchKey.CompositeImplicitAutograd,
 )
 _real_device: Any = vars(torch._C.TensorBase)["device"].__get__

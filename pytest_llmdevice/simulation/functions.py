@@ -15,7 +15,7 @@ import torch.utils._device
 from torch.overrides import TorchFunctionMode
 
 from pytest_llmdevice.matrix.vocabulary import dtype_name
-from pytest_llmdevice.simulation import autocast, function_names, generators, kernels, out_checks, refusals
+from pytest_llmdevice.simulation import autocast, function_names, generators, kernels, out_checks, products, refusals
 from pytest_llmdevice.simulation.dispatch import Watch
 from pytest_llmdevice.simulation.fast_paths import Handler, bound_torch_function, device_handler
 from pytest_llmdevice.simulation.machine import Machine
@@ -56,6 +56,7 @@ class FunctionMode(TorchFunctionMode):
         self._refused = machine.needs_full_path
         self._tag = tags.name
         self._random = function_names.random_functions()
+        self._on_cards = autocast.on_cards(tags)
         self.cards = machine.spellings
         multiply = self.multiply
         handlers: dict[Any, Handler | None] = dict.fromkeys(function_names.transparent_functions())
@@ -105,7 +106,7 @@ class FunctionMode(TorchFunctionMode):
         tensors = [value for value in operands if isinstance(value, Tensor)]
         integers = tensors and not tensors[0].is_floating_point() and self._device_type == "cuda"
         # For factors on different devices PyTorch raises that error first.
-        if integers and self.common_card(args, kwargs) is not None:
+        if integers and self.common_card(args, kwargs) is not None and products.named_dtype(func, args, kwargs) is None:
             refusals.refuse_integers(func.__name__, tensors[:2] if func.__name__ == "linear" else tensors)
         return self.compute(func, args, kwargs)
 
@@ -114,7 +115,7 @@ class FunctionMode(TorchFunctionMode):
         if device is _MIXED or (self.machine.saved_tensor_hooks and device is not CPU and device is not None):
             return self.watched(func, args, kwargs)
         if kwargs:
-            generators.check_generator(kwargs.get("generator"), CPU)
+            generators.check_generator(kwargs.get("generator"), CPU, getattr(func, "__name__", ""))
         return func(*args, **kwargs)
 
     def watched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -124,11 +125,16 @@ class FunctionMode(TorchFunctionMode):
             RuntimeError: what PyTorch raises for operands on different devices.
         """
         first = next((value for value in _flat((*args, *kwargs.values())) if isinstance(value, Tensor)), None)
+        if kwargs.get("generator") is not None and first is not None:
+            generators.check_generator_of_mixed(func.__name__, kwargs["generator"], self.device_of(first))
         out = kwargs.get("out")
         if isinstance(out, Tensor) and first is not None:
             refusal = out_checks.first_check(func.__name__, self.device_of(first), self.device_of(out))
             if refusal is not None:
                 raise refusal
+        if torch.is_autocast_enabled(self._device_type):
+            # What is on the CPU stays as it is.
+            args, kwargs = autocast.converted(func, args, kwargs, self._device_type, self._on_cards)
         with self.watch.on(None if first is None else self.tags.of(first)):
             result = self.run(func, args, kwargs)
         self._refuse_output_elsewhere(args, kwargs)
@@ -238,10 +244,11 @@ class FunctionMode(TorchFunctionMode):
             device = CPU if kwargs.get("pin_memory") else self.default_card()
         if device is not None:
             return self.create(func, args, kwargs, device)
-        generators.check_generator(kwargs.get("generator"), CPU)
+        out = kwargs.get("out")
+        generators.check_generator(kwargs.get("generator"), self.device_of(out) if isinstance(out, Tensor) else CPU)
         result = self.run(func, args, kwargs)
-        if kwargs.get("out") is not None:
-            self.tags.resized(kwargs["out"])
+        if out is not None:
+            self.tags.resized(out)
         return result
 
     def draw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

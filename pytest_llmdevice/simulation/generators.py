@@ -61,15 +61,42 @@ def generator_device(generator: object) -> torch.device | None:
     return generator.device if isinstance(generator, _Real) else None
 
 
-def check_generator(generator: object, device: torch.device) -> None:
+def check_generator(generator: object, device: torch.device, name: str = "") -> None:
     """Raise what PyTorch's kernels raise for a generator of another device type than the tensors.
+
+    Args:
+        generator: what was given as the generator.
+        device: where the tensors are.
+        name: that of the function.
 
     Raises:
         RuntimeError: it is of another type.
     """
     actual = generator_device(generator)
     if actual is not None and actual.type != device.type:
+        if name == "poisson" and actual.type == "cuda":
+            # The generator chooses the kernel.
+            raise RuntimeError(
+                "CUDA_tensor_apply2: Expected tensors to have CUDA DeviceType, but got tensors with type cpu and cpu"
+            )
         raise RuntimeError(f"Expected a '{device.type}' device type for generator but found '{actual.type}'")
+
+
+def check_generator_of_mixed(name: str, generator: object, first: torch.device) -> None:
+    """The same for tensors on several devices, of functions that look at the generator before they look at those.
+
+    Args:
+        name: that of the function.
+        generator: what was given as the generator.
+        first: where the first tensor is.
+
+    Raises:
+        RuntimeError: it is of another type.
+    """
+    if name == "bernoulli_":
+        check_generator(generator, first)
+    if name == "binomial":
+        check_generator(generator, torch.device("cuda") if first.type == "cpu" else first)
 
 
 class _Drawing(threading.local):

@@ -10,7 +10,9 @@ from pytest_llmdevice.simulation import backward, queries, refusals, transfers
 from pytest_llmdevice.simulation.composites import composite_handlers
 from pytest_llmdevice.simulation.function_names import functions_named
 from pytest_llmdevice.simulation.functions import FunctionMode
+from pytest_llmdevice.simulation.norms import norm_handlers
 from pytest_llmdevice.simulation.process_groups import functional_handlers
+from pytest_llmdevice.simulation.recurrent import recurrent_handlers
 from pytest_llmdevice.simulation.rules import Operand, attended_apart, scalar_name, type_name, wrapper_rule
 
 
@@ -84,9 +86,19 @@ def tensor_resize(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: 
 
 
 def ctc_loss(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`torch.ctc_loss`: it reads its lengths on the CPU, from whatever device; as tensors they would be operands."""
+    """`ctc_loss`: it moves its targets, and reads its lengths on the CPU, from whatever device they are on."""
+    if len(args) < len(_ALIGNED):
+        return mode.compute(func, args, kwargs)
+    values, targets = args[:2]
     lengths = (value.tolist() if isinstance(value, torch.Tensor) else value for value in args[2:4])
-    return mode.compute(func, (*args[:2], *lengths, *args[4:]), kwargs)
+    card = mode.tags.of(values)
+    if mode.tags.of(targets) != card:
+        targets = mode.run(torch.Tensor.clone, (targets,), {})
+        targets = targets if card is None else mode.tags.put(targets, card)
+    return mode.compute(func, (values, targets, *lengths, *args[4:]), kwargs)
+
+
+_ALIGNED = ("log_probs", "targets", "input_lengths", "target_lengths")
 
 
 def block_diag(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -252,7 +264,7 @@ def handler_table() -> dict[Any, Any]:
         tensor.new_tensor: transfers.tensor_new_tensor,
         torch.block_diag: block_diag,
         torch.meshgrid: meshgrid,
-        torch.ctc_loss: ctc_loss,
+        **dict.fromkeys((torch.ctc_loss, torch.nn.functional.ctc_loss), ctc_loss),
         torch._scaled_mm: scaled_mm,
         tensor.numpy: queries.tensor_numpy,
         tensor.__array__: queries.tensor_numpy,
@@ -280,6 +292,8 @@ def handler_table() -> dict[Any, Any]:
     table.update(dict.fromkeys(functions_named(["take_along_dim"]), take_along_dim))
     table.update(composite_handlers())
     table.update(functional_handlers())
+    table.update(norm_handlers())
+    table.update(recurrent_handlers())
     for kind in ("cuda", "cpu", "mps", "xpu"):
         table[getattr(base, f"is_{kind}").__get__] = queries.is_device_type(kind)
     return table

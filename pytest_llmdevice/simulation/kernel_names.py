@@ -67,18 +67,23 @@ RESAMPLED: Final = {
 }
 """The same of kernels that the CPU has for several numbers of dimensions: name -> dimensions of the input -> name."""
 
+BY_FUNCTION: Final = {"histc": "histc"}
+"""The same of functions of which the CPU calls another kernel first: function -> name."""
+
 _REFUSAL: Final = re.compile(r'"(\S+)" not implemented for')
 
 
-def of_a_card(text: str, dims: int) -> str:
+def of_a_card(text: str, dims: int, function: str) -> str:
     """The text of an error of the CPU with the name that a card's kernel has.
 
     Args:
         text: what the CPU's kernel says.
         dims: the number of dimensions of its first operand.
+        function: the name of the function that called it.
     """
     found = _REFUSAL.match(text)
     if found is None:
         return text
-    name = RESAMPLED.get(found[1], {}).get(dims) or KERNELS.get(found[1]) or _CPU.sub("_cuda", found[1])
+    resampled = RESAMPLED.get(found[1], {}).get(dims)
+    name = BY_FUNCTION.get(function) or resampled or KERNELS.get(found[1]) or _CPU.sub("_cuda", found[1])
     return text.replace(found[1], name, 1)

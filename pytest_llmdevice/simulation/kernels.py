@@ -11,23 +11,30 @@ from typing import Any, Final
 
 import torch
 
-from pytest_llmdevice.simulation import kernel_names
+from pytest_llmdevice.simulation import kernel_names, products
 
 _HALF: Final = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 _SMALL_INTEGERS: Final = dict.fromkeys((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64), torch.float64)
 _FFT: Final = {torch.float16: torch.float32}
+
+_BY_INDEX: Final = frozenset(("max_unpool1d", "max_unpool2d", "max_unpool3d"))
+"""Functions whose other operands are indices, and stay as they are."""
 
 WIDER: Final[dict[str, dict[torch.dtype, torch.dtype]]] = {
     "abs": {torch.bool: torch.uint8},
     "trace": {torch.bool: torch.int64},
     "histc": _SMALL_INTEGERS,
     "avg_pool3d": _HALF,
+    "lp_pool3d": _HALF,
     "multi_margin_loss": _HALF,
     "multilabel_margin_loss": _HALF,
     "rrelu": {torch.float16: torch.float32},
     "median": {torch.bool: torch.uint8},
     "nanmedian": {torch.bool: torch.uint8},
     "interpolate": _HALF,
+    "binomial": _HALF,
+    "softsign": {torch.bool: torch.uint8},
+    **dict.fromkeys(_BY_INDEX, _SMALL_INTEGERS),
     **dict.fromkeys(
         (f"fft_{name}{rank}" for name in ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft") for rank in ("", "2", "n")),
         _FFT,
@@ -37,8 +44,11 @@ WIDER: Final[dict[str, dict[torch.dtype, torch.dtype]]] = {
 (torch.testing._internal.common_methods_invocations.op_db, 2.13): those with dtypes in `dtypesIfCUDA` that `dtypes`
 lacks."""
 
-_IN_ANOTHER_DTYPE: Final = frozenset({"mm", "bmm", "addmm", "baddbmm"})
-"""Products that take `out_dtype`, which no CPU has a kernel for (aten/src/ATen/native/cuda/Blas.cpp)."""
+_NOTHING: Final = {"adaptive_avg_pool3d": {**_SMALL_INTEGERS, torch.bool: torch.float64}}
+"""The same of functions of which a card finds that there is nothing to compute before it looks for a kernel."""
+
+_NOT_CAST_BACK: Final = frozenset(("trace", "softsign"))
+"""Functions that make numbers of truth values."""
 
 _MISSING: Final = re.compile(r"not implemented for '\w+'|Unsupported dtype|not supported on CPU|Expected .* dtype")
 
@@ -67,64 +77,45 @@ def rerun_wider(
     Raises:
         Exception: cards have no kernel either: `error` with the text that a card's kernel has.
     """
-    apart = getattr(func, "__name__", "") in _IN_ANOTHER_DTYPE and kwargs.get("out_dtype") is not None
-    if apart and device_type == "cuda":
-        return _product(run, func, args, kwargs)
-    wider = WIDER.get(getattr(func, "__name__", ""))
-    dims = next((value.dim() for value in args if isinstance(value, torch.Tensor)), 0)
+    dtype = products.named_dtype(func, args, kwargs)
+    if dtype is not None and device_type == "cuda" and isinstance(error, NotImplementedError):
+        return products.in_dtype(run, func, args, kwargs, dtype)
+    name = getattr(func, "__name__", "")
+    first = next((value for value in args if isinstance(value, torch.Tensor)), None)
+    dims = 0 if first is None else first.dim()
+    wider = WIDER.get(name)
+    if first is not None and not first.numel():
+        wider = _NOTHING.get(name, wider)
     if wider is None or _MISSING.search(str(error)) is None:
-        raise _translated(error, device_type, dims) from error
+        raise _translated(error, device_type, dims, name) from error
     narrow: set[torch.dtype] = set()
 
     def widen(value: Any) -> Any:
-        if isinstance(value, torch.Tensor) and value.dtype in wider:
+        if isinstance(value, torch.Tensor) and value.dtype in wider and (value is first or name not in _BY_INDEX):
             narrow.add(value.dtype)
             return run(torch.Tensor.to, (value, wider[value.dtype]), {})
         return value
 
     widened = tuple(map(widen, args)), {key: widen(value) for key, value in kwargs.items()}
     if len(narrow) != 1:
-        raise _translated(error, device_type, dims) from error
+        raise _translated(error, device_type, dims, name) from error
     result = run(func, *widened)
-    dtype = narrow.pop()
-    if not isinstance(result, torch.Tensor) or (dtype is torch.bool and func.__name__ == "trace"):
+    given = narrow.pop()
+    if not isinstance(result, torch.Tensor) or (given is torch.bool and name in _NOT_CAST_BACK):
         return result
-    return run(torch.Tensor.to, (result, torch.complex32 if result.is_complex() else dtype), {})
+    return run(torch.Tensor.to, (result, torch.complex32 if result.is_complex() else given), {})
 
 
-def _product(
-    run: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any],
-    func: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    """A product of halves whose sums are given in float32, or in the dtype of its factors.
-
-    Raises:
-        RuntimeError: PyTorch's, for dtypes that are not like that.
-    """
-    others = {key: value for key, value in kwargs.items() if key != "out_dtype"}
-    wanted: torch.dtype = kwargs["out_dtype"]
-    factors = {value.dtype for value in (*args, *others.values()) if isinstance(value, torch.Tensor)}
-    if len(factors) != 1:
-        raise RuntimeError("input dtypes must be the same")
-    given = next(iter(factors))
-    if wanted != given and not (wanted is torch.float32 and given in _HALF):
-        raise RuntimeError("out_dtype must be the same as input dtype or fp32 for fp16/bf16 inputs")
-
-    def widen(value: Any) -> Any:
-        return run(torch.Tensor.to, (value, wanted), {}) if isinstance(value, torch.Tensor) else value
-
-    return run(func, tuple(map(widen, args)), {key: widen(value) for key, value in others.items()})
-
-
+_BERNOULLI: Final = re.compile(r"\"bernoulli_tensor_cpu_p_\" not implemented for '(\w+)'")
 _TENSOR_TYPE: Final = re.compile(r"\btorch\.(?=(?:Float|Half|BFloat16|Double|Long|Int|Short|Char|Byte|Bool)Tensor\b)")
 
 
-def _translated(error: Exception, device_type: str, dims: int) -> Exception:
+def _translated(error: Exception, device_type: str, dims: int, name: str) -> Exception:
+    if device_type == "cuda" and (found := _BERNOULLI.match(str(error))):
+        return RuntimeError(f"expected probabilities tensor to have floating type, got {found[1]}")
     text = _TENSOR_TYPE.sub(f"torch.{device_type}.", str(error))
     # The check is the same, the text differs by backend (aten/src/ATen/native/LinearAlgebra.cpp, cuda/Blas.cpp).
     text = text.replace("expected m1 and m2 to have the same dtype", "expected mat1 and mat2 to have the same dtype")
     if device_type == "cuda":
-        text = kernel_names.of_a_card(text, dims)
+        text = kernel_names.of_a_card(text, dims, name)
     return error if text == str(error) else type(error)(text)

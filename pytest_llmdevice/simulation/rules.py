@@ -114,6 +114,7 @@ def wrapper_name(func: Any, kind: str = "cuda") -> str:
     """The name of the generated wrapper of an operation: `wrapper_CUDA_addmm`, `wrapper_CUDA__index_select`."""
     name, overload = func._schema.name.rpartition("::")[2], func._schema.overload_name
     out = "_out" if any(argument.is_out for argument in func._schema.arguments) else ""
-    if name.removesuffix("_") in STRUCTURED or name in STRUCTURED:
+    # A product in a dtype that the call names has a kernel of its own.
+    if (name.removesuffix("_") in STRUCTURED or name in STRUCTURED) and not overload.startswith("dtype"):
         return f"wrapper_{kind.upper()}_{name}{out}" + (f"_{overload}" if overload else "")
     return f"wrapper_{kind.upper()}_{overload}_{name}{out}"

@@ -214,11 +214,24 @@ def _mse_rule(func: Any, tensors: Sequence[Operand], args: tuple[Any, ...]) -> t
     return device
 
 
+def _segment_reduce_rule(func: Any, tensors: Sequence[Operand], args: tuple[Any, ...]) -> torch.device:
+    data = tensors[0]
+    for operand in tensors[1:]:
+        if operand.name in ("lengths", "offsets") and operand.device != data.device:
+            raise RuntimeError(
+                f"Expected data.get_device() == {operand.name}_value.get_device() to be true, but got false.  (Could "
+                "this error message be improved?  If so, please report an enhancement request to PyTorch.)"
+            )
+    return data.device
+
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ("copy_", "_copy_from", "set_", "fill_", "_to_copy", "new_zeros", "new_empty"), _first_operand_rule
     ),
     **dict.fromkeys(("resize_as_", "expand_as", "view_as", "zeros_like", "is_same_size"), _first_operand_rule),
+    # The probabilities are moved.
+    "bernoulli_": _first_operand_rule,
     # They copy the first operand, and then the second into a part of that copy.
     **dict.fromkeys(("slice_scatter", "select_scatter", "diagonal_scatter", "as_strided_scatter"), _first_operand_rule),
     **dict.fromkeys(("index", "_unsafe_index"), _index_rule),
@@ -231,10 +244,11 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ("convolution", "_convolution", "mkldnn_convolution", "convolution_overrideable"), convolution_rule
     ),
+    "segment_reduce": _segment_reduce_rule,
     "mv": _mv_rule,
     "dot": _dot_rule("dot"),
     "vdot": _dot_rule("vdot"),
-    **dict.fromkeys(("addcdiv", "addcdiv_", "binary_cross_entropy"), _without_numbers),
+    **dict.fromkeys(("addcdiv", "addcdiv_", "binary_cross_entropy", "binomial"), _without_numbers),
     "rsub": _reversed_rule,
     "mse_loss": _mse_rule,
     "smooth_l1_loss": _asserted,

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from pytest_llmdevice.simulation import autocast
 from pytest_llmdevice.simulation.autocast import Policy, policy_of
 from pytest_llmdevice.simulation.machine import Machine
+from pytest_llmdevice.simulation.simulate import simulate
 
 Drive = Callable[[str], Machine]
 
@@ -286,3 +287,12 @@ def test_every_name_in_the_lists_is_one_of_pytorchs() -> None:
     methods = {f"linalg_{name}" for name in dir(torch.linalg)} | set(dir(Tensor)) | set(dir(F)) | set(dir(torch))
 
     assert [name for name in autocast._CUDA if name not in methods and not hasattr(torch.ops.aten, name)] == []
+
+
+def test_of_operands_on_several_devices_those_on_cards_are_converted() -> None:
+    with simulate("cuda"), torch.autocast("cuda", dtype=HALF):
+        here, there = torch.ones(2, 2), torch.ones(2, 2, device="cuda:0")
+        with pytest.raises(RuntimeError, match=r"torch\.cuda\.HalfTensor.*torch\.FloatTensor.* should be the same"):
+            F.conv1d(there[None], here[None])
+        with pytest.raises(RuntimeError, match="are unsafe to autocast"):
+            F.binary_cross_entropy(there, here)

@@ -48,6 +48,16 @@ def test_there_are_thousands_of_rows_and_each_is_one_of_its_kind() -> None:
     assert len(BY_OPERATOR) >= 500
 
 
+@pytest.mark.parametrize(
+    ("asked", "least"),
+    [("nn.", 1_800), ("autocast ", 2_400), ("generators", 400)],
+    ids=["modules", "autocast", "generators"],
+)
+def test_of_modules_autocast_and_generators_there_are_hundreds_of_rows(asked: str, least: int) -> None:
+    names = [name for name in BY_OPERATOR if name.startswith(asked) and not name.startswith("nn.functional")]
+    assert sum(len(call.rows) for name in names for call in BY_OPERATOR[name]) >= least
+
+
 def test_rows_that_differ_are_few_and_each_has_a_reason() -> None:
     total = sum(len(call.rows) for call in CALLS)
     differing = sum(len(rows) for reasons in KNOWN.values() for rows in reasons.values())

@@ -30,6 +30,7 @@ CALLS: dict[str, Callable[[torch.dtype, str], Any]] = {
     "trace": lambda dtype, on: torch.trace(given(2, 2, dtype=dtype, device=on)),
     "histc": lambda dtype, on: torch.histc(given(4, dtype=dtype, device=on), bins=4, min=0, max=3),
     "avg_pool3d": lambda dtype, on: F.avg_pool3d(given(1, 1, 2, 2, 2, dtype=dtype, device=on), 2),
+    "lp_pool3d": lambda dtype, on: F.lp_pool3d(given(1, 1, 2, 2, 2, dtype=dtype, device=on), 2, 2),
     "multi_margin_loss": lambda dtype, on: F.multi_margin_loss(given(2, 3, dtype=dtype, device=on), labels(on, 0, 1)),
     "multilabel_margin_loss": lambda dtype, on: F.multilabel_margin_loss(
         given(1, 3, dtype=dtype, device=on), labels(on, [0, 1, -1])
@@ -42,7 +43,15 @@ CALLS: dict[str, Callable[[torch.dtype, str], Any]] = {
     "nanmedian": lambda dtype, on: torch.nanmedian(given(3, dtype=dtype, device=on)),
     "polygamma": lambda dtype, on: torch.polygamma(1, given(2, dtype=dtype, device=on)),
     "round": lambda dtype, on: torch.round(given(2, dtype=dtype, device=on), decimals=1),
+    "softsign": lambda dtype, on: F.softsign(given(2, dtype=dtype, device=on)),
+    "binomial": lambda dtype, on: torch.binomial(given(2, dtype=dtype, device=on), given(2, dtype=dtype, device=on)),
 }
+
+
+def unpool(name: str) -> Callable[[torch.dtype, str], Any]:
+    shape = [1] * (2 + int(name[-2]))
+    function = getattr(F, name)
+    return lambda dtype, on: function(given(*shape, dtype=dtype, device=on), torch.zeros(shape).long().to(on), 2)
 
 
 def transform(name: str) -> Callable[[torch.dtype, str], Any]:
@@ -52,12 +61,13 @@ def transform(name: str) -> Callable[[torch.dtype, str], Any]:
 
 
 CALLS.update({name: transform(name) for name in WIDER if name.startswith("fft_")})
+CALLS.update({name: unpool(name) for name in WIDER if name.startswith("max_unpool")})
 ENTRIES = [
     pytest.param(name, dtype, id=f"{name}-{str(dtype).removeprefix('torch.')}")
     for name, table in WIDER.items()
     for dtype in table
 ]
-KEPT = {("trace", torch.bool): torch.int64} | {
+KEPT = {("trace", torch.bool): torch.int64, ("softsign", torch.bool): torch.float32} | {
     (f"fft_{name}{rank}", torch.float16): torch.complex32
     for name in ("fft", "ifft", "rfft", "ihfft")
     for rank in ("", "2", "n")
@@ -296,3 +306,37 @@ def test_where_the_factors_are_comes_before_what_they_are(_card: None) -> None: 
     it = torch.ones(2, 2, dtype=torch.int64, device="cuda:1")
     with pytest.raises(RuntimeError, match="Expected all tensors to be on the same device"):
         it @ it.cpu()
+
+
+def test_a_product_in_a_dtype_that_the_call_names_is_computed_on_cards_alone(_card: None) -> None:  # noqa: PT019
+    left, right = (torch.randn(shape, dtype=torch.float16) for shape in ((3, 70), (70, 2)))
+    product = torch.mm(left.to("cuda:1"), right.to("cuda:1"), out_dtype=torch.float32)
+    assert (product.device, product.dtype) == (torch.device("cuda:1"), torch.float32)
+    # It is not rounded to 16 bits on the way.
+    torch.testing.assert_close(product.cpu(), left.float() @ right.float())
+    with pytest.raises(NotImplementedError, match=r"Could not run 'aten::mm\.dtype' with arguments from the 'CPU'"):
+        torch.mm(left, right, out_dtype=torch.float32)
+
+
+def test_targets_and_lengths_may_be_anywhere(_card: None) -> None:  # noqa: PT019
+    values = torch.randn(5, 2, 4).log_softmax(-1)
+    targets, lengths, own = labels("cpu", [1, 2], [3, 1]), labels("cpu", 5, 5), labels("cpu", 2, 2)
+    expected = F.ctc_loss(values, targets, lengths, own)
+    for device in ("cpu", "cuda:0", "cuda:1"):
+        there = [each.to(device) for each in (targets, lengths, own)]
+        loss = F.ctc_loss(values.to("cuda:0"), *there)
+        assert loss.device == torch.device("cuda:0")
+        assert loss.item() == expected.item()
+
+
+@pytest.mark.parametrize("cell", [torch.nn.LSTMCell, torch.nn.GRUCell])
+def test_a_cell_whose_state_is_elsewhere_is_refused_by_the_product_that_meets_it(
+    cell: Any,
+    _card: None,  # noqa: PT019
+) -> None:
+    module: Any = cell(3, 4).to("cuda:0")
+    values = torch.ones(2, 3, device="cuda:0")
+    state = torch.ones(2, 4, device="cuda:1")
+    with pytest.raises(RuntimeError, match=r"got mat2 is on cuda:0, different .* cuda:1 .*wrapper_CUDA_mm\)"):
+        module(values, (state, state) if cell is torch.nn.LSTMCell else state)
+    assert module(values) is not None

@@ -24,8 +24,7 @@ RECORDED: Final = "recorded-*.json"
 
 def listed() -> list[tuple[str, Case]]:
     """The operator and the case of each executed row."""
-    _, _, calls = rows.read()
-    return [(call.operator, case) for call in calls for case, _ in call.rows]
+    return [(call.operator, case) for call in rows.everything() for case, _ in call.rows]
 
 
 def ask(out: Path, start: int) -> None:
@@ -67,7 +66,7 @@ def recorded(header: Mapping[str, Any], folder: Path) -> tuple[str, int, int]:
 
 def disagreements(path: Path) -> list[str]:
     """Where the card of the file `path` did something else than the CUDA build over the stand-in: one line each."""
-    _, _, executed = rows.read()
+    executed = rows.everything()
     _, _, said = rows.read(path)
     by_card = {(call.operator, case.id): outcome for call in said for case, outcome in call.rows}
     lines = []

@@ -17,7 +17,7 @@ from ..cases import all_cases
 from ..declare import Case, Gives, Outcome, Raises
 from ..observe import observe
 from .chunks import RECORDED
-from .rows import EXECUTED, Call, read
+from .rows import EXECUTED, Call, everything, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Difference:
 
 def calls(path: Path = EXECUTED) -> list[Call]:
     """All rows, those of the declared table by the first part of their ids; what a card has said of a row counts."""
-    _, declared, found = read(path)
+    declared, found = read(path)[1], everything(path)
     said = {
         (call.operator, case.id): outcome
         for recorded in sorted(path.parent.glob(RECORDED))

@@ -49,6 +49,13 @@ CALLS: dict[str, dict[str, str]] = {
     "a @ b": {"a": "float32 2x3", "b": "float16 3x4"},
     "torch.einsum('bij,bjk->bik', a, b)": {"a": "float32 2x3x4", "b": "float32 2x4x5"},
     "torch.einsum('ij,j->i', a, b)": {"a": "float32 3x4", "b": "float32 4"},
+    # Products in a dtype that the call names, which only cards compute.
+    "torch.mm(a, b, out_dtype=torch.float32)": {"a": "float16 2x3", "b": "float16 3x4"},
+    "torch.bmm(a, b, torch.float32)": {"a": "bfloat16 2x2x3", "b": "bfloat16 2x3x4"},
+    "torch.addmm(a, b, c, out_dtype=torch.float32)": {"a": "float16 4", "b": "float16 2x3", "c": "float16 3x4"},
+    "torch.baddbmm(a, b, c, out_dtype=torch.float32)": {
+        "a": "float16 2x2x4", "b": "float16 2x2x3", "c": "float16 2x3x4",
+    },
     # Numbers that stand first, and scales.
     "1 - a": {"a": "float32 3"},
     "a - b": {"a": "float32 0d", "b": "float32 3"},

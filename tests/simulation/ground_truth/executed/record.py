@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,10 +20,10 @@ from typing import Any
 
 from ..cases import all_cases
 from ..declare import Case
-from . import extra, rows
+from . import autocast_samples, extra, generator_calls, module_samples, rows
 from .build import CannotBuild, build
 from .run import executed, loaded
-from .samples import cases, samples
+from .samples import OTHER_DTYPES, Sample, cases, samples
 
 FILLINGS = ("0", "1")
 """The bytes that a card's memory holds before anything is written, in the first run and in the second."""
@@ -54,25 +54,40 @@ def start(module: str, arguments: Sequence[str], filling: str = FILLINGS[0]) -> 
     return os.spawnve(os.P_WAIT, sys.executable, command, environment)
 
 
-def subjects(only: Sequence[str]) -> Iterator[tuple[str, Case]]:
-    """Each case and the operator it is of; those of the declared table are of none."""
+def operators(only: Sequence[str]) -> Iterator[tuple[str, Case]]:
+    """Each case of `rows.json` and the operator it is of; those of the declared table are of none."""
     if not only or DECLARED in only:
         for case in all_cases():
             yield "", case
     if not only or extra.OPERATOR in only:
-        for sample in extra.samples():
-            for case in cases(sample):
-                yield sample.operator, case
+        yield from _of(extra.samples())
     names = [name for name in only if name not in (DECLARED, extra.OPERATOR)]
-    for sample in samples(names) if names or not only else ():
-        for case in cases(sample):
+    if names or not only:
+        yield from _of(samples(names))
+
+
+def _of(found: Iterable[Sample], dtypes: Sequence[str] = OTHER_DTYPES) -> Iterator[tuple[str, Case]]:
+    for sample in found:
+        for case in cases(sample, dtypes):
             yield sample.operator, case
 
 
-def write_cases(only: Sequence[str], out: Path) -> None:
+GROUPS: Mapping[str, tuple[Path, Callable[[Sequence[str]], Iterator[tuple[str, Case]]]]] = {
+    "operators": (rows.EXECUTED, operators),
+    "modules": (
+        rows.EXECUTED.with_name("modules.json"),
+        lambda only: _of(module_samples.samples(only), module_samples.DTYPES),
+    ),
+    "autocast": (rows.EXECUTED.with_name("autocast.json"), autocast_samples.cases),
+    "generators": (rows.EXECUTED.with_name("generators.json"), lambda _: _of(generator_calls.samples())),
+}
+"""Group -> the file of its rows, and what gives its cases: all, or those of some operators."""
+
+
+def write_cases(group: str, only: Sequence[str], out: Path) -> None:
     """Write all cases, one to a line: the databases use a card where there is one, and a child could not then."""
     listed: dict[str, tuple[str, Case]] = {}
-    for operator, case in subjects(only):
+    for operator, case in GROUPS[group][1](only):
         listed.setdefault(case.id, (operator, case))
     with out.open("w", encoding="utf-8") as lines:
         for operator, case in listed.values():
@@ -91,11 +106,14 @@ def ask(asked: Path, out: Path) -> None:
             lines.write(json.dumps(rows.raw(operator, case, seen)) + "\n")
 
 
+LIBRARIES = ("transformers", "accelerate", "bitsandbytes", "torchao", "optimum-quanto")
+
+
 def header() -> dict[str, Any]:
     """The versions of what was asked, and what the cards are."""
     import torch
 
-    found = {name: _version(name) for name in ("transformers", "accelerate", "bitsandbytes")}
+    found = {name: _version(name) for name in LIBRARIES}
     return {
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
@@ -119,35 +137,49 @@ def _run(asked: Path, out: Path, filling: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
 
+def record_group(group: str, only: Sequence[str], out: Path) -> str:
+    """Ask about the cases of a group, write the rows to `out`, and say how many there are.
+
+    Raises:
+        CannotBuild: as for `start`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder, "cases.jsonl")
+        write_cases(group, only, listed)
+        first = _run(listed, Path(folder, "first.jsonl"), FILLINGS[0])
+        # Where nothing was read from a card, nothing depends on what is in it.
+        again = {row["id"] for row in first if row["reads"]}
+        lines = listed.read_text(encoding="utf-8").splitlines(keepends=True)
+        listed.write_text("".join(line for line in lines if json.loads(line)[1] in again), encoding="utf-8")
+        second = _run(listed, Path(folder, "second.jsonl"), FILLINGS[1])
+    kept, left_out = rows.judged(first, second)
+    out.write_text(rows.written(header(), kept, left_out), encoding="utf-8")
+    return f"{group}: {len(kept)} rows, {sum(left_out.values())} left out: {dict(left_out)}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("groups", nargs="*", metavar="group", help=f"of {', '.join(GROUPS)}; all by default")
     parser.add_argument(
         "--only",
         nargs="*",
         default=[],
-        help="operators of the database, `declared` or `extra`; the others are left out",
+        help="operators or modules of the databases, `declared` or `extra`; the others are left out",
     )
-    parser.add_argument("--out", type=Path, default=rows.EXECUTED, help="where the rows go")
+    parser.add_argument("--out", type=Path, help="where the rows of a single group go")
     parser.add_argument("--ask", type=Path, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if loaded():
         ask(*options.ask)
         return 0
-    with tempfile.TemporaryDirectory() as folder:
-        listed = Path(folder, "cases.jsonl")
-        write_cases(options.only, listed)
+    for group in options.groups or GROUPS:
+        if group not in GROUPS:
+            parser.error(f"there is no group {group!r} (valid: {', '.join(GROUPS)})")
         try:
-            first = _run(listed, Path(folder, "first.jsonl"), FILLINGS[0])
-            # Where nothing was read from a card, nothing depends on what is in it.
-            again = {row["id"] for row in first if row["reads"]}
-            lines = listed.read_text(encoding="utf-8").splitlines(keepends=True)
-            listed.write_text("".join(line for line in lines if json.loads(line)[1] in again), encoding="utf-8")
-            second = _run(listed, Path(folder, "second.jsonl"), FILLINGS[1])
+            said = record_group(group, options.only, options.out or GROUPS[group][0])
         except CannotBuild as error:
             sys.exit(str(error))
-    kept, left_out = rows.judged(first, second)
-    options.out.write_text(rows.written(header(), kept, left_out), encoding="utf-8")
-    sys.stdout.write(f"{len(kept)} rows, {sum(left_out.values())} left out: {left_out}\n")
+        sys.stdout.write(f"{said}\n")
     return 0
 
 

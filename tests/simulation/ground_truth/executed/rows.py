@@ -14,6 +14,10 @@ from ..table import outcome_from_json, outcome_to_json
 from .run import Executed, unseen
 
 EXECUTED: Final = Path(__file__).parent / "rows.json"
+"""The rows of the declared table, of `extra` and of the database of operators."""
+
+OTHERS: Final = ("modules.json", "autocast.json", "generators.json")
+"""The files of other rows, beside that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +110,10 @@ def read(path: Path = EXECUTED) -> tuple[dict[str, Any], dict[str, Outcome], lis
             rows.append((case, outcomes[number]))
         calls.append(Call(operator, tuple(rows)))
     return data["header"], declared, calls
+
+
+def everything(path: Path | None = None) -> list[Call]:
+    """The rows of `path`, `EXECUTED` by default, and of the other files beside it; not those of the declared table."""
+    path = EXECUTED if path is None else path
+    files = (path, *(path.with_name(name) for name in OTHERS))
+    return [call for file in files if file.exists() for call in read(file)[2]]

@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import re
+import resource
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from ..table import outcome_from_json, outcome_to_json
 
 LONGEST: Final = 60
 """Seconds of a case."""
+
+PROCESSOR: Final = 3
+"""Seconds of processor time of a case: a loop over what happens to be in a card's memory may have no end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,12 @@ class Executed:
 def loaded() -> bool:
     """Whether this process runs over the stand-in."""
     return hasattr(ctypes.CDLL(None), "standin_launches")
+
+
+def reads() -> int:
+    """How often bytes came from a card to the host in this process; 0 where it does not run over the stand-in."""
+    count = getattr(ctypes.CDLL(None), "standin_reads", None)
+    return int(count()) if count is not None else 0
 
 
 def executed(cases: Iterable[Case]) -> Iterator[tuple[Case, Executed]]:
@@ -76,6 +86,7 @@ def in_child(work: Callable[[], dict[str, Any]], longest: int = LONGEST) -> tupl
     if child == 0:
         os.close(reader)
         signal.alarm(longest)
+        resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR, PROCESSOR))
         _forgiven()
         # What a crash has to say is of no use here.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

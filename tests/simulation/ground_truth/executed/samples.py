@@ -62,7 +62,11 @@ SOURCE: Final = "torch.testing._internal: op_db, module_db"
 def samples(only: Iterable[str] = ()) -> Iterator[Sample]:
     """The samples of all operators, or of some; each works on the CPU with the values that operands are made of."""
     import torch
-    from torch.testing._internal.common_methods_invocations import op_db
+
+    with warnings.catch_warnings():
+        # They miss a package that only PyTorch's own tests need.
+        warnings.simplefilter("ignore")
+        from torch.testing._internal.common_methods_invocations import op_db
 
     wanted = set(only)
     seen: set[tuple[str, tuple[str, ...]]] = set()
@@ -75,7 +79,7 @@ def samples(only: Iterable[str] = ()) -> Iterator[Sample]:
             if key in seen or not call.operands:
                 continue
             seen.add(key)
-            if (works := _working(call)) is not None:
+            if (works := working(call)) is not None:
                 yield Sample(operator.name, call.code, works, first=not number)
 
 
@@ -122,7 +126,7 @@ def _variants(operator: Any, call: Spelled) -> Iterator[Spelled]:
         yield Spelled(f"{call.code[:-1]}, out=z)", {**call.operands, "z": shape})
 
 
-def _working(call: Spelled) -> dict[str, str] | None:
+def working(call: Spelled) -> dict[str, str] | None:
     """The operands with kinds of values with which the call works on the CPU; None where none does."""
     groups = {_group(text.split()[0]) for text in call.operands.values()}
     choices = {group: KINDS[group] for group in sorted(groups)}
@@ -161,8 +165,8 @@ def placements(count: int) -> Iterator[tuple[str, ...]]:
             yield row
 
 
-def cases(sample: Sample) -> Iterator[Case]:
-    """`sample` with operands in every place, as numbers of no dimension, and in other dtypes."""
+def cases(sample: Sample, dtypes: Sequence[str] = OTHER_DTYPES) -> Iterator[Case]:
+    """`sample` with operands in every place, as numbers of no dimension, and in other `dtypes`."""
     count = len(sample.operands)
     for devices in placements(count):
         yield sample.placed(devices)
@@ -174,11 +178,12 @@ def cases(sample: Sample) -> Iterator[Case]:
         if number is not None:
             yield number.placed([CPU if each == name else CARD for each in sample.operands])
             yield number.placed([CARD if each == name else CPU for each in sample.operands])
-    for dtype in OTHER_DTYPES:
+    for dtype in dtypes:
         operands = {name: _changed(text, dtype=dtype) for name, text in sample.operands.items()}
         if operands != sample.operands:
             yield replace(sample, operands=operands).placed((CARD,) * count)
-    for dtype, name in product(PAIRED_DTYPES, sample.operands if count > 1 else ()):
+    paired = [dtype for dtype in PAIRED_DTYPES if dtype in dtypes]
+    for dtype, name in product(paired, sample.operands if count > 1 else ()):
         if (changed := _with(sample, name, dtype=dtype)) is not None:
             yield changed.placed((CARD,) * count)
 

@@ -69,16 +69,50 @@ def spelled(function: Callable[..., Any], given: Sequence[Any], named: Mapping[s
     if name is None:
         raise Unspellable(f"no public name: {function!r}")
     scope = _Scope()
-    texts = [scope.text(value) for value in given]
-    named_texts = [f"{key}={scope.text(value)}" for key, value in named.items()]
     if name.startswith("."):
-        return Spelled(f"{texts[0]}{name}({', '.join([*texts[1:], *named_texts])})", scope.operands)
-    return Spelled(f"{name}({', '.join([*texts, *named_texts])})", scope.operands)
+        own = scope.text(given[0])
+        return Spelled(f"{own}{name}({scope.arguments(given[1:], named)})", scope.operands)
+    return Spelled(f"{name}({scope.arguments(given, named)})", scope.operands)
+
+
+def spelled_module(module: type, sample: Any, *, training: bool, place: bool) -> Spelled:
+    """The call of a new module as text; where it has parameters, they are put where the last operand is, in its dtype.
+
+    Args:
+        module: its class.
+        sample: of the database of modules: the arguments of the constructor, and those of the call.
+        training: whether it stays in training mode.
+        place: whether it has parameters or buffers.
+
+    Raises:
+        Unspellable: as for `spelled`.
+    """
+    from torch import nn
+
+    if getattr(nn, module.__name__, None) is not module:
+        raise Unspellable(f"no public name: {module!r}")
+    scope = _Scope()
+    made, given = sample.constructor_input, sample.forward_input
+    call = scope.arguments(given.args, given.kwargs)
+    code = f"m = nn.{module.__name__}({scope.arguments(made.args, made.kwargs)})" + ("" if training else ".eval()")
+    if place:
+        code += f".to({scope.place()})"
+    return Spelled(f"{code}\nm({call})", scope.operands)
 
 
 @dataclass(slots=True)
 class _Scope:
     operands: dict[str, str] = field(default_factory=dict)
+
+    def arguments(self, given: Sequence[Any], named: Mapping[str, Any]) -> str:
+        texts = [self.text(value) for value in given]
+        return ", ".join([*texts, *(f"{key}={self.text(value)}" for key, value in named.items())])
+
+    def place(self) -> str:
+        """An operand that says nothing but where something is to be, and in which dtype."""
+        import torch
+
+        return self._operand(torch.ones(1))
 
     def text(self, value: Any) -> str:
         import torch
