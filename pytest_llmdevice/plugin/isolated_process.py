@@ -19,6 +19,8 @@ _POLL_SECONDS = 0.2
 _LAST_SECONDS = 5.0
 """How long a process that was told to end, or to say where it hangs, may take for it."""
 
+_LATE: Final = "it had outlived its time limit, and nothing in it could be interrupted"
+
 _SHOWN_LINES: Final = 20
 _SHOWN_STACK: Final = 60
 _TAIL: Final = 100_000
@@ -49,6 +51,7 @@ class IsolatedProcess:
         self._pipe, theirs = Pipe()
         self.deadline: float | None = None
         self.killed = False
+        self._why = ""
         self._status: int | None = None
         try:
             self.number = os.fork()
@@ -77,9 +80,11 @@ class IsolatedProcess:
         late = self.deadline is not None and time.monotonic() > self.deadline
         return self._pipe.poll() or self._over() or late
 
-    def kill(self) -> None:
-        """End the process, and have it leave its stacks behind."""
-        self.killed = True
+    def kill(self, why: str = _LATE) -> None:
+        """End the process, if it has not ended, and have it leave its stacks behind; `why` is said by `ending`."""
+        if self._over():
+            return
+        self.killed, self._why = True, why
         self._kill_with_stacks()
 
     def receive(self) -> Message | None:
@@ -121,7 +126,7 @@ class IsolatedProcess:
     def ending(self) -> str:
         """How the process ended, as the end of a sentence that begins with it."""
         if self.killed:
-            return "was killed: it had outlived its time limit, and nothing in it could be interrupted"
+            return f"was killed: {self._why}"
         status = self._status
         if status is None:
             return "has closed its connection to pytest, and was killed"

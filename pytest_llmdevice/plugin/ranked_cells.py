@@ -285,5 +285,5 @@ class _Turn:
         """End all ranks: what one is alone cannot be gone on with."""
         self.fallen, self.why, self.details = True, why, {"aborted": True} | details
         for number, rank in enumerate(self._ranks):
-            if number not in self.done and not rank.killed:
-                rank.kill()
+            if number not in self.done:
+                rank.kill("it did not come to the end of the test" if self.done else "it cannot go on alone")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import pytest
-
-from pytest_llmdevice.results.records import Check
 from pytest_llmdevice.results.store import read
+
+if TYPE_CHECKING:
+    import pytest
 
 MODELS = {
     "llama": "right",
@@ -24,7 +25,6 @@ MODELS = {
 
 HOW = tuple(MODELS.values())
 STUCK_IN = "test_loads[gemma3.cuda0.fp32.none.tensor-parallel.sim]"
-Outcomes = dict[tuple[str, str], Check]
 
 MATRIX = f"""
 models = {list(MODELS)}
@@ -83,23 +83,21 @@ class Target(BuiltinTarget):
 """
 
 
-@pytest.fixture
-def outcomes(project: pytest.Pytester, run_process: Callable[..., pytest.RunResult]) -> Outcomes:
-    """(what the loader does, check) -> its record, of one run over all of `MODELS`."""
+def test_what_is_wrong_in_one_rank_is_found_and_named(
+    project: pytest.Pytester, run_process: Callable[..., pytest.RunResult]
+) -> None:
     project.makepyfile(together=TARGET.format(models=MODELS))
     project.makefile(".toml", ranked=MATRIX)
-    run_process(
+    result = run_process(
         "--llm-matrix", "--llm-matrix-file=ranked.toml", "--llm-target=together:Target", "--llm-results=res",
         "--llm-simulate=cuda:2", "--pyargs", "pytest_llmdevice.suite",
         "-k", "test_loads or test_placement or test_values or test_agreement",
     )  # fmt: skip
     (path,) = (project.path / "res").glob("*.jsonl")
     (file,) = read(path)
-    slugs = {model.replace("~", "-"): how for model, how in MODELS.items()} | MODELS
-    return {(slugs[check.cell.partition(".")[0]], check.check): check for check in file.checks}
-
-
-def test_what_is_wrong_in_one_rank_is_found_and_named(outcomes: Outcomes) -> None:
+    # What the loader does, and the check.
+    outcomes = {(MODELS[check.cell.partition(".")[0]], check.check): check for check in file.checks}
+    printed = result.stdout.str()
     found = {how: {check: record.outcome for (one, check), record in outcomes.items() if one == how} for how in HOW}
     passed = dict.fromkeys(("loads", "placement", "values", "agreement"), "passed")
     assert found["right"] == passed
@@ -127,5 +125,7 @@ def test_what_is_wrong_in_one_rank_is_found_and_named(outcomes: Outcomes) -> Non
     for how in ("ended", "stuck"):
         assert [outcomes[how, check].outcome for check in ("loads", "values")] == ["aborted", "aborted"]
     assert "rank 1 of 2 ended with exit code 9" in outcomes["ended", "loads"].message
+    assert "rank 0 of 2 was killed: it cannot go on alone" in printed
+    assert "rank 1 of 2 was killed: it did not come to the end of the test" in printed
     assert "rank 1 of 2 did not come to the end of it" in outcomes["stuck", "loads"].message
     assert outcomes["stuck", "values"].message.endswith(f"its ranks were ended in {STUCK_IN}")
