@@ -14,6 +14,7 @@ from pytest_llmdevice.simulation.norms import norm_handlers
 from pytest_llmdevice.simulation.process_groups import functional_handlers
 from pytest_llmdevice.simulation.recurrent import recurrent_handlers
 from pytest_llmdevice.simulation.rules import Operand, attended_apart, scalar_name, type_name, wrapper_rule
+from pytest_llmdevice.simulation.scalars import scalar_handlers
 
 
 def scaled_dot_product_attention(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -294,6 +295,7 @@ def handler_table() -> dict[Any, Any]:
     table.update(functional_handlers())
     table.update(norm_handlers())
     table.update(recurrent_handlers())
+    table.update(scalar_handlers())
     for kind in ("cuda", "cpu", "mps", "xpu"):
         table[getattr(base, f"is_{kind}").__get__] = queries.is_device_type(kind)
     return table

@@ -24,6 +24,8 @@ KERNELS: Final = {
     "cholesky_inverse_out_cpu": "cholesky_cuda_potrs",
     "cholesky_solve_cpu": "cholesky_cuda_potrs",
     "compute_indices_weights_cubic": "upsample_bicubic2d_out_frame",
+    "clamp_max_scalar_cpu": "clamp_scalar_cuda",
+    "clamp_min_scalar_cpu": "clamp_scalar_cuda",
     "cross": "cross_cuda",
     "grid_sampler3d_cpu": "grid_sampler_3d_cuda",
     "grid_sampler_2d_cpu_kernel_impl": "grid_sampler_2d_cuda",

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import torch
 
-from pytest_llmdevice.simulation import kernel_names, products
+from pytest_llmdevice.simulation import kernel_names, products, scalars
 
 _HALF: Final = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 _SMALL_INTEGERS: Final = dict.fromkeys((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64), torch.float64)
@@ -81,6 +81,12 @@ def rerun_wider(
     if dtype is not None and device_type == "cuda" and isinstance(error, NotImplementedError):
         return products.in_dtype(run, func, args, kwargs, dtype)
     name = getattr(func, "__name__", "")
+    if device_type == "cuda" and name in scalars.BOUNDED and "without overflow" in str(error):
+        bounded = scalars.within_float32(args, kwargs)
+        if bounded is not None:
+            return run(func, *bounded)
+    if device_type == "cuda" and (refusal := products.of_mixed_batches(name, args, kwargs, error)) is not None:
+        raise refusal from error
     first = next((value for value in args if isinstance(value, torch.Tensor)), None)
     dims = 0 if first is None else first.dim()
     wider = WIDER.get(name)
@@ -107,6 +113,7 @@ def rerun_wider(
 
 
 _BERNOULLI: Final = re.compile(r"\"bernoulli_tensor_cpu_p_\" not implemented for '(\w+)'")
+_MASKED: Final = re.compile(r"^masked_scatter: expected self and source to have same dtypes but got(?=\w)(\w+)")
 _TENSOR_TYPE: Final = re.compile(r"\btorch\.(?=(?:Float|Half|BFloat16|Double|Long|Int|Short|Char|Byte|Bool)Tensor\b)")
 
 
@@ -117,5 +124,6 @@ def _translated(error: Exception, device_type: str, dims: int, name: str) -> Exc
     # The check is the same, the text differs by backend (aten/src/ATen/native/LinearAlgebra.cpp, cuda/Blas.cpp).
     text = text.replace("expected m1 and m2 to have the same dtype", "expected mat1 and mat2 to have the same dtype")
     if device_type == "cuda":
+        text = _MASKED.sub(r"masked_scatter_: expected self and source to have same dtypes but got \1", text)
         text = kernel_names.of_a_card(text, dims, name)
     return error if text == str(error) else type(error)(text)

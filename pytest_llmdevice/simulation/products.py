@@ -1,11 +1,12 @@
-"""Products of matrices in a dtype that the call names (`out_dtype=`), which CUDA and ROCm compute and the CPU does not.
+"""Products of matrices in a dtype that the call names (`out_dtype=`), which CUDA and ROCm compute and the CPU does not,
+and what they say of factors of different dtypes, which on the CPU depends on sizes.
 
 Conditions and texts are those of PyTorch 2.13's CUDA build (tests/simulation/ground_truth/executed).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import torch
@@ -62,3 +63,35 @@ def in_dtype(
 
     positional = tuple(cast(value) for value in args if not isinstance(value, torch.dtype))
     return run(func, positional, {key: cast(value) for key, value in kwargs.items() if key != "out_dtype"})
+
+
+_BATCHED: Final = ("bmm", "baddbmm", "baddbmm_", "einsum", "matmul", "__matmul__")
+_DTYPES: Final = ("expected m1 and m2 to have the same dtype", "expected scalar type")
+
+
+def of_mixed_batches(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> RuntimeError | None:
+    """What a card says of batches of matrices of different dtypes; None where `error` is another.
+
+    Args:
+        name: the function's name.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        error: what the CPU raised.
+    """
+    if name not in _BATCHED or not str(error).startswith(_DTYPES):
+        return None
+    factors = [value for value in _flat((*args, *kwargs.values())) if isinstance(value, torch.Tensor)][-2:]
+    if len(factors) < 2 or factors[0].dtype == factors[1].dtype:
+        return None
+    if "matmul" in name and min(factor.dim() for factor in factors) < 3:
+        return None
+    wanted, found = (scalar_name(factor.dtype) for factor in factors)
+    return RuntimeError(f"expected scalar type {wanted} but found {found}")
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _flat(value)
+        else:
+            yield value

@@ -340,3 +340,41 @@ def test_a_cell_whose_state_is_elsewhere_is_refused_by_the_product_that_meets_it
     with pytest.raises(RuntimeError, match=r"got mat2 is on cuda:0, different .* cuda:1 .*wrapper_CUDA_mm\)"):
         module(values, (state, state) if cell is torch.nn.LSTMCell else state)
     assert module(values) is not None
+
+
+@pytest.mark.parametrize("size", [2, 64])
+def test_batches_of_different_dtypes_are_refused_alike_whatever_their_size(size: int, _card: None) -> None:  # noqa: PT019
+    left = torch.ones(2, size, size, dtype=torch.float16, device="cuda:0")
+    right = left.float()
+    products: tuple[Callable[[Any, Any], Any], ...] = (
+        torch.bmm,
+        torch.matmul,
+        lambda a, b: TORCH.einsum("bij,bjk->bik", a, b),
+    )
+    for product in products:
+        with pytest.raises(RuntimeError, match=r"^expected scalar type Half but found Float$"):
+            product(left, right)
+        with pytest.raises(RuntimeError, match=r"^expected scalar type Float but found Half$"):
+            product(right, left)
+
+
+def test_a_number_that_a_dtype_cannot_hold_is_refused_in_a_single_element_too(_card: None) -> None:  # noqa: PT019
+    fills: tuple[Callable[[], Any], ...] = (
+        lambda: torch.full((1,), -1e9, dtype=torch.float16, device="cuda:0"),
+        lambda: torch.zeros((), dtype=torch.float16, device="cuda:0").fill_(-1e9),
+        lambda: torch.nn.init.constant_(torch.zeros(1, dtype=torch.float16, device="cuda:0"), -1e9),
+        lambda: torch.where(labels("cuda:0", True), torch.zeros(1, dtype=torch.float16, device="cuda:0"), -1e9),
+    )
+    for fill in fills:
+        with pytest.raises(RuntimeError, match=r"^value cannot be converted to type c10::Half without overflow$"):
+            fill()
+    assert torch.full((1,), -1e9, dtype=torch.float16).item() == float("-inf")
+    assert torch.full((1,), float("-inf"), dtype=torch.float16, device="cuda:0").item() == float("-inf")
+
+
+def test_bounds_of_16_bit_numbers_may_be_any_of_float32(_card: None) -> None:  # noqa: PT019
+    values = torch.tensor([-1.0, 2.0], dtype=torch.float16, device="cuda:0")
+    clamped = values.clamp(min=-1e9, max=1.0)
+    assert (clamped.dtype, clamped.device, clamped.tolist()) == (torch.float16, torch.device("cuda:0"), [-1.0, 1.0])
+    with pytest.raises(RuntimeError, match=r"^value cannot be converted to type float without overflow$"):
+        values.clamp(max=1e39)

@@ -18,6 +18,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,10 +26,11 @@ from pytest_llmdevice import Cell, zoo
 from pytest_llmdevice.errors import first_line
 from pytest_llmdevice.inference.generation import is_encoder_decoder
 from pytest_llmdevice.loading.target import BuiltinTarget
+from pytest_llmdevice.simulation.simulate import simulate
 
 from . import record
 from .build import CannotBuild
-from .run import in_child, loaded
+from .run import PLACES, in_child, loaded, reads
 
 LIBRARIES: Final = Path(__file__).parent / "libraries.json"
 
@@ -55,17 +57,17 @@ def cells(models: Iterable[str], dtype: str = "float16") -> Iterator[Cell]:
             yield Cell(model, device, dtype, quantization, strategy)
 
 
-def prepare(model: str) -> None:
+def prepare(model: str, quantizations: Iterable[str] = ("none", "nf4", "int8")) -> None:
     """Import what loading `model` needs, in a process whose children then need not."""
     from importlib import import_module
 
     for name in ("accelerate.hooks", "transformers.integrations.bitsandbytes", "transformers.quantizers.auto"):
         import_module(name)
-    for quantization in ("none", "nf4", "int8"):
+    for quantization in quantizations:
         BuiltinTarget().load(str(zoo.checkpoint(model)), Cell(model, "cpu", "float32", quantization, "device-map"))
 
 
-def seen(cell: Cell) -> dict[str, Any]:
+def seen(cell: Cell, *, run: bool = True) -> dict[str, Any]:
     """Load a cell with transformers on the cards that are here, run it once, and say what came of it."""
     import torch
 
@@ -74,7 +76,7 @@ def seen(cell: Cell) -> dict[str, Any]:
         model = BuiltinTarget().load(str(zoo.checkpoint(cell.model)), cell)
     except Exception as error:  # noqa: BLE001 - an error of any kind is what is looked for
         return {**row, "raises": first_line(error)}
-    tensors = [*model.named_parameters(), *model.named_buffers()]
+    tensors = [*_parts(model.named_parameters()), *_parts(model.named_buffers())]
     places: dict[str, int] = {}
     for _, tensor in tensors:
         place = f"{tensor.device} {_dtype(tensor)}"
@@ -84,8 +86,16 @@ def seen(cell: Cell) -> dict[str, Any]:
     row["each"] = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
     row["map"] = {name: str(device) for name, device in getattr(model, "hf_device_map", {}).items()}
     row["allocated"] = [torch.cuda.memory_allocated(card) for card in range(torch.cuda.device_count())]
-    row["logits"] = _logits(model)
+    row["logits"] = _logits(model) if run else None
     return row
+
+
+def _parts(named: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Name and tensor, and behind a packed one those that it is made of."""
+    for name, tensor in named:
+        yield name, tensor
+        if hasattr(tensor, "__tensor_flatten__"):
+            yield from _parts((f"{name}.{part}", getattr(tensor, part)) for part in tensor.__tensor_flatten__()[0])
 
 
 def _dtype(tensor: Any) -> str:
@@ -106,9 +116,11 @@ def without_cudnn() -> Iterator[None]:
         torch.backends.cuda.enable_cudnn_sdp(attention)
 
 
-def _logits(model: Any) -> str:
+def _logits(model: Any) -> str | None:
+    """Device, dtype and shape of the logits, or what was raised; None where that may depend on what was not there."""
     import torch
 
+    before = reads()
     device = model.get_input_embeddings().weight.device
     ids = torch.tensor([IDS], device="cuda:0" if device.type == "meta" else device)
     decoder = {"decoder_input_ids": ids[:, :1]} if is_encoder_decoder(model) else {}
@@ -116,7 +128,9 @@ def _logits(model: Any) -> str:
         with torch.no_grad(), without_cudnn():
             logits = model(input_ids=ids, **decoder).logits
     except Exception as error:  # noqa: BLE001 - see above
-        return first_line(error)
+        said = first_line(error)
+        by_places = PLACES.search(said) and not isinstance(error, torch.OutOfMemoryError)
+        return said if reads() == before or by_places else None
     return f"{logits.device} {_dtype(logits)} {'x'.join(map(str, logits.shape))}"
 
 
@@ -135,33 +149,64 @@ LONGEST: Final = 120
 """Seconds of a cell."""
 
 
-def record_rows(models: Sequence[str], out: Path) -> None:
-    """Load each cell of `models` in a child of this process, which runs over the stand-in, and write the rows."""
-    rows = []
+def recorded(models: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The row of each cell of `models`, loaded in a child of this process, which runs over the stand-in."""
+    quantizations = ["none", "nf4", "int8"]
     for model in models:
         # What cannot be loaded here raises in the child too, and is a row.
         with suppress(Exception):
-            prepare(model)
+            prepare(model, quantizations)
+            # Another model has other modules, and is packed by the same.
+            del quantizations[1:]
+        ends = True
         for cell in cells([model]):
-            row, died = in_child(lambda cell=cell: seen(cell), LONGEST)  # type: ignore[misc]
-            row = {"cell": cell.id, "died": died} if row is None else row
-            if cell.quantization == "int8" and not str(row.get("logits")).startswith("cuda"):
-                # Its kernels find out which columns have large values, and copy those.
-                row["logits"] = None
-            rows.append(row)
-    out.write_text(written(record.header(), rows), encoding="utf-8")
+            row, ends = asked(cell, run=ends)
+            yield row
 
 
-def differing(rows: Mapping[str, Mapping[str, Any]], models: Iterable[str]) -> Iterator[str]:
-    """What the simulation does otherwise with the cells of `models`, in words."""
-    from pytest_llmdevice.simulation import simulate
+def asked(cell: Cell, *, run: bool = True) -> tuple[dict[str, Any], bool]:
+    """The row of a cell, and whether running it came to an end; if not, it is without logits."""
+    row, died = in_child(lambda: seen(cell, run=run), LONGEST)
+    if row is None and run:
+        # A choice of experts, made of whatever is there, may have no end.
+        return asked(cell, run=False)[0], False
+    if row is None:
+        return {"cell": cell.id, "died": died}, False
+    if cell.quantization == "int8" and not str(row.get("logits")).startswith("cuda"):
+        # Its kernels find out which columns have large values, and copy those.
+        row["logits"] = None
+    return row, run
 
-    for cell in cells(models):
+
+def simulated(cell: Cell) -> dict[str, Any]:
+    """The row of a cell on simulated cards.
+
+    In a child as well: what the libraries keep in a process for the next model (hooks on an activation that all models
+    share, a class's own device map), they keep on cards too.
+    """
+    _imported(cell.model, cell.quantization)
+    row, died = in_child(lambda: _simulated(cell), LONGEST, LONGEST)
+    return {"cell": cell.id, "died": died} if row is None else row
+
+
+@cache
+def _imported(model: str, quantization: str) -> None:
+    with suppress(Exception):
+        prepare(model, [quantization])
+
+
+def _simulated(cell: Cell) -> dict[str, Any]:
+    with simulate("cuda:2"):
+        return seen(cell)
+
+
+def differing(rows: Mapping[str, Mapping[str, Any]], wanted: Iterable[Cell]) -> Iterator[str]:
+    """What the simulation does otherwise with the cells `wanted`, in words."""
+    for cell in wanted:
         expected = rows.get(cell.id)
         if expected is None:
             continue
-        with simulate("cuda:2"):
-            found = seen(cell)
+        found = simulated(cell)
         for field in sorted({*expected, *found}):
             if expected.get(field) != found.get(field) and not (field == "logits" and expected.get(field) is None):
                 yield f"{cell.id}: {field}: CUDA {expected.get(field)}, simulated {found.get(field)}"
@@ -174,11 +219,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--compare", action="store_true", help="ask the simulation")
     options = parser.parse_args(arguments)
     if options.compare:
-        lines = list(differing(read(options.out)[1], options.models))
+        lines = list(differing(read(options.out)[1], cells(options.models)))
         sys.stdout.write("".join(f"{line}\n" for line in (*lines, f"{len(lines)} differ")))
         return bool(lines)
     if loaded():
-        record_rows(options.models, options.out)
+        options.out.write_text(written(record.header(), recorded(options.models)), encoding="utf-8")
         return 0
     try:
         return record.start(__spec__.name, [*options.models, "--out", str(options.out)])

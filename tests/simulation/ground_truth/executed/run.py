@@ -74,19 +74,22 @@ def _in_child(case: Case) -> Executed:
     return Executed(outcome_from_json(data["outcome"]), data["launches"], data["reads"])
 
 
-def in_child(work: Callable[[], dict[str, Any]], longest: int = LONGEST) -> tuple[dict[str, Any] | None, str]:
+def in_child(
+    work: Callable[[], dict[str, Any]], longest: int = LONGEST, processor: int = PROCESSOR
+) -> tuple[dict[str, Any] | None, str]:
     """What `work` gives in a child of this process, or None and how the child ended: `"SIGSEGV"`.
 
     Args:
         work: gives what JSON can hold.
         longest: seconds after which the child is ended.
+        processor: seconds of processor time after which it is.
     """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
         signal.alarm(longest)
-        resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR, PROCESSOR))
+        resource.setrlimit(resource.RLIMIT_CPU, (processor, processor))
         _forgiven()
         # What a crash has to say is of no use here.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
