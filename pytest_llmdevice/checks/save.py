@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +20,11 @@ from pytest_llmdevice.loading.quantization import layer_classes, quantization_of
 from pytest_llmdevice.loading.save import is_adapted, saved_again, saved_dtype, stored_otherwise, unchanged
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.vocabulary import dtype_name
-from pytest_llmdevice.model.doors import dtype_of, held_bytes
+from pytest_llmdevice.model.doors import dtype_of, held_bytes, parts_of
 from pytest_llmdevice.model.weights import is_packed
 from pytest_llmdevice.model.wrappers import configuration_of, core
 from pytest_llmdevice.monitoring.process_state import unchanged_process
-from pytest_llmdevice.monitoring.ranks import shared_folder
+from pytest_llmdevice.monitoring.ranks import own_folder, shared_folder, size_here
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,10 +88,27 @@ def _not_readable(model: Any, expectations: Expectations) -> str:
     offloaded = any(expected.storage == "offloaded" for expected in expectations.tensors)
     if offloaded and not getattr(core(model), "hf_device_map", None):
         return "offloaded without a map of devices, by which transformers finds the weights"
+    if size_here() > 1 and not _collects(model) and _is_cut(model, expectations):
+        return "its weights were not cut by transformers, whose save_pretrained collects none of them"
     renamed = next((entry for entry in expectations.tensors if entry.name != entry.architecture), None)
     if renamed is not None:
         return f"modules around the architecture's own, {renamed.name} is its {renamed.architecture}"
     return ""
+
+
+def _collects(model: Any) -> bool:
+    """Whether transformers itself has cut the weights of `model` over several processes."""
+    return bool(getattr(core(model), "is_distributed_loading_by_transformers", False))
+
+
+def _is_cut(model: nn.Module, expectations: Expectations) -> bool:
+    """Whether this process has only a part of some parameter."""
+    whole = {expected.name: math.prod(expected.shape) for expected in expectations.tensors}
+    return any(
+        (sum(part.numel() for part in parts_of(tensor).values()) or tensor.numel()) < whole.get(name, 0)
+        for name, _, tensor in tensors(model)
+        if not is_packed(tensor)
+    )
 
 
 def _inspect(model: Any, expectations: Expectations, cell: Cell, prompts: Tokens, checkpoint: str) -> Inspection:
@@ -100,7 +118,9 @@ def _inspect(model: Any, expectations: Expectations, cell: Cell, prompts: Tokens
     findings: list[Finding] = []
     evidence: dict[str, int | float | str] = {"positions": len(before)}
     limits = Limits.of(cell)
-    folders = shared_folder("llmdevice-save-")
+    # What transformers has cut it collects, and one rank writes; else each rank has the whole model, and writes it.
+    together = size_here() > 1 and _collects(model)
+    folders = shared_folder("llmdevice-save-") if together else own_folder("llmdevice-save-")
     with folders as folder, unchanged_process(), unchanged(model), warnings.catch_warnings():
         # Warnings about offloaded weights and quantizers do not matter, because the result is checked.
         warnings.simplefilter("ignore")

@@ -119,6 +119,13 @@ def any_rank(*, said: bool) -> bool:  # the answer of this rank
 
 
 @contextmanager
+def own_folder(prefix: str) -> Iterator[Path]:
+    """A new temporary folder of this process, whose name begins with `prefix`."""
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@contextmanager
 def shared_folder(prefix: str) -> Iterator[Path]:
     """A new temporary folder; in the ranks of a cell, which all ask for it, the same one.
 
@@ -126,8 +133,8 @@ def shared_folder(prefix: str) -> Iterator[Path]:
         prefix: the beginning of its name in an ordinary process.
     """
     if not _here:
-        with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
-            yield Path(name)
+        with own_folder(prefix) as own:
+            yield own
         return
     together, rank = _here[0]
     folder = Path(f"{together.folders}{next(_folders)}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmdevice.results.store import read
 
 if TYPE_CHECKING:
     import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "targets"
 
 MODELS = {
     "llama": "right",
@@ -129,3 +133,18 @@ def test_what_is_wrong_in_one_rank_is_found_and_named(
     assert "rank 1 of 2 was killed: it did not come to the end of the test" in printed
     assert "rank 1 of 2 did not come to the end of it" in outcomes["stuck", "loads"].message
     assert outcomes["stuck", "values"].message.endswith(f"its ranks were ended in {STUCK_IN}")
+
+
+def test_loaders_of_ones_own_for_several_processes_pass(
+    project: pytest.Pytester, run_process: Callable[..., pytest.RunResult]
+) -> None:
+    shutil.copy(EXAMPLES / "several_processes.py", project.path)
+    matrix = 'models = "llama"\ndevices = "cuda:0"\ndtypes = "bfloat16"\n'
+    project.makefile(".toml", three=f'{matrix}strategies = ["tensor-parallel", "fsdp", "data-parallel"]\n')
+    result = run_process(
+        "--llm-matrix", "--llm-matrix-file=three.toml", "--llm-target=several_processes", "--llm-simulate=cuda:2",
+        "--pyargs", "pytest_llmdevice.suite",
+    )  # fmt: skip
+    result.stdout.fnmatch_lines(["3 cells: simulated: 3 passed"])
+    # What cannot be saved is said, and is no pass.
+    result.stdout.fnmatch_lines(["*1 cell: save: its weights were not cut by transformers*"])
