@@ -13,9 +13,12 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.checks.tolerance import BY_DTYPE
 from pytest_llmdevice.diagnosis import Finding
 from pytest_llmdevice.diagnosis.errors import hint_of
+from pytest_llmdevice.errors import ConfigurationError
 from pytest_llmdevice.inference.prompts import encode, load_tokenizer, prompts_of
 from pytest_llmdevice.loading.load import Leftovers, Loaded
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.matrix.ranks import ranks_of
+from pytest_llmdevice.monitoring.ranks import size_here
 from pytest_llmdevice.oracle.reference import Reference, reference
 from pytest_llmdevice.oracle.unpacked import is_unpacked, unpacked_checkpoint, unpacked_in
 from pytest_llmdevice.simulation.profiles import parse
@@ -59,8 +62,9 @@ def examine(
         folder: where reference outputs are kept for the next time.
 
     Raises:
-        ConfigurationError: `beside` is no profile.
+        ConfigurationError: `beside` is no profile, or the strategy is one of several processes.
     """
+    _refuse_alone(cell)
     profile = parse(beside) if beside else None
     # Before the load: a target may change the classes that both are made of.
     made = _expected(str(checkpoint), prompts, None if folder is None else Path(folder))
@@ -102,6 +106,15 @@ class Wanted(NamedTuple):
     prompts: Tokens
     reference: Reference
     tolerance: float | None = None
+
+
+def _refuse_alone(cell: Cell) -> None:
+    wanted = ranks_of(cell)
+    if wanted > size_here():
+        raise ConfigurationError(
+            f"{cell.id}: strategy {cell.strategy} is of {wanted} processes, and this is one: run the cell with "
+            "pytest --llm-matrix, which forks them"
+        )
 
 
 def expected_of(
