@@ -171,7 +171,8 @@ CASES = {
     "attention of one's own": ("llama", FULL, "model.layers.1.self_attn", attention("right"), 0),
     "attention, fused": ("llama", FULL, "model.layers.1.self_attn", attention("fused"), 0),
     "attention, fused, in half": ("llama", HALF, "model.layers.1.self_attn", attention("fused"), 0),
-    "norm, another epsilon, in half": ("llama", HALF, "model.norm", norm("cast first", 1e-2), 1),
+    # What 1e-2 changes is at the edge of what bfloat16 rounds: seen on processors of one maker, and not of another.
+    "norm, another epsilon, in half": ("llama", HALF, "model.norm", norm("cast first", 3e-2), 1),
     "norm, another epsilon": ("llama", FULL, "model.norm", norm("cast first", 1e-3), 1),
     "norm in half": ("llama", HALF, "model.norm", norm("in half"), 1),
     "norm that casts last": ("llama", HALF, "model.norm", norm("cast last"), 1),

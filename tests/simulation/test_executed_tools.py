@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,10 @@ from simulation.ground_truth.executed.spelling import Unspellable, called, spell
 
 GAVE = Executed(Gives(("cuda:0 float32",)), launches=1)
 CASE = Case("a + b [...]", {"a": "cuda:0 float32 3", "b": "cpu float32 3"}, "a + b", None, "", values=False)
+
+NEEDS_EXPECTTEST = pytest.mark.skipif(
+    find_spec("expecttest") is None, reason="PyTorch's database of samples needs expecttest"
+)
 
 
 def raised(text: str, *, reads: int = 0) -> Executed:
@@ -125,6 +130,7 @@ def test_calls_are_spelled_by_public_names() -> None:
         spelled(lambda it: it, (ones,), {})
 
 
+@NEEDS_EXPECTTEST
 def test_modules_are_spelled_with_their_parameters_beside_an_operand() -> None:
     (linear, *_) = module_samples.samples(["nn.Linear"])
     assert linear.code == "m = nn.Linear(10, 8).to(b)\nm(input=a)"
@@ -136,6 +142,7 @@ def test_modules_are_spelled_with_their_parameters_beside_an_operand() -> None:
     assert {code for code in codes if "ReLU" in code} == {"m = nn.ReLU()\nm(a)"}
 
 
+@NEEDS_EXPECTTEST
 def test_listed_operations_are_asked_about_everywhere_under_autocast_and_others_on_a_card() -> None:
     assert {"mm", "exp", "cumsum", "cross", "binary_cross_entropy"} <= autocast_samples.listed()
     found = [case for _, case in autocast_samples.cases(["addmm", "square"])]

@@ -27,7 +27,8 @@ from pytest_llmdevice.checks import check_dtypes, check_meta, check_placement, c
 from pytest_llmdevice.hardware import Inventory
 from pytest_llmdevice.hardware.host import installed_versions
 from pytest_llmdevice.hardware.library_support import unsupported
-from pytest_llmdevice.matrix import vocabulary
+from pytest_llmdevice.matrix.axes import Strategy
+from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.oracle.expectations import expectations_of
 from pytest_llmdevice.simulation import simulate
 
@@ -48,12 +49,15 @@ MACHINES = {
 
 MODELS = ("llama", "qwen2", "mixtral", "t5", "gemma3", "mamba", "gpt2")
 
+ALONE = tuple(name for name, entry in current().of(Strategy).items() if entry.ranks == 1)
+"""The strategies of one process."""
+
 
 def cells() -> list[Any]:
     """Each machine by each strategy that there is on it, with models, dtypes and quantizations in turn."""
     found = []
     for row, (machine, (kind, last)) in enumerate(MACHINES.items()):
-        for column, strategy in enumerate(vocabulary.strategies()):
+        for column, strategy in enumerate(ALONE):
             first = last.partition(":")[0] + (":0" if ":" in last else "")
             cell = Cell(
                 MODELS[(row + column) % len(MODELS)],

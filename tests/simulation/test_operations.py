@@ -317,9 +317,7 @@ FACTORIES: dict[str, Case] = {
 }
 
 NO_DERIVATIVE = {"unique", "floor_divide", "heaviside"}
-DEFECTS: dict[str, str] = {
-    "ctc_loss": "lengths on the CPU are refused, because an observed ctc_loss takes its other overload",
-}
+DEFECTS: dict[str, str] = {}
 """Case -> what the simulation does wrong there."""
 
 
