@@ -27,8 +27,3 @@ def of_rank(cell: Cell, rank: int) -> Cell:
     if not rank or kind is None or not kind.indexed:
         return cell
     return replace(cell, device=f"{kind.torch_type}:{cell.index + rank}")
-
-
-def same_cell(first: Cell, second: Cell) -> bool:
-    """Whether both are one cell, as any of its ranks has it."""
-    return first == second or any(of_rank(second, rank) == first for rank in range(1, ranks_of(second)))

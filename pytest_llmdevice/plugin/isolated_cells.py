@@ -9,7 +9,7 @@ import warnings
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 import pytest
 
@@ -148,38 +148,23 @@ class IsolatedItems:
                 limit = None if values[0] is None else time.monotonic() + values[0]
                 process.deadline = None if limit is None else limit + MARGIN_SECONDS
             elif what == "warning":
-                self._warn(*values)
+                record_warning(self._config, *values)
             else:
                 self._log(item, held)
                 if what == "finished":
                     import_without_using(values[0])
                     return True
-                self._stop_with(what, *values)
+                stop_with(what, *values)
         self._dead[cell] = item.name
         over = limit is not None and time.monotonic() > limit
         details = {"aborted": True} | ({"failure": "time-out"} if over or process.killed else {})
         self._fail(item, when, self._told_of(process, item, cell, when), details)
         return False
 
-    def _stop_with(self, what: str, *values: Any) -> None:
-        if what == "interrupted":
-            raise KeyboardInterrupt
-        if what == "exit":
-            raise pytest.exit.Exception(*values)
-        raise RuntimeError(f"in the process of a cell:\n{values[0]}")
-
     @staticmethod
     def _log(item: pytest.Item, report: pytest.TestReport | None) -> None:
         if report is not None:
             item.ihook.pytest_runtest_logreport(report=report)
-
-    def _warn(
-        self, message: Warning, category: type[Warning], file: str, line: int, when: str, nodeid: str, location: Any
-    ) -> None:
-        recorded = warnings.WarningMessage(message=message, category=category, filename=file, lineno=line)
-        self._config.hook.pytest_warning_recorded.call_historic(
-            kwargs={"warning_message": recorded, "when": when, "nodeid": nodeid, "location": location}
-        )
 
     def _told_of(self, process: IsolatedProcess, item: pytest.Item, cell: Cell, when: Phase) -> str:
         """How the process died, where, and what it has left."""
@@ -247,6 +232,38 @@ class IsolatedItems:
         if process is not None and self._run.hands_over:
             process.send("end")
             process.close(TEARDOWN_SECONDS)
+
+
+def record_warning(
+    config: pytest.Config,
+    message: Warning,
+    category: type[Warning],
+    file: str,
+    line: int,
+    when: str,
+    nodeid: str,
+    location: Any,
+) -> None:
+    """Tell pytest of a warning that another process was given."""
+    recorded = warnings.WarningMessage(message=message, category=category, filename=file, lineno=line)
+    config.hook.pytest_warning_recorded.call_historic(
+        kwargs={"warning_message": recorded, "when": when, "nodeid": nodeid, "location": location}
+    )
+
+
+def stop_with(what: str, *values: Any) -> NoReturn:
+    """End the session as a process that runs tests has asked for.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted.
+        pytest.exit.Exception: a test or a hook called `pytest.exit`.
+        RuntimeError: something in it broke.
+    """
+    if what == "interrupted":
+        raise KeyboardInterrupt
+    if what == "exit":
+        raise pytest.exit.Exception(*values)
+    raise RuntimeError(f"in the process of a cell:\n{values[0]}")
 
 
 def before_a_fork(config: pytest.Config) -> None:

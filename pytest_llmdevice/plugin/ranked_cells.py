@@ -20,7 +20,7 @@ from pytest_llmdevice.matrix.ranks import of_rank, ranks_of
 from pytest_llmdevice.monitoring.ranks import Together
 from pytest_llmdevice.plugin.cards_unused import IN_USE, answer_without_using, cards_in_use, import_without_using
 from pytest_llmdevice.plugin.failures import DETAILS
-from pytest_llmdevice.plugin.isolated_cells import TEARDOWN_SECONDS, before_a_fork, report_of
+from pytest_llmdevice.plugin.isolated_cells import TEARDOWN_SECONDS, before_a_fork, record_warning, report_of, stop_with
 from pytest_llmdevice.plugin.isolated_process import IsolatedProcess, last_lines
 from pytest_llmdevice.plugin.parametrize import cell_of
 from pytest_llmdevice.plugin.ranked_child import RankedChild
@@ -120,7 +120,8 @@ class RankedItems:
         self._conclude(turn, item, cell)
         if following is None or turn.fallen or turn.stopped:
             self._close()
-        turn.stop_session()
+        if turn.stopped:
+            stop_with(*turn.stopped)
 
     def _conclude(self, turn: _Turn, item: pytest.Item, cell: Cell) -> None:
         """Report what all ranks have said of `item`, and how they ended if they did."""
@@ -237,28 +238,18 @@ class _Turn:
                 heard = time.monotonic()
                 message = rank.receive()
                 if message is None:
-                    self._fall(f"{named([number], len(self._ranks))} {rank.ending()}", {"aborted": True})
+                    late: dict[str, Any] = {"failure": "time-out"} if rank.killed else {}
+                    self._fall(f"{named([number], len(self._ranks))} {rank.ending()}", late)
                     return
                 if self._take(number, message):
                     first_done = heard if not self.done else first_done
                     self.done.add(number)
             now = time.monotonic()
-            late = self.done and now - first_done > APART_SECONDS
-            if late or now - heard > SILENT_SECONDS:
+            apart = self.done and now - first_done > APART_SECONDS
+            if apart or now - heard > SILENT_SECONDS:
                 stuck = [number for number in range(len(self._ranks)) if number not in self.done]
                 self._fall(f"{named(stuck, len(self._ranks))} did not come to the end of it", {"failure": "time-out"})
                 return
-
-    def stop_session(self) -> None:
-        """Do what a rank asked for that ends the session."""
-        if not self.stopped:
-            return
-        what, *values = self.stopped
-        if what == "interrupted":
-            raise KeyboardInterrupt
-        if what == "exit":
-            raise pytest.exit.Exception(*values)
-        raise RuntimeError(f"in a process of a cell:\n{values[0]}")
 
     def _take(self, number: int, message: tuple[Any, ...]) -> bool:
         """Take in what a rank says; whether it has come to the end of the test."""
@@ -274,6 +265,9 @@ class _Turn:
             rank.deadline = None if values[0] is None else time.monotonic() + values[0] + APART_SECONDS
             return False
         if what == "warning":
+            if number == 0:
+                # The others are given the same.
+                record_warning(self._config, *values)
             return False
         if what == "finished":
             import_without_using(values[0])

@@ -48,7 +48,7 @@ def _one(said: Mapping[int, pytest.TestReport], size: int, ids: Sequence[str]) -
     findings = _findings({rank: each for rank, each in said.items() if hasattr(each, FINDINGS)}, size)
     if findings:
         vars(report)[FINDINGS] = findings
-    details = _details(said, report)
+    details = _details(said, report, size)
     if details:
         vars(report)[DETAILS] = details
     report.duration = max(each.duration for each in said.values())
@@ -93,10 +93,11 @@ def _findings(said: Mapping[int, pytest.TestReport], size: int) -> list[list[str
     return found
 
 
-def _details(said: Mapping[int, pytest.TestReport], report: pytest.TestReport) -> dict[str, Any]:
+def _details(said: Mapping[int, pytest.TestReport], report: pytest.TestReport, size: int) -> dict[str, Any]:
     """What a record needs: of the report that counts, but a pass is one of all ranks."""
     details = dict(details_of(report))
-    every = [details_of(each) for each in said.values()]
+    # A rank that did not come to the phase has neither called the test nor a result.
+    every = [*(details_of(each) for each in said.values()), *({} for _ in range(size - len(said)))]
     if any("result" in each for each in every):
         # A rank that has none has not passed.
         results = [each.get("result", "hollow") for each in every]

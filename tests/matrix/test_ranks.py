@@ -8,7 +8,7 @@ import pytest
 
 from pytest_llmdevice import BuiltinTarget, Cell, examine
 from pytest_llmdevice.errors import ConfigurationError
-from pytest_llmdevice.matrix.ranks import is_sharded, of_rank, ranks_of, same_cell
+from pytest_llmdevice.matrix.ranks import is_sharded, of_rank, ranks_of
 from pytest_llmdevice.monitoring import ranks
 from pytest_llmdevice.monitoring.ranks import RanksApart, Together
 
@@ -22,8 +22,6 @@ def test_each_rank_has_the_device_of_its_number() -> None:
     assert [is_sharded(cell) for cell in (CARDS, ROCM, CPU)] == [True, True, False]
     assert (of_rank(CARDS, 1).device, of_rank(ROCM, 1).spec, of_rank(CPU, 1)) == ("cuda:1", "rocm:1", CPU)
     assert of_rank(CARDS, 0) == CARDS
-    assert same_cell(of_rank(CARDS, 1), CARDS)
-    assert not same_cell(of_rank(CARDS, 1), Cell("llama", "cuda:0", "float32"))
 
 
 def test_one_process_alone_is_refused() -> None:

@@ -61,3 +61,11 @@ def test_no_call_counts_where_a_rank_was_not_set_up() -> None:
     other = [report("failed", "no model", when="setup"), report("passed", when="teardown")]
     made = merged({0: ends, 1: other}, 2, IDS)
     assert [(each.when, each.outcome) for each in made] == [("setup", "failed"), ("teardown", "passed")]
+
+
+def test_a_call_that_not_all_ranks_came_to_is_no_pass() -> None:
+    setup = report("passed", when="setup")
+    details: dict[str, Any] = {DETAILS: {"result": "passed", "called": True}}
+    good = report("passed", **details)
+    call = merged({0: [setup, good], 1: [report("passed", when="setup")]}, 2, IDS)[1]
+    assert vars(call)[DETAILS] == {"result": "hollow"}
