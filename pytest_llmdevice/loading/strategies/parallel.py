@@ -17,8 +17,8 @@ from pytest_llmdevice.matrix.cell import Cell
 if TYPE_CHECKING:
     from torch import nn
 
-PLANS: Final = "5.21"
-"""The first transformers whose `from_pretrained` takes `DistributedConfig(tp_size=, fsdp_size=)`."""
+PLANS: Final = "5.16"
+"""The oldest transformers with which both plans were seen to load and generate, on the cpu."""
 
 _SOURCE: Final = "transformers.distributed (5.23)"
 
