@@ -16,6 +16,8 @@ import torch
 
 import pytest_llmdevice
 from pytest_llmdevice.errors import UnsupportedByLibrary
+from pytest_llmdevice.hardware.inventory import Inventory
+from pytest_llmdevice.hardware.library_support import unsupported
 from pytest_llmdevice.inference.prompts import load_tokenizer
 from pytest_llmdevice.loading.pretrained import configuration, from_pretrained, skeleton
 from pytest_llmdevice.loading.strategies import STRATEGIES
@@ -59,21 +61,23 @@ def change(folder: Path, name: str, **values: Any) -> None:
     path.write_text(json.dumps(data | values), "utf-8")
 
 
-def loads() -> list[Callable[[str], Any]]:
-    """Every way in which the plugin itself loads on the CPU."""
+def loads(machine: Inventory) -> list[Callable[[str], Any]]:
+    """Every way in which the plugin itself loads on the CPU of `machine`, with the libraries there."""
     found: list[Callable[[str], Any]] = [configuration, load_tokenizer]
     found += [lambda folder: skeleton(folder, CELL), lambda folder: from_pretrained(folder, CELL)]
     for strategy in STRATEGIES:
         if strategy.name not in {"split", "cpu-offload"}:
             cell = Cell("path:here", "cpu", "float32", "none", strategy.name)
+            if unsupported(cell, machine):
+                continue
             found.append(lambda folder, load=strategy.load, cell=cell: load(folder, cell))  # type: ignore[misc]
     return found
 
 
-def attempted(folder: Path) -> int:
+def attempted(folder: Path, machine: Inventory) -> int:
     """Load `folder` in all these ways, and have it generate; return how many did. A refusal is fine."""
     done = 0
-    for load in loads():
+    for load in loads(machine):
         try:
             made = load(str(folder))
         except (ValueError, OSError, ImportError, UnsupportedByLibrary):
@@ -85,8 +89,8 @@ def attempted(folder: Path) -> int:
     return done
 
 
-def test_all_of_these_loads_do_load_what_names_no_code(hostile: Path) -> None:
-    assert attempted(hostile) == len(loads())
+def test_all_of_these_loads_do_load_what_names_no_code(hostile: Path, inventory: Inventory) -> None:
+    assert attempted(hostile, inventory) == len(loads(inventory))
 
 
 @pytest.mark.parametrize(
@@ -103,9 +107,11 @@ def test_all_of_these_loads_do_load_what_names_no_code(hostile: Path) -> None:
     ],
     ids=str,
 )
-def test_code_in_a_checkpoint_is_never_run(hostile: Path, tmp_path: Path, name: str, values: dict[str, Any]) -> None:
+def test_code_in_a_checkpoint_is_never_run(
+    hostile: Path, inventory: Inventory, tmp_path: Path, name: str, values: dict[str, Any]
+) -> None:
     change(hostile, name, **values)
-    attempted(hostile)
+    attempted(hostile, inventory)
     assert not (tmp_path / "mark").exists()
 
 
@@ -143,10 +149,10 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ids=str,
 )
 def test_kernels_that_a_configuration_names_are_never_fetched(
-    hostile: Path, fetched: list[str], values: dict[str, Any]
+    hostile: Path, inventory: Inventory, fetched: list[str], values: dict[str, Any]
 ) -> None:
     change(hostile, "config.json", **values)
-    attempted(hostile)
+    attempted(hostile, inventory)
     assert not fetched
 
 
