@@ -22,6 +22,7 @@ from pytest_llmdevice.loading.stored_packed import stored_method
 from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
+from pytest_llmdevice.matrix.vocabulary import RandomState
 from pytest_llmdevice.model.device_map import restore_offloading
 from pytest_llmdevice.monitoring.change import Change
 from pytest_llmdevice.oracle.expectations import Expectations, expectations_of
@@ -59,7 +60,8 @@ class Examination:
         others: cells of the same model on the same machine, to be loaded between this one and itself.
         imported: what the import of the target's module changed of the process.
         dense: patterns of the modules that are left unquantized on purpose.
-        keeps_random_state: whether it is a finding that the load or the generation draws or seeds random numbers.
+        random_state: `"kept"` if the load and the generation must neither draw nor seed random numbers, `"free"` if
+            they may do both.
         source: the local folder that the target loads; empty where it is `checkpoint`.
         ends: the tokens that end a row, the target's own too; None until somebody has looked, see `stops.ends_of`.
     """
@@ -75,7 +77,7 @@ class Examination:
     others: tuple[Cell, ...] = ()
     imported: tuple[Change, ...] = field(default=(), repr=False)
     dense: tuple[str, ...] = ()
-    keeps_random_state: bool = False
+    random_state: RandomState | None = None
     source: str = ""
     ends: frozenset[int] | None = field(default=None, repr=False)
 

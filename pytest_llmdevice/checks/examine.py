@@ -18,6 +18,7 @@ from pytest_llmdevice.inference.prompts import encode, load_tokenizer, prompts_o
 from pytest_llmdevice.loading.load import Leftovers, Loaded
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.ranks import ranks_of
+from pytest_llmdevice.matrix.vocabulary import RandomState
 from pytest_llmdevice.monitoring.ranks import size_here
 from pytest_llmdevice.oracle.reference import Reference, reference
 from pytest_llmdevice.oracle.unpacked import is_unpacked, unpacked_checkpoint, unpacked_in
@@ -43,7 +44,7 @@ def examine(
     beside: str = "",
     others: Sequence[Cell] = (),
     dense: Sequence[str] = (),
-    keeps_random_state: bool = False,
+    random_state: RandomState | None = None,
     folder: str | Path | None = None,
 ) -> Iterator[Result]:
     """Have `target` load `checkpoint` for `cell` and make every check, as the suite does, without pytest.
@@ -58,7 +59,8 @@ def examine(
         beside: cards to simulate while a cpu cell is loaded once more, such as `"cuda:2"`; empty for none.
         others: cells of the same model, to be loaded between `cell` and `cell` once more.
         dense: patterns of the modules that the target leaves unquantized on purpose.
-        keeps_random_state: whether it is a finding that the load or the generation draws or seeds random numbers.
+        random_state: `"kept"` if the load and the generation must neither draw nor seed random numbers, `"free"` if
+            they may do both.
         folder: where reference outputs are kept for the next time.
 
     Raises:
@@ -87,7 +89,7 @@ def examine(
             beside=profile,
             others=tuple(others),
             dense=tuple(dense),
-            keeps_random_state=keeps_random_state,
+            random_state=random_state,
             source=str(checkpoint),
         )
         for name in exam.checks():

@@ -10,6 +10,7 @@ from pytest_llmdevice.checks.result import Result
 from pytest_llmdevice.diagnosis import Finding, Hint
 from pytest_llmdevice.diagnosis.hints import state
 from pytest_llmdevice.diagnosis.replaced import replaced_on_classes
+from pytest_llmdevice.matrix.vocabulary import RandomState
 from pytest_llmdevice.monitoring.change import Change
 
 HARMLESS: Final[Mapping[str, str]] = {
@@ -79,7 +80,7 @@ def check_state(
     generation: Sequence[Change] | None,
     imported: Sequence[Change] = (),
     *,
-    random_state: bool = False,
+    random_state: RandomState | None = None,
     replaced: Sequence[tuple[str, str]] = (),
 ) -> Result:
     """Nothing of the process is otherwise after the load and after the generation; what was is put back already.
@@ -87,14 +88,14 @@ def check_state(
     Nor did the generation cast, move or switch the model.
 
     Not held against them: environment variables that only choose caches, threads and messages (see `HARMLESS`), and
-    random numbers, which a load may draw, and seed for that, unless `random_state` is set; evidence says so. A load
-    that seeds torch and draws nothing does so for whatever comes after it.
+    random numbers, which a load may draw, and seed for that; evidence says so. A load that seeds torch and draws
+    nothing does so for whatever comes after it. `random_state` says otherwise of both.
 
     Args:
         load: what the load changed; None where nobody recorded it, the model having been handed over.
         generation: likewise for the target's `generate`.
         imported: what the import of the target's module changed.
-        random_state: whether random numbers that were drawn or seeded are a finding.
+        random_state: `"kept"` if whatever draws or seeds random numbers is a finding, `"free"` if nothing that does.
         replaced: methods of classes of the libraries that are not theirs, and whose they are.
     """
     known = {change.name for change in load or () if change.kind == "method"}
@@ -112,7 +113,8 @@ def check_state(
             if change.kind in {"random", "seed"}:
                 drawn[f"random numbers of {change.name}"] = f"{change.after} by {doing}"
                 # A load that draws may seed what it draws from. With a seed and nothing else it means the others.
-                if random_state or (change.kind == "seed" and doing == "load"):
+                seeds_the_process = change.kind == "seed" and doing == "load" and random_state != "free"
+                if random_state == "kept" or seeds_the_process:
                     what = f"random numbers of {change.name}"
                     found = f"{change.after}, when {doing} came back"
                     findings.append(Finding(what, change.before, found, state.RANDOM))
@@ -141,7 +143,7 @@ STATE_CHECK: Final = Check(
         exam.loaded.changes,
         exam.generated.changes,
         exam.imported,
-        random_state=exam.keeps_random_state,
+        random_state=exam.random_state,
         replaced=replaced_on_classes(exam.model),
     ),
     (

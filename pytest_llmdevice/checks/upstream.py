@@ -24,6 +24,7 @@ from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.axes import Strategy
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.matrix.registry import current
+from pytest_llmdevice.matrix.vocabulary import RandomState
 from pytest_llmdevice.model.doors import held_bytes
 from pytest_llmdevice.monitoring.ranks import any_rank, size_here
 from pytest_llmdevice.oracle.process import ask
@@ -119,7 +120,7 @@ def _plain(exam: Examination, check: str) -> tuple[Finding, ...]:
             exam.tolerance,
             check,
             simulated,
-            keeps_random_state=exam.keeps_random_state,
+            random_state=exam.random_state,
         )
     )
 
@@ -127,7 +128,7 @@ def _plain(exam: Examination, check: str) -> tuple[Finding, ...]:
 def _of_ranks(exam: Examination, prompts: Tokens, check: str) -> tuple[Finding, ...]:
     """Of a cell that several processes load together: those are these ones, and nobody else can be asked."""
     given = (exam.checkpoint, exam.cell, tuple(exam.others), prompts, exam.tolerance, check)
-    return findings_of_plain_load(*given, keeps_random_state=exam.keeps_random_state)
+    return findings_of_plain_load(*given, random_state=exam.random_state)
 
 
 @lru_cache(maxsize=256)
@@ -141,9 +142,9 @@ def _asked(
     check: str,
     _simulated: str,
     *,
-    keeps_random_state: bool,
+    random_state: RandomState | None,
 ) -> tuple[Finding, ...]:
-    wanted = {"keeps_random_state": keeps_random_state}
+    wanted = {"random_state": random_state}
     return ask(findings_of_plain_load, checkpoint, cell, others, prompts, tolerance, check, **wanted)
 
 
@@ -159,7 +160,7 @@ def findings_of_plain_load(
     tolerance: float | None,
     check: str,
     *,
-    keeps_random_state: bool = False,
+    random_state: RandomState | None = None,
 ) -> tuple[Finding, ...]:
     """What `check` finds in a plain load of `cell` that the built-in generation drives.
 
@@ -170,7 +171,7 @@ def findings_of_plain_load(
         prompts: token ids of each prompt.
         tolerance: the largest relative error of the logits, None for the one by dtype and quantization.
         check: the name of a check.
-        keeps_random_state: whether it is a finding that random numbers are drawn or seeded.
+        random_state: `"kept"` if random numbers that are drawn or seeded are a finding, `"free"` if they never are.
 
     Raises:
         LookupError: there is no plain load of the cell.
@@ -184,7 +185,7 @@ def findings_of_plain_load(
         # Memory of a card is not kept from the cells to come; a simulation ends with its question.
         if cell.kind == "cpu" and active() is None and size <= LARGEST:
             _kept.append((key, exam))
-    exam.keeps_random_state = keeps_random_state
+    exam.random_state = random_state
     try:
         return exam.unjudged(check).findings
     finally:

@@ -22,7 +22,7 @@ from pytest_llmdevice.matrix.model_names import spelled
 from pytest_llmdevice.matrix.own_cards import OwnCard
 from pytest_llmdevice.matrix.own_quantizations import OwnQuantization
 from pytest_llmdevice.matrix.suggest import unknown
-from pytest_llmdevice.matrix.vocabulary import checks
+from pytest_llmdevice.matrix.vocabulary import RandomState, checks
 
 
 class Include(AxisValues):
@@ -94,8 +94,8 @@ class Expect(Selection):
         dense: patterns of the modules that the loader leaves unquantized on purpose, by their whole name or the end of
             it (`"lm_head"`, `"*.mlp.down_proj"`); in a quantized cell they must be dense then.
         random_state: `"kept"` if the load and the generation must neither draw nor seed global random numbers: of those
-            that do, the check `state` fails. Left out, its evidence says so, and it fails for a load that seeds torch
-            and draws nothing.
+            that do, the check `state` fails. `"free"` if they may do both. Left out, the check fails for a load that
+            seeds torch and draws nothing. What is no failure is in its evidence.
         source: where the cause is documented, an address.
         versions: requirements on installed versions (`{ transformers = ">=5" }`), all of which must hold.
     """
@@ -104,7 +104,7 @@ class Expect(Selection):
     tolerance: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     xfail: Annotated[str, Field(min_length=1)] | None = None
     dense: Names | None = None
-    random_state: Literal["kept"] | None = None
+    random_state: RandomState | None = None
     source: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
 

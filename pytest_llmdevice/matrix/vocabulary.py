@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from pytest_llmdevice.matrix.registry import current
 
@@ -16,6 +16,9 @@ DTYPES: Final = ("float32", "bfloat16", "float16")
 
 ATTENTIONS: Final = ("default", "eager", "sdpa", "flash_attention_2", "flex_attention")
 """`default` leaves the choice to the loader (see `pytest_llmdevice.loading.attention`)."""
+
+RandomState = Literal["kept", "free"]
+"""What a matrix says of global random numbers: nothing may draw or seed them, or anything may."""
 
 SHORT_DTYPES: Final = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 """How a dtype is written in a cell's id."""

@@ -17,7 +17,7 @@ from pytest_llmdevice.matrix.cell import AXES, Cell
 from pytest_llmdevice.matrix.ranks import ranks_of
 from pytest_llmdevice.matrix.registry import current
 from pytest_llmdevice.matrix.select import Selector, parse_all
-from pytest_llmdevice.matrix.vocabulary import checks
+from pytest_llmdevice.matrix.vocabulary import RandomState, checks
 from pytest_llmdevice.simulation.inventory import SimulatedMachines, as_simulated
 
 if TYPE_CHECKING:
@@ -283,12 +283,12 @@ class MatrixRun:
             for pattern in expectation.dense or ()
         )
 
-    def keeps_random_state(self, cell: Cell) -> bool:
-        """Whether the matrix says that nothing may draw or seed global random numbers in `cell`."""
-        return any(
-            expectation.random_state and expectation.applies(cell, "state", self.inventory.versions)
-            for expectation in self.matrix.expect
-        )
+    def random_state(self, cell: Cell) -> RandomState | None:
+        """What the matrix says of the global random numbers in `cell`, None where it says nothing."""
+        for expectation in self.matrix.expect:
+            if expectation.random_state and expectation.applies(cell, "state", self.inventory.versions):
+                return expectation.random_state
+        return None
 
 
 def _import_on_the_real_machine() -> None:

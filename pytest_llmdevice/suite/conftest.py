@@ -95,7 +95,7 @@ def llm_examination(
         others,
         imported,
         dense=dense,
-        keeps_random_state=run is not None and run.keeps_random_state(llm_cell),
+        random_state=None if run is None else run.random_state(llm_cell),
         source=str(llm_checkpoint),
     )
 

@@ -269,7 +269,7 @@ def test_random_states_are_evidence_and_put_back() -> None:
 
 
 def test_random_states_are_findings_where_the_matrix_says_so() -> None:
-    result = check_state(loaded(upset_what_loaders_upset).changes, (), random_state=True)
+    result = check_state(loaded(upset_what_loaders_upset).changes, (), random_state="kept")
     assert {finding.where for finding in result.findings} == {
         "random numbers of torch",
         "random numbers of python",
@@ -288,7 +288,7 @@ def test_a_target_that_seeds_is_held_to_what_the_matrix_says(seeds: bool, checkp
 
     cell = Cell("llama", "cpu", "float32")
     (result,) = (
-        each for each in examine(Target(), checkpoint("llama"), cell, keeps_random_state=True) if each.check == "state"
+        each for each in examine(Target(), checkpoint("llama"), cell, random_state="kept") if each.check == "state"
     )
     assert result.passed is not seeds
 
@@ -304,6 +304,9 @@ def test_a_load_that_seeds_and_draws_nothing_seeds_the_process() -> None:
     assert finding.actual == "seeded with 3, when load came back"
     # A generation that samples where it is asked to may seed that; here it is greedy.
     assert check_state((), changes).passed
+    allowed = check_state(changes, (), random_state="free")
+    assert allowed.passed
+    assert allowed.evidence["random numbers of torch"] == "seeded with 3 by load"
 
 
 def test_a_seed_that_is_put_back_is_none() -> None:

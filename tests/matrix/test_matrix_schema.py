@@ -232,7 +232,7 @@ def test_a_value_of_another_type_is_named_with_what_was_given(extra: str, messag
             'checks = ["forward"]',
             "expect[0]: expects nothing: give 'tolerance', 'dense', 'random_state' or 'xfail'",
         ),
-        ('random_state = "seeded"', "expect[0].random_state: unknown value 'seeded' (valid: kept)"),
+        ('random_state = "seeded"', "expect[0].random_state: unknown value 'seeded' (valid: kept, free)"),
         ("tolerance = -1", "expect[0].tolerance: input should be greater than 0 (got integer -1)"),
         ("tolerance = 0.0", "expect[0].tolerance: input should be greater than 0 (got float 0.0)"),
         ("tolerance = nan", "expect[0].tolerance: input should be a finite number (got float nan)"),
