@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -46,7 +46,7 @@ def examine(
     dense: Sequence[str] = (),
     random_state: RandomState | None = None,
     folder: str | Path | None = None,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Have `target` load `checkpoint` for `cell` and make every check, as the suite does, without pytest.
 
     A load that fails is one result, and the only one. For a cell that is simulated, be inside `simulate`.

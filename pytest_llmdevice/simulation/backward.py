@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -56,7 +57,14 @@ def install(mode: FunctionMode, patches: Patches) -> None:
                     # PyTorch has made it of ones outside the interception.
                     mode.tags.put(gradient, card)
         with mode, mode.watch.on(backward=True):
-            return engine(outputs, gradients, *args, **kwargs)
+            try:
+                return engine(outputs, gradients, *args, **kwargs)
+            except RuntimeError as error:
+                # PyTorch compares where a gradient is with where it belongs, and reads neither from the tags.
+                card = mode.watch.ambient
+                if card is None or "invalid gradient at index" not in str(error):
+                    raise
+                raise RuntimeError(re.sub(r"\bcpu\b", str(card), str(error))) from None
 
     patches.set(torch.autograd, "_engine_run_backward", run_backward)
     _install_saved_tensor_hooks(mode, patches)

@@ -38,6 +38,16 @@ def operands_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tags: 
     return outputs + inputs
 
 
+def without_numbers(tensors: Sequence[Operand], card: str) -> bool:
+    """Whether some of the operands are on `meta` and others on a card.
+
+    `Meta` is the last of the backends, and of several PyTorch takes the last: such an operation runs its kernel for
+    `meta`, which looks at devices only where it is written in Python (`torch._meta_registrations`, `torch._refs`).
+    """
+    kinds = {operand.device.type for operand in tensors}
+    return {card, "meta"} <= kinds
+
+
 def result_device(func: Any, tensors: Sequence[Operand], args: tuple[Any, ...]) -> torch.device:
     """The device of an operation's result.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Final
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
@@ -14,6 +14,10 @@ from pytest_llmdevice.simulation import decision
 from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.rules import Operand
 from pytest_llmdevice.simulation.tags import Tags, unintercepted
+
+_META: Final = torch._C.DispatchKeySet(torch._C.DispatchKey.Meta)
+_VIEWS: Final = torch._C.DispatchKey.ADInplaceOrView
+_NOTHING: Final = nullcontext()
 
 
 class _State(threading.local):
@@ -32,16 +36,23 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     different devices, and those that C++ makes by itself (a backward pass, a scripted function).
 
     Attributes:
+        interception: puts the mode on that sees the functions that Python calls; it is off while one of them runs.
         refusal: the text of the last error that a rule raised, which TorchScript's interpreter loses. Not the error:
             its traceback would keep the model alive that it was raised in.
     """
 
-    def __init__(self, machine: Machine, tags: Tags) -> None:
+    def __init__(self, machine: Machine, tags: Tags, interception: Callable[[], AbstractContextManager[Any]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.interception = interception
         self._machine = machine
         self._tags = tags
         self._state = _State()
         self.refusal: str | None = None
+
+    @property
+    def ambient(self) -> torch.device | None:
+        """The device for the result of an operation without operands, of a backward pass the card it is on."""
+        return self._state.ambient
 
     @contextmanager
     def on(self, ambient: torch.device | None = None, *, backward: bool = False) -> Iterator[None]:
@@ -78,6 +89,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             device = self._backward_device(operands)
         elif not operands:
             device = self._state.ambient
+        elif decision.without_numbers(operands, self._machine.device_type):
+            with self.interception():
+                return self._compose(func.redispatch, _META, args, kwargs, operands[0].device)
         elif (key := decision.composite_key(func, operands)) is not None:
             return self._compose(func._op_dk, key, args, kwargs, operands[0].device)
         elif (devices := decision.result_devices(func, operands)) is not None:
@@ -110,8 +124,11 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run an operation that consists of others and watch those; they create on its first operand's device."""
         state = self._state
         before, state.ambient = state.ambient, device
+        # In inference mode nothing above this level has seen the views that it makes. PyTorch's own are told of there,
+        # and require gradients as what they are of, by which `matmul` chooses its kernel.
+        views = torch._C._SetExcludeDispatchKeyGuard(_VIEWS, False) if torch.is_inference_mode_enabled() else _NOTHING
         try:
-            with self:
+            with self, views:
                 return call(key, *args, **kwargs)
         finally:
             state.ambient = before

@@ -51,7 +51,7 @@ class FunctionMode(TorchFunctionMode):
         super().__init__()
         self.machine = machine
         self.tags = tags
-        self.watch = Watch(machine, tags)
+        self.watch = Watch(machine, tags, lambda: self)
         self._device_type = machine.device_type
         self._refused = machine.needs_full_path
         self._tag = tags.name
@@ -114,8 +114,10 @@ class FunctionMode(TorchFunctionMode):
         """Run a function that has no tensors, only tensors of the CPU, or tensors on different devices."""
         if device is _MIXED or (self.machine.saved_tensor_hooks and device is not CPU and device is not None):
             return self.watched(func, args, kwargs)
-        if kwargs:
-            generators.check_generator(kwargs.get("generator"), CPU, getattr(func, "__name__", ""))
+        if kwargs and kwargs.get("generator") is not None:
+            first = next((value for value in _flat((*args, *kwargs.values())) if isinstance(value, Tensor)), None)
+            where = CPU if first is None else _real_device(first)
+            generators.check_generator(kwargs["generator"], where, getattr(func, "__name__", ""))
         return func(*args, **kwargs)
 
     def watched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

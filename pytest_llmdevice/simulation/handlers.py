@@ -7,59 +7,15 @@ from typing import Any
 import torch
 
 from pytest_llmdevice.simulation import backward, queries, refusals, transfers
+from pytest_llmdevice.simulation.attention import scaled_dot_product_attention
 from pytest_llmdevice.simulation.composites import composite_handlers
 from pytest_llmdevice.simulation.function_names import functions_named
 from pytest_llmdevice.simulation.functions import FunctionMode
 from pytest_llmdevice.simulation.norms import norm_handlers
 from pytest_llmdevice.simulation.process_groups import functional_handlers
 from pytest_llmdevice.simulation.recurrent import recurrent_handlers
-from pytest_llmdevice.simulation.rules import Operand, attended_apart, scalar_name, type_name, wrapper_rule
+from pytest_llmdevice.simulation.rules import Operand, scalar_name, type_name, wrapper_rule
 from pytest_llmdevice.simulation.scalars import scalar_handlers
-
-
-def scaled_dot_product_attention(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`scaled_dot_product_attention`: it draws random numbers only with dropout, and a card has more backends.
-
-    Raises:
-        RuntimeError: PyTorch's, for tensors that are on different devices.
-    """
-    given = {**dict(zip(_ATTENDED, args, strict=False)), **{key: kwargs[key] for key in _ATTENDED if key in kwargs}}
-    _refuse_apart(mode, *(given.get(name) for name in _ATTENDED[:3]))
-    _refuse_mask_elsewhere(mode, **given)
-    has_cpu_backend = torch._C._get_math_sdp_enabled() or torch._C._get_flash_sdp_enabled()
-    if not has_cpu_backend and mode.common_card(args, kwargs) is not None:
-        # The backends that the user chose with `sdpa_kernel` have no kernel on the CPU.
-        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-            return mode.compute(func, args, kwargs)
-    dropout = kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0)
-    return mode.draw(func, args, kwargs) if dropout else mode.compute(func, args, kwargs)
-
-
-_ATTENDED = ("query", "key", "value", "attn_mask")
-
-
-def _refuse_apart(mode: FunctionMode, *tensors: Any) -> None:
-    """What is attended to is compared before a backend is chosen: dtypes first, then devices."""
-    if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
-        return
-    query, key, value = (mode.device_of(tensor) for tensor in tensors)
-    if len({tensor.dtype for tensor in tensors}) == 1 and not query == key == value:
-        raise attended_apart(query, key, value)
-
-
-def _refuse_mask_elsewhere(mode: FunctionMode, query: Any, key: Any, value: Any, attn_mask: Any = None) -> None:
-    """Refuse a mask as the kernel of NVIDIA's and AMD's cards does that takes masks, where PyTorch chooses it."""
-    tensors = (query, key, value)
-    if not isinstance(attn_mask, torch.Tensor) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
-        return
-    card = mode.common_card(tensors)
-    if card is None or card.type != "cuda" or not torch._C._get_mem_efficient_sdp_enabled():
-        return
-    # It reads rows in pieces of 16 bytes; other shapes are left to operations.
-    if all(tensor.dim() == 4 and tensor.shape[-1] * tensor.element_size() % 16 == 0 for tensor in tensors):
-        operands = [Operand(name, tensor, card) for name, tensor in zip(_ATTENDED, tensors, strict=False)]
-        operands.append(Operand("attn_bias", attn_mask, mode.device_of(attn_mask)))
-        wrapper_rule(torch.ops.aten._scaled_dot_product_efficient_attention.default, operands)
 
 
 def dropout(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -103,12 +59,13 @@ _ALIGNED = ("log_probs", "targets", "input_lengths", "target_lengths")
 
 
 def block_diag(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`torch.block_diag`: it compares devices before anything else.
+    """`torch.block_diag`: it compares devices before anything else, unless one of them is `meta`, whose kernel does.
 
     Raises:
         RuntimeError: PyTorch's, for tensors on different devices.
     """
-    for index, tensor in enumerate(args):
+    without_numbers = any(mode.device_of(tensor).type == "meta" for tensor in args)
+    for index, tensor in enumerate(args if not without_numbers else ()):
         if mode.device_of(tensor) != mode.device_of(args[0]):
             raise RuntimeError(
                 f"torch.block_diag: input tensors must all be on the same device. Input 0 is on device "

@@ -90,9 +90,12 @@ def two_devices(common: torch.device, other: torch.device) -> RuntimeError:
 
 
 def wrapper_rule(func: Any, tensors: Sequence[Operand]) -> torch.device:
-    """The generated wrapper's rule: all operands on the first one's device, also those without dimensions."""
+    """The generated wrapper's rule: all operands on the first one's device, also those without dimensions.
+
+    With an operand on `meta` no card's kernel is called, and what is called instead has no such wrapper.
+    """
     common = tensors[0].device
-    for operand in tensors:
+    for operand in tensors if all(operand.device.type != "meta" for operand in tensors) else ():
         if operand.device != common:
             raise wrapper_error(func, operand, common)
     return common

@@ -1,14 +1,15 @@
-"""The loud bugs of the corpus raise on simulated cards what they raise under PyTorch's CUDA build, text for text."""
+"""Bugs raise on simulated cards what they raise under PyTorch's CUDA build, text for text."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 import transformers
-from simulation.ground_truth.executed.loud import KNOWN, differing, read, subjects
+from simulation.ground_truth.executed.loud import KNOWN, differing, read
+from simulation.ground_truth.executed.loud_subjects import subjects
 
 HEADER, ROWS = read()
-SUBJECTS = {name: (case, cell) for name, case, cell in subjects()}
+SUBJECTS = {subject.name: subject for subject in subjects()}
 LOUD = [name for name, row in ROWS.items() if name in KNOWN or any(row.get("steps", {}).values())]
 
 SAME_VERSIONS = pytest.mark.skipif(
@@ -21,10 +22,10 @@ SAME_VERSIONS = pytest.mark.skipif(
 @SAME_VERSIONS
 @pytest.mark.parametrize("name", LOUD)
 def test_a_bug_is_as_loud_as_under_the_cuda_build(name: str) -> None:
-    case, cell = SUBJECTS[name]
-    if case.needs:
-        pytest.importorskip(case.needs)
-    found = differing(ROWS[name], case, cell)
+    subject = SUBJECTS[name]
+    if subject.needs:
+        pytest.importorskip(subject.needs)
+    found = differing(ROWS[name], subject)
     assert found == [] or name in KNOWN
     assert found or name not in KNOWN, "it agrees now: take it from the list"
 

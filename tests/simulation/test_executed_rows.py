@@ -58,6 +58,13 @@ def test_of_modules_autocast_and_generators_there_are_hundreds_of_rows(asked: st
     assert sum(len(call.rows) for name in names for call in BY_OPERATOR[name]) >= least
 
 
+def test_there_are_a_thousand_rows_about_operands_on_meta() -> None:
+    on_meta = [
+        case for call in CALLS for case, _ in call.rows if any("meta" in text for text in case.operands.values())
+    ]
+    assert len(on_meta) >= 1_000
+
+
 def test_rows_that_differ_are_few_and_each_has_a_reason() -> None:
     total = sum(len(call.rows) for call in CALLS)
     differing = sum(len(rows) for reasons in KNOWN.values() for rows in reasons.values())

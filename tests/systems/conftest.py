@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from answered_probe import AnsweredProbe
 
 from pytest_llmdevice.hardware import Inventory
 from pytest_llmdevice.zoo import cache_directory
-
-TESTS = Path(__file__).parents[1]
-PROJECTS = ("ibench", "infolens", "qwen_tied", "dcu", "lmp")
-
-# Test modules import the projects while they are collected.
-sys.path[:0] = [str(TESTS / "examples" / name) for name in PROJECTS]
+from systems import projects  # noqa: F401 - they are imported by name
 
 RunMatrix = Callable[..., pytest.RunResult]
 

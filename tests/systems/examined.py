@@ -32,11 +32,12 @@ def cell(matrix: str, identity: str) -> Cell:
     Raises:
         KeyError: the matrix has no such cell.
     """
-    return _cells(matrix)[identity]
+    return cells_of(matrix)[identity]
 
 
 @cache
-def _cells(matrix: str) -> dict[str, Cell]:
+def cells_of(matrix: str) -> dict[str, Cell]:
+    """All cells of a shipped matrix on that machine, by their ids."""
     found = cells(load(matrix, Path("nowhere")), _devices)
     return {each.id: replace(each, simulated=each.kind != "cpu") for each in found}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,11 +15,12 @@ from transformers import AutoModelForCausalLM
 from pytest_llmdevice import Cell
 
 
-class Restoring:
+class Restoring(ABC):
     """The project's load with another `restore`."""
 
+    @abstractmethod
     def restore(self, model: nn.Module, name: str, shared: torch.Tensor, cell: Cell) -> None:
-        raise NotImplementedError
+        """Put one tensor of an expert back."""
 
     def load(self, checkpoint: str, cell: Cell) -> Any:
         model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=cell.torch_dtype, local_files_only=True)

@@ -120,6 +120,38 @@ CALLS: dict[str, dict[str, str]] = {
     "with torch.autocast('cuda', dtype=torch.bfloat16):\n    z = F.layer_norm(F.linear(a, b), (4,), c)\nz": {
         "a": "float32 2x3", "b": "float32 4x3", "c": "float32 4",
     },
+    # In inference mode, where nothing is taken apart before its operands are looked at.
+    "with torch.inference_mode():\n    z = F.linear(a[:, -1:], b)\nz": {"a": "float32 2x5x3", "b": "float32 4x3 grad"},
+    "with torch.inference_mode():\n    z = F.linear(a, b, c)\nz": {
+        "a": "float32 2x5x3", "b": "float32 4x3 grad", "c": "float32 4 grad",
+    },
+    "with torch.inference_mode():\n    z = torch.matmul(a[:, -1:], b)\nz": {
+        "a": "float32 2x5x3", "b": "float32 3x4 grad",
+    },
+    "with torch.inference_mode():\n    z = torch.matmul(a.transpose(0, 1), b)\nz": {
+        "a": "float32 2x5x3", "b": "float32 3",
+    },
+    "with torch.inference_mode():\n    z = torch.einsum('bsi,oi->bso', a, b)\nz": {
+        "a": "float32 2x5x3", "b": "float32 4x3 grad",
+    },
+    "with torch.inference_mode():\n    z = F.scaled_dot_product_attention(a, b, c)\nz": _QKV,
+    "with torch.inference_mode():\n    z = F.embedding(b, a)\nz": {
+        "a": "float32 4x3 grad", "b": "int64 2x2 index",
+    },
+    "with torch.inference_mode():\n    z = F.rms_norm(a, (4,), b)\nz": {"a": "float32 2x4", "b": "float32 4 grad"},
+    "with torch.inference_mode():\n    z = F.layer_norm(a, (4,), b, c)\nz": {
+        "a": "float32 2x4", "b": "float32 4 grad", "c": "float32 4 grad",
+    },
+    "with torch.inference_mode():\n    z = F.conv1d(a, b, c, padding=3, groups=6)\nz": {
+        "a": "float32 2x6x5", "b": "float32 6x1x4 grad", "c": "float32 6 grad",
+    },
+    "with torch.inference_mode():\n    z = torch.tensordot(a, b, dims=1)\nz": {
+        "a": "float32 2x5x3", "b": "float32 3x4 grad",
+    },
+    "with torch.no_grad():\n    z = F.linear(a[:, -1:], b)\nz": {"a": "float32 2x5x3", "b": "float32 4x3 grad"},
+    "with torch.no_grad():\n    z = torch.matmul(a[:, -1:], b.detach())\nz": {
+        "a": "float32 2x5x3", "b": "float32 3x4 grad",
+    },
     # Backward passes.
     "F.linear(a, b).sum().backward()\n(a.grad, b.grad)": {"a": "float32 2x3 grad", "b": "float32 4x3 grad"},
     "(a * b.to(a.device)).sum().backward()\n(a.grad, b.grad)": {"a": "float32 3 grad", "b": "float32 3 grad"},

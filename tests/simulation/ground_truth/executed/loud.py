@@ -1,4 +1,4 @@
-"""What the bugs of the corpus raise on cards: each loader and generator with a bug, over the stand-in and simulated.
+"""What bugs raise on cards: loaders and generators of the corpus and the systems, on the stand-in and simulated.
 
 From the repository's root, in an environment with the CUDA build:
 
@@ -18,45 +18,30 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pytest_llmdevice.model.wrappers import core
 
 from . import record
 from .build import CannotBuild
 from .libraries import without_cudnn, written
+from .loud_subjects import Subject, subjects
 from .run import NVIDIA, in_child, loaded
-
-if TYPE_CHECKING:
-    from pytest_llmdevice import Cell
 
 LOUD: Final = Path(__file__).with_name("loud.json")
 
 LONGEST: Final = 60
 """Seconds of a bug."""
 
+_HOST: Final = (
+    "bitsandbytes' kernel is handed an address of the host, which a card ends the process for and the stand-in's "
+    "kernels, which do nothing, do not read"
+)
 KNOWN: Final = {
-    "quantization-state-on-the-cpu llama.cuda1.bf16.nf4.device-map": (
-        "bitsandbytes' kernel is handed an address of the host, which a card ends the process for and the stand-in's "
-        "kernels, which do nothing, do not read"
-    ),
+    "quantization-state-on-the-cpu llama.cuda1.bf16.nf4.device-map": _HOST,
+    "infolens LeftOnTheCpu qwen3.cuda0.fp16.int8.auto": _HOST,
 }
 """The bugs that the simulation refuses otherwise, each with the reason."""
-
-TESTS: Final = Path(__file__).parents[3]
-"""The folder that has the corpus."""
-
-
-def subjects() -> Iterator[tuple[str, Any, Cell]]:
-    """The name of each bug that is run on cards, its case, and the cell."""
-    if str(TESTS) not in sys.path:
-        sys.path.insert(0, str(TESTS))
-    from corpus.catalog import CASES
-
-    for case in CASES:
-        for cell in case.cells:
-            if cell.kind == "cuda":
-                yield f"{case.name} {cell.id.removesuffix('.sim')}", case, cell
 
 
 class _Enough(Exception):
@@ -84,8 +69,8 @@ def _few_passes(model: Any) -> Iterator[None]:
         hook.remove()
 
 
-def raised(case: Any, cell: Cell) -> dict[str, str]:
-    """What the bug raises while it loads, runs forward and generates on the cards that are here; empty for nothing."""
+def raised(subject: Subject) -> dict[str, str]:
+    """What the target raises while it loads, runs forward and generates on the cards here; empty for nothing."""
     import torch
     from checkpoints import checkpoint
     from corpus.case import prompts
@@ -94,7 +79,7 @@ def raised(case: Any, cell: Cell) -> dict[str, str]:
 
     steps: dict[str, str] = {}
     model: Any = None
-    target = case.buggy()
+    target, cell = subject.target(), subject.cell
 
     @contextmanager
     def step(name: str) -> Iterator[None]:
@@ -135,13 +120,14 @@ def record_rows(out: Path) -> None:
     from . import libraries
 
     rows = []
-    for model in {cell.model: None for _, _, cell in subjects()}:
+    listed = list(subjects())
+    for model in {subject.cell.model: None for subject in listed}:
         # So that no child has to import it.
         with suppress(Exception):
             libraries.prepare(model)
-    for name, case, cell in subjects():
-        steps, died = in_child(lambda case=case, cell=cell: raised(case, cell), LONGEST)  # type: ignore[misc]
-        rows.append({"bug": name, **({"died": died} if steps is None else {"steps": believed(steps)})})
+    for subject in listed:
+        steps, died = in_child(lambda subject=subject: raised(subject), LONGEST)  # type: ignore[misc]
+        rows.append({"bug": subject.name, **({"died": died} if steps is None else {"steps": believed(steps)})})
     out.write_text(written(record.header(), rows), encoding="utf-8")
 
 
@@ -151,12 +137,12 @@ def read(path: Path = LOUD) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     return data["header"], {row["bug"]: row for row in data["rows"]}
 
 
-def differing(row: Mapping[str, Any], case: Any, cell: Cell) -> list[str]:
+def differing(row: Mapping[str, Any], subject: Subject) -> list[str]:
     """Where the simulation raises something else than the CUDA build, step by step."""
     from pytest_llmdevice.simulation import simulate
 
-    with simulate(case.machine or "cuda:2"):
-        found = raised(case, cell)
+    with simulate(subject.machine):
+        found = raised(subject)
     steps = row.get("steps", {})
     return [
         f"{name}: CUDA {steps[name] or 'nothing'}, simulated {found.get(name) or 'nothing'}"
@@ -173,10 +159,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.compare:
         _, rows = read(options.out)
         count = 0
-        for name, case, cell in subjects():
-            for line in differing(rows.get(name, {}), case, cell):
+        for subject in subjects():
+            for line in differing(rows.get(subject.name, {}), subject):
                 count += 1
-                sys.stdout.write(f"{name}: {line}{f' (known: {KNOWN[name]})' if name in KNOWN else ''}\n")
+                known = f" (known: {KNOWN[subject.name]})" if subject.name in KNOWN else ""
+                sys.stdout.write(f"{subject.name}: {line}{known}\n")
         sys.stdout.write(f"{count} steps of {len(rows)} bugs differ\n")
         return bool(count)
     if loaded():

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..declare import Case
 from . import autocast_samples, extra, generator_calls, module_samples, rows
 from .build import CannotBuild, build
 from .run import executed, loaded
-from .samples import OTHER_DTYPES, Sample, cases, samples
+from .samples import OTHER_DTYPES, Sample, cases, pairs_of_dtypes, samples, without_numbers
 
 FILLINGS = ("0", "1")
 """The bytes that a card's memory holds before anything is written, in the first run and in the second."""
@@ -66,6 +67,21 @@ def operators(only: Sequence[str]) -> Iterator[tuple[str, Case]]:
         yield from _of(samples(names))
 
 
+def _firsts(
+    made: Callable[[Sample], Iterator[Case]],
+) -> Callable[[Sequence[str]], Iterator[tuple[str, Case]]]:
+    """What gives the cases that are made of what models call, and of the first sample of each operator."""
+
+    def asked(only: Sequence[str]) -> Iterator[tuple[str, Case]]:
+        names = [name for name in only if name != extra.OPERATOR]
+        found = samples(names) if names or not only else iter(())
+        for sample in chain(extra.samples() if not only or extra.OPERATOR in only else (), found):
+            if sample.first:
+                yield from ((sample.operator, case) for case in made(sample))
+
+    return asked
+
+
 def _of(found: Iterable[Sample], dtypes: Sequence[str] = OTHER_DTYPES) -> Iterator[tuple[str, Case]]:
     for sample in found:
         for case in cases(sample, dtypes):
@@ -79,6 +95,8 @@ GROUPS: Mapping[str, tuple[Path, Callable[[Sequence[str]], Iterator[tuple[str, C
         lambda only: _of(module_samples.samples(only), module_samples.DTYPES),
     ),
     "autocast": (rows.EXECUTED.with_name("autocast.json"), autocast_samples.cases),
+    "meta": (rows.EXECUTED.with_name("meta.json"), _firsts(without_numbers)),
+    "pairs": (rows.EXECUTED.with_name("pairs.json"), _firsts(pairs_of_dtypes)),
     "generators": (rows.EXECUTED.with_name("generators.json"), lambda _: _of(generator_calls.samples())),
 }
 """Group -> the file of its rows, and what gives its cases: all, or those of some operators."""
@@ -96,6 +114,10 @@ def write_cases(group: str, only: Sequence[str], out: Path) -> None:
 
 def ask(asked: Path, out: Path) -> None:
     """Run all cases in this process's children, and write what each did, one to a line."""
+    import torch
+
+    # What kernels for `meta` import takes longer than most cases: no child should have to.
+    torch.nn.functional.mse_loss(torch.ones(1, device="meta"), torch.ones(1, device="meta"))
     operators, listed = [], []
     for line in asked.read_text(encoding="utf-8").splitlines():
         operator, name, operands, code = json.loads(line)

@@ -165,6 +165,37 @@ def placements(count: int) -> Iterator[tuple[str, ...]]:
             yield row
 
 
+META: Final = "meta"
+"""Where weights stay that a loader made without numbers and never filled."""
+
+
+def without_numbers(sample: Sample) -> Iterator[Case]:
+    """`sample` on a card, but for each of its operands in turn, which is on `meta`; and the other way round."""
+    count = len(sample.operands)
+    places = [
+        tuple(there if place == away else here for place in range(count))
+        for away in range(count)
+        for here, there in ((CARD, META), (META, CARD))
+    ]
+    for devices in dict.fromkeys(places) if count > 1 else ():
+        yield sample.placed(devices)
+
+
+ALL_PAIRED: Final = ("float16", "bfloat16", "float64", "int64", "uint8")
+"""The dtypes that one operand at a time is given whether the CPU takes them or not."""
+
+
+def pairs_of_dtypes(sample: Sample) -> Iterator[Case]:
+    """`sample` on a card with each of its operands in turn in another dtype, but for what `cases` asks already."""
+    count = len(sample.operands)
+    asked = {case.id for case in cases(sample)} if count > 1 else set()
+    for dtype, name in product(ALL_PAIRED, sample.operands if count > 1 else ()):
+        text = _changed(sample.operands[name], dtype=dtype)
+        case = replace(sample, operands={**sample.operands, name: text}).placed((CARD,) * count)
+        if text != sample.operands[name] and case.id not in asked:
+            yield case
+
+
 def cases(sample: Sample, dtypes: Sequence[str] = OTHER_DTYPES) -> Iterator[Case]:
     """`sample` with operands in every place, as numbers of no dimension, and in other `dtypes`."""
     count = len(sample.operands)
