@@ -105,6 +105,8 @@ class FunctionMode(TorchFunctionMode):
         operands = args[1:] if func.__name__ == "einsum" else (*args, *kwargs.values())
         tensors = [value for value in operands if isinstance(value, Tensor)]
         integers = tensors and not tensors[0].is_floating_point() and self._device_type == "cuda"
+        if integers and func.__name__ == "einsum" and not products.sums(args[0]):
+            return self.compute(func, args, kwargs)
         # For factors on different devices PyTorch raises that error first.
         if integers and self.common_card(args, kwargs) is not None and products.named_dtype(func, args, kwargs) is None:
             refusals.refuse_integers(func.__name__, tensors[:2] if func.__name__ == "linear" else tensors)

@@ -139,19 +139,18 @@ def convolution(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: di
     assert values is not None
     assert weight is not None
     card = mode.common_card([values, weight, *(() if bias is None else (bias,))])
-    if card is not None:
-        _refuse_dtypes(func, card, values, {"weight": weight, "bias": bias})
+    # Of one and two dimensions, the bias is compared before, on whatever device.
+    bias_first = func.__name__ in ("conv1d", "conv2d") and bias is not None and bias.dtype != values.dtype
+    if card is not None and not bias_first:
         groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)
         if card.type == "cuda" and _is_depthwise(func, values, groups):
             refusals.refuse_numbers("conv_depthwise2d_forward_cuda", values.dtype)
+            refusals.refuse_other_dtype(values.dtype, weight.dtype)
+        _refuse_dtypes(card, values, {"weight": weight, "bias": bias})
     return mode.compute(func, args, kwargs)
 
 
-def _refuse_dtypes(func: Any, card: torch.device, values: torch.Tensor, parameters: dict[str, Any]) -> None:
-    bias = parameters["bias"]
-    if func.__name__ in ("conv1d", "conv2d") and bias is not None and bias.dtype != values.dtype:
-        # Of one and two dimensions, the bias is compared before, on whatever device.
-        return
+def _refuse_dtypes(card: torch.device, values: torch.Tensor, parameters: dict[str, Any]) -> None:
     for name, parameter in parameters.items():
         if parameter is not None and parameter.dtype != values.dtype:
             own, other = type_name(values, card), type_name(parameter, card)
@@ -171,6 +170,9 @@ def rms_norm(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[
         RuntimeError: PyTorch's, for an input and a weight on different devices.
     """
     values, weight = args[0], args[2] if len(args) > 2 else kwargs.get("weight")
+    card = mode.common_card(args, kwargs)
+    if isinstance(weight, torch.Tensor) and weight.dtype != values.dtype and card is not None and card.type == "cuda":
+        refusals.refuse_numbers("rms_norm", values.dtype)
     if isinstance(weight, torch.Tensor) and weight.dtype == values.dtype:
         operands = [
             Operand(name, value, mode.device_of(value)) for name, value in (("input", values), ("weight", weight))

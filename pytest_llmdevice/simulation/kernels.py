@@ -85,6 +85,8 @@ def rerun_wider(
         bounded = scalars.within_float32(args, kwargs)
         if bounded is not None:
             return run(func, *bounded)
+    if device_type == "cuda" and (product := products.outer(run, name, args, kwargs)) is not None:
+        return product
     if device_type == "cuda" and (refusal := products.of_mixed_batches(name, args, kwargs, error)) is not None:
         raise refusal from error
     first = next((value for value in args if isinstance(value, torch.Tensor)), None)
@@ -114,6 +116,10 @@ def rerun_wider(
 
 _BERNOULLI: Final = re.compile(r"\"bernoulli_tensor_cpu_p_\" not implemented for '(\w+)'")
 _MASKED: Final = re.compile(r"^masked_scatter: expected self and source to have same dtypes but got(?=\w)(\w+)")
+_CROSS: Final = re.compile(r"^expected scalar type (\w+) but found (\w+)$")
+_PER_SAMPLE: Final = re.compile(
+    r"'per_sample_weights'; but type \S*?(\w+?)(?:Tensor|Type) does not equal \S*?(\w+?)(?:Tensor|Type) \("
+)
 _TENSOR_TYPE: Final = re.compile(r"\btorch\.(?=(?:Float|Half|BFloat16|Double|Long|Int|Short|Char|Byte|Bool)Tensor\b)")
 
 
@@ -124,6 +130,10 @@ def _translated(error: Exception, device_type: str, dims: int, name: str) -> Exc
     # The check is the same, the text differs by backend (aten/src/ATen/native/LinearAlgebra.cpp, cuda/Blas.cpp).
     text = text.replace("expected m1 and m2 to have the same dtype", "expected mat1 and mat2 to have the same dtype")
     if device_type == "cuda":
+        if "cross" in name:
+            text = _CROSS.sub(r"Found dtype \2 but expected \1", text)
+        if name == "embedding_bag" and (found := _PER_SAMPLE.search(text.replace("CPUB", "B"))):
+            text = f"expected scalar type {found[1]} but found {found[2]}"
         text = _MASKED.sub(r"masked_scatter_: expected self and source to have same dtypes but got \1", text)
         text = kernel_names.of_a_card(text, dims, name)
     return error if text == str(error) else type(error)(text)

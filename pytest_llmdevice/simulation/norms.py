@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from pytest_llmdevice.simulation import refusals
 from pytest_llmdevice.simulation.composites import Arguments, Handler, checked
 from pytest_llmdevice.simulation.function_names import functions_named
-from pytest_llmdevice.simulation.rules import Operand, scalar_name, wrapper_rule
+from pytest_llmdevice.simulation.rules import Operand, scalar_name, type_name, wrapper_rule
 
 if TYPE_CHECKING:
     from pytest_llmdevice.simulation.functions import FunctionMode
@@ -20,25 +21,46 @@ if TYPE_CHECKING:
 def _layer_norm(mode: FunctionMode, given: Arguments) -> None:
     """A card's kernel takes parameters of the input's dtype only; the CPU's takes wider ones.
 
-    Autocast makes them equal.
+    Raises:
+        RuntimeError: PyTorch's.
+        NotImplementedError: PyTorch's, for integers.
+    """
+    if _on_cuda(mode, given):
+        dtype = _cast(mode, given["input"].dtype)
+        refusals.refuse_numbers("LayerNormKernelImpl", dtype)
+        for name in ("weight", "bias"):
+            if given.get(name) is not None:
+                refusals.refuse_other_dtype(dtype, _cast(mode, given[name].dtype))
+
+
+def _group_norm(mode: FunctionMode, given: Arguments) -> None:
+    """Autocast makes float32 of everything that `native_group_norm` does not take as it is."""
+    if not torch.is_autocast_enabled(mode.machine.device_type):
+        _native_group_norm(mode, given)
+
+
+def _native_group_norm(mode: FunctionMode, given: Arguments) -> None:
+    """A card refuses parameters in float32 to an input of 16 bits; other mixtures are refused on any device.
 
     Raises:
         RuntimeError: PyTorch's.
     """
-    if not torch.is_autocast_enabled(mode.machine.device_type):
-        _parameters(mode, given)
+    parameters = [given[name] for name in ("weight", "bias") if given.get(name) is not None]
+    dtype = given["input"].dtype
+    mixed = dtype in (torch.float16, torch.bfloat16) and all(each.dtype == torch.float32 for each in parameters)
+    if mixed and parameters and _on_cuda(mode, given):
+        refusals.refuse_other_dtype(dtype, torch.float32)
 
 
-def _parameters(mode: FunctionMode, given: Arguments) -> None:
-    values = given["input"]
+def _on_cuda(mode: FunctionMode, given: Arguments) -> bool:
     card = mode.common_card([value for value in given.values() if isinstance(value, torch.Tensor)])
-    if card is None or card.type != "cuda":
-        return
-    for name in ("weight", "bias"):
-        parameter = given.get(name)
-        if parameter is not None and parameter.dtype != values.dtype:
-            wanted, found = scalar_name(values.dtype), scalar_name(parameter.dtype)
-            raise RuntimeError(f"expected scalar type {wanted} but found {found}")
+    return card is not None and card.type == "cuda"
+
+
+def _cast(mode: FunctionMode, dtype: torch.dtype) -> torch.dtype:
+    """What autocast, where it is on, makes of numbers for a norm: float32 of 16 bits."""
+    narrow = dtype in (torch.float16, torch.bfloat16)
+    return torch.float32 if narrow and torch.is_autocast_enabled(mode.machine.device_type) else dtype
 
 
 _NORMALIZED: Final = ("weight", "bias", "running_mean", "running_var")
@@ -71,12 +93,49 @@ def _batch_norm(mode: FunctionMode, given: Arguments) -> None:
         named = ((name, given.get(name)) for name in _NORMALIZED)
         operands += [Operand(name, value, mode.device_of(value)) for name, value in named if value is not None]
         wrapper_rule(torch.ops.aten.cudnn_batch_norm.default, operands)
+        card = mode.device_of(values)
+        if values.dtype != torch.float16:
+            _refuse_types(card, (1, "input", values), (2, "weight", weight))
+        for number, name in ((3, "bias"), (4, "running_mean"), (5, "running_var")):
+            if given.get(name) is not None:
+                _refuse_types(card, (2, "weight", weight), (number, name, given[name]))
+    else:
+        _native_batch_norm(mode, given)
+
+
+def _native_batch_norm(mode: FunctionMode, given: Arguments) -> None:
+    """PyTorch's own kernel takes parameters of the input's dtype, or in float32.
+
+    Raises:
+        RuntimeError: PyTorch's.
+    """
+    dtype = given["input"].dtype
+    takes = {dtype, torch.float32} if dtype in (torch.float16, torch.bfloat16) else {dtype}
+    # Of integers the statistics are missed first.
+    for name in ("weight", "bias") if dtype.is_floating_point and _on_cuda(mode, given) else ():
+        parameter = given.get(name)
+        if parameter is not None and parameter.dtype not in takes:
+            wanted, found = scalar_name(dtype), scalar_name(parameter.dtype)
+            raise RuntimeError(f"Expected {name} to have type {wanted} but got {found}")
+
+
+def _refuse_types(card: torch.device, *arguments: tuple[int, str, torch.Tensor]) -> None:
+    """What cuDNN's caller says of arguments, given as (number, name, value), of different dtypes."""
+    (first, name, one), (second, other_name, other) = arguments
+    if one.dtype != other.dtype:
+        raise RuntimeError(
+            f"Expected tensor for argument #{first} '{name}' to have the same type as tensor for argument #{second} "
+            f"'{other_name}'; but type {type_name(one, card)} does not equal {type_name(other, card)} (while checking "
+            "arguments for cudnn_batch_norm)"
+        )
 
 
 def _with_statistics(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`native_layer_norm` and `native_batch_norm`: a card keeps statistics of 16-bit numbers in float32."""
     if func.__name__ == "native_layer_norm":
         _layer_norm(mode, dict(zip(("input", "shape", "weight", "bias"), args, strict=False)))
+    else:
+        _native_batch_norm(mode, dict(zip(("input", "weight", "bias"), args, strict=False)))
     result, *statistics = mode.compute(func, args, kwargs)
     if mode.tags.of(result) is None or result.dtype not in (torch.float16, torch.bfloat16):
         return (result, *statistics)
@@ -86,9 +145,9 @@ def _with_statistics(mode: FunctionMode, func: Any, args: tuple[Any, ...], kwarg
 def norm_handlers() -> dict[Any, Handler]:
     """Torch function -> its handler `(mode, function, args, kwargs) -> result`."""
     by_name = {
-        "native_group_norm": checked(_parameters, "input", "weight", "bias"),
+        "native_group_norm": checked(_native_group_norm, "input", "weight", "bias"),
         "layer_norm": checked(_layer_norm, "input", "normalized_shape", "weight", "bias"),
-        "group_norm": checked(_layer_norm, "input", "num_groups", "weight", "bias"),
+        "group_norm": checked(_group_norm, "input", "num_groups", "weight", "bias"),
         "native_layer_norm": _with_statistics,
         "native_batch_norm": _with_statistics,
     }

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import torch
+from packaging.version import Version
 
 from pytest_llmdevice.simulation.rules import scalar_name
 
@@ -51,7 +52,10 @@ def in_dtype(
     Raises:
         RuntimeError: PyTorch's, for dtypes that a card does not combine.
     """
-    left, right = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)][-2:]
+    *added, left, right = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+    batched = func.__name__ == "baddbmm"
+    if added and (batched or left.dtype == right.dtype) and added[0].dtype not in (dtype, left.dtype):
+        raise RuntimeError(f"self dtype must match either out_dtype or {'batch1' if batched else 'mat1'} dtype")
     if left.dtype != right.dtype:
         names = {"left": scalar_name(left.dtype), "right": scalar_name(right.dtype)}
         raise RuntimeError(_TEXTS[func.__name__].format(**names))
@@ -63,6 +67,75 @@ def in_dtype(
 
     positional = tuple(cast(value) for value in args if not isinstance(value, torch.dtype))
     return run(func, positional, {key: cast(value) for key, value in kwargs.items() if key != "out_dtype"})
+
+
+MATMUL: Final = ("matmul", "__matmul__")
+
+_OUTER: Final = Version(torch.__version__).release >= (2, 13)
+"""Whether a card multiplies batches of columns with batches of rows element by element, whatever their dtypes."""
+
+
+def by_batches(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether `matmul` of these leaves the work to `bmm`: it is not folded into one product of matrices.
+
+    After `should_fold` of aten/src/ATen/native/LinearAlgebra.cpp.
+    """
+    larger = left.dim() >= right.dim()
+    many, few = (left, right) if larger else (right.mT if right.dim() > 1 else right, left)
+    if many.dim() < 3:
+        return False
+    if few.dim() > 2:
+        return True
+    if few.requires_grad:
+        return False
+    if left.dim() == 2:
+        return True
+    if not many.numel():
+        return False
+    sizes, strides = many.shape, many.stride()
+    return any(strides[place] != sizes[place + 1] * strides[place + 1] for place in range(many.dim() - 2))
+
+
+def sums(equation: object) -> bool:
+    """Whether `einsum` of `equation` sums over what two of its operands have; else it multiplies element by element."""
+    if not isinstance(equation, str):
+        return True
+    given, _, result = equation.replace(" ", "").partition("->")
+    operands = [set(operand.replace(".", "")) for operand in given.split(",")]
+    shared = {letter for operand in operands for letter in operand if sum(letter in other for other in operands) > 1}
+    return bool(shared - set(result))
+
+
+def fit(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether the sizes that `matmul` sums over are the same."""
+    return 0 in (left.dim(), right.dim()) or left.shape[-1] == right.shape[-min(2, right.dim())]
+
+
+def is_outer(name: str, left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Whether a card computes this product as that of columns with rows."""
+    of_one = min(left.dim(), right.dim()) > 1 and left.shape[-1] == right.shape[-2] == 1
+    return _OUTER and of_one and (name == "bmm" or by_batches(left, right))
+
+
+def outer(
+    run: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> torch.Tensor | None:
+    """The product of columns with rows of another dtype, in the dtype of the columns; None where it is another.
+
+    Args:
+        run: calls a function on the real CPU tensors.
+        name: the function's name.
+        args: its positional arguments, on one card.
+        kwargs: its keyword arguments.
+    """
+    factors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+    if name not in ("bmm", *MATMUL) or len(factors) != 2 or kwargs.get("out") is not None:
+        return None
+    left, right = factors
+    if not is_outer(name, left, right):
+        return None
+    product: torch.Tensor = run(torch.Tensor.to, (run(torch.mul, (left, right), {}), left.dtype), {})
+    return product
 
 
 _BATCHED: Final = ("bmm", "baddbmm", "baddbmm_", "einsum", "matmul", "__matmul__")

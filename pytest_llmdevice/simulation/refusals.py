@@ -9,6 +9,7 @@ from typing import Final
 
 import torch
 
+from pytest_llmdevice.simulation import products
 from pytest_llmdevice.simulation.rules import scalar_name
 
 INTEGER_PRODUCTS: Final = tuple(
@@ -39,13 +40,23 @@ def refuse_integers(name: str, tensors: list[torch.Tensor]) -> None:
     if not tensors or tensors[0].dtype not in _INTEGERS:
         return
     dims = tuple(tensor.dim() for tensor in tensors[-2:])
+    by_name = name in ("bilinear", "baddbmm", "baddbmm_")
+    if by_name and len({tensor.dtype for tensor in tensors}) > 1:
+        # That they differ is found first, on any device.
+        return
+    if name in ("bmm", *products.MATMUL) and products.is_outer(name, tensors[-2], tensors[-1]):
+        return
+    if name in products.MATMUL and not products.fit(tensors[-2], tensors[-1]):
+        # That is found before, too.
+        return
     if name in ("addbmm", "tensordot"):
         kernel = "addmm_cuda"
     elif (
         "bmm" in name
         or name in ("bilinear", "einsum")
         or min(dims) > 2
-        or (max(dims) > 2 and name not in ("linear", "matmul", "__matmul__"))
+        or (max(dims) > 2 and name not in ("linear", *products.MATMUL))
+        or (name in products.MATMUL and products.by_batches(tensors[-2], tensors[-1]))
     ):
         kernel = "baddbmm_cuda"
     elif dims == (1, 1):
@@ -55,7 +66,7 @@ def refuse_integers(name: str, tensors: list[torch.Tensor]) -> None:
     else:
         kernel = "addmm_cuda"
     if kernel != "baddbmm_cuda" and len({tensor.dtype for tensor in tensors}) > 1:
-        # That they differ is found first, on any device.
+        # Here too.
         return
     raise _not_implemented(kernel, tensors[0].dtype)
 
@@ -107,6 +118,16 @@ def refuse_dtype(name: str, tensor: torch.Tensor, mode: str | None = None) -> No
         kernel = REFUSED.get(name, {}).get(tensor.dtype)
     if kernel is not None:
         raise _not_implemented(kernel, tensor.dtype)
+
+
+def refuse_other_dtype(values: torch.dtype, parameter: torch.dtype) -> None:
+    """Raise what a card's kernel raises for a parameter of another dtype than its input.
+
+    Raises:
+        RuntimeError: PyTorch's.
+    """
+    if parameter != values:
+        raise RuntimeError(f"expected scalar type {scalar_name(values)} but found {scalar_name(parameter)}")
 
 
 def refuse_numbers(kernel: str, dtype: torch.dtype) -> None:

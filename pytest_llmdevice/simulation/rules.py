@@ -43,8 +43,11 @@ class Operand:
 
 
 def type_name(tensor: torch.Tensor, device: torch.device) -> str:
-    """The type of a tensor on `device` as PyTorch's errors spell it: `"torch.cuda.HalfTensor"`."""
+    """The type of a tensor on `device` as errors spell it: `"torch.cuda.HalfTensor"`, `"CUDABFloat16Type"`."""
     name: str = torch.Tensor.type(tensor)
+    if tensor.dtype == torch.bfloat16:
+        # It is younger than the classes of tensors.
+        return f"{device.type.upper()}BFloat16Type"
     return name if device == CPU else name.replace("torch.", f"torch.{device.type}.", 1)
 
 

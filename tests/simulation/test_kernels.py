@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from packaging.version import Version
 from torch.nn import functional
 
 from pytest_llmdevice.simulation import simulate
@@ -356,6 +357,20 @@ def test_batches_of_different_dtypes_are_refused_alike_whatever_their_size(size:
             product(left, right)
         with pytest.raises(RuntimeError, match=r"^expected scalar type Float but found Half$"):
             product(right, left)
+
+
+@pytest.mark.skipif(Version(torch.__version__).release < (2, 13), reason="older cards have another kernel for it")
+def test_columns_with_rows_are_multiplied_whatever_their_dtypes(_card: None) -> None:  # noqa: PT019
+    frequencies, positions = torch.tensor([1.0, 0.5, 0.25]), torch.arange(5)
+    expected = frequencies[:, None] * positions
+    for left, right in ((frequencies, positions), (frequencies.bfloat16(), positions.float()), (positions, positions)):
+        columns, rows = left.to("cuda:0")[None, :, None], right.to("cuda:0")[None, None]
+        for product in (torch.bmm(columns, rows), torch.matmul(columns, rows), columns @ rows):
+            assert (product.device, product.dtype) == (torch.device("cuda:0"), left.dtype)
+            wanted = expected if left.is_floating_point() else positions[:, None] * positions
+            assert torch.equal(product.cpu()[0].float(), wanted.float())
+    outer = TORCH.einsum("i,j->ij", positions.to("cuda:0"), frequencies.to("cuda:0"))
+    assert torch.equal(outer.cpu(), expected.T)
 
 
 def test_a_number_that_a_dtype_cannot_hold_is_refused_in_a_single_element_too(_card: None) -> None:  # noqa: PT019

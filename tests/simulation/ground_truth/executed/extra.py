@@ -49,6 +49,13 @@ CALLS: dict[str, dict[str, str]] = {
     "a @ b": {"a": "float32 2x3", "b": "float16 3x4"},
     "torch.einsum('bij,bjk->bik', a, b)": {"a": "float32 2x3x4", "b": "float32 2x4x5"},
     "torch.einsum('ij,j->i', a, b)": {"a": "float32 3x4", "b": "float32 4"},
+    # Frequencies with positions: columns with rows, which a card multiplies whatever their dtypes.
+    "torch.bmm(a, b)  # columns with rows": {"a": "float32 2x4x1", "b": "float32 2x1x3"},
+    "torch.matmul(a, b)  # columns with rows": {"a": "float32 1x4x1", "b": "float32 1x1x5"},
+    "torch.matmul(a, b)  # positions": {"a": "float32 1x4x1", "b": "int64 1x1x5"},
+    "torch.matmul(a, b)  # a column with rows": {"a": "float32 4x1", "b": "float32 2x1x5"},
+    "(a[None, :, None] @ b[:, None, :]).transpose(1, 2)": {"a": "float32 4", "b": "float32 1x5"},
+    "torch.einsum('i,bj->bji', a, b)": {"a": "float32 4", "b": "float32 1x5"},
     # Products in a dtype that the call names, which only cards compute.
     "torch.mm(a, b, out_dtype=torch.float32)": {"a": "float16 2x3", "b": "float16 3x4"},
     "torch.bmm(a, b, torch.float32)": {"a": "bfloat16 2x2x3", "b": "bfloat16 2x3x4"},

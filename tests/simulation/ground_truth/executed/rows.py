@@ -16,7 +16,7 @@ from .run import Executed, unseen
 EXECUTED: Final = Path(__file__).parent / "rows.json"
 """The rows of the declared table, of `extra` and of the database of operators."""
 
-OTHERS: Final = ("modules.json", "autocast.json", "generators.json", "meta.json")
+OTHERS: Final = ("modules.json", "autocast.json", "generators.json", "meta.json", "pairs.json")
 """The files of other rows, beside that."""
 
 
