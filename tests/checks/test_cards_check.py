@@ -125,6 +125,36 @@ def test_a_load_that_only_fails_with_cards_is_found() -> None:
     assert finding.hint == CARD_PREFERRED
 
 
+class DrawsTheHead:
+    """A head that is new with each load."""
+
+    def load(self, checkpoint: str, cell: Cell) -> Any:
+        model: Any = BuiltinTarget().load(checkpoint, cell)
+        torch.nn.init.normal_(model.lm_head.weight)
+        return model
+
+
+def test_tokens_that_differ_from_load_to_load_are_not_the_cards() -> None:
+    assert looked(DrawsTheHead(), CELL).passed
+
+
+class LeavesAWeightOut:
+    """A weight that stays without numbers: what is computed with it is whatever was in memory."""
+
+    def load(self, checkpoint: str, cell: Cell) -> Any:
+        model: Any = BuiltinTarget().load(checkpoint, cell)
+        layer = model.model.layers[1].mlp.down_proj
+        layer.weight = torch.nn.Parameter(layer.weight.to("meta"))
+        return model
+
+
+def test_tokens_of_a_model_without_all_its_numbers_are_not_the_cards() -> None:
+    results = examine(LeavesAWeightOut(), zoo.checkpoint("llama"), CELL, beside="cuda:2")
+    found = {result.check: result.findings for result in results}
+    assert found["meta"]
+    assert not any(finding.where.startswith("tokens") for finding in found["cards"])
+
+
 def test_without_a_machine_the_check_is_not_made() -> None:
     names = [result.check for result in examine(BuiltinTarget(), zoo.checkpoint("llama"), CELL)]
     assert "placement" in names
