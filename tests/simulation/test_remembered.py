@@ -29,8 +29,9 @@ def _all_cached_functions() -> list[Any]:
         for value in gc.get_objects()
         if type(value) is _CACHED_FUNCTION and (getattr(value, "__module__", None) or "").split(".")[0] in PACKAGES
     ]
-    # A compiler's functions have effects, and take long.
-    return [value for value in functions if not value.__module__.startswith(("torch._inductor", "torch._dynamo"))]
+    # A compiler's functions have effects, and take long; PyTorch's own tests measure time.
+    others = ("torch._inductor", "torch._dynamo", "torch.testing")
+    return [value for value in functions if not value.__module__.startswith(others)]
 
 
 def _answers(functions: list[Any]) -> list[str]:
