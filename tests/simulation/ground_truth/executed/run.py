@@ -19,7 +19,7 @@ from ..table import outcome_from_json, outcome_to_json
 LONGEST: Final = 60
 """Seconds of a case."""
 
-PROCESSOR: Final = 3
+PROCESSOR: Final = 10
 """Seconds of processor time of a case: a loop over what happens to be in a card's memory may have no end."""
 
 

@@ -43,6 +43,13 @@ int cuDriverGetVersion(int *version) {
 int cuDeviceGetAttribute(int *value, int attribute, int card) {
     return (int)cudaDeviceGetAttribute(value, (enum cudaDeviceAttr)attribute, card);
 }
+/* NVIDIA's compiler asks for tables of the driver's own, with which it would keep what it compiles. */
+#define NOT_FOUND 500
+int cuGetExportTable(const void **table, const void *name) {
+    (void)name;
+    *table = NULL;
+    return NOT_FOUND;
+}
 int cuFuncGetAttribute(int *value, int attribute, void *function) {
     (void)function;
     *value = attribute == 0 ? 1024 : 0; /* the largest block; nothing is known of registers and shared memory */
