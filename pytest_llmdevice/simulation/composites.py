@@ -85,7 +85,7 @@ def _multi_dot(mode: FunctionMode, given: Arguments) -> None:
             f"multi_dot(): expected out tensor to be on device {devices[0]} but got {mode.device_of(out)}"
         )
     if devices[0].type == "cuda":
-        refusals.refuse_integers("mm", list(given["tensors"]))
+        refusals.refuse_product("mm", list(given["tensors"]))
 
 
 def _tensordot(mode: FunctionMode, given: Arguments) -> None:
@@ -141,7 +141,7 @@ def _linear_cross_entropy(mode: FunctionMode, given: Arguments) -> None:
     factors = [given["input"], given["linear_weight"]]
     card = mode.common_card([value for value in given.values() if isinstance(value, torch.Tensor)])
     if card is not None and card.type == "cuda":
-        refusals.refuse_integers("linear", factors)
+        refusals.refuse_product("linear", factors)
 
 
 def _scatter_reduce(mode: FunctionMode, given: Arguments) -> None:

@@ -19,6 +19,7 @@ from torch import overrides
 from pytest_llmdevice.simulation import kernels
 from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.patches import Patches
+from pytest_llmdevice.simulation.refusals import is_multiplied
 from pytest_llmdevice.simulation.tags import NO_STORAGE, PLAIN, Placement, Tags, unintercepted
 
 Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -91,7 +92,7 @@ def bound_torch_function(  # noqa: PLR0915  # see `torch_function`
         if kwargs is None:
             kwargs = {}
         if handler is not compute:
-            floats = handler is multiply and args and isinstance(args[0], Tensor) and args[0].is_floating_point()
+            floats = handler is multiply and args and isinstance(args[0], Tensor) and is_multiplied(args[0].dtype)
             if not floats:
                 return handler(func, args, kwargs)
         if machine.needs_full_path or default.CURRENT_DEVICE is not None:

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import torch
 
-from pytest_llmdevice.simulation import kernel_names, products, scalars
+from pytest_llmdevice.simulation import kernel_names, products, refusals, scalars
 
 _HALF: Final = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 _SMALL_INTEGERS: Final = dict.fromkeys((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64), torch.float64)
 _FFT: Final = {torch.float16: torch.float32}
 
-_BY_INDEX: Final = frozenset(("max_unpool1d", "max_unpool2d", "max_unpool3d"))
+_BY_INDEX: Final = ("max_unpool1d", "max_unpool2d", "max_unpool3d")
 """Functions whose other operands are indices, and stay as they are."""
 
 WIDER: Final[dict[str, dict[torch.dtype, torch.dtype]]] = {
@@ -36,6 +36,10 @@ WIDER: Final[dict[str, dict[torch.dtype, torch.dtype]]] = {
     "softsign": {torch.bool: torch.uint8},
     **dict.fromkeys(_BY_INDEX, _SMALL_INTEGERS),
     **dict.fromkeys(
+        ("gather", "scatter", "take_along_dim", "flip", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
+        dict.fromkeys(refusals.NARROW, torch.float32),
+    ),
+    **dict.fromkeys(
         (f"fft_{name}{rank}" for name in ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft") for rank in ("", "2", "n")),
         _FFT,
     ),
@@ -44,7 +48,13 @@ WIDER: Final[dict[str, dict[torch.dtype, torch.dtype]]] = {
 (torch.testing._internal.common_methods_invocations.op_db, 2.13): those with dtypes in `dtypesIfCUDA` that `dtypes`
 lacks."""
 
-_NOTHING: Final = {"adaptive_avg_pool3d": {**_SMALL_INTEGERS, torch.bool: torch.float64}}
+_NOTHING: Final = {
+    "adaptive_avg_pool3d": {
+        **_SMALL_INTEGERS,
+        torch.bool: torch.float64,
+        **dict.fromkeys(refusals.NARROW, torch.float32),
+    }
+}
 """The same of functions of which a card finds that there is nothing to compute before it looks for a kernel."""
 
 _NOT_CAST_BACK: Final = frozenset(("trace", "softsign"))

@@ -58,8 +58,8 @@ def _on_cuda(mode: FunctionMode, given: Arguments) -> bool:
 
 
 def _cast(mode: FunctionMode, dtype: torch.dtype) -> torch.dtype:
-    """What autocast, where it is on, makes of numbers for a norm: float32 of 16 bits."""
-    narrow = dtype in (torch.float16, torch.bfloat16)
+    """What autocast, where it is on, makes of numbers for a norm: float32 of narrower ones."""
+    narrow = dtype.is_floating_point and dtype != torch.float64
     return torch.float32 if narrow and torch.is_autocast_enabled(mode.machine.device_type) else dtype
 
 

@@ -72,7 +72,8 @@ def in_dtype(
 MATMUL: Final = ("matmul", "__matmul__")
 
 _OUTER: Final = Version(torch.__version__).release >= (2, 13)
-"""Whether a card multiplies batches of columns with batches of rows element by element, whatever their dtypes."""
+"""Whether a card multiplies batches of columns with batches of rows element by element, whatever their dtypes: with
+Triton, which PyTorch's wheels for Linux bring (torch._native.ops.bmm_outer_product)."""
 
 
 def by_batches(left: torch.Tensor, right: torch.Tensor) -> bool:
@@ -114,6 +115,7 @@ def fit(left: torch.Tensor, right: torch.Tensor) -> bool:
 def is_outer(name: str, left: torch.Tensor, right: torch.Tensor) -> bool:
     """Whether a card computes this product as that of columns with rows."""
     of_one = min(left.dim(), right.dim()) > 1 and left.shape[-1] == right.shape[-2] == 1
+    of_one = of_one and bool(left.numel() and right.numel()) and not left.is_complex()
     return _OUTER and of_one and (name == "bmm" or by_batches(left, right))
 
 

@@ -21,23 +21,35 @@ INTEGER_PRODUCTS: Final = tuple(
 """Products that the CPU computes for integers and cards do not (from `op_db` too: `dtypesIfCUDA` lacks integers)."""
 
 _INTEGERS: Final = frozenset((torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool))
+NARROW: Final = (torch.float8_e4m3fn, torch.float8_e5m2)
+"""The dtypes of packed weights, which hardly any kernel takes."""
+
+_UNMULTIPLIED: Final = frozenset(
+    (*_INTEGERS, *NARROW, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.float8_e8m0fnu)
+)
 
 
 def _not_implemented(kernel: str, dtype: torch.dtype) -> NotImplementedError:
     return NotImplementedError(f"\"{kernel}\" not implemented for '{scalar_name(dtype)}'")
 
 
-def refuse_integers(name: str, tensors: list[torch.Tensor]) -> None:
-    """Raise what a CUDA kernel raises for a product of integers.
+def is_multiplied(dtype: torch.dtype) -> bool:
+    """Whether cards have kernels for products of matrices of this dtype; `torch._scaled_mm` is one of its own."""
+    return dtype not in _UNMULTIPLIED
+
+
+def refuse_product(name: str, tensors: list[torch.Tensor]) -> None:
+    """Raise what a CUDA kernel raises for a product of integers, or of numbers of 8 bits.
 
     Args:
         name: the function's name.
         tensors: its factors, preceded by the tensor that they are added to, if any.
 
     Raises:
-        NotImplementedError: the factors are integers.
+        NotImplementedError: the factors are such numbers.
+        RuntimeError: the same, where it is Triton that has no kernel.
     """
-    if not tensors or tensors[0].dtype not in _INTEGERS:
+    if not tensors or is_multiplied(tensors[0].dtype):
         return
     dims = tuple(tensor.dim() for tensor in tensors[-2:])
     by_name = name in ("bilinear", "baddbmm", "baddbmm_")
@@ -45,6 +57,8 @@ def refuse_integers(name: str, tensors: list[torch.Tensor]) -> None:
         # That they differ is found first, on any device.
         return
     if name in ("bmm", *products.MATMUL) and products.is_outer(name, tensors[-2], tensors[-1]):
+        if all(tensor.dtype in NARROW for tensor in tensors):
+            raise RuntimeError("PassManager::run failed")
         return
     if name in products.MATMUL and not products.fit(tensors[-2], tensors[-1]):
         # That is found before, too.
@@ -76,6 +90,9 @@ _POOLED: Final = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8
 _HALVES: Final = (torch.float16, torch.bfloat16)
 
 REFUSED: Final[dict[str, dict[torch.dtype, str]]] = {
+    **dict.fromkeys(("abs", "absolute"), dict.fromkeys(NARROW, "abs_cuda")),
+    **dict.fromkeys(("outer", "ger", "kron"), dict.fromkeys(NARROW, "mul_cuda")),
+    **{name: {torch.float8_e5m2: "abs_cuda"} for name in ("isfinite", "isinf")},
     "angle": dict.fromkeys(_HALVES, "angle_cuda"),
     "igamma": dict.fromkeys(_HALVES, "igamma_cuda"),
     "igammac": dict.fromkeys(_HALVES, "igammac_cuda"),
@@ -131,12 +148,12 @@ def refuse_other_dtype(values: torch.dtype, parameter: torch.dtype) -> None:
 
 
 def refuse_numbers(kernel: str, dtype: torch.dtype) -> None:
-    """Raise what a card's `kernel` raises for integers.
+    """Raise what a card's `kernel` raises for integers, and for numbers of 8 bits.
 
     Raises:
         NotImplementedError: PyTorch's.
     """
-    if dtype in _INTEGERS:
+    if not is_multiplied(dtype):
         raise _not_implemented(kernel, dtype)
 
 

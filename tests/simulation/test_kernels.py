@@ -45,6 +45,17 @@ CALLS: dict[str, Callable[[torch.dtype, str], Any]] = {
     "polygamma": lambda dtype, on: torch.polygamma(1, given(2, dtype=dtype, device=on)),
     "round": lambda dtype, on: torch.round(given(2, dtype=dtype, device=on), decimals=1),
     "softsign": lambda dtype, on: F.softsign(given(2, dtype=dtype, device=on)),
+    "gather": lambda dtype, on: given(2, 2, dtype=dtype, device=on).gather(1, labels(on, [0], [1])),
+    "scatter": lambda dtype, on: given(2, 2, dtype=dtype, device=on).scatter(
+        1, labels(on, [0], [1]), given(2, 1, dtype=dtype, device=on)
+    ),
+    "take_along_dim": lambda dtype, on: TORCH.take_along_dim(
+        given(2, 2, dtype=dtype, device=on), labels(on, [0], [1]), 1
+    ),
+    "flip": lambda dtype, on: torch.flip(given(2, dtype=dtype, device=on), (0,)),
+    "pixel_shuffle": lambda dtype, on: F.pixel_shuffle(given(1, 4, 2, 2, dtype=dtype, device=on), 2),
+    "pixel_unshuffle": lambda dtype, on: F.pixel_unshuffle(given(1, 1, 4, 4, dtype=dtype, device=on), 2),
+    "channel_shuffle": lambda dtype, on: F.channel_shuffle(given(1, 4, 2, 2, dtype=dtype, device=on), 2),
     "binomial": lambda dtype, on: torch.binomial(given(2, dtype=dtype, device=on), given(2, dtype=dtype, device=on)),
 }
 
@@ -237,6 +248,13 @@ def test_a_product_of_integers_by_another_name_is_refused(_card: None) -> None: 
 
 
 POOLED: dict[str, Callable[[Any], Any]] = {
+    "abs": torch.abs,
+    "absolute": torch.absolute,
+    "isfinite": torch.isfinite,
+    "isinf": torch.isinf,
+    "outer": lambda it: TORCH.outer(it.flatten(), it.flatten()),
+    "ger": lambda it: TORCH.ger(it.flatten(), it.flatten()),
+    "kron": lambda it: TORCH.kron(it, it),
     "angle": torch.angle,
     "igamma": lambda it: torch.igamma(it, it),
     "igammac": lambda it: torch.igammac(it, it),

@@ -185,9 +185,20 @@ ALL_PAIRED: Final = ("float16", "bfloat16", "float64", "int64", "uint8")
 """The dtypes that one operand at a time is given whether the CPU takes them or not."""
 
 
+NARROW: Final = ("float8_e4m3fn", "float8_e5m2")
+"""The dtypes of packed weights, which hardly any kernel takes."""
+
+
 def pairs_of_dtypes(sample: Sample) -> Iterator[Case]:
-    """`sample` on a card with each of its operands in turn in another dtype, but for what `cases` asks already."""
+    """`sample` on a card with each of its operands in turn in another dtype, but for what `cases` asks already.
+
+    And with all of them in the narrow ones.
+    """
     count = len(sample.operands)
+    for dtype in NARROW:
+        operands = {name: _changed(text, dtype=dtype) for name, text in sample.operands.items()}
+        if operands != sample.operands:
+            yield replace(sample, operands=operands).placed((CARD,) * count)
     asked = {case.id for case in cases(sample)} if count > 1 else set()
     for dtype, name in product(ALL_PAIRED, sample.operands if count > 1 else ()):
         text = _changed(sample.operands[name], dtype=dtype)
