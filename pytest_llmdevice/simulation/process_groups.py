@@ -32,6 +32,26 @@ FUNCTIONAL: Final = (
 )
 """The operators of `torch.ops._c10d_functional` that take tensors and, as their last argument, the name of a group."""
 
+CONTIGUOUS: Final = {
+    **dict.fromkeys(("allreduce", "broadcast", "reduce", "reduce_scatter"), (0,)),
+    **dict.fromkeys(("allgather", "gather"), (1,)),
+    **dict.fromkeys(("_allgather_base", "all_gather_single", "alltoall", "alltoall_base", "all_to_all_single"), (0, 1)),
+}
+"""Method of a group -> which of its arguments NCCL takes contiguous tensors in; the other methods take any, or copy."""
+
+DENSE: Final = {
+    "allreduce_coalesced": "Tensors must be non-overlapping and dense",
+    **dict.fromkeys(("send", "recv", "recv_anysource"), "Tensors for P2P must be non-overlapping and dense"),
+}
+"""Method -> what it says of tensors that have gaps between their elements, or one element twice."""
+
+DISPATCHED: Final = {"allgather": 1, "gather": 1, "reduce_scatter": 0, "scatter": 0}
+"""Method -> the one argument by whose tensors the backend is chosen, not that with a list for each tensor."""
+
+GUARDED: Final = frozenset(("reduce_scatter", "reduce_scatter_single", "_reduce_scatter_base"))
+"""Methods that make the card of their input, the second argument, the current one."""
+
+_SPARSE: Final = "NCCL does not support all_reduce with sparse tensors. Please use dense tensors instead."
 _WITHOUT_CARDS: Final = "No backend type associated with device type cpu"
 _ELSEWHERE: Final = "Attempt to perform collective on tensor not on device passed to init_process_group"
 _DUPLICATE: Final = (
@@ -87,6 +107,37 @@ class Members:
             if together:
                 self._compare(self.machine.numbers[device.index])
 
+    def refuse_layout(self, method: str, values: tuple[Any, ...]) -> None:
+        """Raise for tensors that NCCL does not take beside one on a card, by where they are or how they lie in memory.
+
+        Args:
+            method: the name of the group's method.
+            values: its positional arguments.
+
+        Raises:
+            ValueError: a tensor is on the CPU, not contiguous where it has to be, or not dense.
+            RuntimeError: the input of a `reduce_scatter` is on the CPU, or what is reduced is sparse.
+        """
+        with unintercepted():
+            chosen = DISPATCHED.get(method)
+            tensors = list(_tensors(values if chosen is None else values[chosen : chosen + 1]))
+            if self.machine.device_type != "cuda" or all(self.tags.of(tensor) is None for tensor in tensors):
+                return
+            if any(tensor.layout != torch.strided for tensor in tensors):
+                if method == "allreduce":
+                    raise RuntimeError(_SPARSE)
+                return
+            places = (0,) if method in DENSE else CONTIGUOUS.get(method, ())
+            for tensor in (each for place in places for each in _tensors(values[place : place + 1])):
+                if self.tags.of(tensor) is None:
+                    raise ValueError("Tensors must be CUDA and dense")
+                if method in DENSE and not _is_dense(tensor):
+                    raise ValueError(DENSE[method])
+                if method not in DENSE and not _is_contiguous(tensor):
+                    raise ValueError("Tensors must be contiguous")
+            if method in GUARDED and any(self.tags.of(tensor) is None for tensor in _tensors(values[1:2])):
+                raise RuntimeError("CUDAGuardImpl initialized with non-CUDA DeviceType: cpu")
+
     def _compare(self, card: int) -> None:
         """Make sure, once for each card, that it is the card of no other rank."""
         if card in self.cards or self.size < 2:
@@ -105,6 +156,28 @@ class Members:
 
 KNOWN: Final[WeakKeyDictionary[Any, Members]] = WeakKeyDictionary()
 """Process group -> its members, for groups with a backend of simulated cards."""
+
+
+def _is_contiguous(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is contiguous in one of the formats that C++ takes for its own."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    other = formats.get(tensor.dim())
+    return tensor.is_contiguous() or (other is not None and tensor.is_contiguous(memory_format=other))
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    dense: bool = torch.ops.aten.is_non_overlapping_and_dense.default(tensor)
+    return dense
+
+
+def as_it_lies(value: Any) -> Any:
+    """`value` with its tensors, which are dense, as rows of numbers in the order in which they lie in memory."""
+    if isinstance(value, (list, tuple)):
+        return [as_it_lies(each) for each in value]
+    if not isinstance(value, torch.Tensor) or value.is_contiguous():
+        return value
+    with unintercepted():
+        return value.as_strided((value.numel(),), (1,))
 
 
 def _tensors(values: Any) -> Iterator[torch.Tensor]:

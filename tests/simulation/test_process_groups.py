@@ -82,6 +82,25 @@ dist.destroy_process_group()
     assert ranks == [[without, without, elsewhere, "None", "None"]] * 2
 
 
+def test_what_is_sent_lies_dense_in_memory_and_arrives_as_it_lies() -> None:
+    first, second = run(
+        """
+dist.init_process_group("nccl")
+tensor = torch.arange(4.0, device="cuda").reshape(2, 2)
+print(said(lambda: dist.broadcast(tensor.t(), 0)))
+print(said(lambda: dist.send(tensor.repeat(1, 2)[:, :2], 1)) if rank == 0 else "")
+got = torch.zeros(2, 2, device="cuda").t() if rank else tensor.t()
+print(said(lambda: dist.send(got, 1) if rank == 0 else dist.recv(got, 0)))
+print(got.tolist(), got.device)
+dist.destroy_process_group()
+"""
+    )
+    layout = "ValueError: Tensors must be contiguous"
+    assert first[:2] == [layout, "ValueError: Tensors for P2P must be non-overlapping and dense"]
+    assert second[0] == layout
+    assert (first[3], second[3]) == ("[[0.0, 2.0], [1.0, 3.0]] cuda:0", "[[0.0, 2.0], [1.0, 3.0]] cuda:1")
+
+
 def test_two_ranks_cannot_use_one_card_but_each_may_see_only_its_own() -> None:
     ranks = run(
         """

@@ -16,7 +16,7 @@ import torch
 
 from pytest_llmdevice.simulation.machine import Machine
 from pytest_llmdevice.simulation.patches import Patches
-from pytest_llmdevice.simulation.process_groups import KNOWN, Members
+from pytest_llmdevice.simulation.process_groups import KNOWN, Members, as_it_lies
 from pytest_llmdevice.simulation.tags import Tags
 
 BACKENDS: Final = {"cuda": "nccl", "xpu": "xccl"}
@@ -82,7 +82,7 @@ def install(machine: Machine, tags: Tags, patches: Patches) -> None:
     _install_backend(machine, tags, c10d.ProcessGroup, patches)
     for method in (*BETWEEN_TWO, *TOGETHER):
         if hasattr(c10d.ProcessGroup, method):
-            checked = _checked(getattr(c10d.ProcessGroup, method), together=method in TOGETHER)
+            checked = _checked(method, getattr(c10d.ProcessGroup, method))
             patches.set(c10d.ProcessGroup, method, checked)
 
 
@@ -175,10 +175,19 @@ def _install_backend(machine: Machine, tags: Tags, group: Any, patches: Patches)
     patches.set(group, "barrier", barrier_without_device)
 
 
-def _checked(method: Callable[..., Any], *, together: bool) -> Callable[..., Any]:
+def _checked(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     def collective(self: Any, *args: Any, **kwargs: Any) -> Any:
         if (members := KNOWN.get(self)) is not None:
-            members.refuse((*args, *kwargs.values()), self.bound_device_id, together=together)
-        return method(self, *args, **kwargs)
+            members.refuse_layout(name, args)
+            # What is gathered is copied from the card, wherever it is to be.
+            taken = args[1:] if name == "allgather" else args
+            members.refuse((*taken, *kwargs.values()), self.bound_device_id, together=name in TOGETHER)
+            if name in BETWEEN_TWO:
+                args = (as_it_lies(args[0]), *args[1:])
+        try:
+            return method(self, *args, **kwargs)
+        except NotImplementedError as error:
+            # No kernel for sparse tensors: C++ names those that it was handed.
+            raise NotImplementedError(str(error).replace("SparseCPU", "SparseCUDA")) from None
 
     return collective
