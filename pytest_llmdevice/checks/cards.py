@@ -81,9 +81,11 @@ def check_cards(
         # A last token may be forced.
         before, rows = (_started(run.first, max_new_tokens - 1) for run in (alone, generated))
         loaded.release()
-    others = repeatable and alone.error is None and generated.error is None and rows != before
+    differs = repeatable and alone.error is None and generated.error is None and rows != before
     # What differs from load to load has to do with no card.
-    if others and before == _started(_once_more(target, checkpoint, cell, prompts, max_new_tokens), max_new_tokens - 1):
+    if differs and before == _started(
+        _once_more(target, checkpoint, cell, prompts, max_new_tokens), max_new_tokens - 1
+    ):
         findings.append(Finding(f"tokens, with {profile} visible", str(before), str(rows), CARD_PREFERRED))
     return Result("cards", tuple(findings), {"tensors": len(expectations.tensors), "visible": str(profile)})
 

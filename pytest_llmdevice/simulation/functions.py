@@ -104,16 +104,16 @@ class FunctionMode(TorchFunctionMode):
         """
         operands = args[1:] if func.__name__ == "einsum" else (*args, *kwargs.values())
         tensors = [value for value in operands if isinstance(value, Tensor)]
-        integers = tensors and not refusals.is_multiplied(tensors[0].dtype) and self._device_type == "cuda"
-        if integers and tensors[0].is_floating_point() and torch.is_autocast_enabled(self._device_type):
+        refused = tensors and not refusals.is_multiplied(tensors[0].dtype) and self._device_type == "cuda"
+        if refused and tensors[0].is_floating_point() and torch.is_autocast_enabled(self._device_type):
             # It makes usual numbers of those of 8 bits.
             return self.compute(func, args, kwargs)
-        if integers and func.__name__ == "einsum" and not products.sums(args[0]):
+        if refused and func.__name__ == "einsum" and not products.sums(args[0]):
             if self.common_card(args, kwargs) is not None:
                 refusals.refuse_dtype("outer", tensors[0])
             return self.compute(func, args, kwargs)
         # For factors on different devices PyTorch raises that error first.
-        if integers and self.common_card(args, kwargs) is not None and products.named_dtype(func, args, kwargs) is None:
+        if refused and self.common_card(args, kwargs) is not None and products.named_dtype(func, args, kwargs) is None:
             refusals.refuse_product(func.__name__, tensors[:2] if func.__name__ == "linear" else tensors)
         return self.compute(func, args, kwargs)
 

@@ -177,17 +177,19 @@ def _install_backend(machine: Machine, tags: Tags, group: Any, patches: Patches)
 
 def _checked(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     def collective(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if (members := KNOWN.get(self)) is not None:
-            members.refuse_layout(name, args)
-            # What is gathered is copied from the card, wherever it is to be.
-            taken = args[1:] if name == "allgather" else args
-            members.refuse((*taken, *kwargs.values()), self.bound_device_id, together=name in TOGETHER)
-            if name in BETWEEN_TWO:
-                args = (as_it_lies(args[0]), *args[1:])
+        if (members := KNOWN.get(self)) is None:
+            return method(self, *args, **kwargs)
+        members.refuse_layout(name, args)
+        # What is gathered is copied from the card, wherever it is to be.
+        taken = args[1:] if name == "allgather" else args
+        members.refuse((*taken, *kwargs.values()), self.bound_device_id, together=name in TOGETHER)
+        if name in BETWEEN_TWO:
+            args = (as_it_lies(args[0]), *args[1:])
         try:
             return method(self, *args, **kwargs)
         except NotImplementedError as error:
-            # No kernel for sparse tensors: C++ names those that it was handed.
-            raise NotImplementedError(str(error).replace("SparseCPU", "SparseCUDA")) from None
+            # No kernel for sparse tensors: C++ names the backend of those that it was handed.
+            theirs = f"Sparse{members.machine.device_type.upper()}"
+            raise NotImplementedError(str(error).replace("SparseCPU", theirs)) from None
 
     return collective

@@ -27,9 +27,7 @@ from pytest_llmdevice.zoo.architectures import architectures
 from pytest_llmdevice.zoo.catalogue import hyphenated
 
 from . import record
-from .build import CannotBuild
 from .libraries import cells, recorded, simulated
-from .run import loaded
 
 ARCHITECTURES: Final = Path(__file__).parent / "architectures.json"
 
@@ -121,16 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cells_of = sum(len(rows.get(name, ())) for name in wanted)
         sys.stdout.write(f"{cells_of} cells, {len(lines)} differ\n")
         return bool(lines)
-    if loaded():
+
+    def write() -> None:
         # What was not asked for stays.
         kept = read(options.out)[1] if options.names and options.out.exists() else {}
         found = {**kept, **dict(record_rows(wanted))}
         options.out.write_text(written(record.header(), found), encoding="utf-8")
-        return 0
-    try:
-        return record.start(__spec__.name, [*options.names, "--out", str(options.out)])
-    except CannotBuild as error:
-        sys.exit(str(error))
+
+    return record.over_the_standin(__spec__.name, [*options.names, "--out", str(options.out)], write)
 
 
 if __name__ == "__main__":

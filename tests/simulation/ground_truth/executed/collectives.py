@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from . import record
-from .build import CannotBuild
-from .run import loaded
 
 COLLECTIVES: Final = Path(__file__).with_name("collectives.json")
 
@@ -146,14 +144,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(f"{name}{known}\n   CUDA: {cuda}\n   simulated: {simulated}\n")
         sys.stdout.write(f"{len(found)} of {len(read(options.out)[1])} differ\n")
         return bool(found)
-    if loaded():
+
+    def write() -> None:
         data = {"header": record.header(), "said": dict(said())}
         options.out.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-        return 0
-    try:
-        return record.start(__spec__.name, ["--out", str(options.out)])
-    except CannotBuild as error:
-        sys.exit(str(error))
+
+    return record.over_the_standin(__spec__.name, ["--out", str(options.out)], write)
 
 
 if __name__ == "__main__":

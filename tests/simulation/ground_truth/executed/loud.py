@@ -23,10 +23,9 @@ from typing import Any, Final
 from pytest_llmdevice.model.wrappers import core
 
 from . import record
-from .build import CannotBuild
 from .libraries import without_cudnn, written
 from .loud_subjects import Subject, subjects
-from .run import NVIDIA, in_child, loaded
+from .run import NVIDIA, in_child
 
 LOUD: Final = Path(__file__).with_name("loud.json")
 
@@ -166,13 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 sys.stdout.write(f"{subject.name}: {line}{known}\n")
         sys.stdout.write(f"{count} steps of {len(rows)} bugs differ\n")
         return bool(count)
-    if loaded():
+
+    def write() -> None:
         record_rows(options.out)
-        return 0
-    try:
-        return record.start(__spec__.name, ["--out", str(options.out)])
-    except CannotBuild as error:
-        sys.exit(str(error))
+
+    return record.over_the_standin(__spec__.name, ["--out", str(options.out)], write)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,7 @@ from typing import Any, Final
 from pytest_llmdevice import Cell
 
 from . import record
-from .build import CannotBuild
 from .libraries import asked, differing, prepare, read, written
-from .run import loaded
 
 QUANTIZERS: Final = Path(__file__).parent / "quantizers.json"
 
@@ -70,13 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = list(differing(read(options.out)[1], cells(options.models)))
         sys.stdout.write("".join(f"{line}\n" for line in (*lines, f"{len(lines)} differ")))
         return bool(lines)
-    if loaded():
+
+    def write() -> None:
         options.out.write_text(written(record.header(), recorded(options.models)), encoding="utf-8")
-        return 0
-    try:
-        return record.start(__spec__.name, [*options.models, "--out", str(options.out)])
-    except CannotBuild as error:
-        sys.exit(str(error))
+
+    return record.over_the_standin(__spec__.name, [*options.models, "--out", str(options.out)], write)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,21 @@ def start(module: str, arguments: Sequence[str], filling: str = FILLINGS[0]) -> 
     return os.spawnve(os.P_WAIT, sys.executable, command, environment)
 
 
+def over_the_standin(module: str, arguments: Sequence[str], write: Callable[[], None]) -> int:
+    """What the command of a module ends with: it writes where it runs over the stand-in, or starts itself there.
+
+    Returns:
+        The exit status; one sentence and 1 where the stand-in cannot be built.
+    """
+    if loaded():
+        write()
+        return 0
+    try:
+        return start(module, arguments)
+    except CannotBuild as error:
+        sys.exit(str(error))
+
+
 def operators(only: Sequence[str]) -> Iterator[tuple[str, Case]]:
     """Each case of `rows.json` and the operator it is of; those of the declared table are of none."""
     if not only or DECLARED in only:
