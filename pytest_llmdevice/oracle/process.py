@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
 from pytest_llmdevice.errors import LLMDeviceError
 from pytest_llmdevice.matrix.registry import current
+from pytest_llmdevice.monitoring.forks import fork
 
 START_SECONDS: Final = 120.0
 """How long a new process may take until it answers."""
@@ -211,7 +212,7 @@ def _forked(address: Address) -> int:
     parent = os.getpid()
     # Before the fork, so that it answers as soon as there are two.
     listener = Listener(address.path, authkey=address.key)
-    pid = os.fork()
+    pid = fork()
     if pid:
         # The socket stays in the other process; closing the listener would remove its name.
         listener._listener._socket.close()  # type: ignore[attr-defined]  # noqa: SLF001

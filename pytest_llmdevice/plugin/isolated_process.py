@@ -13,6 +13,8 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final, NoReturn
 
+from pytest_llmdevice.monitoring.forks import fork
+
 Message = tuple[Any, ...]
 
 _POLL_SECONDS = 0.2
@@ -54,7 +56,7 @@ class IsolatedProcess:
         self._why = ""
         self._status: int | None = None
         try:
-            self.number = os.fork()
+            self.number = fork()
         except OSError:
             self._close_files()
             theirs.close()

@@ -17,6 +17,7 @@ from transformers.models.llama import modeling_llama
 from pytest_llmdevice import examine
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
+from pytest_llmdevice.monitoring.forks import fork
 from pytest_llmdevice.oracle.plain_load import plain_model, plain_skeleton
 from pytest_llmdevice.oracle.process import VARIABLE, OracleError, OracleProcess, ask
 from pytest_llmdevice.oracle.reference import reference
@@ -157,7 +158,7 @@ def test_a_process_that_has_gone_is_said_to_have(monkeypatch: pytest.MonkeyPatch
 
 
 def test_whoever_is_killed_while_asking_leaves_it_to_others(checkpoint: Callable[[str], str]) -> None:
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         ask(_slow)
         os._exit(0)

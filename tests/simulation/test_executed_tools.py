@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -107,6 +108,8 @@ def test_a_child_says_what_it_saw_or_how_it_ended() -> None:
     assert in_child(lambda: {"seen": 1}) == ({"seen": 1}, "")
     assert in_child(lambda: ends(lambda: os.kill(os.getpid(), signal.SIGKILL))) == (None, "SIGKILL")
     assert in_child(lambda: ends(lambda: os._exit(3))) == (None, "status 3")
+    assert in_child(lambda: ends(sys.exit)) == (None, "status 1"), "and goes no further in this test"
+    assert in_child(lambda: {"seen": int("one")}) == (None, "status 1")
 
 
 def test_without_the_stand_in_nothing_is_executed() -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pytest_llmdevice.monitoring.forks import fork
+
 from ..declare import Case, Outcome, Raises
 from ..observe import observe
 from ..table import outcome_from_json, outcome_to_json
@@ -85,17 +87,23 @@ def in_child(
         processor: seconds of processor time after which it is.
     """
     reader, writer = os.pipe()
-    child = os.fork()
+    child = fork()
     if child == 0:
-        os.close(reader)
-        signal.alarm(longest)
-        resource.setrlimit(resource.RLIMIT_CPU, (processor, processor))
-        _forgiven()
-        # What a crash has to say is of no use here.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        with os.fdopen(writer, "w") as out:
-            out.write(json.dumps(work()))
-        os._exit(0)
+        status = 1
+        try:
+            os.close(reader)
+            signal.alarm(longest)
+            resource.setrlimit(resource.RLIMIT_CPU, (processor, processor))
+            _forgiven()
+            # What a crash has to say is of no use here.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            text = json.dumps(work())
+            with os.fdopen(writer, "w") as out:
+                out.write(text)
+            status = 0
+        finally:
+            # Whatever it is, it must not go on as a second parent.
+            os._exit(status)
     os.close(writer)
     with os.fdopen(reader) as said:
         text = said.read()
