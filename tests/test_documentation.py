@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from forked_run import run_forked
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -50,7 +51,7 @@ def test_the_readme_example_prints_what_the_readme_says(pytester: pytest.Pyteste
     for name, text in files.items():
         (pytester.path / name).write_text(text)
     options = ("--llm-matrix", "-p", "no:cacheprovider", "-p", "no:xdist")
-    result = pytester.runpytest_subprocess(*options, "--llm-cell", "model=llama", "-k", "loads or dtypes or reload")
+    result = run_forked(pytester.path, *options, "--llm-cell", "model=llama", "-k", "loads or dtypes or reload")
     printed = re.findall(r"```text\n(.*?)```", readme, re.DOTALL)
     finding, run = (block.splitlines() for block in printed[:2])
     # The finding whole; of the whole run, what the one model and the three checks have of it.

@@ -76,12 +76,6 @@ class IsolatedChild:
             with suppress(Exception):
                 ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         faulthandler.enable(self._words)
-        if "torch" in sys.modules:
-            import torch
-
-            # The first after a fork to ask for PyTorch's pool of threads makes a new one. Two threads that do so at
-            # once, as when transformers reads weights, meet one that is not there yet ("Invalid thread pool!").
-            torch.set_num_threads(torch.get_num_threads())
         self._run.hands_over = self._run.forks_ranks = False
         manager = self._config.pluginmanager
         limited: LimitedItems | None = manager.getplugin("llmdevice-limited")

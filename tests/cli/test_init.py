@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from forked_run import run_forked
 
 from pytest_llmdevice.cli.command import command
 from pytest_llmdevice.cli.project import loaders_in
@@ -191,6 +192,6 @@ Run = Callable[..., pytest.RunResult]
 def test_the_first_run_tests_the_project(source: str, pytester: pytest.Pytester) -> None:
     write(pytester.path, mine=source)
     assert init(pytester.path).exit_code == 0
-    result = pytester.runpytest_subprocess("--llm-matrix", "-p", "no:cacheprovider")
+    result = run_forked(pytester.path, "--llm-matrix", "-p", "no:cacheprovider")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["target llm_target", "2 cells: 2 passed"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cli.calling import call
+from forked_run import run_forked
 from hostile import TEXT, obeyed
 
 HEAD = 'models = "llama"\ndevices = "cpu"\ndtypes = "float32"\n'
@@ -101,7 +102,7 @@ def test_a_run_is_refused_as_a_usage_error(pytester: pytest.Pytester, name: str)
     content = FILES[name]
     assert isinstance(content, str)
     (pytester.path / "file.toml").write_text(content)
-    result = pytester.runpytest_subprocess("--llm-matrix", "--llm-matrix-file=file.toml")
+    result = run_forked(pytester.path, "--llm-matrix", "--llm-matrix-file=file.toml")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     shown = result.stdout.str() + result.stderr.str()
     assert "Traceback" not in shown

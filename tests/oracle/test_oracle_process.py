@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,9 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from answered_probe import PLUGIN, write_plugin
 from transformers.models.llama import modeling_llama
 
 from pytest_llmdevice import examine
+from pytest_llmdevice.hardware import Inventory
 from pytest_llmdevice.loading.target import BuiltinTarget
 from pytest_llmdevice.matrix.cell import Cell
 from pytest_llmdevice.monitoring.forks import fork
@@ -116,15 +119,18 @@ def load(checkpoint, cell):
 """
 
 
-@pytest.mark.parametrize("early", ["in the loader", "in a conftest"])
-def test_a_loader_that_patches_at_import_neither_passes_nor_spoils_the_cache(tmp_path: Path, early: str) -> None:
+def test_a_loader_that_patches_at_import_neither_passes_nor_spoils_the_cache(
+    checkpoint: Callable[[str], str], inventory: Inventory, tmp_path: Path
+) -> None:
     (tmp_path / "patching.py").write_text(LOADER)
-    if early == "in a conftest":
-        # Before the plugin can do anything: then it takes a new process.
-        (tmp_path / "conftest.py").write_text("import patching\n")
+    write_plugin(tmp_path, inventory)
+    # The checkpoint as it is, and no references yet.
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "zoo").symlink_to(Path(checkpoint("llama")).parent)
+    references = tmp_path / "cache" / "references"
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     environment |= {"LLMDEVICE_CACHE": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join(map(str, sys.path))}
-    arguments = [sys.executable, "-m", "pytest", "-q", "--llm-matrix", "-p", "no:cacheprovider"]
+    arguments = [sys.executable, "-m", "pytest", "-q", "--llm-matrix", "-p", "no:cacheprovider", "-p", PLUGIN]
     arguments += ["--llm-cell", "model=llama,device=cpu,dtype=float32,strategy=to,quantization=none"]
     arguments += ["-k", "agreement", f"--rootdir={tmp_path}"]
 
@@ -133,10 +139,24 @@ def test_a_loader_that_patches_at_import_neither_passes_nor_spoils_the_cache(tmp
             [*arguments, *more], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
 
-    spoilt = run("--llm-target", "patching")
-    assert spoilt.returncode == 1, spoilt.stdout
-    assert "agreement" in spoilt.stdout
-    (tmp_path / "conftest.py").unlink(missing_ok=True)
+    def is_found() -> None:
+        spoilt = run("--llm-target", "patching")
+        assert spoilt.returncode == 1, spoilt.stdout
+        assert "agreement" in spoilt.stdout
+
+    def stored() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in references.glob("*.safetensors")}
+
+    is_found()
+    first = stored()
+    assert first
+    # Before the plugin can do anything: then it takes a new process.
+    early = tmp_path / "conftest.py"
+    early.write_text("import patching\n")
+    shutil.rmtree(references)
+    is_found()
+    assert stored() == first
+    early.unlink()
     good = run()
     assert good.returncode == 0, good.stdout
 

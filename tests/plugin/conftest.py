@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Self
 
 import pytest
 from answered_probe import PLUGIN, AnsweredProbe, write_plugin
+from forked_run import run_forked
 
 # What runs in this process import too: pytester drops what a run was the first to import, and then patches of one
 # module would meet another one of the same name.
@@ -98,11 +100,19 @@ def project(pytester: pytest.Pytester, known_probe: Callable[[Inventory], None])
 @pytest.fixture
 def run_process(pytester: pytest.Pytester, inventory: Inventory) -> Callable[..., pytest.RunResult]:
     """`run_process(*arguments)`: a run in a process of its own that is told what this machine is."""
+    return partial(_run, run_forked, pytester, inventory)
+
+
+@pytest.fixture
+def run_interpreter(pytester: pytest.Pytester, inventory: Inventory) -> Callable[..., pytest.RunResult]:
+    """The same with an interpreter of its own, for what only its start or its end does."""
+    return partial(_run, lambda _, *arguments: pytester.runpytest_subprocess(*arguments), pytester, inventory)
+
+
+def _run(
+    run: Callable[..., pytest.RunResult], pytester: pytest.Pytester, inventory: Inventory, *arguments: str
+) -> pytest.RunResult:
     # The checkpoints of the outer run, and as `project` has it.
     os.environ.setdefault("LLMDEVICE_CACHE", str(Path.home() / ".cache" / "llmdevice"))
-
-    def run(*arguments: str) -> pytest.RunResult:
-        write_plugin(pytester.path, replace(inventory, devices=inventory.of_kind("cpu"), visible={}))
-        return pytester.runpytest_subprocess("-p", PLUGIN, *arguments)
-
-    return run
+    write_plugin(pytester.path, replace(inventory, devices=inventory.of_kind("cpu"), visible={}))
+    return run(pytester.path, "-p", PLUGIN, *arguments)

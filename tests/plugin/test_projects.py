@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from answered_probe import PLUGIN, write_plugin
+from forked_run import run_forked
 
 from pytest_llmdevice.hardware import Inventory
 from pytest_llmdevice.matrix import vocabulary
@@ -157,7 +157,7 @@ def test_the_examples_pass(
     monkeypatch.chdir(folder)
     write_plugin(folder, inventory)
     cell = "model=qwen3,device=cpu,dtype=float32,quantization=none,strategy=to"
-    result = project.run(sys.executable, "-m", "pytest", "-p", PLUGIN, "--llm-matrix", "-v", "--llm-cell", cell)
+    result = run_forked(folder, "-p", PLUGIN, "--llm-matrix", "-v", "--llm-cell", cell)
     assert result.ret == 0
     result.stdout.fnmatch_lines([cells])
     result.stdout.fnmatch_lines_random([f"*{own}*PASSED*"])

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from forked_run import run_forked
 
 from pytest_llmdevice.hardware import Inventory
 from pytest_llmdevice.matrix.vocabulary import checks, strategies
@@ -151,7 +152,7 @@ def test_a_quantization_is_probed_in_the_probes_own_process(pytester: pytest.Pyt
         quantization = ["own4", "absent4"]
         """,
     )
-    result = pytester.runpytest_subprocess("--llm-matrix", "--llm-matrix-file=own.toml", "--collect-only", *SUITE)
+    result = run_forked(pytester.path, "--llm-matrix", "--llm-matrix-file=own.toml", "--collect-only", *SUITE)
     result.stdout.fnmatch_lines(["llm matrix own.toml: 2 cells, 1 run here, 1 unusable", "  cpu: *fp4 own4"])
-    result = pytester.runpytest_subprocess("--llm-matrix", "--llm-matrix-file=own.toml", "-k", "absent4", "-rs", *SUITE)
+    result = run_forked(pytester.path, "--llm-matrix", "--llm-matrix-file=own.toml", "-k", "absent4", "-rs", *SUITE)
     result.stdout.fnmatch_lines(["*absent4 probe: no-such-library is not installed; install no-such-library>=2"])

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+
+# What the scripts import, once for all of their processes.
+import torch.distributed.fsdp
+import torch.distributed.tensor  # noqa: F401
 from in_ranks import in_ranks
+
+from pytest_llmdevice import simulate
 
 HEAD = """
 import os
@@ -28,6 +36,12 @@ def on(*index):
 with simulate("cuda:2"):
     torch.cuda.set_device(rank)
 """
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _imported() -> None:
+    with simulate("cuda:2"):
+        pass
 
 
 def run(*statements: str) -> list[list[str]]:
@@ -62,16 +76,17 @@ dist.destroy_process_group()
     assert second[0] == "cuda:1 [3.0, 3.0] cuda:1 cuda:1 [3.0, 3.0] [0, 1]"
 
 
-def test_nccl_refuses_tensors_that_are_on_no_card_or_on_a_wrong_one() -> None:
+def test_nccl_refuses_tensors_that_are_on_no_card_or_on_a_wrong_one(tmp_path: Path) -> None:
+    # The second group meets elsewhere: where the first met, one rank may still find what the other is about to end.
     ranks = run(
-        """
+        f"""
 dist.init_process_group("nccl", device_id=torch.device("cuda", rank))
 import torch.distributed._functional_collectives as functional
 print(said(lambda: dist.all_reduce(torch.ones(2))))
 print(said(lambda: functional.all_reduce(torch.ones(2), "sum", dist.group.WORLD)))
 print(said(lambda: dist.broadcast(on(1 - rank), 0)))
 dist.destroy_process_group()
-dist.init_process_group("cpu:gloo,cuda:nccl")
+dist.init_process_group("cpu:gloo,cuda:nccl", init_method="file://{tmp_path}/again", rank=rank, world_size=2)
 print(said(lambda: dist.all_reduce(torch.ones(2))))
 print(said(lambda: dist.all_reduce(on())))
 dist.destroy_process_group()

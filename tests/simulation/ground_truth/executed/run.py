@@ -116,12 +116,10 @@ def in_child(
 
 
 def _forgiven() -> None:
-    """Let a child use threads, and the cards though its parent has counted them: the stand-in does not mind."""
+    """Let a child use the cards though its parent has counted them: the stand-in does not mind."""
     import torch
 
     torch.cuda._is_in_bad_fork = lambda: False
-    # A fork has no threads, and makes them at this word; several at once would find none ("Invalid thread pool!").
-    torch.set_num_threads(torch.get_num_threads())
 
 
 def _seen(case: Case) -> dict[str, Any]:
