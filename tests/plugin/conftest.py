@@ -100,19 +100,7 @@ def project(pytester: pytest.Pytester, known_probe: Callable[[Inventory], None])
 @pytest.fixture
 def run_process(pytester: pytest.Pytester, inventory: Inventory) -> Callable[..., pytest.RunResult]:
     """`run_process(*arguments)`: a run in a process of its own that is told what this machine is."""
-    return partial(_run, run_forked, pytester, inventory)
-
-
-@pytest.fixture
-def run_interpreter(pytester: pytest.Pytester, inventory: Inventory) -> Callable[..., pytest.RunResult]:
-    """The same with an interpreter of its own, for what only its start or its end does."""
-    return partial(_run, lambda _, *arguments: pytester.runpytest_subprocess(*arguments), pytester, inventory)
-
-
-def _run(
-    run: Callable[..., pytest.RunResult], pytester: pytest.Pytester, inventory: Inventory, *arguments: str
-) -> pytest.RunResult:
     # The checkpoints of the outer run, and as `project` has it.
     os.environ.setdefault("LLMDEVICE_CACHE", str(Path.home() / ".cache" / "llmdevice"))
     write_plugin(pytester.path, replace(inventory, devices=inventory.of_kind("cpu"), visible={}))
-    return run(pytester.path, "-p", PLUGIN, *arguments)
+    return partial(run_forked, pytester.path, "-p", PLUGIN)
