@@ -39,8 +39,10 @@ TAIL: Final = 32
 def check_padding(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, tolerance: float) -> Result:
     """Check that the logits of a padded batch are those of its prompts alone, up to a relative error of `tolerance`.
 
-    One batch has a short prompt and two long ones, another has a row with padding only. A mask that adds -inf to
-    hidden positions must give finite logits. Padding is on the side where generation puts it: the left for a decoder.
+    One batch has a short prompt and two long ones, another has a row with padding only, and one prompt is padded
+    though nothing is beside it, as where inputs are padded to a multiple: code that leaves masks out of batches of one
+    has no other chance to be wrong. A mask that adds -inf to hidden positions must give finite logits. Padding is on
+    the side where generation puts it: the left for a decoder.
 
     Args:
         model: the model.
@@ -53,10 +55,11 @@ def check_padding(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, tole
     findings = []
     short = [*prompts, []] if given else []
     error, blank = padded_error(model, given), padded_error(model, short)
+    single = padded_error(model, [given[0], given[1][: 2 * len(given[0])]], rows=1) if given else 0.0
     evidence: dict[str, int | float | str] = {
         "prompts": len(given),
         "tokens": sum(map(len, given)),
-        "relative error": f"{max(error, blank):.3g}",
+        "relative error": f"{max(error, blank, single):.3g}",
         "tolerance": f"{tolerance:g}",
     }
     # In this form a nan, which compares false with everything, is a finding.
@@ -68,6 +71,16 @@ def check_padding(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, tole
                 f"{error:.3g} away",
                 generation.PADDING if isfinite(error) else generation.MASKED_ROW,
                 size=error,
+            )
+        )
+    elif not single <= tolerance:
+        findings.append(
+            Finding(
+                "logits of one prompt that is padded, with nothing beside it",
+                f"those of the prompt without padding, within {tolerance:g}",
+                f"{single:.3g} away",
+                generation.PADDING if isfinite(single) else generation.MASKED_ROW,
+                size=single,
             )
         )
     elif not blank <= tolerance:
@@ -97,13 +110,15 @@ def long_prompts(model: Any, prompts: Tokens) -> list[list[int]]:
     return [list(shortest), *([*repeated[at:], *repeated[:at]][:length] for at, length in enumerate(sorted(lengths)))]
 
 
-def padded_error(model: Any, prompts: Tokens) -> float:
+def padded_error(model: Any, prompts: Tokens, rows: int | None = None) -> float:
     """The relative error of logits in one padded batch to those of each prompt alone, see `agreement.overall_error`.
 
-    It is the largest of any prompt, and nan if a logit is nan. Empty prompts are rows with padding only.
+    It is the largest of any prompt, and nan if a logit is nan. Empty prompts are rows with padding only. Of a batch
+    that is cut, the model gets the first `rows`, padded as before.
     """
     left = not is_encoder_decoder(model)
     inputs = batch(prompts, pad=pad_token(model), device=embedding_device(model), left=left)
+    prompts, inputs = prompts[:rows], {name: tensor[:rows] for name, tensor in inputs.items()}
     logits = forward_logits(model, {**inputs, **_positions(model, inputs["attention_mask"])})
     width = logits.shape[1]
     errors = []

@@ -82,6 +82,24 @@ def blind(model: Any, *names: str) -> None:
 
 
 @pytest.mark.parametrize(("family", "dtype"), in_turn(zoo.families(), ["float32", "bfloat16"]))
+def test_a_model_that_drops_the_mask_of_a_batch_of_one_is_found(
+    family: str, dtype: str, load: Load, check: Check
+) -> None:
+    cell = Cell(family, "cpu", dtype)
+    model = load(cell)
+    forward = model.forward
+
+    def deaf(*args: Any, attention_mask: Any = None, **kwargs: Any) -> Any:
+        single = attention_mask is not None and attention_mask.ndim == 2 and len(attention_mask) == 1
+        return forward(*args, attention_mask=None if single else attention_mask, **kwargs)
+
+    model.forward = deaf
+    (finding,) = check(model, cell).findings
+    assert finding.where == "logits of one prompt that is padded, with nothing beside it"
+    assert finding.hint == PADDING
+
+
+@pytest.mark.parametrize(("family", "dtype"), in_turn(zoo.families(), ["float32", "bfloat16"]))
 def test_a_model_that_drops_its_mask_is_found(family: str, dtype: str, load: Load, check: Check) -> None:
     cell = Cell(family, "cpu", dtype)
     model = load(cell)
