@@ -68,6 +68,19 @@ def make(text: str, seed: int) -> Any:
     return tensor if device == "cpu" else tensor.to(device)
 
 
+def _seed() -> None:
+    """As `torch.manual_seed(0)`, which notes a stack for each kind of device that is not there, and keeps them all."""
+    import torch
+
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(0)
+    if torch.xpu.is_available():
+        torch.xpu.manual_seed_all(0)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(0)
+
+
 def run(case: Case) -> Any:
     """The result of the case's code."""
     import numpy as np
@@ -82,7 +95,7 @@ def run(case: Case) -> Any:
         "io": io,
         "pickle": pickle,
     }
-    torch.manual_seed(0)
+    _seed()
     for seed, (name, text) in enumerate(case.operands.items()):
         scope[name] = make(text, seed)
     tree = ast.parse(case.code)
