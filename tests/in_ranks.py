@@ -33,13 +33,11 @@ def in_ranks(script: str, size: int = 2, seconds: float = 300.0) -> list[list[st
     others, alive = os.pipe()
 
     def run() -> int:
-        try:
-            exec(code, {"__name__": "__main__"})
-        finally:
-            os.close(alive)
-            if os.environ["RANK"] == "0":
-                # The store where they meet lives in this one; that of torchrun outlives all ranks.
-                os.read(others, 1)
+        exec(code, {"__name__": "__main__"})
+        os.close(alive)
+        if os.environ["RANK"] == "0":
+            # The store where they meet lives in this one; that of torchrun outlives all ranks.
+            os.read(others, 1)
         return 0
 
     with ExitStack() as stack:
@@ -64,6 +62,9 @@ def in_ranks(script: str, size: int = 2, seconds: float = 300.0) -> list[list[st
                 os.kill(child, signal.SIGKILL)
             os.close(ended)
             codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            if codes[-1]:
+                # The others would wait for it.
+                ends = 0.0
         said = [[(file.seek(0), file.read())[1] for file in files] for files in written]
     for code_of_rank, (_, errors) in zip(codes, said, strict=True):
         assert code_of_rank == 0, errors

@@ -53,46 +53,37 @@ def check_padding(model: Any, cell: Cell, prompts: Tokens, checkpoint: str, tole
     """
     given = long_prompts(model, prompts)
     findings = []
+    single = [given[0], given[1][: 2 * len(given[0])]] if given else []
     short = [*prompts, []] if given else []
-    error, blank = padded_error(model, given), padded_error(model, short)
-    single = padded_error(model, [given[0], given[1][: 2 * len(given[0])]], rows=1) if given else 0.0
+    alone = f"alone, within {tolerance:g}"
+    compared = (
+        ("logits of a padded batch", f"those of its prompts {alone}", padded_error(model, given), generation.PADDING),
+        (
+            "logits of one prompt that is padded, with nothing beside it",
+            f"those of the prompt {alone}",
+            padded_error(model, single, rows=1),
+            generation.PADDING,
+        ),
+        (
+            "logits of a batch with a row that is all padding",
+            f"those of the other prompts {alone}",
+            padded_error(model, short),
+            generation.MASKED_ROW,
+        ),
+    )
     evidence: dict[str, int | float | str] = {
         "prompts": len(given),
         "tokens": sum(map(len, given)),
-        "relative error": f"{max(error, blank, single):.3g}",
+        "relative error": f"{max(error for _, _, error, _ in compared):.3g}",
         "tolerance": f"{tolerance:g}",
     }
-    # In this form a nan, which compares false with everything, is a finding.
-    if not error <= tolerance:
-        findings.append(
-            Finding(
-                "logits of a padded batch",
-                f"those of its prompts alone, within {tolerance:g}",
-                f"{error:.3g} away",
-                generation.PADDING if isfinite(error) else generation.MASKED_ROW,
-                size=error,
-            )
-        )
-    elif not single <= tolerance:
-        findings.append(
-            Finding(
-                "logits of one prompt that is padded, with nothing beside it",
-                f"those of the prompt without padding, within {tolerance:g}",
-                f"{single:.3g} away",
-                generation.PADDING if isfinite(single) else generation.MASKED_ROW,
-                size=single,
-            )
-        )
-    elif not blank <= tolerance:
-        findings.append(
-            Finding(
-                "logits of a batch with a row that is all padding",
-                f"those of the other prompts alone, within {tolerance:g}",
-                "nan" if blank != blank else f"{blank:.3g} away",  # noqa: PLR0124  # a nan is not itself
-                generation.MASKED_ROW,
-                size=blank,
-            )
-        )
+    for where, expected, error, hint in compared:
+        # In this form a nan, which compares false with everything, is a finding.
+        if not error <= tolerance:
+            actual = f"{error:.3g} away" if isfinite(error) else f"{error:.3g}"
+            likely = hint if isfinite(error) else generation.MASKED_ROW
+            findings.append(Finding(where, expected, actual, likely, size=error))
+            break
     findings += _additive(model, cell, prompts, checkpoint, evidence)
     return Result("padding", tuple(findings), evidence)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -183,9 +182,6 @@ def test_other_files_of_settings_are_left_alone_and_it_is_said_what_to_add(
     assert 'add to pytest\'s configuration: llm_target = "llm_target"' in result.output
     assert (tmp_path / name).read_text() == text
     assert not (tmp_path / "pyproject.toml").exists()
-
-
-Run = Callable[..., pytest.RunResult]
 
 
 @pytest.mark.parametrize("source", [TRANSFORMERS, ""], ids=["a loader of its own", "an empty project"])

@@ -146,7 +146,6 @@ def test_the_run_leaves_the_process_as_it_was(project: pytest.Pytester) -> None:
 def test_the_examples_pass(
     project: pytest.Pytester,
     inventory: Inventory,
-    monkeypatch: pytest.MonkeyPatch,
     example: str,
     cells: str,
     own: str,
@@ -154,7 +153,6 @@ def test_the_examples_pass(
     folder = project.path / example
     shutil.copytree(EXAMPLES / example, folder, ignore=shutil.ignore_patterns("__pycache__"))
     # Processes of their own: each brings packages that must not stay in this one.
-    monkeypatch.chdir(folder)
     write_plugin(folder, inventory)
     cell = "model=qwen3,device=cpu,dtype=float32,quantization=none,strategy=to"
     result = run_forked(folder, "-p", PLUGIN, "--llm-matrix", "-v", "--llm-cell", cell)
